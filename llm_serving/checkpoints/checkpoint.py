@@ -1,0 +1,35 @@
+"""What every file format becomes: metadata, tensors as mapped bytes, a tokenizer's raw material."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One weight as it stands in the file; nothing is copied or unpacked."""
+
+    name: str
+    kind: str  # "F32" "F16" "BF16" "Q4_0" "Q4_1" "Q4_K" "Q5_0" "Q5_1" "Q5_K" "Q6_K" "Q8_0"
+    shape: tuple[int, ...]  # numpy order: (rows = outputs, columns = inputs) for matrices
+    data: np.ndarray  # uint8 [num_bytes], a read-only view of the mapped file
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model on disk, opened. Keys of `metadata` are GGUF's (`llama.block_count`, …)."""
+
+    path: str
+    architecture: str
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    chat_template: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    def hyper(self, key: str, default: Any = None) -> Any:
+        """`metadata["<architecture>.<key>"]`, or the default."""
+        return self.metadata.get(f"{self.architecture}.{key}", default)

@@ -1,0 +1,137 @@
+"""The seams of the engine. Each protocol has one contract suite, run over every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenEvent
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerLimits:
+    """What a runner can hold; the scheduler obeys it."""
+
+    vocab_size: int
+    block_size: int  # tokens a KV block holds
+    num_blocks: int  # blocks in the pool, ids 0 … num_blocks-1
+    max_step_tokens: int  # tokens one `run` may carry
+    max_sequences: int  # sequences one `run` may carry
+    max_context: int  # tokens one sequence may hold
+
+
+@dataclass(slots=True)
+class Step:
+    """One forward pass: any number of tokens for each of N sequences. There are no modes.
+
+    Tokens of sequence i are `token_ids[query_starts[i] : query_starts[i + 1]]`, at consecutive
+    `positions`. The keys and values of position p live in block `block_tables[i, p // block_size]`,
+    slot `p % block_size`; all earlier positions of the sequence have been written by earlier steps.
+    """
+
+    token_ids: np.ndarray  # int32 [num_tokens]
+    positions: np.ndarray  # int32 [num_tokens]
+    query_starts: np.ndarray  # int32 [num_sequences + 1]
+    block_tables: np.ndarray  # int32 [num_sequences, max blocks of any], padded with -1
+    logit_rows: np.ndarray  # int32 [num_rows]: indices into token_ids whose logits are wanted
+
+
+class ModelRunner(Protocol):
+    """Runs the model. Engine thread only; owns the memory, obeys the scheduler.
+
+    A row's logits depend on that sequence's own tokens only: not on the rest of the batch, not on
+    how the tokens were cut into steps, not on the number of threads. Bit for bit.
+    """
+
+    limits: RunnerLimits
+
+    def run(self, step: Step) -> np.ndarray:
+        """Return float32 logits [num_rows, vocab_size], valid until the next call. Releases the GIL."""
+        ...
+
+    def close(self) -> None:
+        """Give threads and memory back. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRow:
+    """What the sampler needs beside the logits of one row."""
+
+    params: SamplingParams
+    position: int  # of the token to be chosen; with the seed it fixes the random number
+    prompt_ids: list[int]
+    output_ids: list[int]
+
+
+class Sampler(Protocol):
+    """Chooses one token a row. Pure: same logits, same rows, same tokens."""
+
+    def sample(self, logits: np.ndarray, rows: list[SamplingRow]) -> list[int]:
+        """`logits` is float32 [len(rows), vocab_size] and may be overwritten."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What an engine needs to know of the settings. 0 means: decide by yourself."""
+
+    threads: int = 0
+    context_length: int = 0  # tokens; 0 = what the model was trained for, if memory allows
+    memory_bytes: int = 0  # bound for weights + KV
+    max_concurrency: int = 32  # sequences in one step
+    max_queue: int = 64  # requests that may wait for a place
+    quantization: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot, cheap to take from any thread."""
+
+    device: str
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_free_blocks: int = 0  # cached blocks that may be evicted count as free
+    num_prompt_tokens: int = 0  # totals since the start
+    num_cached_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_preemptions: int = 0
+    num_steps: int = 0
+    step_seconds: float = 0.0  # total time spent in steps
+
+
+class TokenStream(Protocol):
+    """The events of one request. Leaving the `async with` aborts what is not finished."""
+
+    async def __aenter__(self) -> TokenStream: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+    def __aiter__(self) -> AsyncIterator[TokenEvent]:
+        """Events in order; the last has a finish_reason.
+
+        Raises: EngineDead, RequestCancelled (the engine closed while this one ran).
+        """
+        ...
+
+
+class Engine(Protocol):
+    """What services see. One event loop; any engine behind it."""
+
+    vocab_size: int
+    max_context: int
+
+    def stats(self) -> EngineStats: ...
+
+    async def submit(self, request: GenerateRequest) -> TokenStream:
+        """Admit a request.
+
+        Raises: Overloaded (queue full or draining), EngineDead, ContextLengthExceeded (can never fit).
+        """
+        ...
+
+    async def close(self, drain_s: float = 0.0) -> None:
+        """Admit nothing more, wait up to `drain_s` seconds for running requests, cancel the rest."""
+        ...

@@ -1,0 +1,76 @@
+"""What goes into an engine and what comes out of it: plain numbers and text, no HTTP, no JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class FinishReason(str, Enum):
+    """Why a sequence ended; the values are the API's."""
+
+    STOP = "stop"  # end-of-sequence token or a stop string
+    LENGTH = "length"  # max_tokens or the end of the context
+    ABORT = "abort"  # cancelled; nobody is listening any more
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to choose the next token. Validated at the door; engines trust it.
+
+    `temperature == 0` is greedy. `top_k == 0`, `top_p == 1`, `min_p == 0` switch a filter off.
+    Order: penalties, temperature, top-k, top-p, min-p. Penalties follow OpenAI's formula
+    (presence and frequency over generated tokens); repetition is CTRL's (Keskar et al. 2019) over
+    prompt and generated tokens.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0  # unsigned 64 bit; whoever builds the request draws one when the user gave none
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One sequence to continue. A call with `n > 1` is n requests with seeds seed, seed+1, …"""
+
+    request_id: str
+    prompt_ids: list[int]
+    sampling: SamplingParams
+    eos_ids: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class Timings:
+    """Wall-clock facts of one request, `time.monotonic()` seconds; they travel with the last event."""
+
+    arrived_s: float = 0.0
+    scheduled_s: float = 0.0  # first time in a step
+    first_token_s: float = 0.0
+    finished_s: float = 0.0
+    num_preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """What one engine step produced for one request.
+
+    `text` is safe to show: never half a character, never part of a stop string. It may be empty
+    while text is held back. `finish_reason` is set exactly once, on the last event.
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason | None = None
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0  # of the prompt, found in the prefix cache
+    num_completion_tokens: int = 0  # so far, this event included
+    timings: Timings = field(default_factory=Timings)

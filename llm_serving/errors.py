@@ -1,0 +1,114 @@
+"""Every error that crosses a package boundary. No HTTP in here: `api/errors.py` maps types to statuses.
+
+    ServingError
+    ├── InvalidRequest(param)            the caller's fault; names the field
+    │   ├── ContextLengthExceeded        the prompt does not fit
+    │   ├── UnsupportedParameter         a field that is known and not implemented
+    │   └── TemplateError                the chat template refused the messages
+    ├── AuthError                        missing or wrong key
+    ├── ModelNotFound                    no such model, anywhere
+    ├── ModelLoading(retry_after_s)      known, not ready yet
+    ├── Overloaded(retry_after_s)        the queue is full, or the server is draining
+    ├── RequestCancelled                 the client left, or the server stopped
+    ├── EngineDead(cause)                the engine thread died; nothing will answer any more
+    ├── CheckpointError                  a model file is damaged, hostile or of an unknown kind
+    ├── DownloadError                    fetching a model failed
+    └── MissingExtra(package, extra)     an optional dependency is not installed
+"""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """Base of all errors that are meant for the user: `str(error)` is one clear sentence."""
+
+
+class InvalidRequest(ServingError):
+    """The request is wrong; `param` names the field (dotted path), or None for the whole body."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt, or the prompt plus `max_tokens`, does not fit the model's context."""
+
+    def __init__(self, num_prompt: int, num_max: int, limit: int, param: str = "messages") -> None:
+        asked = f" and {num_max} were asked for in the completion" if num_max else ""
+        super().__init__(
+            f"This model's context holds {limit} tokens, but the prompt has {num_prompt}{asked}. "
+            "Shorten the prompt or lower max_tokens.",
+            param,
+        )
+        self.num_prompt = num_prompt
+        self.num_max = num_max
+        self.limit = limit
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A field that the API knows and this server does not implement at the given value."""
+
+    def __init__(self, param: str, remedy: str = "Leave it out.") -> None:
+        super().__init__(f"The parameter '{param}' is not supported at this value. {remedy}", param)
+
+
+class TemplateError(InvalidRequest):
+    """The model's chat template cannot render these messages."""
+
+
+class AuthError(ServingError):
+    """The API key is missing or wrong."""
+
+
+class ModelNotFound(ServingError):
+    """No model of this name is served or known."""
+
+    def __init__(self, name: str, remedy: str = "") -> None:
+        super().__init__(f"The model '{name}' does not exist. {remedy}".strip())
+        self.name = name
+
+
+class ModelLoading(ServingError):
+    """The model is known and cannot answer yet."""
+
+    def __init__(self, name: str, retry_after_s: int = 5) -> None:
+        super().__init__(f"The model '{name}' is loading. Try again in {retry_after_s} s.")
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(ServingError):
+    """No room for this request now; nothing of it was started."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RequestCancelled(ServingError):
+    """The request was aborted before it finished."""
+
+
+class EngineDead(ServingError):
+    """The engine thread died of `cause`; every waiting and later request gets this."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(f"The engine stopped working: {type(cause).__name__}.")
+        self.cause = cause
+
+
+class CheckpointError(ServingError):
+    """A model file is truncated, hostile, or of a kind that cannot be read."""
+
+
+class DownloadError(ServingError):
+    """A model could not be fetched; the cache is as it was before."""
+
+
+class MissingExtra(ServingError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"This needs '{package}'. Install it with: pip install 'llm-serving[{extra}]'")
+        self.package = package
+        self.extra = extra
