@@ -1,0 +1,175 @@
+"""The settings: one field = one environment variable = one flag = one help line.
+
+Field `max_queue` is `LLM_SERVING_MAX_QUEUE` and `--max-queue`. Whoever composes the program reads them
+once with `Settings(**overrides)`; everybody else gets the object. Values may be given as the strings that
+were typed; parsing and range checks live here only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from llm_serving.errors import ServingError
+
+ENV_PREFIX = "LLM_SERVING_"
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class SettingsError(ServingError):
+    """A setting is wrong; the message names the variable and the flag."""
+
+
+def env_name(field: str) -> str:
+    """`max_queue` → `LLM_SERVING_MAX_QUEUE`."""
+    return ENV_PREFIX + field.upper()
+
+
+def flag_name(field: str) -> str:
+    """`max_queue` → `--max-queue`."""
+    return "--" + field.replace("_", "-")
+
+
+def parse_bytes(value: object) -> object:
+    """`"4G"`, `"512 MiB"`, `"1.5gb"` → bytes (powers of 1024); `"auto"` and `""` → 0; numbers pass."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower().removesuffix("b").removesuffix("i")
+    if text in ("", "auto"):
+        return 0
+    unit = text[-1] if text[-1] in _UNITS else ""
+    try:
+        return int(float(text.removesuffix(unit)) * _UNITS[unit])
+    except (ValueError, OverflowError):
+        raise ValueError("must be a number of bytes such as 4G, 512M or 1073741824") from None
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+
+
+class Settings(BaseSettings):
+    """What the server runs with. Frozen; `SettingsError` if a value is wrong.
+
+    0 means "decide from the model and the machine" where the help line says so.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True
+    )
+
+    model_name: str = Field(
+        "smollm2-135m-instruct",
+        min_length=1,
+        description="Model to serve: a catalogue name or a path to a GGUF file",
+    )
+    max_new_tokens: int = Field(1024, ge=1, description="Tokens of an answer when the request names no limit")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Where the model runs: auto, cpu, cuda:0, …",
+    )
+    do_sample: bool = Field(True, description="Off: requests that name no temperature are answered greedily")
+    temperature: float = Field(
+        0.7,
+        ge=0,
+        le=2,
+        allow_inf_nan=False,
+        description="Temperature when the request names none and sampling is on",
+    )
+    system_prompt: str = Field("", description="System message for conversations that bring none")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on")
+    port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 = any free one")
+    engine: str = Field(
+        "auto", min_length=1, description="What runs the model: auto, native, or fake (no model, for tests)"
+    )
+    quantization: str = Field(
+        "auto", min_length=1, description="Format of the weights in memory; auto keeps the file's"
+    )
+    threads: int = Field(
+        0, ge=0, le=1024, description="Threads for the model; 0 = the CPU quota of this process"
+    )
+    context_length: int = Field(
+        0, ge=0, description="Tokens a conversation may hold; 0 = what the model was trained for"
+    )
+    memory: Bytes = Field(
+        0, ge=0, description="Bound for weights and KV cache in bytes, such as 4G; 0 or auto = by the machine"
+    )
+    max_concurrency: int = Field(
+        32, ge=1, le=1024, description="Sequences that are generated at the same time"
+    )
+    max_queue: int = Field(
+        64, ge=0, description="Requests that may wait for a place; more are refused with 429"
+    )
+    max_body_bytes: Bytes = Field(
+        4 << 20, ge=1024, description="Largest request body in bytes, such as 4M; more is refused with 413"
+    )
+    strict_model_names: bool = Field(
+        False, description="Refuse unknown model names with 404 instead of answering with the default model"
+    )
+    strict_parameters: bool = Field(
+        False, description="Refuse unknown request fields with 400 instead of listing them in a header"
+    )
+    api_key: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        repr=False,
+        description="Key that clients must send; repeatable (in the variable: separated by commas)",
+    )
+    api_key_file: Path | None = Field(None, description="File with one key a line; # starts a comment")
+    heartbeat_s: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds of silence after which a stream gets a comment line",
+    )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that running requests get to finish when the server stops",
+    )
+    cache_dir: Path | None = Field(
+        None, description="Where models are kept; default: $LLM_SERVING_CACHE or ~/.cache/llm-serving"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="How much is logged: debug, info, warning, error"
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_explain(error)) from None
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("api_key")
+    @classmethod
+    def _no_blank_key(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not key.strip() for key in keys):
+            raise ValueError("must not be blank")
+        return keys
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for all wrong settings; values are left out, they may be secrets."""
+    parts = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        field = str(item["loc"][0]) if item["loc"] else "settings"
+        message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        if field in Settings.model_fields:
+            parts.append(f"{flag_name(field)} ({env_name(field)}): {message[0].lower()}{message[1:]}")
+        else:
+            parts.append(f"there is no setting '{field}'")
+    return "; ".join(parts)
