@@ -1,0 +1,10 @@
+"""Models on disk: one `Checkpoint` and one `Tokenizer`, whatever the file looks like."""
+
+from __future__ import annotations
+
+from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
+from llm_serving.checkpoints.dequantize import dequantize
+from llm_serving.checkpoints.gguf import read_gguf
+from llm_serving.checkpoints.opening import open_checkpoint
+
+__all__ = ["Checkpoint", "Tensor", "dequantize", "open_checkpoint", "read_gguf"]

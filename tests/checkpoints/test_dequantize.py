@@ -1,0 +1,47 @@
+"""Every tensor format, bit for bit against the `gguf` package."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+
+from llm_serving.checkpoints import Tensor, dequantize
+from llm_serving.checkpoints.dequantize import CHUNK_BLOCKS
+from llm_serving.checkpoints.kinds import KINDS
+
+
+def random_tensor(kind_name: str, rows: int, blocks_per_row: int, seed: int) -> Tensor:
+    """Random bytes, so that every bit of the layout counts; the float16 fields may be inf and NaN too."""
+    kind = KINDS[kind_name]
+    data = np.random.default_rng(seed).integers(0, 256, rows * blocks_per_row * kind.block_bytes, np.uint8)
+    return Tensor("t", kind_name, (rows, blocks_per_row * kind.block_size), data)
+
+
+@pytest.mark.parametrize("kind_name", KINDS)
+def test_equals_the_gguf_package(kind_name: str) -> None:
+    tensor = random_tensor(kind_name, 64, 3, seed=7)
+    with np.errstate(all="ignore"):
+        rows = tensor.data.reshape(64, -1)
+        expected = gguf.dequantize(rows, gguf.GGMLQuantizationType[kind_name])
+    values = dequantize(tensor)
+    assert values.dtype == np.float32
+    assert values.shape == tensor.shape
+    assert np.isfinite(values).mean() > 0.5
+    assert np.array_equal(values, expected, equal_nan=True)
+
+
+def test_tensors_longer_than_a_chunk_are_complete() -> None:
+    tensor = random_tensor("Q8_0", CHUNK_BLOCKS + 3, 2, seed=3)
+    values = dequantize(tensor)
+    for row in (0, CHUNK_BLOCKS // 2, CHUNK_BLOCKS, CHUNK_BLOCKS + 2):
+        part = Tensor("t", "Q8_0", (1, 64), tensor.data[row * 68 : (row + 1) * 68])
+        assert np.array_equal(values[row : row + 1], dequantize(part), equal_nan=True)
+
+
+def test_result_is_a_copy_of_its_own() -> None:
+    data = np.arange(3, dtype=np.float32).view(np.uint8)
+    data.flags.writeable = False
+    values = dequantize(Tensor("t", "F32", (3,), data))
+    values += 1
+    assert values.tolist() == [1.0, 2.0, 3.0]
