@@ -1,0 +1,170 @@
+"""The llama and qwen2 families in plain numpy: the independent judge of the native engine.
+
+Two plans of arithmetic over the same weights. `quantize_activations=False` is float32 on the
+dequantised weights. `quantize_activations=True` is what the engine promises to compute: weights as its
+packed formats hold them, int8 activations per token and group of 32 columns, keys and values in f16.
+A quantised product is written here as (scale * int8) @ (dequantised weight).T, which is, but for
+the order of additions, the sum over groups of scale_w * scale_a * sum(q_w * q_a) + min_w * scale_a * sum(q_a).
+
+Weights are decoded by the `gguf` package, so the product's own decoders are judged as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gguf
+import numpy as np
+
+from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
+
+GROUP = 32
+EXACT_KINDS = {"Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0"}  # the packed formats hold these as they are
+
+
+def decode(tensor: Tensor) -> np.ndarray:
+    """The tensor's values, float32 in the tensor's shape."""
+    kind = gguf.GGMLQuantizationType[tensor.kind]
+    rows = tensor.data.reshape(*tensor.shape[:-1], -1)
+    dtype = {"F32": np.float32, "F16": np.float16}.get(tensor.kind, np.uint8)
+    return gguf.quants.dequantize(rows.view(dtype), kind).astype(np.float32).reshape(tensor.shape)
+
+
+def requantize_q8(matrix: np.ndarray) -> np.ndarray:
+    """Round to signed 8-bit values with one f16 scale a row and group; return the values float32."""
+    groups = matrix.reshape(matrix.shape[0], -1, GROUP)
+    scale = (np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)).astype(np.float16)
+    wide = scale.astype(np.float32)
+    inverse = np.divide(np.float32(1), wide, out=np.zeros_like(wide), where=wide != 0)
+    quants = np.clip(np.rint(groups * inverse), -127, 127)
+    return (quants * wide).reshape(matrix.shape)
+
+
+def quantize_activations(x: np.ndarray) -> np.ndarray:
+    """Round each row of `x` to int8 with one f32 scale a group of 32; return scale * int8, float32."""
+    groups = x.reshape(x.shape[0], -1, GROUP)
+    amax = np.abs(groups).max(axis=-1, keepdims=True)
+    factor = np.divide(np.float32(127), amax, out=np.zeros_like(amax), where=amax != 0)
+    return (np.rint(groups * factor) * (amax / np.float32(127))).reshape(x.shape)
+
+
+def packed_values(tensor: Tensor) -> np.ndarray:
+    """What the engine's packed matrix holds, float32."""
+    values = decode(tensor)
+    return values if tensor.kind in EXACT_KINDS else requantize_q8(values)
+
+
+def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
+    """Root mean square norm (Zhang & Sennrich 2019)."""
+    mean_square = np.mean(np.square(x, dtype=np.float64), axis=-1, keepdims=True)
+    return x * (1.0 / np.sqrt(mean_square + epsilon)).astype(np.float32) * weight
+
+
+def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, interleaved: bool) -> np.ndarray:
+    """Rotary embedding (Su et al. 2021) of `x` [n, heads, head_dim]; cos and sin are [n, rotated / 2].
+
+    Pair i is elements (2i, 2i + 1) if interleaved, else (i, i + rotated / 2). Elements past the
+    rotated ones stay.
+    """
+    half = cos.shape[-1]
+    cos, sin = cos[:, None, :], sin[:, None, :]
+    if interleaved:
+        pair_a, pair_b = np.s_[..., 0 : 2 * half : 2], np.s_[..., 1 : 2 * half : 2]
+    else:
+        pair_a, pair_b = np.s_[..., :half], np.s_[..., half : 2 * half]
+    out = x.copy()
+    out[pair_a] = x[pair_a] * cos - x[pair_b] * sin
+    out[pair_b] = x[pair_a] * sin + x[pair_b] * cos
+    return out
+
+
+def causal_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """q [n, heads, d], k and v [n, kv_heads, d] → [n, heads * d]; each position sees itself and before."""
+    n, heads, dim = q.shape
+    kv_heads = k.shape[1]
+    grouped = q.reshape(n, kv_heads, heads // kv_heads, dim).transpose(1, 2, 0, 3)
+    keys, values = k.transpose(1, 2, 0)[:, None], v.transpose(1, 0, 2)[:, None]
+    scores = (grouped @ keys) / np.float32(np.sqrt(dim))
+    scores = np.where(np.tri(n, dtype=bool), scores, np.float32(-np.inf))
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return (weights @ values).transpose(2, 0, 1, 3).reshape(n, heads * dim)
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    """x * sigmoid(x), safe for any finite x."""
+    return x / (np.float32(1) + np.exp(-np.clip(x, -80, None)))
+
+
+class NumpyModel:
+    """One model, weights in float32; stateless: every call starts at position 0.
+
+    Architecture `llama` rotates interleaved pairs (GGUF stores its q and k rows permuted for that),
+    `qwen2` rotates halves. A head without `output.weight` is tied to the embedding.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, quantize_activations: bool) -> None:
+        if checkpoint.architecture not in ("llama", "qwen2"):
+            raise ValueError(f"no reference for the architecture '{checkpoint.architecture}'")
+        self.quantized = quantize_activations
+        self.interleaved = checkpoint.architecture == "llama"
+        self.layers = int(checkpoint.hyper("block_count"))
+        self.heads = int(checkpoint.hyper("attention.head_count"))
+        self.kv_heads = int(checkpoint.hyper("attention.head_count_kv", self.heads))
+        self.epsilon = float(checkpoint.hyper("attention.layer_norm_rms_epsilon"))
+        self.weights = {name: self._load(tensor) for name, tensor in checkpoint.tensors.items()}
+        self.frequencies = self._frequencies(checkpoint)
+
+    def _load(self, tensor: Tensor) -> np.ndarray:
+        is_matrix = len(tensor.shape) == 2
+        return packed_values(tensor) if self.quantized and is_matrix else decode(tensor)
+
+    def _frequencies(self, checkpoint: Checkpoint) -> np.ndarray:
+        hidden = int(checkpoint.hyper("embedding_length"))
+        head_dim = int(checkpoint.hyper("attention.key_length", hidden // self.heads))
+        rotated = int(checkpoint.hyper("rope.dimension_count", head_dim))
+        base = float(checkpoint.hyper("rope.freq_base", 10000.0))
+        frequencies = base ** (-np.arange(0, rotated, 2, dtype=np.float64) / rotated)
+        factors: Any = self.weights.get("rope_freqs.weight", 1.0)
+        return frequencies / factors
+
+    def linear(self, x: np.ndarray, name: str) -> np.ndarray:
+        """x [n, columns] → [n, rows], plus the bias if the checkpoint has one."""
+        if self.quantized:
+            x = quantize_activations(x)
+        y = x @ self.weights[f"{name}.weight"].T
+        bias = self.weights.get(f"{name}.bias")
+        return y if bias is None else y + bias
+
+    def norm(self, x: np.ndarray, name: str) -> np.ndarray:
+        return rms_norm(x, self.weights[f"{name}.weight"], self.epsilon)
+
+    def cached(self, x: np.ndarray) -> np.ndarray:
+        """What reading `x` back from the KV cache gives."""
+        return x.astype(np.float16).astype(np.float32) if self.quantized else x
+
+    def attention(self, x: np.ndarray, layer: str, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+        n = len(x)
+        q = self.linear(x, f"{layer}.attn_q").reshape(n, self.heads, -1)
+        k = self.linear(x, f"{layer}.attn_k").reshape(n, self.kv_heads, -1)
+        v = self.linear(x, f"{layer}.attn_v").reshape(n, self.kv_heads, -1)
+        q = rotate(q, cos, sin, interleaved=self.interleaved)
+        k = rotate(k, cos, sin, interleaved=self.interleaved)
+        mixed = causal_attention(q, self.cached(k), self.cached(v))
+        return self.linear(mixed, f"{layer}.attn_output")
+
+    def feed_forward(self, x: np.ndarray, layer: str) -> np.ndarray:
+        gated = silu(self.linear(x, f"{layer}.ffn_gate")) * self.linear(x, f"{layer}.ffn_up")
+        return self.linear(gated, f"{layer}.ffn_down")
+
+    def logits(self, token_ids: np.ndarray | list[int]) -> np.ndarray:
+        """Logits after each token of one sequence, float32 [n, vocab]."""
+        angles = np.arange(len(token_ids), dtype=np.float64)[:, None] * self.frequencies
+        cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+        x = self.weights["token_embd.weight"][np.asarray(token_ids)]
+        for i in range(self.layers):
+            layer = f"blk.{i}"
+            x = x + self.attention(self.norm(x, f"{layer}.attn_norm"), layer, cos, sin)
+            x = x + self.feed_forward(self.norm(x, f"{layer}.ffn_norm"), layer)
+        head = "output" if "output.weight" in self.weights else "token_embd"
+        return self.linear(self.norm(x, "output_norm"), head)

@@ -1,0 +1,186 @@
+"""Tiny random GGUF models for tests: every weight kind, any shape, a complete tokenizer and chat template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+END_OF_TEXT, IM_START, IM_END = 0, 1, 2
+# fmt: off
+MERGES = [
+    "t h", "th e", "i n", "a n", "e r", "o n", "r e", "h e", "a t", "e n", "o r", "an d", "in g",
+    "Ġ t", "Ġt h", "Ġth e", "Ġ a", "Ġa n", "Ġan d", "Ġ s", "Ġ w", "Ġ o", "Ġo f", "Ġt o", "Ġ in", "Ġ Ġ",
+    "l l", "o u", "Ġ c", "e s", "e d", "i t", "Ġw or", "l d", "Ġwor ld", "H e", "He ll", "Hell o",
+]
+# fmt: on
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SMALLEST_VOCAB = len(SPECIAL_TOKENS) + 256 + len(MERGES)
+
+
+@dataclass(frozen=True)
+class TinyShape:
+    """What to write. `hidden`, `ffn` and heads * head_dim are multiples of 32, for K-quants of 256."""
+
+    kind: str = "Q4_1"
+    layers: int = 2
+    hidden: int = 64
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 0  # 0: hidden // heads
+    ffn: int = 96
+    vocab: int = SMALLEST_VOCAB
+    tied: bool = True
+    seed: int = 0
+    context: int = 256
+    rope_base: float = 10000.0
+    rope_factors: bool = False  # write the `rope_freqs.weight` of llama 3
+    kinds: dict[str, str] = field(default_factory=dict)  # tensor name or its last part → kind of its own
+
+
+def write_tiny_llama(path: Path, **shape: Any) -> Path:
+    """Write a model of the llama family; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "llama", TinyShape(**shape), biased=False)
+
+
+def write_tiny_qwen2(path: Path, **shape: Any) -> Path:
+    """Write a model of the qwen2 family (q, k and v biases); keywords are TinyShape's. Returns `path`."""
+    return _write(path, "qwen2", TinyShape(**shape), biased=True)
+
+
+def _write(path: Path, architecture: str, shape: TinyShape, *, biased: bool) -> Path:
+    writer = gguf.GGUFWriter(path, architecture)
+    _add_hyperparameters(writer, shape)
+    _add_tokenizer(writer, shape.vocab)
+    for name, values, kind in _tensors(shape, biased=biased):
+        writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape) -> None:
+    head_dim = shape.head_dim or shape.hidden // shape.heads
+    writer.add_name("tiny")
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.ffn)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    if shape.head_dim:
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(shape.rope_base)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_vocab_size(shape.vocab)
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, vocab: int) -> None:
+    if vocab < SMALLEST_VOCAB:
+        raise ValueError(f"vocab must be at least {SMALLEST_VOCAB}, got {vocab}")
+    tokens = SPECIAL_TOKENS + byte_alphabet() + [merge.replace(" ", "") for merge in MERGES]
+    types = [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS)
+    types += [gguf.TokenType.NORMAL] * (len(tokens) - len(types))
+    tokens += [f"<|unused_{i}|>" for i in range(vocab - len(tokens))]
+    types += [gguf.TokenType.UNUSED] * (vocab - len(types))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(MERGES)
+    writer.add_bos_token_id(IM_START)
+    writer.add_eos_token_id(IM_END)
+    writer.add_pad_token_id(IM_END)
+    writer.add_add_bos_token(False)
+    writer.add_add_space_prefix(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def byte_alphabet() -> list[str]:
+    """GPT-2's printable stand-in for each byte, in the order of the bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+def _tensors(shape: TinyShape, *, biased: bool) -> list[tuple[str, np.ndarray, str]]:
+    """(name, bytes or values as the writer wants them, kind) of each tensor, in a file's usual order."""
+    rng = np.random.default_rng(shape.seed)
+    head_dim = shape.head_dim or shape.hidden // shape.heads
+    q_rows, kv_rows = shape.heads * head_dim, shape.kv_heads * head_dim
+    out: list[tuple[str, np.ndarray, str]] = []
+
+    def matrix(name: str, rows: int, columns: int, gain: float = 1.0) -> None:
+        kind = shape.kinds.get(name) or shape.kinds.get(name.rsplit(".", 1)[-1]) or shape.kind
+        deviation = gain / columns**0.5
+        out.append((f"{name}.weight", _random_matrix(rng, rows, columns, deviation, kind), kind))
+
+    def vector(name: str, size: int, mean: float, deviation: float) -> None:
+        out.append((name, rng.normal(mean, deviation, size).astype(np.float32), "F32"))
+
+    matrix("token_embd", shape.vocab, shape.hidden, gain=2.0)
+    for i in range(shape.layers):
+        layer = f"blk.{i}"
+        vector(f"{layer}.attn_norm.weight", shape.hidden, 1.0, 0.2)
+        for part, rows in (("q", q_rows), ("k", kv_rows), ("v", kv_rows)):
+            # Sharper queries and keys, or attention over random tokens is a plain mean.
+            matrix(f"{layer}.attn_{part}", rows, shape.hidden, gain=1.0 if part == "v" else 1.5)
+            if biased:
+                vector(f"{layer}.attn_{part}.bias", rows, 0.0, 0.5)
+        matrix(f"{layer}.attn_output", shape.hidden, q_rows)
+        vector(f"{layer}.ffn_norm.weight", shape.hidden, 1.0, 0.2)
+        matrix(f"{layer}.ffn_gate", shape.ffn, shape.hidden)
+        matrix(f"{layer}.ffn_up", shape.ffn, shape.hidden)
+        matrix(f"{layer}.ffn_down", shape.hidden, shape.ffn, gain=2.0)
+    vector("output_norm.weight", shape.hidden, 1.0, 0.2)
+    if not shape.tied:
+        matrix("output", shape.vocab, shape.hidden, gain=2.0)
+    if shape.rope_factors:
+        out.append(("rope_freqs.weight", np.geomspace(1, 8, head_dim // 2, dtype=np.float32), "F32"))
+    return out
+
+
+def _random_matrix(
+    rng: np.random.Generator, rows: int, columns: int, deviation: float, kind: str
+) -> np.ndarray:
+    if kind.endswith("_K"):
+        return _random_super_blocks(rng, rows, columns, deviation, kind)
+    values = rng.normal(0.0, deviation, (rows, columns)).astype(np.float32)
+    values[rows // 2] = 0.0  # groups whose scale is zero
+    return gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
+
+
+def _random_super_blocks(
+    rng: np.random.Generator, rows: int, columns: int, deviation: float, kind: str
+) -> np.ndarray:
+    """Valid K-quant rows, uint8 [rows, bytes]: random scales and quants under an f16 scale that fits.
+
+    A block of 256 values is, in bytes: Q4_K d 2, dmin 2, scales 12, quants 128; Q5_K d 2, dmin 2,
+    scales 12, high bits 32, quants 128; Q6_K quants 128, high bits 64, scales 16, d 2. The constants
+    are the standard deviation of the values for d = 1 and the dmin / d that centres them.
+    """
+    spread, centre, payload = {"Q4_K": (258, 7.5, 140), "Q5_K": (527, 15.5, 172), "Q6_K": (1366, 0, 208)}[
+        kind
+    ]
+    blocks = (rows, columns // 256)
+    d = (rng.uniform(0.5, 1.5, (*blocks, 1)) * deviation / spread).astype(np.float16)
+    body = rng.integers(0, 256, (*blocks, payload), dtype=np.uint8)
+    if kind == "Q6_K":
+        parts = [body, d.view(np.uint8)]
+    else:
+        minimum = (d.astype(np.float32) * centre).astype(np.float16)
+        parts = [d.view(np.uint8), minimum.view(np.uint8), body]
+    return np.concatenate(parts, axis=-1).reshape(rows, -1)
