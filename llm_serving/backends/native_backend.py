@@ -1,0 +1,63 @@
+"""Our own engine on the CPU: checkpoint in, running `AsyncEngine` out."""
+
+from __future__ import annotations
+
+from llm_serving.architectures import describe
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.engine.async_engine import AsyncEngine
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.engine.sampler import NumpySampler
+from llm_serving.errors import ServingError
+from llm_serving.native.cpu import cpu_budget, memory_limit_bytes
+from llm_serving.native.ops import ModelPlan
+from llm_serving.native.runner import BLOCK_SIZE, NativeRunner, kv_block_bytes
+
+MAX_STEP_TOKENS = 512
+WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
+DEFAULT_KV_BYTES = 4 << 30
+
+
+def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "auto") -> NativeRunner:
+    """Load weights and size the KV pool.
+
+    Raises: CheckpointError; ServingError when the memory bound leaves no room for one sequence.
+    """
+    plan = describe(checkpoint)
+    context = min(options.context_length or plan.max_context, plan.max_context)
+    return NativeRunner(
+        plan,
+        checkpoint,
+        num_blocks=_num_blocks(plan, checkpoint, options, context),
+        max_context=context,
+        max_step_tokens=MAX_STEP_TOKENS,
+        max_sequences=options.max_concurrency,
+        threads=options.threads or cpu_budget().threads,
+        isa=isa,
+        weight_format=options.quantization,
+    )
+
+
+def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions, context: int) -> int:
+    block = kv_block_bytes(plan)
+    blocks_per_sequence = -(-context // BLOCK_SIZE)
+    wanted = blocks_per_sequence * options.max_concurrency
+    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    if options.memory_bytes:
+        room = options.memory_bytes - weights - WORKING_BYTES
+    else:
+        room = min(DEFAULT_KV_BYTES, (memory_limit_bytes() - weights - WORKING_BYTES) // 2)
+    blocks = min(wanted, room // block)
+    if blocks < blocks_per_sequence:
+        need = (weights + WORKING_BYTES + blocks_per_sequence * block) >> 20
+        raise ServingError(
+            f"Not enough memory for one sequence of {context} tokens: about {need} MiB are needed. "
+            "Raise --memory or lower --context-length."
+        )
+    return int(blocks)
+
+
+def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOptions) -> AsyncEngine:
+    """Load a model and start its engine. Blocking; call it from a loader thread."""
+    runner = build_runner(checkpoint, options)
+    device = f"cpu ({runner.isa}, {runner.threads} threads)"
+    return AsyncEngine(runner, NumpySampler(), token_bytes, options, device)

@@ -1,0 +1,111 @@
+"""A model as data: the operations of one forward pass, over named buffers and checkpoint tensors.
+
+Families in `architectures/` write these; `native/plan.py` turns them into the C++ plan. Rows are tokens
+until `SelectRows`, and the rows whose logits are wanted after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """target = rows of `tensor`, by token id."""
+
+    tensor: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quantize:
+    """activations = int8(rms_norm(source, weight)), or int8(source) without a weight."""
+
+    source: str
+    weight: str | None = None
+    epsilon: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatedSilu:
+    """activations = int8(silu(source[:, :cols]) * source[:, cols:])."""
+
+    source: str
+    cols: int
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """target[:, offset : offset + rows] = activations @ tensor.T + bias.
+
+    `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
+    stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate.
+    """
+
+    tensor: str
+    target: str
+    offset: int = 0
+    bias: str | None = None
+    interleaved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Several projections of the same activations; `accumulate` adds to the target (a residual)."""
+
+    projections: tuple[Projection, ...]
+    accumulate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RopeStore:
+    """Rotate queries and keys of `source` = [queries | keys | values]; write keys and values to the cache."""
+
+    source: str
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """target = softmax(queries @ keys * scale) @ values over each token's own context."""
+
+    source: str
+    target: str
+    layer: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class SelectRows:
+    """target = the rows of `source` whose logits are wanted; what follows works on those only."""
+
+    source: str
+    target: str
+
+
+Operation = Embed | Quantize | GatedSilu | Linear | RopeStore | Attention | SelectRows
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary position embedding (Su et al. 2021): angle = position * theta^(-2i/rotated) / factor_i."""
+
+    theta: float
+    rotated: int  # dimensions of a head that rotate
+    linear_factor: float = 1.0  # divides every position
+    factors_tensor: str | None = None  # float32 [rotated/2], divides each frequency (Llama 3)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """Everything the native engine needs to know of a decoder."""
+
+    vocab_size: int
+    max_context: int  # tokens the model was trained for
+    layers: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    rope: Rope
+    buffers: dict[str, int]  # name -> width; the logits come last
+    operations: tuple[Operation, ...]

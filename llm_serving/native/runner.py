@@ -1,0 +1,64 @@
+"""ModelRunner over the C++ plan."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.engine.protocol import RunnerLimits, Step
+from llm_serving.native.ops import ModelPlan
+from llm_serving.native.plan import PlanBuilder, core_plan, rope_table
+
+BLOCK_SIZE = 16  # tokens; kBlockTokens in kernels.hpp
+
+
+def kv_block_bytes(plan: ModelPlan) -> int:
+    """Bytes of keys and values (f16) one block of `BLOCK_SIZE` tokens takes over all layers."""
+    return plan.layers * 2 * plan.kv_heads * plan.head_dim * BLOCK_SIZE * 2
+
+
+class NativeRunner:
+    """Owns weights, KV pool and threads. Not thread-safe: one engine thread calls it.
+
+    Raises: CheckpointError when the checkpoint does not fit the plan; ValueError for an unknown ISA.
+    """
+
+    def __init__(
+        self,
+        plan: ModelPlan,
+        checkpoint: Checkpoint,
+        *,
+        num_blocks: int,
+        max_context: int,
+        max_step_tokens: int = 512,
+        max_sequences: int = 32,
+        threads: int = 1,
+        isa: str = "auto",
+        weight_format: str = "auto",
+    ) -> None:
+        self.limits = RunnerLimits(
+            vocab_size=plan.vocab_size,
+            block_size=BLOCK_SIZE,
+            num_blocks=num_blocks,
+            max_step_tokens=max_step_tokens,
+            max_sequences=max_sequences,
+            max_context=max_context,
+        )
+        self._core = core_plan(threads=threads, isa=isa, max_tokens=max_step_tokens, max_context=max_context)
+        self._logits = PlanBuilder(plan, checkpoint, self._core, weight_format).build()
+        self._core.rope_table(rope_table(plan.rope, checkpoint, max_context))
+        self._core.kv_cache(plan.layers, num_blocks, plan.kv_heads, plan.head_dim)
+        self.isa: str = self._core.isa
+        self.threads: int = self._core.threads
+        self.weight_bytes: int = self._core.weight_bytes
+
+    def run(self, step: Step) -> np.ndarray:
+        """See `ModelRunner.run`. Raises: ValueError for ids out of range."""
+        logits: np.ndarray = self._core.run(
+            step.token_ids, step.positions, step.query_starts, step.block_tables, step.logit_rows, self._logits
+        )
+        return logits
+
+    def close(self) -> None:
+        """Drop the plan: its threads end and its memory goes back."""
+        self._core = None

@@ -1,0 +1,122 @@
+// The Python face of the core: one class, plain arrays in and out.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <tuple>
+
+#include "operations.hpp"
+
+namespace nb = nanobind;
+using namespace llm;
+
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Table = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using IdTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+
+int pack(Plan& plan, const std::string& kind, Bytes data, int rows, int cols, const std::string& format, nb::object permutation) {
+    Ids ids;
+    if (!permutation.is_none()) {
+        ids = nb::cast<Ids>(permutation);
+        if (ids.shape(0) != size_t(rows)) throw std::invalid_argument("the row permutation has the wrong length");
+    }
+    nb::gil_scoped_release release;
+    return plan.pack(kind, data.data(), data.size(), rows, cols, format, ids.is_valid() ? ids.data() : nullptr);
+}
+
+Linear* new_linear(const Plan& plan, const std::vector<std::tuple<int, int, int, int>>& projections, bool accumulate) {
+    auto* linear = new Linear;
+    linear->accumulate = accumulate;
+    for (const auto& [matrix, bias, target, offset] : projections) {
+        linear->projections.push_back({matrix, bias, target, offset});
+        linear->total_panels += plan.model.matrices.at(size_t(matrix)).panels();
+    }
+    return linear;
+}
+
+Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable block_tables, Ids logit_rows, int output) {
+    if (positions.size() != token_ids.size() || query_starts.size() != block_tables.shape(0) + 1)
+        throw std::invalid_argument("the arrays of a step do not fit together");
+    const StepInput input{token_ids.data(), positions.data(), int(token_ids.size()), query_starts.data(),
+                          int(block_tables.shape(0)), block_tables.data(), int(block_tables.shape(1)),
+                          logit_rows.data(), int(logit_rows.size())};
+    const float* logits;
+    {
+        nb::gil_scoped_release release;
+        logits = plan.run(input, output);
+    }
+    const size_t shape[2] = {logit_rows.size(), size_t(plan.model.buffers.at(size_t(output)).width)};
+    return Logits(const_cast<float*>(logits), 2, shape, nb::find(plan));
+}
+
+}  // namespace
+
+NB_MODULE(_llm_serving_native, m) {
+    m.attr("ABI") = 1;
+    m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
+    nb::class_<Plan>(m, "Plan")
+        .def(nb::init<int, const std::string&, int, int>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"), nb::arg("max_context"))
+        .def_prop_ro("isa", [](const Plan& p) { return std::string(p.model.kernels->name); })
+        .def_prop_ro("threads", &Plan::threads)
+        .def_prop_ro("weight_bytes", &Plan::weight_bytes)
+        .def("pack", &pack, nb::arg("kind"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"), nb::arg("format"), nb::arg("permutation").none())
+        .def("vector", [](Plan& p, Floats v) { return p.vector(v.data(), int(v.size())); })
+        .def("buffer", &Plan::buffer)
+        .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("heads"), nb::arg("head_dim"))
+        .def("rope_table", [](Plan& p, Table t) { p.rope_table(t.data(), int(t.shape(0)), int(t.shape(1))); })
+        .def("select_rows", [](Plan& p, int source, int target) {
+            p.select_rows();
+            auto op = std::make_unique<Select>();
+            op->source = source;
+            op->target = target;
+            p.add(std::move(op));
+        })
+        .def("embed", [](Plan& p, int matrix, int target) {
+            auto op = std::make_unique<Embed>();
+            op->matrix = matrix;
+            op->target = target;
+            p.model.vocab = p.model.matrices.at(size_t(matrix)).rows;
+            p.add(std::move(op));
+        })
+        .def("quantize", [](Plan& p, int source, int weight, float epsilon) {
+            auto op = std::make_unique<Quantize>();
+            op->source = source;
+            op->weight = weight;
+            op->epsilon = epsilon;
+            p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
+        }, nb::arg("source"), nb::arg("weight") = -1, nb::arg("epsilon") = 0.0f)
+        .def("gated_silu", [](Plan& p, int source, int cols) {
+            auto op = std::make_unique<GatedSilu>();
+            op->source = source;
+            op->cols = cols;
+            p.add(std::move(op), cols);
+        })
+        .def("linear", [](Plan& p, const std::vector<std::tuple<int, int, int, int>>& projections, bool accumulate) {
+            p.add(std::unique_ptr<Operation>(new_linear(p, projections, accumulate)));
+        }, nb::arg("projections"), nb::arg("accumulate") = false)
+        .def("rope_store", [](Plan& p, int source, int layer, int query_heads) {
+            auto op = std::make_unique<RopeStore>();
+            op->source = source;
+            op->layer = layer;
+            op->query_heads = query_heads;
+            p.add(std::move(op));
+        })
+        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale) {
+            auto op = std::make_unique<AttentionOperation>();
+            op->source = source;
+            op->target = target;
+            op->layer = layer;
+            op->query_heads = query_heads;
+            op->scale = scale;
+            p.add(std::move(op));
+        })
+        .def("run", &run);
+}

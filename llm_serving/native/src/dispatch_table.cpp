@@ -1,0 +1,15 @@
+// The table of one ISA; compiled once per instruction set.
+#include "elementwise.hpp"
+
+#define LLM_STRING_(a) #a
+#define LLM_STRING(a) LLM_STRING_(a)
+
+namespace llm {
+
+const Kernels& LLM_CONCAT(kernels_, LLM_ISA)() {
+    using namespace LLM_NAMESPACE;
+    static const Kernels table = {LLM_STRING(LLM_ISA), gemm, quantize, rms_norm, gated_silu, rope, store_kv, attention, dequantize_row};
+    return table;
+}
+
+}  // namespace llm

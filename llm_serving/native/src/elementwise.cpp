@@ -1,0 +1,84 @@
+#include "elementwise.hpp"
+
+#include "numeric.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+void quantize(const float* x, int cols, int8_t* quants, float* scales, float* sums) {
+    for (int g = 0; g < cols / kGroup; g++, x += kGroup, quants += kGroup) {
+        float lanes[kLanes] = {0};
+        for (int i = 0; i < kGroup; i += kLanes)
+            for (int l = 0; l < kLanes; l++) {
+                float a = __builtin_fabsf(x[i + l]);
+                lanes[l] = a > lanes[l] ? a : lanes[l];
+            }
+        float largest = max_lanes(lanes);
+        float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+        int32_t rounded[kGroup];
+        int32_t sum = 0;
+        for (int i = 0; i < kGroup; i++) rounded[i] = int32_t(round_even(x[i] * inverse));
+        for (int i = 0; i < kGroup; i++) sum += rounded[i];
+        for (int i = 0; i < kGroup; i++) quants[i] = int8_t(rounded[i]);
+        scales[g] = largest / 127.0f;
+        sums[g] = scales[g] * float(sum);
+    }
+}
+
+void rms_norm(const float* x, const float* weight, float epsilon, int cols, float* y) {
+    float lanes[kLanes] = {0};
+    for (int i = 0; i < cols; i += kLanes)
+        for (int l = 0; l < kLanes; l++) lanes[l] = fused(x[i + l], x[i + l], lanes[l]);
+    float scale = 1.0f / __builtin_sqrtf(sum_lanes(lanes) / float(cols) + epsilon);
+    for (int i = 0; i < cols; i++) y[i] = x[i] * scale * weight[i];
+}
+
+void gated_silu(const float* gate, const float* up, int cols, float* y) {
+    for (int i = 0; i < cols; i++) y[i] = gate[i] / (1.0f + exp_fixed(-gate[i])) * up[i];
+}
+
+void rope(float* head, const float* cos, const float* sin, int rotated) {
+    float* second = head + rotated / 2;
+    for (int i = 0; i < rotated / 2; i++) {
+        float a = head[i], b = second[i];
+        head[i] = fused(a, cos[i], -(b * sin[i]));
+        second[i] = fused(a, sin[i], b * cos[i]);
+    }
+}
+
+void store_kv(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values) {
+    for (int d = 0; d < head_dim; d++) keys[d * kBlockTokens + slot] = float_to_half(key[d]);
+    for (int d = 0; d < head_dim; d++) values[slot * head_dim + d] = float_to_half(value[d]);
+}
+
+void dequantize_row(const PackedMatrix& w, int row, float* out) {
+    const uint8_t* quants = w.quants(row / kPanel);
+    const uint8_t* scales = w.scales(row / kPanel);
+    const int o = row % kPanel;
+    for (int g = 0; g < w.groups(); g++, quants += quant_bytes(w.format), scales += scale_bytes(w.format)) {
+        float scale, minimum = 0;
+        if (w.format == Format::q4_wide) {
+            memcpy(&scale, scales + 4 * o, 4);
+            memcpy(&minimum, scales + 32 + 4 * o, 4);
+        } else {
+            uint16_t half;
+            memcpy(&half, scales + 2 * o, 2);
+            scale = half_to_float(half);
+            if (w.format == Format::q4) {
+                memcpy(&half, scales + 16 + 2 * o, 2);
+                minimum = half_to_float(half);
+            }
+        }
+        for (int k = 0; k < kGroup; k++) {
+            int q;
+            if (w.format == Format::q8) {
+                q = int8_t(quants[(k / 4) * 32 + o * 4 + k % 4]);
+            } else {
+                uint8_t byte = quants[(k / 4 % 4) * 32 + o * 4 + k % 4];
+                q = k < 16 ? byte & 15 : byte >> 4;
+            }
+            *out++ = fused(scale, float(q), minimum);
+        }
+    }
+}
+
+}  // namespace llm::LLM_NAMESPACE

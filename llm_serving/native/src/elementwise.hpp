@@ -1,0 +1,21 @@
+// Row-wise kernels, one source for every ISA: compiled once per instruction set into its own namespace.
+// Loops run over eight explicit lanes, so the compiler may vectorise them without changing a bit.
+#pragma once
+#include "kernels.hpp"
+
+#define LLM_CONCAT_(a, b) a##b
+#define LLM_CONCAT(a, b) LLM_CONCAT_(a, b)
+#define LLM_NAMESPACE LLM_CONCAT(isa_, LLM_ISA)
+
+namespace llm::LLM_NAMESPACE {
+
+void quantize(const float* x, int cols, int8_t* quants, float* scales, float* sums);
+void rms_norm(const float* x, const float* weight, float epsilon, int cols, float* y);
+void gated_silu(const float* gate, const float* up, int cols, float* y);
+void rope(float* head, const float* cos, const float* sin, int rotated);
+void store_kv(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values);
+void dequantize_row(const PackedMatrix& w, int row, float* out);
+void attention(const AttentionTile& tile);
+void gemm(const GemmTile& tile);
+
+}  // namespace llm::LLM_NAMESPACE

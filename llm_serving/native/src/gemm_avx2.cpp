@@ -1,0 +1,136 @@
+// AVX2 + FMA + F16C. Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same two.
+#include <immintrin.h>
+
+#include "elementwise.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+namespace {
+
+struct GroupScales {
+    __m256 scale, minimum;
+};
+
+template <Format F>
+__attribute__((always_inline)) inline GroupScales load_scales(const uint8_t* s) {
+    if constexpr (F == Format::q4_wide)
+        return {_mm256_loadu_ps(reinterpret_cast<const float*>(s)), _mm256_loadu_ps(reinterpret_cast<const float*>(s + 32))};
+    __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s)));
+    if constexpr (F == Format::q8) return {scale, _mm256_setzero_ps()};
+    return {scale, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s + 16)))};
+}
+
+__attribute__((always_inline)) inline __m256i broadcast4(const int8_t* a) {
+    int32_t four;
+    __builtin_memcpy(&four, a, 4);
+    return _mm256_set1_epi32(four);
+}
+
+__attribute__((always_inline)) inline __m256i load32(const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+// 8 outputs x one group, R rows: int32 dot products.
+// q4: nibbles are unsigned, so eight products of 15 * 127 add up in 16 bits (30 480) before widening.
+template <int R>
+__attribute__((always_inline)) inline void dots_q4(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R]) {
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i sum[R];
+    for (int v = 0; v < 4; v++) {
+        __m256i packed = load32(quants + 32 * v);
+        __m256i first = _mm256_and_si256(packed, low);
+        __m256i second = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low);
+        for (int r = 0; r < R; r++) {
+            __m256i x = _mm256_maddubs_epi16(first, broadcast4(a[r] + at + 4 * v));
+            __m256i y = _mm256_maddubs_epi16(second, broadcast4(a[r] + at + 16 + 4 * v));
+            x = _mm256_add_epi16(x, y);
+            sum[r] = v == 0 ? x : _mm256_add_epi16(sum[r], x);
+        }
+    }
+    for (int r = 0; r < R; r++) dot[r] = _mm256_madd_epi16(sum[r], _mm256_set1_epi16(1));
+}
+
+// q8: |w| unsigned times sign(w) * a; one pair is at most 2 * 127 * 127, so it widens at once.
+template <int R>
+__attribute__((always_inline)) inline void dots_q8(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R]) {
+    for (int v = 0; v < 8; v++) {
+        __m256i w = load32(quants + 32 * v);
+        __m256i magnitude = _mm256_abs_epi8(w);
+        for (int r = 0; r < R; r++) {
+            __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(broadcast4(a[r] + at + 4 * v), w));
+            __m256i x = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            dot[r] = v == 0 ? x : _mm256_add_epi32(dot[r], x);
+        }
+    }
+}
+
+inline void store(const GemmTile& t, int panel, int row, __m256 acc) {
+    const int column = panel * kPanel;
+    float* out = t.out + size_t(row) * t.out_stride + column;
+    const int outputs = t.weight->rows - column;
+    float y[kPanel];
+    _mm256_storeu_ps(y, acc);
+    for (int o = 0; o < (outputs < kPanel ? outputs : kPanel); o++) {
+        float value = t.bias ? y[o] + t.bias[column + o] : y[o];
+        out[o] = t.accumulate ? out[o] + value : value;
+    }
+}
+
+template <Format F, int R>
+__attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int row) {
+    const PackedMatrix& w = *t.weight;
+    const int groups = w.groups();
+    const uint8_t* quants = w.quants(panel);
+    const uint8_t* scales = w.scales(panel);
+    const int8_t* a[R];
+    const float* scale_a[R];
+    const float* sum_a[R];
+    __m256 acc[R];
+    for (int r = 0; r < R; r++) {
+        a[r] = t.input->quants + size_t(row + r) * t.input->cols;
+        scale_a[r] = t.input->scales + size_t(row + r) * groups;
+        sum_a[r] = t.input->sums + size_t(row + r) * groups;
+        acc[r] = _mm256_setzero_ps();
+    }
+    for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
+        __m256i dot[R];
+        if constexpr (F == Format::q8)
+            dots_q8<R>(quants, a, g * kGroup, dot);
+        else
+            dots_q4<R>(quants, a, g * kGroup, dot);
+        const GroupScales s = load_scales<F>(scales);
+        for (int r = 0; r < R; r++) {
+            __m256 scale = _mm256_mul_ps(s.scale, _mm256_broadcast_ss(scale_a[r] + g));
+            acc[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r]), acc[r]);
+            if constexpr (F != Format::q8)
+                acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(sum_a[r] + g), acc[r]);
+        }
+    }
+    for (int r = 0; r < R; r++) store(t, panel, row + r, acc[r]);
+}
+
+template <Format F>
+void gemm_format(const GemmTile& t) {
+    for (int panel = t.panel_begin; panel < t.panel_end; panel++) {
+        int row = t.row_begin;
+        for (; row + 4 <= t.row_end; row += 4) rows_of_panel<F, 4>(t, panel, row);
+        switch (t.row_end - row) {
+            case 3: rows_of_panel<F, 3>(t, panel, row); break;
+            case 2: rows_of_panel<F, 2>(t, panel, row); break;
+            case 1: rows_of_panel<F, 1>(t, panel, row); break;
+            default: break;
+        }
+    }
+}
+
+}  // namespace
+
+void gemm(const GemmTile& t) {
+    switch (t.weight->format) {
+        case Format::q4: return gemm_format<Format::q4>(t);
+        case Format::q4_wide: return gemm_format<Format::q4_wide>(t);
+        case Format::q8: return gemm_format<Format::q8>(t);
+    }
+}
+
+}  // namespace llm::LLM_NAMESPACE

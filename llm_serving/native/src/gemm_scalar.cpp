@@ -1,0 +1,76 @@
+// The reference: plain C++, the portable fallback, and what the other gemm files must equal bit for bit.
+//
+// Per output and group, in this order:  acc = fma(scale_w * scale_a, float(sum q_w q_a), acc)
+//                                  q4:  acc = fma(min_w, sum_a, acc)
+#include "elementwise.hpp"
+#include "numeric.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+namespace {
+
+void unpack_group(const PackedMatrix& w, const uint8_t* quants, int8_t (&q)[kPanel][kGroup]) {
+    for (int o = 0; o < kPanel; o++)
+        for (int k = 0; k < kGroup; k++) {
+            if (w.format == Format::q8) {
+                q[o][k] = int8_t(quants[(k / 4) * 32 + o * 4 + k % 4]);
+            } else {
+                uint8_t byte = quants[(k / 4 % 4) * 32 + o * 4 + k % 4];
+                q[o][k] = int8_t(k < 16 ? byte & 15 : byte >> 4);
+            }
+        }
+}
+
+void load_scales(const PackedMatrix& w, const uint8_t* source, float (&scale)[kPanel], float (&minimum)[kPanel]) {
+    if (w.format == Format::q4_wide) {
+        memcpy(scale, source, sizeof scale);
+        memcpy(minimum, source + sizeof scale, sizeof minimum);
+        return;
+    }
+    uint16_t halves[2 * kPanel] = {0};
+    memcpy(halves, source, size_t(scale_bytes(w.format)));
+    for (int o = 0; o < kPanel; o++) {
+        scale[o] = half_to_float(halves[o]);
+        minimum[o] = half_to_float(halves[kPanel + o]);
+    }
+}
+
+}  // namespace
+
+void gemm(const GemmTile& t) {
+    const PackedMatrix& w = *t.weight;
+    const int groups = w.groups();
+    const bool has_minimum = w.format != Format::q8;
+    constexpr int kRows = 32;  // unpack a group once for this many rows
+    for (int panel = t.panel_begin; panel < t.panel_end; panel++)
+        for (int row0 = t.row_begin; row0 < t.row_end; row0 += kRows) {
+            const int rows = t.row_end - row0 < kRows ? t.row_end - row0 : kRows;
+            float acc[kRows][kPanel] = {{0}};
+            for (int g = 0; g < groups; g++) {
+                int8_t q[kPanel][kGroup];
+                float scale[kPanel], minimum[kPanel];
+                unpack_group(w, w.quants(panel) + size_t(g) * quant_bytes(w.format), q);
+                load_scales(w, w.scales(panel) + size_t(g) * scale_bytes(w.format), scale, minimum);
+                for (int r = 0; r < rows; r++) {
+                    const int8_t* a = t.input->quants + size_t(row0 + r) * t.input->cols + g * kGroup;
+                    const size_t at = size_t(row0 + r) * (t.input->cols / kGroup) + g;
+                    for (int o = 0; o < kPanel; o++) {
+                        int32_t dot = 0;
+                        for (int k = 0; k < kGroup; k++) dot += int32_t(q[o][k]) * a[k];
+                        acc[r][o] = fused(scale[o] * t.input->scales[at], float(dot), acc[r][o]);
+                        if (has_minimum) acc[r][o] = fused(minimum[o], t.input->sums[at], acc[r][o]);
+                    }
+                }
+            }
+            const int outputs = w.rows - panel * kPanel < kPanel ? w.rows - panel * kPanel : kPanel;
+            for (int r = 0; r < rows; r++) {
+                float* out = t.out + size_t(row0 + r) * t.out_stride + panel * kPanel;
+                for (int o = 0; o < outputs; o++) {
+                    float y = t.bias ? acc[r][o] + t.bias[panel * kPanel + o] : acc[r][o];
+                    out[o] = t.accumulate ? out[o] + y : y;
+                }
+            }
+        }
+}
+
+}  // namespace llm::LLM_NAMESPACE

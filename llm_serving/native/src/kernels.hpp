@@ -1,0 +1,72 @@
+// The arithmetic of one forward pass, as a table of functions per instruction set.
+// Every table computes the same bits; `docs/architecture.md` states why that holds.
+#pragma once
+#include "packed.hpp"
+
+namespace llm {
+
+// out[row][col] (=, or += when accumulate) sum_k a[row][k] * w[col][k] + bias[col].
+// Covers panels [panel_begin, panel_end) and rows [row_begin, row_end); `out` points at row 0, column 0.
+struct GemmTile {
+    const PackedMatrix* weight;
+    const Activations* input;
+    const float* bias;  // [rows of weight] or null
+    float* out;
+    size_t out_stride;  // floats
+    bool accumulate;
+    int panel_begin, panel_end;
+    int row_begin, row_end;
+};
+
+// Attention of `num_tokens` consecutive tokens of one sequence over one KV head.
+// Blocks hold `block_size` = 16 tokens: keys [head_dim][16] f16, values [16][head_dim] f16.
+struct AttentionTile {
+    const float* query;  // [token][group][head_dim], token stride below
+    float* out;          // same shape
+    size_t query_stride, out_stride;  // floats between tokens
+    const uint16_t* keys;    // of this layer and KV head, block 0
+    const uint16_t* values;
+    size_t block_stride;     // halves between blocks
+    const int32_t* blocks;   // block table of the sequence
+    int first_position;      // of the first token
+    int num_tokens;
+    int group;               // query heads per KV head
+    int head_dim;
+    float scale;
+    float* scratch;          // attention_scratch() floats, private to the worker
+};
+
+constexpr int kBlockTokens = 16;
+constexpr int kAttentionTokens = 8;  // most tokens of a tile
+
+inline size_t attention_scratch(int group, int head_dim) {
+    return size_t(head_dim) * kBlockTokens * 2 + size_t(group) * kAttentionTokens * (head_dim + 2) + 64;
+}
+
+struct Kernels {
+    const char* name;
+    void (*gemm)(const GemmTile&);
+    // x [cols] -> quants, scales, sums of one token.
+    void (*quantize)(const float* x, int cols, int8_t* quants, float* scales, float* sums);
+    // y = x / rms(x) * weight (Zhang & Sennrich 2019).
+    void (*rms_norm)(const float* x, const float* weight, float epsilon, int cols, float* y);
+    // y = silu(gate) * up (Shazeer 2020).
+    void (*gated_silu)(const float* gate, const float* up, int cols, float* y);
+    // Rotates halves (i, i + rotated/2) of one head in place; cos and sin have rotated/2 entries.
+    void (*rope)(float* head, const float* cos, const float* sin, int rotated);
+    // Writes one token's key and value of one KV head into slot `slot` of a block.
+    void (*store_kv)(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values);
+    void (*attention)(const AttentionTile&);
+    // Row `row` of a packed matrix in f32.
+    void (*dequantize_row)(const PackedMatrix& w, int row, float* out);
+};
+
+const Kernels& kernels_scalar();
+#if defined(LLM_HAVE_AVX2)
+const Kernels& kernels_avx2();
+#endif
+
+// "auto" picks the best this CPU runs. Throws std::invalid_argument for an unknown or unsupported name.
+const Kernels& select_kernels(const char* isa);
+
+}  // namespace llm

@@ -1,0 +1,162 @@
+#include "operations.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace llm {
+
+namespace {
+
+constexpr int kRowsPerTile = 4;  // of row-wise operations
+
+int tiles_of(int rows) { return (rows + kRowsPerTile - 1) / kRowsPerTile; }
+
+template <class Body>
+void for_rows(int tile, int rows, Body body) {
+    for (int r = tile * kRowsPerTile; r < std::min(rows, (tile + 1) * kRowsPerTile); r++) body(r);
+}
+
+float* worker_scratch(Model& model, int worker, size_t floats) {
+    std::vector<float>& scratch = model.scratch[size_t(worker)];
+    if (scratch.size() < floats) scratch.resize(floats);
+    return scratch.data();
+}
+
+void quantize_row(Model& model, const float* x, int cols, int row) {
+    const Activations a = model.activations(cols);
+    const size_t groups = size_t(cols / kGroup);
+    model.kernels->quantize(x, cols, a.quants + size_t(row) * cols, a.scales + row * groups, a.sums + row * groups);
+}
+
+}  // namespace
+
+int Embed::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void Embed::run_tile(Model& model, const StepState& step, int tile, int) const {
+    for_rows(tile, num_rows(step), [&](int r) {
+        model.kernels->dequantize_row(model.matrices[size_t(matrix)], step.input.token_ids[r], model.buffers[size_t(target)].row(r));
+    });
+}
+
+int Select::num_tiles(const Model&, const StepState& step) const { return tiles_of(step.input.num_rows); }
+
+void Select::run_tile(Model& model, const StepState& step, int tile, int) const {
+    Buffer& from = model.buffers[size_t(source)];
+    Buffer& to = model.buffers[size_t(target)];
+    for_rows(tile, step.input.num_rows, [&](int r) {
+        std::memcpy(to.row(r), from.row(step.input.logit_rows[r]), sizeof(float) * size_t(from.width));
+    });
+}
+
+int Quantize::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void Quantize::run_tile(Model& model, const StepState& step, int tile, int worker) const {
+    Buffer& from = model.buffers[size_t(source)];
+    float* normed = weight < 0 ? nullptr : worker_scratch(model, worker, size_t(from.width));
+    for_rows(tile, num_rows(step), [&](int r) {
+        if (normed)
+            model.kernels->rms_norm(from.row(r), model.vectors[size_t(weight)].data(), epsilon, from.width, normed);
+        quantize_row(model, normed ? normed : from.row(r), from.width, r);
+    });
+}
+
+int GatedSilu::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void GatedSilu::run_tile(Model& model, const StepState& step, int tile, int worker) const {
+    float* gated = worker_scratch(model, worker, size_t(cols));
+    for_rows(tile, num_rows(step), [&](int r) {
+        const float* x = model.buffers[size_t(source)].row(r);
+        model.kernels->gated_silu(x, x + cols, cols, gated);
+        quantize_row(model, gated, cols, r);
+    });
+}
+
+// Row blocks keep the activations of a tile in L2; panels are cut so that every worker finds several tiles,
+// each long enough (some ten microseconds) to be worth the counter.
+Linear::Tiling Linear::tiling(const Model& model, const StepState& step) const {
+    constexpr int kRowBlock = 128;
+    constexpr double kTileWork = 1.5e6;  // multiply-adds
+    Tiling t;
+    const int rows = num_rows(step);
+    t.rows = std::min(rows, kRowBlock);
+    const int cols = model.matrices[size_t(projections[0].matrix)].cols;
+    const int by_work = int(kTileWork / (double(kPanel) * cols * t.rows)) + 1;
+    const int by_workers = total_panels / (4 * int(model.scratch.size())) + 1;
+    t.panels = std::min(by_work, by_workers);
+    t.row_tiles = (rows + t.rows - 1) / t.rows;
+    t.panel_tiles = (total_panels + t.panels - 1) / t.panels;
+    return t;
+}
+
+int Linear::num_tiles(const Model& model, const StepState& step) const {
+    if (num_rows(step) == 0) return 0;
+    const Tiling t = tiling(model, step);
+    return t.row_tiles * t.panel_tiles;
+}
+
+void Linear::run_tile(Model& model, const StepState& step, int tile, int) const {
+    const Tiling t = tiling(model, step);
+    const int row_begin = tile / t.panel_tiles * t.rows;
+    const int row_end = std::min(row_begin + t.rows, num_rows(step));
+    int begin = tile % t.panel_tiles * t.panels;
+    int left = std::min(t.panels, total_panels - begin);
+    for (const Projection& p : projections) {
+        const PackedMatrix& matrix = model.matrices[size_t(p.matrix)];
+        if (begin >= matrix.panels()) {
+            begin -= matrix.panels();
+            continue;
+        }
+        Buffer& out = model.buffers[size_t(p.target)];
+        const Activations input = model.activations(matrix.cols);
+        const int end = std::min(begin + left, matrix.panels());
+        model.kernels->gemm({&matrix, &input, p.bias < 0 ? nullptr : model.vectors[size_t(p.bias)].data(),
+                             out.data.data() + p.offset, size_t(out.width), accumulate, begin, end, row_begin, row_end});
+        left -= end - begin;
+        begin = 0;
+        if (left == 0) return;
+    }
+}
+
+int RopeStore::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void RopeStore::run_tile(Model& model, const StepState& step, int tile, int) const {
+    const KvCache& kv = model.kv;
+    const StepInput& in = step.input;
+    for_rows(tile, num_rows(step), [&](int t) {
+        const int position = in.positions[t];
+        const int block = in.block_tables[size_t(step.sequence_of[size_t(t)]) * in.table_width + position / kBlockTokens];
+        const float* cos = model.rope.data() + size_t(position) * model.rotated;
+        const float* sin = cos + model.rotated / 2;
+        float* queries = model.buffers[size_t(source)].row(t);
+        float* keys = queries + size_t(query_heads) * kv.head_dim;
+        float* values = keys + size_t(kv.heads) * kv.head_dim;
+        for (int h = 0; h < query_heads + kv.heads; h++)
+            model.kernels->rope(queries + size_t(h) * kv.head_dim, cos, sin, model.rotated);
+        for (int h = 0; h < kv.heads; h++)
+            model.kernels->store_kv(keys + size_t(h) * kv.head_dim, values + size_t(h) * kv.head_dim, kv.head_dim,
+                                    position % kBlockTokens, kv.keys(layer, h, block), kv.values(layer, h, block));
+    });
+}
+
+int AttentionOperation::num_tiles(const Model& model, const StepState& step) const {
+    return int(step.token_tiles.size()) * model.kv.heads;
+}
+
+void AttentionOperation::run_tile(Model& model, const StepState& step, int tile, int worker) const {
+    const KvCache& kv = model.kv;
+    // Late tokens see the most: they go first, so that the last tiles to be handed out are short.
+    const size_t last = step.token_tiles.size() - 1;
+    const TokenTile& tokens = step.token_tiles[last - size_t(tile / kv.heads)];
+    const int head = tile % kv.heads;
+    const int group = query_heads / kv.heads;
+    Buffer& from = model.buffers[size_t(source)];
+    Buffer& to = model.buffers[size_t(target)];
+    model.kernels->attention({from.row(tokens.first) + size_t(head) * group * kv.head_dim,
+                              to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
+                              size_t(to.width), kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.block_halves(),
+                              step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
+                              step.input.positions[tokens.first], tokens.count, group, kv.head_dim, scale,
+                              worker_scratch(model, worker, attention_scratch(group, kv.head_dim))});
+}
+
+}  // namespace llm

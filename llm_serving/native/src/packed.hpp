@@ -1,0 +1,54 @@
+// The packed weight formats and quantised activations: layouts shared by packing and kernels.
+//
+// A matrix is [rows = outputs n][cols = inputs k], k a multiple of 32. Eight consecutive outputs form
+// a panel; 32 consecutive inputs form a group. A panel is stored as
+//     quants [k/32][quant_bytes]  then  scales [k/32][scale_bytes],
+// and starts on a 64-byte line. Missing outputs of the last panel are zero.
+//
+//   q4  quant_bytes 128: four 32-byte vectors v. Byte o*4+i of v holds, for output o, input 4v+i in its
+//       low nibble and input 16+4v+i in its high nibble. w = scale * q + min, q in 0..15.
+//       scales: 8 scales, 8 minima; f16 (32 bytes) where that is exact, else f32 (64 bytes).
+//   q8  quant_bytes 256: eight 32-byte vectors v. Byte o*4+i of v is input 4v+i of output o.
+//       w = scale * q, q in -127..127. scales: 8 f16 (16 bytes).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace llm {
+
+constexpr int kPanel = 8;
+constexpr int kGroup = 32;
+
+enum class Format : uint8_t { q4, q4_wide, q8 };  // q4_wide: f32 scales
+
+constexpr int quant_bytes(Format f) { return f == Format::q8 ? 256 : 128; }
+constexpr int scale_bytes(Format f) { return f == Format::q8 ? 16 : f == Format::q4 ? 32 : 64; }
+
+struct PackedMatrix {
+    Format format;
+    int rows;
+    int cols;
+    size_t panel_stride;  // bytes
+    const uint8_t* data;
+
+    int groups() const { return cols / kGroup; }
+    int panels() const { return (rows + kPanel - 1) / kPanel; }
+    const uint8_t* quants(int panel) const { return data + size_t(panel) * panel_stride; }
+    const uint8_t* scales(int panel) const { return quants(panel) + size_t(groups()) * quant_bytes(format); }
+};
+
+inline size_t panel_stride(Format f, int cols) {
+    size_t bytes = size_t(cols / kGroup) * (quant_bytes(f) + scale_bytes(f));
+    return (bytes + 63) & ~size_t(63);
+}
+
+// Activations of many tokens, quantised per token and group: x ~ scale * q, q in -127..127.
+// sum = scale * (sum of q) serves the minima of q4.
+struct Activations {
+    int8_t* quants;  // [token][cols]
+    float* scales;   // [token][cols / 32]
+    float* sums;     // [token][cols / 32]
+    int cols;
+};
+
+}  // namespace llm

@@ -1,0 +1,151 @@
+#include "plan.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "quantize.hpp"
+
+namespace llm {
+
+namespace {
+
+void require(bool condition, const std::string& message) {
+    if (!condition) throw std::invalid_argument(message);
+}
+
+}  // namespace
+
+void Model::reserve_activations(int cols) {
+    const size_t size = size_t(max_tokens) * cols;
+    if (quants.size() >= size) return;
+    quants.resize(size);
+    scales.resize(size / kGroup);
+    sums.resize(size / kGroup);
+}
+
+Plan::Plan(int threads, const std::string& isa, int max_tokens, int max_context) : pool_(std::max(threads, 1)) {
+    require(max_tokens > 0 && max_context > 0, "max_tokens and max_context must be positive");
+    model.kernels = &select_kernels(isa.c_str());
+    model.max_tokens = max_tokens;
+    model.max_context = max_context;
+    model.scratch.resize(size_t(pool_.size()));
+}
+
+int Plan::pack(const std::string& kind_name, const uint8_t* data, size_t bytes, int rows, int cols,
+               const std::string& format_name, const int32_t* permutation) {
+    const Kind kind = kind_from_name(kind_name);
+    const Format format = format_for(kind, format_name);
+    require(rows > 0 && cols > 0 && cols % kGroup == 0, "a packed matrix needs rows, and columns in multiples of 32");
+    const size_t stride = row_bytes(kind, cols);
+    require(bytes == stride * size_t(rows), "the tensor's size does not match its shape");
+    for (int i = 0; permutation && i < rows; i++)
+        require(permutation[i] >= 0 && permutation[i] < rows, "the row permutation is out of range");
+
+    const int panels = (rows + kPanel - 1) / kPanel;
+    const size_t panel_bytes = panel_stride(format, cols);
+    auto* target = static_cast<uint8_t*>(arena_.allocate(panel_bytes * panels));
+    pool_.for_each(panels, [&](int panel) {
+        const uint8_t* sources[kPanel];
+        for (int o = 0; o < kPanel; o++) {
+            const int row = panel * kPanel + o;
+            sources[o] = row >= rows ? nullptr : data + stride * size_t(permutation ? permutation[row] : row);
+        }
+        pack_panel(kind, format, sources, cols, target + panel_bytes * panel);
+    });
+    model.matrices.push_back({format, rows, cols, panel_bytes, target});
+    return int(model.matrices.size()) - 1;
+}
+
+int Plan::vector(const float* values, int count) {
+    model.vectors.emplace_back(values, values + count);
+    return int(model.vectors.size()) - 1;
+}
+
+int Plan::buffer(int width) {
+    require(width > 0, "a buffer needs a width");
+    model.buffers.push_back({width, {}});
+    return int(model.buffers.size()) - 1;
+}
+
+void Plan::kv_cache(int layers, int blocks, int heads, int head_dim) {
+    require(layers > 0 && blocks > 0 && heads > 0 && head_dim > 0 && head_dim % 8 == 0,
+            "the KV cache needs layers, blocks, heads and a head size in multiples of 8");
+    KvCache& kv = model.kv;
+    kv.layers = layers;
+    kv.blocks = blocks;
+    kv.heads = heads;
+    kv.head_dim = head_dim;
+    kv.memory = std::make_unique<Mapping>(size_t(layers) * 2 * heads * blocks * kv.block_halves() * sizeof(uint16_t));
+}
+
+void Plan::rope_table(const float* values, int positions, int rotated) {
+    require(positions >= model.max_context, "the rope table is shorter than the context");
+    model.rope.assign(values, values + size_t(positions) * rotated);
+    model.rotated = rotated;
+}
+
+void Plan::add(std::unique_ptr<Operation> operation, int activation_cols) {
+    operation->on_logit_rows = selecting_;
+    if (activation_cols) model.reserve_activations(activation_cols);
+    operations_.push_back(std::move(operation));
+}
+
+void Plan::check(const StepInput& s) const {
+    require(s.num_tokens > 0 && s.num_tokens <= model.max_tokens, "a step carries 1 to max_step_tokens tokens");
+    require(s.num_sequences > 0 && s.query_starts[0] == 0 && s.query_starts[s.num_sequences] == s.num_tokens,
+            "query_starts must run from 0 to the number of tokens");
+    for (int i = 0; i < s.num_sequences; i++) {
+        const int first = s.query_starts[i], end = s.query_starts[i + 1];
+        require(first < end, "every sequence of a step needs a token");
+        for (int t = first; t < end; t++)
+            require(s.positions[t] >= 0 && s.positions[t] < model.max_context &&
+                        s.positions[t] == s.positions[first] + t - first,
+                    "positions must be consecutive and inside the context");
+        const int blocks = s.positions[end - 1] / kBlockTokens + 1;
+        require(blocks <= s.table_width, "a block table is shorter than its sequence");
+        for (int b = 0; b < blocks; b++) {
+            const int block = s.block_tables[size_t(i) * s.table_width + b];
+            require(block >= 0 && block < model.kv.blocks, "a block id is out of range");
+        }
+    }
+    for (int t = 0; t < s.num_tokens; t++)
+        require(s.token_ids[t] >= 0 && s.token_ids[t] < model.vocab, "a token id is outside the vocabulary");
+    for (int i = 0; i < s.num_rows; i++)
+        require(s.logit_rows[i] >= 0 && s.logit_rows[i] < s.num_tokens, "a logit row is out of range");
+}
+
+void Plan::prepare(const StepInput& input) {
+    step_.input = input;
+    step_.sequence_of.resize(size_t(input.num_tokens));
+    step_.token_tiles.clear();
+    for (int s = 0; s < input.num_sequences; s++) {
+        const int end = input.query_starts[s + 1];
+        for (int t = input.query_starts[s]; t < end; t++) step_.sequence_of[size_t(t)] = s;
+        for (int t = input.query_starts[s]; t < end; t += kAttentionTokens)
+            step_.token_tiles.push_back({s, t, std::min(kAttentionTokens, end - t)});
+    }
+    const int rows = std::max(input.num_tokens, input.num_rows);
+    for (Buffer& buffer : model.buffers) {
+        const bool logits = &buffer == &model.buffers.back();
+        const size_t size = size_t(logits ? input.num_rows : rows) * buffer.width;
+        if (buffer.data.size() < size) buffer.data.resize(size);
+    }
+}
+
+const float* Plan::run(const StepInput& input, int output_buffer) {
+    check(input);
+    prepare(input);
+    std::atomic<int> next{0};
+    Barrier barrier(pool_.size());
+    pool_.run([&](int worker) {
+        for (const auto& operation : operations_) {
+            const int tiles = operation->num_tiles(model, step_);
+            for (int i = next.fetch_add(1); i < tiles; i = next.fetch_add(1))
+                operation->run_tile(model, step_, i, worker);
+            barrier.arrive([&] { next.store(0, std::memory_order_relaxed); });
+        }
+    });
+    return model.buffers[size_t(output_buffer)].data.data();
+}
+
+}  // namespace llm

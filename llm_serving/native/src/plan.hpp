@@ -1,0 +1,129 @@
+// A model as a list of operations, run for one step in one call.
+//
+// Every worker walks the same list; an operation hands out its tiles through an atomic counter, and a
+// barrier stands between operations. Tiles decide who computes, never in which order numbers are added.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels.hpp"
+#include "memory.hpp"
+#include "threads.hpp"
+
+namespace llm {
+
+// Float rows that operations read and write: [token or logit row][width].
+struct Buffer {
+    int width;
+    std::vector<float> data;
+    float* row(int i) { return data.data() + size_t(i) * width; }
+};
+
+// Keys and values of all layers; see AttentionTile for the layout of a block.
+struct KvCache {
+    int layers = 0, blocks = 0, heads = 0, head_dim = 0;
+    std::unique_ptr<Mapping> memory;
+    size_t block_halves() const { return size_t(head_dim) * kBlockTokens; }
+    uint16_t* keys(int layer, int head, int block) const { return at(layer, 0, head, block); }
+    uint16_t* values(int layer, int head, int block) const { return at(layer, 1, head, block); }
+
+private:
+    uint16_t* at(int layer, int which, int head, int block) const {
+        size_t index = ((size_t(layer) * 2 + which) * heads + head) * blocks + block;
+        return static_cast<uint16_t*>(memory->data()) + index * block_halves();
+    }
+};
+
+// The arrays of one step, as `Step` in engine/protocol.py describes them.
+struct StepInput {
+    const int32_t* token_ids;
+    const int32_t* positions;
+    int num_tokens;
+    const int32_t* query_starts;
+    int num_sequences;
+    const int32_t* block_tables;
+    int table_width;
+    const int32_t* logit_rows;
+    int num_rows;
+};
+
+// Up to kAttentionTokens consecutive tokens of one sequence.
+struct TokenTile {
+    int sequence, first, count;
+};
+
+struct Model;
+
+struct StepState {
+    StepInput input;
+    std::vector<int> sequence_of;  // [token]
+    std::vector<TokenTile> token_tiles;
+};
+
+class Operation {
+public:
+    bool on_logit_rows = false;  // works on the selected rows instead of all tokens
+    virtual ~Operation() = default;
+    virtual int num_tiles(const Model& model, const StepState& step) const = 0;
+    virtual void run_tile(Model& model, const StepState& step, int tile, int worker) const = 0;
+
+protected:
+    int num_rows(const StepState& step) const { return on_logit_rows ? step.input.num_rows : step.input.num_tokens; }
+};
+
+// Weights, buffers and state that operations refer to by index.
+struct Model {
+    const Kernels* kernels = nullptr;
+    int max_tokens = 0;
+    int max_context = 0;
+    int vocab = 0;  // rows of the embedding
+    std::vector<PackedMatrix> matrices;
+    std::vector<std::vector<float>> vectors;
+    std::vector<Buffer> buffers;
+    KvCache kv;
+    std::vector<float> rope;  // [position][cos rotated/2, sin rotated/2]
+    int rotated = 0;
+    std::vector<int8_t> quants;
+    std::vector<float> scales, sums;
+    std::vector<std::vector<float>> scratch;  // [worker]
+
+    // Quantised rows of the operation at hand; the storage is shared by all of them in turn.
+    Activations activations(int cols) { return {quants.data(), scales.data(), sums.data(), cols}; }
+    void reserve_activations(int cols);
+};
+
+class Plan {
+public:
+    Plan(int threads, const std::string& isa, int max_tokens, int max_context);
+
+    int pack(const std::string& kind, const uint8_t* data, size_t bytes, int rows, int cols, const std::string& format,
+             const int32_t* permutation);
+    int vector(const float* values, int count);
+    int buffer(int width);
+    void kv_cache(int layers, int blocks, int heads, int head_dim);
+    void rope_table(const float* values, int positions, int rotated);
+    void add(std::unique_ptr<Operation> operation, int activation_cols = 0);
+    void select_rows() { selecting_ = true; }
+
+    // Returns logits [num_rows][width of the last buffer]. Throws std::invalid_argument for ids out of range.
+    const float* run(const StepInput& input, int output_buffer);
+
+    Model model;
+    size_t weight_bytes() const { return arena_.used(); }
+    int threads() const { return pool_.size(); }
+
+private:
+    void check(const StepInput& input) const;
+    void prepare(const StepInput& input);
+
+    ThreadPool pool_;
+    Arena arena_;
+    StepState step_;
+    std::vector<std::unique_ptr<Operation>> operations_;
+    bool selecting_ = false;
+};
+
+}  // namespace llm

@@ -1,0 +1,22 @@
+// Checkpoint blocks to packed panels. Q4_0, Q4_1, Q4_K -> q4 and Q5_0, Q8_0 -> q8 are exact.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "packed.hpp"
+
+namespace llm {
+
+enum class Kind : uint8_t { f32, f16, bf16, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0 };
+
+// Throws std::invalid_argument for an unknown name.
+Kind kind_from_name(const std::string& name);
+size_t row_bytes(Kind kind, int cols);
+
+// "auto": the exact format where there is one, else q8.
+Format format_for(Kind kind, const std::string& wanted);
+
+// Packs one panel; `sources` are its eight rows in the file, null for rows past the end.
+void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel], int cols, uint8_t* panel);
+
+}  // namespace llm

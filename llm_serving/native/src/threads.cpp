@@ -1,0 +1,75 @@
+#include "threads.hpp"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
+namespace llm {
+
+namespace {
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// A few microseconds: longer than the skew between workers of a step, shorter than a time slice by far.
+constexpr int kSpins = 256;
+
+}  // namespace
+
+void Barrier::wait_for_change(std::atomic<uint32_t>& value, uint32_t old) {
+    for (int i = 0; i < kSpins; i++) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        pause();
+    }
+    while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+}
+
+ThreadPool::ThreadPool(int threads) {
+    for (int worker = 1; worker < threads; worker++) workers_.emplace_back([this, worker] { work(worker); });
+}
+
+ThreadPool::~ThreadPool() {
+    stop_.store(true, std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+    for (auto& worker : workers_) worker.join();
+}
+
+void ThreadPool::run(const std::function<void(int)>& task) {
+    task_ = &task;
+    finished_.store(0, std::memory_order_relaxed);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+    task(0);
+    const uint32_t all = uint32_t(workers_.size());
+    for (uint32_t done = finished_.load(std::memory_order_acquire); done != all;
+         done = finished_.load(std::memory_order_acquire)) {
+        Barrier::wait_for_change(finished_, done);
+    }
+}
+
+void ThreadPool::work(int worker) {
+    uint32_t seen = 0;
+    for (;;) {
+        Barrier::wait_for_change(generation_, seen);
+        seen++;
+        if (stop_.load(std::memory_order_acquire)) return;
+        (*task_)(worker);
+        finished_.fetch_add(1, std::memory_order_release);
+        finished_.notify_one();
+    }
+}
+
+void ThreadPool::for_each(int count, const std::function<void(int)>& body) {
+    std::atomic<int> next{0};
+    run([&](int) {
+        for (int i = next.fetch_add(1); i < count; i = next.fetch_add(1)) body(i);
+    });
+}
+
+}  // namespace llm
