@@ -1,0 +1,25 @@
+"""Model names: what is known, what is on this machine, and how to get it here.
+
+Pure of any engine: a name goes in, a path comes out.
+"""
+
+from __future__ import annotations
+
+from llm_serving.models.cache import ModelCache
+from llm_serving.models.catalog import find_model, load_catalog
+from llm_serving.models.resolve import list_installed, remove_model, resolve_model
+from llm_serving.models.spec import InstalledModel, ModelSpec, OnProgress, Progress, WheelSource
+
+__all__ = [
+    "InstalledModel",
+    "ModelCache",
+    "ModelSpec",
+    "OnProgress",
+    "Progress",
+    "WheelSource",
+    "find_model",
+    "list_installed",
+    "load_catalog",
+    "remove_model",
+    "resolve_model",
+]

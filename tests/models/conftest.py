@@ -1,0 +1,3 @@
+from tiny_wheel import index
+
+__all__ = ["index"]

