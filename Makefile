@@ -1,0 +1,70 @@
+# Everything from a fresh clone: `make serve`, `make test`. Needs Python 3.10+ and a C++20 compiler, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+PARITY_VENV ?= .venv-parity
+TORCH ?= torch==2.13.0
+# Where the package index has only CUDA builds of torch: make parity PIP_TORCH="--index-url <a CPU index>"
+PIP_TORCH ?=
+SERVE_ARGS ?=
+
+BIN := $(VENV)/bin
+NATIVE := CMakeLists.txt pyproject.toml requirements.txt $(wildcard llm_serving/native/src/*)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve chat test parity bench lint type size clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: $(NATIVE) | $(BIN)/python
+	@echo "Building the engine and installing dependencies (about a minute)"
+	$(BIN)/python -m pip install --progress-bar on -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(PARITY_VENV)/.installed: $(NATIVE)
+	$(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(PARITY_VENV)/bin/python -m pip install --progress-bar on $(PIP_TORCH) $(TORCH)
+	$(PARITY_VENV)/bin/python -m pip install --progress-bar on -r requirements.txt
+	$(PARITY_VENV)/bin/python -m pip install --quiet --group parity
+	@touch $@
+
+install: $(VENV)/.installed ## make .venv and install the package
+
+serve: install ## fetch the default model on first use and serve it on 127.0.0.1:8001
+	$(BIN)/llm-serving serve $(SERVE_ARGS)
+
+chat: install ## chat with the default model in the terminal
+	$(BIN)/llm-serving chat
+
+test: $(VENV)/.dev ## every test that needs no torch, the real model and a live server included
+	$(BIN)/llm-serving models pull smollm2-135m-instruct
+	$(BIN)/python -m pytest -m "not parity" $(PYTEST_ARGS)
+
+parity: $(PARITY_VENV)/.installed ## compare with transformers (installs torch into .venv-parity)
+	$(PARITY_VENV)/bin/llm-serving models pull smollm2-135m-instruct
+	$(PARITY_VENV)/bin/python -m pytest -m parity $(PYTEST_ARGS)
+
+bench: install ## the engine's own prefill and decode rates
+	$(BIN)/llm-serving bench
+
+lint: $(VENV)/.dev ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+size: ## lines of code by package
+	@git ls-files '*.py' '*.cpp' '*.hpp' | xargs wc -l | awk '$$2 != "total" {n = split($$2, p, "/"); key = p[1] (n > 2 ? "/" p[2] : ""); lines[key] += $$1; files[key]++} END {for (k in lines) printf "%7d lines %4d files  %s\n", lines[k], files[k], k}' | sort -k5
+
+clean: ## remove environments and build folders
+	rm -rf $(VENV) $(PARITY_VENV) build
