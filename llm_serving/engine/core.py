@@ -1,0 +1,202 @@
+"""The engine thread: drain the inbox, schedule, run, sample, commit, emit; one list of events a step.
+
+`submit`, `abort`, `drain`, `stop`, `wait_idle` and `stats` may be called from any thread; the rest belongs to
+the engine thread. While nothing is to be done the thread sleeps on a condition.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+
+from llm_serving.engine.detokenizer import Detokenizer
+from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
+from llm_serving.engine.request import GenerateRequest, TokenEvent
+from llm_serving.engine.scheduler import Scheduler
+from llm_serving.engine.sequence import Sequence
+from llm_serving.errors import ContextLengthExceeded, EngineDead, InvalidRequest, Overloaded
+
+
+class EngineCore:
+    """Runs requests on one runner.
+
+    Every accepted request ends exactly once: by an event with a finish reason, by `on_death`, or by `stop`.
+
+    An aborted request gets one last event with ABORT and no text. `emit` and `on_death` are called on the
+    engine thread and must not block.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        sampler: Sampler,
+        token_bytes: Items[bytes],
+        options: EngineOptions,
+        emit: Callable[[list[TokenEvent]], None],
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self.limits = runner.limits
+        self.scheduler = Scheduler(runner.limits, options.max_concurrency)
+        if options.context_length:
+            self.scheduler.max_context = min(self.scheduler.max_context, options.context_length)
+        self.max_context = self.scheduler.max_context
+        self._max_requests = self.scheduler.max_running + options.max_queue
+        self._runner = runner
+        self._sampler = sampler
+        # A model's vocabulary may be padded beyond its tokenizer's: such ids have no text.
+        self._token_bytes = list(token_bytes) + [b""] * (runner.limits.vocab_size - len(token_bytes))
+        self._emit = emit
+        self._on_death = on_death
+        self._wake = threading.Condition()
+        self._inbox: list[Sequence] = []
+        self._aborts: list[str] = []
+        self._requests: dict[str, Sequence] = {}  # accepted and not ended
+        self._draining = False
+        self._stopped = False
+        self._death: BaseException | None = None
+        self._num_steps = 0
+        self._step_seconds = 0.0
+        self._num_generated_tokens = 0
+
+    def submit(self, request: GenerateRequest) -> None:
+        """Accept a request. As many may wait as the options say, beside those that can run at once.
+
+        Raises: EngineDead, Overloaded, ContextLengthExceeded, InvalidRequest (empty prompt, unknown token id,
+        request id in use).
+        """
+        self._check(request)
+        detokenizer = Detokenizer(self._token_bytes, request.sampling.stop)
+        sequence = Sequence(request, detokenizer, self.max_context)
+        with self._wake:
+            if self._death is not None:
+                raise EngineDead(self._death)
+            if self._draining:
+                raise Overloaded("The server is shutting down and takes no new requests. Try again later.")
+            if request.request_id in self._requests:
+                raise InvalidRequest(
+                    f"A request with the id '{request.request_id}' is running. Use another.", "request_id"
+                )
+            if len(self._requests) >= self._max_requests:
+                raise Overloaded(
+                    f"The server is busy with {len(self._requests)} requests and takes no more. Try again soon."
+                )
+            self._requests[request.request_id] = sequence
+            self._inbox.append(sequence)
+            self._wake.notify_all()
+
+    def abort(self, request_id: str) -> None:
+        """End a request before the next step; nothing happens if it has ended."""
+        with self._wake:
+            if request_id in self._requests:
+                self._aborts.append(request_id)
+                self._wake.notify_all()
+
+    def drain(self) -> None:
+        """Accept nothing more."""
+        with self._wake:
+            self._draining = True
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Block until no request is left, or the time is over; whether none is left."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not self._requests or self._stopped, timeout_s)
+
+    def stop(self) -> None:
+        """Let the engine thread end after the current step; accepted requests get no more events."""
+        with self._wake:
+            self._draining = self._stopped = True
+            self._wake.notify_all()
+
+    def stats(self, device: str) -> EngineStats:
+        scheduler = self.scheduler
+        return EngineStats(
+            device=device,
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting) + len(self._inbox),
+            num_blocks=scheduler.pool.num_blocks,
+            num_free_blocks=scheduler.pool.num_free,
+            num_prompt_tokens=scheduler.num_prompt_tokens,
+            num_cached_tokens=scheduler.num_cached_tokens,
+            num_generated_tokens=self._num_generated_tokens,
+            num_preemptions=scheduler.num_preemptions,
+            num_steps=self._num_steps,
+            step_seconds=self._step_seconds,
+        )
+
+    def run(self) -> None:
+        """The engine thread's life: until `stop`, or until something raises."""
+        try:
+            while self._wait_for_work():
+                events = self.step()
+                if events:
+                    self._emit(events)
+        except BaseException as error:
+            with self._wake:
+                self._death = error
+                self._requests.clear()
+                self._wake.notify_all()
+            self._on_death(error)
+
+    def step(self) -> list[TokenEvent]:
+        """Take in what arrived, run at most one forward pass, return what came of it."""
+        events = self._drain_inbox()
+        started_s = time.monotonic()
+        plan = self.scheduler.schedule()
+        if plan is not None:
+            logits = self._runner.run(plan.step)
+            tokens = (
+                self._sampler.sample(logits, [sequence.sampling_row() for sequence in plan.sampled])
+                if plan.sampled
+                else []
+            )
+            self.scheduler.commit(plan)
+            for sequence, token in zip(plan.sampled, tokens, strict=True):
+                events.append(sequence.advance(token))
+                if sequence.is_finished:
+                    self._forget(sequence)
+            self._num_generated_tokens += len(tokens)
+            self._num_steps += 1
+            self._step_seconds += time.monotonic() - started_s
+        return events
+
+    def _check(self, request: GenerateRequest) -> None:
+        prompt = request.prompt_ids
+        if not prompt:
+            raise InvalidRequest("The prompt is empty: it needs at least one token.", "prompt")
+        if len(prompt) >= self.max_context:
+            raise ContextLengthExceeded(len(prompt), 0, self.max_context)
+        if min(prompt) < 0 or max(prompt) >= self.limits.vocab_size:
+            raise InvalidRequest(
+                f"The prompt has a token id outside the model's 0 … {self.limits.vocab_size - 1}.",
+                "prompt",
+            )
+
+    def _wait_for_work(self) -> bool:
+        with self._wake:
+            self._wake.wait_for(
+                lambda: self._stopped or self._inbox or self._aborts or self.scheduler.has_work
+            )
+            return not self._stopped
+
+    def _drain_inbox(self) -> list[TokenEvent]:
+        with self._wake:
+            for sequence in self._inbox:
+                self.scheduler.add(sequence)
+            self._inbox.clear()
+            aborts, self._aborts = self._aborts, []
+        events = []
+        for request_id in aborts:
+            sequence_or_none = self._requests.get(request_id)
+            if sequence_or_none is not None:
+                events.append(sequence_or_none.abort())
+                self._forget(sequence_or_none)
+        return events
+
+    def _forget(self, sequence: Sequence) -> None:
+        self.scheduler.finish(sequence)
+        with self._wake:
+            del self._requests[sequence.request.request_id]
+            if not self._requests:
+                self._wake.notify_all()

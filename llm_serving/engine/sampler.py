@@ -1,0 +1,159 @@
+"""The reference sampler, in numpy. A compiled twin that keeps to this arithmetic is equal to it bit for bit.
+
+All steps are IEEE operations in the type and order given, without fused multiply-add. Row by row:
+
+1. Logits are float32; NaN becomes -inf, +inf becomes the largest float32.
+2. Penalties, float32, at each distinct id concerned: repetition r over prompt and output ids,
+   x = x / r if x > 0 else x * r; then, over output ids with count c, x = x - (frequency * c + presence).
+3. temperature == 0: the id of the greatest logit, the lowest of equals; so id 0 when all are -inf.
+   Otherwise these steps:
+4. top-k: the k greatest logits; of equals the lower ids. (Before the temperature, which keeps the order.)
+5. z = (x - max x) / max(temperature, 1e-6), float32; weight w = exp32(z), see there; then widened to float64.
+6. top-p, float64: ids by (w descending, id ascending); sums are made one by one in that order. Kept up to and
+   including the first whose sum is >= top_p * total, where total is summed one by one in the order of ids.
+7. min-p, float64: kept if w >= min_p * (greatest w).
+8. u = uniform(seed, position). Over the kept ids in ascending order with running sums s, float64:
+   the first with s > u * s_last; if rounding leaves none, the last whose w is positive.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_serving.engine.protocol import SamplingRow
+from llm_serving.engine.request import SamplingParams
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_LARGEST = np.finfo(np.float32).max
+
+
+def _mix(z: int) -> int:
+    """The output function of SplitMix64 (Steele, Lea and Flood 2014)."""
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+def uniform(seed: int, position: int) -> float:
+    """The random number in [0, 1) that chooses the token at `position`: a multiple of 2**-53.
+
+    mix(mix(seed + G) + (position + 1) * G) modulo 2**64, its upper 53 bits; G is SplitMix64's increment.
+    The inner mix keeps seeds that differ by little, as those of `n` choices do, from sharing a stream.
+    """
+    state = _mix((seed + _GOLDEN) & _MASK)
+    return (_mix((state + (position + 1) * _GOLDEN) & _MASK) >> 11) * 2.0**-53
+
+
+def exp32(z: np.ndarray) -> np.ndarray:
+    """exp of float32 values <= 0, to 3e-7 relative, 0 below -87, exactly 1 at 0; the same on every machine.
+
+    n = rint(z * log2 e), to even; r = (z - n * c1) - n * c2 with c1 + c2 = ln 2 and n * c1 exact;
+    a polynomial of degree 6 in r by Horner's rule; times 2**n through the exponent bits.
+    """
+    f32 = np.float32
+    clamped = np.maximum(z, f32(-87.0))
+    n = np.rint(clamped * f32(1.44269504))
+    r = (clamped - n * f32(0.693359375)) - n * f32(-2.12194440e-4)
+    w: np.ndarray = r * f32(1 / 720) + f32(1 / 120)
+    for coefficient in (1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        w *= r
+        w += f32(coefficient)
+    w *= ((n.astype(np.int32) + 127) << 23).view(f32)
+    w[z < f32(-87.0)] = 0.0
+    return w
+
+
+class NumpySampler:
+    """Chooses one token a row, by that row's logits, ids, parameters and position alone."""
+
+    def sample(self, logits: np.ndarray, rows: list[SamplingRow]) -> list[int]:
+        if all(_is_plain_greedy(row.params) for row in rows):
+            best: list[int] = logits.argmax(axis=1).tolist()
+        else:
+            best = [
+                int(x.argmax()) if _is_plain_greedy(row.params) else -1
+                for x, row in zip(logits, rows, strict=True)
+            ]
+        return [
+            # argmax points at a NaN if there is one: such a row takes the careful way.
+            token
+            if token >= 0 and logits[index, token] == logits[index, token]
+            else _choose(logits[index], row)
+            for index, (token, row) in enumerate(zip(best, rows, strict=True))
+        ]
+
+
+def _is_plain_greedy(params: SamplingParams) -> bool:
+    return params.temperature == 0 and not _has_penalties(params)
+
+
+def _has_penalties(params: SamplingParams) -> bool:
+    return (
+        params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
+    )
+
+
+def _choose(x: np.ndarray, row: SamplingRow) -> int:
+    params = row.params
+    if not np.isfinite(x.max()):
+        np.nan_to_num(x, copy=False, nan=-np.inf, posinf=_LARGEST, neginf=-np.inf)
+    if _has_penalties(params):
+        _penalise(x, row)
+    if params.temperature == 0 or not np.isfinite(x.max()):
+        return int(x.argmax())
+    ids = None
+    if 0 < params.top_k < len(x):
+        ids = _greatest(x, params.top_k)
+        x = x[ids]
+    with np.errstate(over="ignore"):  # a distance beyond float32 is -inf, weight 0
+        z = (x - x.max()) / max(np.float32(params.temperature), np.float32(1e-6))
+    w = exp32(z).astype(np.float64)
+    if params.top_p < 1.0:
+        kept = _nucleus(w, params.top_p)
+        ids, w = kept if ids is None else ids[kept], w[kept]
+    if params.min_p > 0.0:
+        kept = np.flatnonzero(w >= params.min_p * w.max())
+        ids, w = kept if ids is None else ids[kept], w[kept]
+    sums = np.cumsum(w)
+    index = int(np.searchsorted(sums, uniform(params.seed, row.position) * sums[-1], side="right"))
+    index = min(index, int(np.searchsorted(sums, sums[-1], side="left")))
+    return index if ids is None else int(ids[index])
+
+
+def _penalise(x: np.ndarray, row: SamplingRow) -> None:
+    params = row.params
+    with np.errstate(over="ignore", invalid="ignore"):
+        if params.repetition_penalty != 1.0:
+            ids = np.unique(np.asarray(row.prompt_ids + row.output_ids, np.int64))
+            r = np.float32(params.repetition_penalty)
+            values = x[ids]
+            x[ids] = np.where(values > 0, values / r, values * r)
+        if row.output_ids and (params.presence_penalty != 0.0 or params.frequency_penalty != 0.0):
+            ids, counts = np.unique(np.asarray(row.output_ids, np.int64), return_counts=True)
+            frequency, presence = np.float32(params.frequency_penalty), np.float32(params.presence_penalty)
+            x[ids] -= frequency * counts.astype(np.float32) + presence
+    np.nan_to_num(x, copy=False, nan=-np.inf, posinf=_LARGEST, neginf=-np.inf)
+
+
+def _greatest(values: np.ndarray, count: int) -> np.ndarray:
+    """Indices, ascending, of the `count` greatest values; of equals the lower indices."""
+    threshold = np.partition(values, len(values) - count)[len(values) - count]
+    above = np.flatnonzero(values > threshold)
+    equal = np.flatnonzero(values == threshold)[: count - len(above)]
+    return np.sort(np.concatenate((above, equal)))
+
+
+def _nucleus(w: np.ndarray, top_p: float) -> np.ndarray:
+    """Indices, ascending, of the fewest greatest weights whose sum reaches `top_p` of the total."""
+    target = top_p * np.cumsum(w)[-1]
+    count = 256
+    while True:
+        # Sort no more than is needed: mostly a few hundred of the vocabulary's weights hold the mass.
+        candidates = _greatest(w, count) if count < len(w) else np.arange(len(w))
+        order = candidates[np.argsort(-w[candidates], kind="stable")]
+        sums = np.cumsum(w[order])
+        last = int(np.searchsorted(sums, target, side="left"))
+        if last < len(order) or count >= len(w):
+            return np.sort(order[: last + 1])
+        count *= 8

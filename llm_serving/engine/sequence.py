@@ -1,0 +1,111 @@
+"""One running request as the engine sees it. Engine thread only, except for its construction."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+
+from llm_serving.engine.detokenizer import Detokenizer
+from llm_serving.engine.protocol import SamplingRow
+from llm_serving.engine.request import FinishReason, GenerateRequest, Timings, TokenEvent
+
+
+class SequenceStatus(Enum):
+    WAITING = "waiting"  # holds no blocks
+    RUNNING = "running"  # has a slot and blocks
+    FINISHED = "finished"
+
+
+class Sequence:
+    """The tokens of one request and how far they are computed.
+
+        token_ids   [ prompt ............................ | output ...... ]
+                    [ computed ............... | uncomputed ............. ]
+        block_ids   [ full, published | full | last, partly filled ]
+
+    Between two steps `len(block_ids)` is `num_computed_tokens` in blocks, rounded up.
+    """
+
+    __slots__ = (
+        "request", "token_ids", "output_ids", "num_computed_tokens", "num_cached_tokens", "block_ids",
+        "digests", "slot", "arrival", "status", "finish_reason", "timings", "detokenizer", "max_tokens",
+    )  # fmt: skip
+
+    def __init__(self, request: GenerateRequest, detokenizer: Detokenizer, max_context: int) -> None:
+        self.request = request
+        self.token_ids = list(request.prompt_ids)
+        self.output_ids: list[int] = []
+        self.num_computed_tokens = 0
+        self.num_cached_tokens = 0  # of the prompt, taken from the prefix cache
+        self.block_ids: list[int] = []
+        self.digests: list[bytes] = []  # hash chain over the full blocks of token_ids, as far as known
+        self.slot = -1  # row in the scheduler's block-table matrix
+        self.arrival = -1  # order of submission; older sequences are preempted last
+        self.status = SequenceStatus.WAITING
+        self.finish_reason: FinishReason | None = None
+        self.timings = Timings(arrived_s=time.monotonic())
+        self.detokenizer = detokenizer
+        self.max_tokens = min(request.sampling.max_tokens, max_context - len(request.prompt_ids))
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finish_reason is not None
+
+    def sampling_row(self) -> SamplingRow:
+        return SamplingRow(
+            self.request.sampling, len(self.token_ids), self.request.prompt_ids, self.output_ids
+        )
+
+    def advance(self, token_id: int) -> TokenEvent:
+        """Take the sampled token, decide whether the sequence ends, and tell what became of it."""
+        now = time.monotonic()
+        if not self.output_ids:
+            self.timings.first_token_s = now
+        self.token_ids.append(token_id)
+        self.output_ids.append(token_id)
+        detokenizer = self.detokenizer
+        if token_id in self.request.eos_ids and not self.request.sampling.ignore_eos:
+            text = detokenizer.flush()
+            reason: FinishReason | None = FinishReason.STOP
+        else:
+            text = detokenizer.push(token_id)
+            reason = None
+            if not detokenizer.stopped and len(self.output_ids) >= self.max_tokens:
+                text += detokenizer.flush()
+                reason = FinishReason.LENGTH
+            if detokenizer.stopped:
+                reason = FinishReason.STOP
+        return self._event((token_id,), text, reason, now)
+
+    def abort(self) -> TokenEvent:
+        """End without another token; text that was held back is dropped."""
+        return self._event((), "", FinishReason.ABORT, time.monotonic())
+
+    def _event(
+        self, token_ids: tuple[int, ...], text: str, reason: FinishReason | None, now: float
+    ) -> TokenEvent:
+        if reason is not None:
+            self.finish_reason = reason
+            self.timings.finished_s = now
+        return TokenEvent(
+            self.request.request_id,
+            token_ids,
+            text,
+            reason,
+            len(self.request.prompt_ids),
+            self.num_cached_tokens,
+            len(self.output_ids),
+            self.timings,
+        )
