@@ -1,100 +1,133 @@
-// Attention over paged keys and values, one source for every ISA.
+// Attention over paged keys and values, one source for every instruction set.
 //
 // A row (one query head of one token) walks its own context block by block with an online softmax
 // (Milakov & Gimelshein 2018). Its arithmetic depends on its own position only, so it does not matter
 // which rows share a tile. Keys lie transposed in their block: sixteen scores need no horizontal sum.
-#include "elementwise.hpp"
-#include "numeric.hpp"
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
+#include "lanes.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
 namespace {
 
+static_assert(kBlockTokens == 2 * kLanes);
+constexpr int kChunk = 4;  // rows that share the loads of a block
+
+// One row's running softmax. `out` is the sum of weights times values, not yet divided by `total`.
+struct Row {
+    const float* query;
+    float* out;
+    float largest, total;
+    int position;
+};
+
 void widen(const uint16_t* source, int count, float* target) {
-    int i = 0;
-#if defined(__F16C__)
-    for (; i + 8 <= count; i += 8)
-        _mm256_storeu_ps(target + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i))));
-#endif
-    for (; i < count; i++) target[i] = half_to_float(source[i]);
+    for (int i = 0; i < count; i += kLanes) store(target + i, widen8(source + i));
 }
 
-
-void score_block(const float* query, const float* keys, int head_dim, float scale, float (&scores)[kBlockTokens]) {
-    float lanes[kBlockTokens] = {0};
-    for (int d = 0; d < head_dim; d++)
-        for (int t = 0; t < kBlockTokens; t++) lanes[t] = fused(query[d], keys[d * kBlockTokens + t], lanes[t]);
-    for (int t = 0; t < kBlockTokens; t++) scores[t] = lanes[t] * scale;
+template <int R>
+LLM_INLINE void scores_of(const Row* rows, const float* keys, int head_dim, Lanes scale, Lanes (&scores)[R][2]) {
+    for (int r = 0; r < R; r++) scores[r][0] = scores[r][1] = broadcast(0);
+    for (int d = 0; d < head_dim; d++) {
+        const Lanes low = load(keys + d * kBlockTokens), high = load(keys + d * kBlockTokens + kLanes);
+        for (int r = 0; r < R; r++) {
+            const Lanes q = broadcast(rows[r].query[d]);
+            scores[r][0] = fused(q, low, scores[r][0]);
+            scores[r][1] = fused(q, high, scores[r][1]);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int half = 0; half < 2; half++) scores[r][half] = multiply(scores[r][half], scale);
 }
 
-// Folds `valid` tokens of a block into a row's state: largest score, sum of weights, weighted values.
-void fold_block(const float (&scores)[kBlockTokens], const float* values, int head_dim, int valid, float* state) {
-    float largest = state[0];
-    for (int t = 0; t < valid; t++) largest = scores[t] > largest ? scores[t] : largest;
-    float weights[kBlockTokens];
-    for (int t = 0; t < kBlockTokens; t++) weights[t] = exp_fixed(scores[t] - largest);
+// Folds the scores into largest and total, shrinks what was summed so far, writes the weights.
+LLM_INLINE void soften(Row& row, const Lanes (&scores)[2], int valid, int head_dim, float* weights) {
+    float plain[kBlockTokens];
+    store(plain, scores[0]);
+    store(plain + kLanes, scores[1]);
+    float largest = row.largest;
+    for (int t = 0; t < valid; t++) largest = plain[t] > largest ? plain[t] : largest;
+    for (int half = 0; half < 2; half++)
+        store(weights + half * kLanes, exponential(subtract(scores[half], broadcast(largest))));
     for (int t = valid; t < kBlockTokens; t++) weights[t] = 0;
-    float lanes[kLanes];
-    for (int l = 0; l < kLanes; l++) lanes[l] = weights[l] + weights[l + kLanes];
-    float* out = state + 2;
-    if (largest != state[0]) {
-        const float shrink = exp_fixed(state[0] - largest);
-        state[0] = largest;
-        state[1] *= shrink;
-        for (int d = 0; d < head_dim; d++) out[d] *= shrink;
+    if (largest != row.largest) {
+        const Lanes shrink = exponential(broadcast(row.largest - largest));
+        float factor[kLanes];
+        store(factor, shrink);
+        row.total *= factor[0];
+        for (int d = 0; d < head_dim; d += kLanes) store(row.out + d, multiply(load(row.out + d), shrink));
+        row.largest = largest;
     }
-    state[1] += sum_lanes(lanes);
+    row.total += sum(add(load(weights), load(weights + kLanes)));
+}
+
+// out[row][d .. d + 8 V] += weights @ values over the first `valid` tokens, in token order.
+template <int R, int V>
+LLM_INLINE void add_values(Row* rows, const float (*weights)[kBlockTokens], const float* values, int head_dim, int valid, int d) {
+    Lanes acc[R][V];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) acc[r][v] = load(rows[r].out + d + v * kLanes);
+    for (int t = 0; t < valid; t++)
+        for (int v = 0; v < V; v++) {
+            const Lanes value = load(values + t * head_dim + d + v * kLanes);
+            for (int r = 0; r < R; r++) acc[r][v] = fused(broadcast(weights[r][t]), value, acc[r][v]);
+        }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) store(rows[r].out + d + v * kLanes, acc[r][v]);
+}
+
+template <int R>
+void fold(Row* rows, const float* keys, const float* values, int head_dim, float scale, int valid) {
+    Lanes scores[R][2];
+    float weights[R][kBlockTokens];
+    scores_of<R>(rows, keys, head_dim, broadcast(scale), scores);
+    for (int r = 0; r < R; r++) soften(rows[r], scores[r], valid, head_dim, weights[r]);
+    constexpr int kWide = R > 2 ? 2 : 4;  // accumulators stay in registers
     int d = 0;
-    for (; d + 4 * kLanes <= head_dim; d += 4 * kLanes) {
-        float acc[4 * kLanes];
-        for (int l = 0; l < 4 * kLanes; l++) acc[l] = out[d + l];
-        for (int t = 0; t < valid; t++)
-            for (int l = 0; l < 4 * kLanes; l++) acc[l] = fused(weights[t], values[t * head_dim + d + l], acc[l]);
-        for (int l = 0; l < 4 * kLanes; l++) out[d + l] = acc[l];
-    }
-    for (; d < head_dim; d++)
-        for (int t = 0; t < valid; t++) out[d] = fused(weights[t], values[t * head_dim + d], out[d]);
+    for (; d + kWide * kLanes <= head_dim; d += kWide * kLanes) add_values<R, kWide>(rows, weights, values, head_dim, valid, d);
+    for (; d < head_dim; d += kLanes) add_values<R, 1>(rows, weights, values, head_dim, valid, d);
+}
+
+int visible_tokens(const Row& row, int block) {
+    const int visible = row.position + 1 - block * kBlockTokens;
+    return visible < 0 ? 0 : visible < kBlockTokens ? visible : kBlockTokens;
 }
 
 }  // namespace
 
 void attention(const AttentionTile& t) {
-    const int rows = t.num_tokens * t.group;
-    const int state_size = t.head_dim + 2;
+    const int num_rows = t.num_tokens * t.group;
     float* keys = t.scratch;
     float* values = keys + size_t(t.head_dim) * kBlockTokens;
-    float* states = values + size_t(t.head_dim) * kBlockTokens;
-    for (int r = 0; r < rows; r++) {
-        float* state = states + size_t(r) * state_size;
-        state[0] = -3.0e38f;
-        for (int i = 1; i < state_size; i++) state[i] = 0;
+    Row* rows = reinterpret_cast<Row*>(values + size_t(t.head_dim) * kBlockTokens);
+    for (int r = 0; r < num_rows; r++) {
+        const int token = r / t.group, head = r % t.group;
+        rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim,
+                   t.out + size_t(token) * t.out_stride + head * t.head_dim, -3.0e38f, 0.0f, t.first_position + token};
+        for (int d = 0; d < t.head_dim; d++) rows[r].out[d] = 0;
     }
     const int last_position = t.first_position + t.num_tokens - 1;
     for (int block = 0; block * kBlockTokens <= last_position; block++) {
         const size_t at = size_t(t.blocks[block]) * t.block_stride;
         widen(t.keys + at, t.head_dim * kBlockTokens, keys);
         widen(t.values + at, t.head_dim * kBlockTokens, values);
-        for (int token = 0; token < t.num_tokens; token++) {
-            const int visible = t.first_position + token + 1 - block * kBlockTokens;
-            if (visible <= 0) continue;
-            const int valid = visible < kBlockTokens ? visible : kBlockTokens;
-            for (int head = 0; head < t.group; head++) {
-                float scores[kBlockTokens];
-                score_block(t.query + size_t(token) * t.query_stride + head * t.head_dim, keys, t.head_dim, t.scale, scores);
-                fold_block(scores, values, t.head_dim, valid, states + size_t(token * t.group + head) * state_size);
+        for (int r = 0, count; r < num_rows; r += count) {
+            // A chunk takes rows that see equally much: slots past that may hold anything, even NaN.
+            const int valid = visible_tokens(rows[r], block);
+            for (count = 1; count < kChunk && r + count < num_rows; count++)
+                if (visible_tokens(rows[r + count], block) != valid) break;
+            if (valid == 0) continue;
+            switch (count) {
+                case 4: fold<4>(rows + r, keys, values, t.head_dim, t.scale, valid); break;
+                case 3: fold<3>(rows + r, keys, values, t.head_dim, t.scale, valid); break;
+                case 2: fold<2>(rows + r, keys, values, t.head_dim, t.scale, valid); break;
+                default: fold<1>(rows + r, keys, values, t.head_dim, t.scale, valid); break;
             }
         }
     }
-    for (int token = 0; token < t.num_tokens; token++)
-        for (int head = 0; head < t.group; head++) {
-            const float* state = states + size_t(token * t.group + head) * state_size;
-            float* out = t.out + size_t(token) * t.out_stride + head * t.head_dim;
-            const float inverse = 1.0f / state[1];
-            for (int d = 0; d < t.head_dim; d++) out[d] = state[2 + d] * inverse;
-        }
+    for (int r = 0; r < num_rows; r++) {
+        const Lanes inverse = broadcast(1.0f / rows[r].total);
+        for (int d = 0; d < t.head_dim; d += kLanes) store(rows[r].out + d, multiply(load(rows[r].out + d), inverse));
+    }
 }
 
 }  // namespace llm::LLM_NAMESPACE

@@ -1,6 +1,4 @@
-#include "elementwise.hpp"
-
-#include "numeric.hpp"
+#include "lanes.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -33,7 +31,12 @@ void rms_norm(const float* x, const float* weight, float epsilon, int cols, floa
 }
 
 void gated_silu(const float* gate, const float* up, int cols, float* y) {
-    for (int i = 0; i < cols; i++) y[i] = gate[i] / (1.0f + exp_fixed(-gate[i])) * up[i];
+    const Lanes one = broadcast(1.0f), zero = broadcast(0.0f);
+    for (int i = 0; i < cols; i += kLanes) {
+        const Lanes g = load(gate + i);
+        const Lanes denominator = add(one, exponential(subtract(zero, g)));
+        store(y + i, multiply(divide(g, denominator), load(up + i)));
+    }
 }
 
 void rope(float* head, const float* cos, const float* sin, int rotated) {

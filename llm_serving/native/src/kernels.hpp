@@ -40,7 +40,7 @@ constexpr int kBlockTokens = 16;
 constexpr int kAttentionTokens = 8;  // most tokens of a tile
 
 inline size_t attention_scratch(int group, int head_dim) {
-    return size_t(head_dim) * kBlockTokens * 2 + size_t(group) * kAttentionTokens * (head_dim + 2) + 64;
+    return size_t(head_dim) * kBlockTokens * 2 + size_t(group) * kAttentionTokens * 8;  // a row's state is 32 bytes
 }
 
 struct Kernels {

@@ -50,23 +50,6 @@ static inline float fused(float a, float b, float c) { return __builtin_fmaf(a, 
 // Nearest integer, ties to even, for |x| < 2^22.
 static inline float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
-// e^x to about 1 ulp for x in [-87, 88]; clamped outside. Cephes' reduction, degree-6 polynomial.
-static inline float exp_fixed(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    float n = round_even(x * 1.44269504088896341f);
-    float r = fused(n, -0.693359375f, x);
-    r = fused(n, 2.12194440e-4f, r);
-    float p = 1.9875691500e-4f;
-    p = fused(p, r, 1.3981999507e-3f);
-    p = fused(p, r, 8.3334519073e-3f);
-    p = fused(p, r, 4.1665795894e-2f);
-    p = fused(p, r, 1.6666665459e-1f);
-    p = fused(p, r, 5.0000001201e-1f);
-    p = fused(p, r * r, r) + 1.0f;
-    return bits_to_float(float_to_bits(p) + (uint32_t(int32_t(n)) << 23));
-}
-
 // The one order in which eight lanes are added up.
 static inline float sum_lanes(const float* s) {
     float a = s[0] + s[4], b = s[1] + s[5], c = s[2] + s[6], d = s[3] + s[7];
