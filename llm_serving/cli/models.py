@@ -1,0 +1,137 @@
+"""`llm-serving models`: what is known, what is here, fetch and remove."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llm_serving.cli.terminal import fetch_progress, format_bytes, print_facts, print_json, print_table
+from llm_serving.errors import ModelNotFound
+from llm_serving.models import (
+    ModelCache,
+    ModelSpec,
+    find_model,
+    list_installed,
+    load_catalog,
+    remove_model,
+    resolve_model,
+)
+
+_cache_dir = click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where models are kept.  [LLM_SERVING_CACHE; ~/.cache/llm-serving]",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group("models")
+def command() -> None:
+    """List, fetch, show and remove models."""
+
+
+@command.command("list")
+@_cache_dir
+@_as_json
+def list_models(cache_dir: Path | None, as_json: bool) -> None:
+    """Show every model that can be fetched by name, and which are here."""
+    here = {model.spec.name: model.path for model in list_installed(cache_dir)}
+    facts = [_facts(spec, here.get(spec.name)) for spec in load_catalog()]
+    if as_json:
+        print_json(facts)
+        return
+    rows = [
+        [
+            fact["name"],
+            "yes" if fact["installed"] else "no",
+            format_bytes(fact["size"]),
+            str(fact["context"]),
+            fact["licence"],
+            fact["description"],
+        ]
+        for fact in facts
+    ]
+    print_table(["Name", "Here", "Size", "Context", "Licence", "Description"], rows)
+    click.echo(f"\nCache: {ModelCache(cache_dir).root}. Any GGUF file works too: give its path as the model.")
+
+
+@command.command()
+@click.argument("name")
+@_cache_dir
+@_as_json
+def pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
+    """Fetch a model, so that it starts without a network."""
+    spec = _known(name)
+    with fetch_progress(spec.name) as on_progress:
+        path = resolve_model(spec.name, cache_dir=cache_dir, on_progress=on_progress)
+    if as_json:
+        print_json(_facts(spec, path))
+    else:
+        click.echo(f"{spec.name} is in {path} ({format_bytes(spec.size)}, verified).")
+
+
+@command.command()
+@click.argument("name")
+@_cache_dir
+@_as_json
+def show(name: str, cache_dir: Path | None, as_json: bool) -> None:
+    """Show all that is known of a model."""
+    spec = _known(name)
+    facts = _facts(spec, ModelCache(cache_dir).find(spec))
+    if as_json:
+        print_json(facts)
+        return
+    print_facts(
+        [
+            ("Name", facts["name"]),
+            ("Aliases", ", ".join(facts["aliases"])),
+            ("Kind", facts["kind"]),
+            ("Description", facts["description"]),
+            ("Licence", facts["licence"]),
+            ("Context", f"{facts['context']} tokens"),
+            ("Size", f"{format_bytes(facts['size'])}, download {format_bytes(facts['download_size'])}"),
+            ("SHA-256", facts["sha256"]),
+            ("Source", f"{facts['source']} on the package index"),
+            ("Path", facts["path"] or "not fetched yet"),
+        ]
+    )
+
+
+@command.command("rm")
+@click.argument("name")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@_cache_dir
+def remove(name: str, yes: bool, cache_dir: Path | None) -> None:
+    """Delete a model from the cache."""
+    spec = _known(name)
+    if not yes:
+        click.confirm(f"Delete {spec.name} ({format_bytes(spec.size)})?", abort=True, err=True)
+    freed = remove_model(spec.name, cache_dir)
+    click.echo(f"{spec.name} is deleted, {format_bytes(freed)} freed.")
+
+
+def _known(name: str) -> ModelSpec:
+    spec = find_model(name)
+    if spec is None:
+        names = ", ".join(spec.name for spec in load_catalog())
+        raise ModelNotFound(name, f"Known names: {names}.")
+    return spec
+
+
+def _facts(spec: ModelSpec, path: Path | None) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "aliases": list(spec.aliases),
+        "kind": spec.kind,
+        "description": spec.description,
+        "licence": spec.licence,
+        "context": spec.context,
+        "size": spec.size,
+        "download_size": spec.source.size,
+        "sha256": spec.sha256,
+        "source": spec.source.requirement,
+        "installed": path is not None,
+        "path": str(path) if path else None,
+    }
