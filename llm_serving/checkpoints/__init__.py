@@ -6,5 +6,14 @@ from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.dequantize import dequantize
 from llm_serving.checkpoints.gguf import read_gguf
 from llm_serving.checkpoints.opening import open_checkpoint
+from llm_serving.checkpoints.tokenizer import Tokenizer, build_tokenizer
 
-__all__ = ["Checkpoint", "Tensor", "dequantize", "open_checkpoint", "read_gguf"]
+__all__ = [
+    "Checkpoint",
+    "Tensor",
+    "Tokenizer",
+    "build_tokenizer",
+    "dequantize",
+    "open_checkpoint",
+    "read_gguf",
+]

@@ -1,0 +1,79 @@
+r"""How byte-level vocabularies cut text into words before merging, by the name in `tokenizer.ggml.pre`.
+
+The rules are part of each model: its merges were learned on these cuts. Sources: the models' published
+`tokenizer.json` files; the names are those llama.cpp's converter writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenizers import Regex, normalizers, pre_tokenizers
+
+_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|" + _REST
+_QWEN2 = _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|" + _REST
+_QWEN35 = (
+    _CONTRACTION
+    + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CASED = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s|"
+    r"\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_TEKKEN = _CASED % ("", "", "")
+_GPT4O = _CASED % (_CONTRACTION + "?", _CONTRACTION + "?", "{1,3}")
+_DEEPSEEK3 = (
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+_DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
+
+
+@dataclass(frozen=True, slots=True)
+class PreTokenizer:
+    """`splits` are applied one after the other, then GPT-2's own rule where `gpt2` is set."""
+
+    splits: tuple[str, ...] = ()
+    gpt2: bool = False
+    single_digits: bool = False
+    nfc: bool = False
+    ignore_merges: bool = False  # a word that is a token stays whole, whatever the merges say
+    add_bos: bool = False  # when the metadata does not say
+
+    def build(self) -> pre_tokenizers.PreTokenizer:
+        steps: list[pre_tokenizers.PreTokenizer] = []
+        if self.single_digits:
+            steps.append(pre_tokenizers.Digits(individual_digits=True))
+        steps.extend(pre_tokenizers.Split(Regex(split), "isolated") for split in self.splits)
+        steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=self.gpt2))
+        return pre_tokenizers.Sequence(steps)
+
+    def normalizer(self) -> normalizers.Normalizer | None:
+        return normalizers.NFC() if self.nfc else None
+
+
+_RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
+    (PreTokenizer(gpt2=True), ("default", "gpt-2", "phi-2")),
+    (
+        PreTokenizer(gpt2=True, single_digits=True),
+        ("smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"),
+    ),
+    (
+        PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True),
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "lfm2", "midm-2.0", "pixtral"),
+    ),
+    (PreTokenizer((_LLAMA3,)), ("dbrx", "smaug-bpe")),
+    (PreTokenizer((_QWEN2,), nfc=True), ("qwen2", "deepseek-r1-qwen", "megrez")),
+    (PreTokenizer((_QWEN35,), nfc=True), ("qwen35",)),
+    (PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True), ("tekken",)),
+    (PreTokenizer((_GPT4O,)), ("gpt-4o", "llama4")),
+    (PreTokenizer(_DEEPSEEK_CODER), ("deepseek-coder",)),
+    (PreTokenizer(_DEEPSEEK3), ("deepseek-v3", "hunyuan-dense")),
+)
+
+PRE_TOKENIZERS: dict[str, PreTokenizer] = {name: rule for rule, names in _RULES for name in names}

@@ -1,0 +1,126 @@
+"""SentencePiece-style BPE (`tokenizer.ggml.model` = llama): spaces are letters, "▁", and bytes a fallback.
+
+Kudo & Richardson, "SentencePiece" (2018).
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+
+from llm_serving.checkpoints.checkpoint import Checkpoint
+from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary, flag, problem, read_merges
+from llm_serving.errors import CheckpointError
+
+SPACE = "▁"
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def adds_space_prefix(checkpoint: Checkpoint) -> bool:
+    default = not checkpoint.architecture.startswith("gemma")
+    return flag(checkpoint, "tokenizer.ggml.add_space_prefix", default)
+
+
+def build_sentencepiece(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple[Tokenizer, Tokenizer]:
+    """The `tokenizers` objects for text at the start of a prompt and for text behind a special token.
+
+    Raises: CheckpointError.
+    """
+    text_ids = vocabulary.ids_of(TokenType.NORMAL, TokenType.USER_DEFINED)
+    ids = {_spelling(token, vocabulary.types[i]): i for token, i in text_ids.items()}
+    merges = _merges(checkpoint, ids, vocabulary)
+    model_ids = ids | vocabulary.ids_of(TokenType.BYTE)
+    unknown = None
+    if vocabulary.unknown_id is not None:
+        unknown = vocabulary.tokens[vocabulary.unknown_id]
+        model_ids[unknown] = vocabulary.unknown_id
+    try:
+        model = models.BPE(
+            vocab=model_ids, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True
+        )
+    except Exception as error:  # the library raises nothing more precise
+        raise CheckpointError(f"{checkpoint.path}: the merges do not fit the vocabulary: {error}.") from error
+    later = Tokenizer(model)
+    replace = normalizers.Replace(" ", SPACE)
+    first = later
+    if not adds_space_prefix(checkpoint):
+        later.normalizer = replace
+    elif (
+        checkpoint.architecture == "phi3"
+    ):  # whose published tokenizer puts a space before every stretch of text
+        later.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replace])
+    else:
+        later.normalizer = replace
+        first = Tokenizer(model)
+        first.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
+    user_defined = vocabulary.ids_of(TokenType.USER_DEFINED)
+    added = [AddedToken(token, normalized=False) for token in user_defined if token in ids]
+    for tokenizer in {id(first): first, id(later): later}.values():
+        tokenizer.add_tokens(added)
+    return first, later
+
+
+def _spelling(token: str, kind: int) -> str:
+    # Files spell gemma's runs of spaces, user-defined tokens, with spaces; text reaches them through "▁".
+    return SPACE * len(token) if kind == TokenType.USER_DEFINED and not token.strip(" ") else token
+
+
+def _merges(checkpoint: Checkpoint, ids: dict[str, int], vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    """Every way to join two tokens into a third, best first, as SentencePiece would choose.
+
+    The order is the tokens' scores, or their place for gemma, whose scores are not those of its merges;
+    then the longer left part first.
+    """
+    if "tokenizer.ggml.merges" in checkpoint.metadata:
+        return read_merges(checkpoint, ids, vocabulary.prompt_ids)
+    left: list[str] = []
+    right: list[str] = []
+    owners: list[int] = []
+    for token, token_id in ids.items():
+        for cut in range(1, len(token)):
+            head = token[:cut]
+            if head in ids:
+                tail = token[cut:]
+                if tail in ids:
+                    left.append(head)
+                    right.append(tail)
+                    owners.append(token_id)
+    rank = _ranks(checkpoint)[np.array(owners, np.int64)]
+    lengths = np.array([len(part) for part in left], np.int64)
+    order = np.lexsort((-lengths, rank)).tolist()
+    return [(left[i], right[i]) for i in order]
+
+
+def _ranks(checkpoint: Checkpoint) -> np.ndarray:
+    """float64 [vocab_size]: the token with the smallest is merged first."""
+    num_tokens = len(checkpoint.metadata["tokenizer.ggml.tokens"])
+    if checkpoint.architecture.startswith("gemma"):
+        return np.arange(num_tokens, dtype=np.float64)
+    key = "tokenizer.ggml.scores"
+    scores = checkpoint.metadata.get(key)
+    if not isinstance(scores, np.ndarray) or scores.dtype.kind != "f" or len(scores) != num_tokens:
+        raise problem(checkpoint, key, f"is not one number for each of the {num_tokens} tokens")
+    ranks: np.ndarray = -scores.astype(np.float64)
+    return ranks
+
+
+def bytes_of(checkpoint: Checkpoint, vocabulary: Vocabulary) -> list[bytes]:
+    """What each token adds to the text; nothing for special ones. Raises: CheckpointError."""
+    out = []
+    for i, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
+        if kind == TokenType.BYTE:
+            match = _BYTE.fullmatch(token)
+            if match is None:
+                raise problem(
+                    checkpoint,
+                    "tokenizer.ggml.tokens",
+                    f"[{i}] is a byte token named {token[:20]!r}, not <0xNN>",
+                )
+            out.append(bytes([int(match[1], 16)]))
+        else:
+            out.append(token.replace(SPACE, " ").encode())
+    for i in vocabulary.special_ids:
+        out[i] = b""
+    return out

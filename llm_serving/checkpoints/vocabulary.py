@@ -1,0 +1,176 @@
+"""A model's vocabulary as its metadata tells it: tokens, their types, and the ids with a meaning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from llm_serving.checkpoints.checkpoint import Checkpoint
+from llm_serving.errors import CheckpointError
+
+# Tokens that end a turn or a text in the families that have them, whatever the metadata calls the end.
+END_TOKENS = frozenset(
+    {
+        "<|endoftext|>",
+        "<|end_of_text|>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|end|>",
+        "<|end_of_turn|>",
+        "<|eot|>",
+        "<|eom|>",
+        "<|return|>",
+        "<|call|>",
+        "<end_of_turn>",
+        "<end_of_utterance>",
+        "<｜end▁of▁sentence｜>",
+    }
+)
+MAX_TOKEN_CHARS = 1024  # bounds the work that is quadratic in a token's length
+
+_LOOKS_SPECIAL = re.compile(r"<\|[^|<>]+\|>")
+
+
+class TokenType(IntEnum):
+    """`tokenizer.ggml.token_type`, the types of SentencePiece."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Token `i` is `tokens[i]`, spelled as in the file, of type `types[i]`.
+
+    `special_ids` add nothing to a text; `prompt_ids` maps the strings that a prompt may use for one token.
+    """
+
+    tokens: list[str]
+    types: list[int]
+    bos_id: int | None
+    eos_id: int | None
+    unknown_id: int | None
+    eos_ids: frozenset[int]
+    special_ids: frozenset[int]
+    prompt_ids: dict[str, int]
+
+    def ids_of(self, *types: int) -> dict[str, int]:
+        """Spelling to id of the tokens of these types that user text may become."""
+        return {
+            token: i
+            for i, (token, kind) in enumerate(zip(self.tokens, self.types, strict=True))
+            if kind in types and token and token not in self.prompt_ids
+        }
+
+
+def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
+    """Raises: CheckpointError, naming the metadata key that is missing or wrong."""
+    tokens = strings(checkpoint, "tokenizer.ggml.tokens")
+    if not tokens:
+        raise problem(checkpoint, "tokenizer.ggml.tokens", "is missing or empty; the file has no vocabulary")
+    if max(map(len, tokens)) > MAX_TOKEN_CHARS:
+        raise problem(
+            checkpoint, "tokenizer.ggml.tokens", f"has a token of over {MAX_TOKEN_CHARS} characters"
+        )
+    types = _types(checkpoint, len(tokens))
+    named = {
+        key: _token_id(checkpoint, f"tokenizer.ggml.{key}_token_id", len(tokens))
+        for key in ("bos", "eos", "eot", "eom", "unknown", "padding")
+    }
+    ends = {i for i, token in enumerate(tokens) if token in END_TOKENS}
+    if "<|return|>" in tokens:  # there <|end|> closes a message, and the turn goes on
+        ends = {i for i in ends if tokens[i] != "<|end|>"}
+    eos_ids = frozenset(ends | {i for key in ("eos", "eot", "eom") if (i := named[key]) is not None})
+    for i in eos_ids | {i for i in named.values() if i is not None}:
+        if types[i] == TokenType.NORMAL or (types[i] == TokenType.USER_DEFINED and i in eos_ids):
+            types[i] = TokenType.CONTROL
+    silent = {TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED}
+    return Vocabulary(
+        tokens=tokens,
+        types=types,
+        bos_id=named["bos"],
+        eos_id=named["eos"],
+        unknown_id=named["unknown"],
+        eos_ids=eos_ids,
+        special_ids=frozenset(i for i, kind in enumerate(types) if kind in silent),
+        prompt_ids={token: i for i, token in enumerate(tokens) if token and _in_prompts(token, types[i])},
+    )
+
+
+def _in_prompts(token: str, kind: int) -> bool:
+    # Files mark tool and fill-in tokens as user-defined: they are text in answers (tool calls are read from
+    # it), but user text must not be able to write them.
+    looks_special = kind == TokenType.USER_DEFINED and _LOOKS_SPECIAL.fullmatch(token) is not None
+    return kind in (TokenType.CONTROL, TokenType.UNKNOWN) or looks_special
+
+
+def _types(checkpoint: Checkpoint, num_tokens: int) -> list[int]:
+    key = "tokenizer.ggml.token_type"
+    types = checkpoint.metadata.get(key)
+    if types is None:
+        return [int(TokenType.NORMAL)] * num_tokens
+    if not isinstance(types, np.ndarray) or types.dtype.kind not in "iu" or len(types) != num_tokens:
+        raise problem(checkpoint, key, f"is not one number for each of the {num_tokens} tokens")
+    values: list[int] = types.tolist()
+    return values
+
+
+def _token_id(checkpoint: Checkpoint, key: str, num_tokens: int) -> int | None:
+    value = checkpoint.metadata.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < num_tokens:
+        raise problem(checkpoint, key, f"is not the number of one of the {num_tokens} tokens")
+    return value
+
+
+def flag(checkpoint: Checkpoint, key: str, default: bool) -> bool:
+    """Raises: CheckpointError if the value is no bool."""
+    value = checkpoint.metadata.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise problem(checkpoint, key, "is neither true nor false")
+    return value
+
+
+def strings(checkpoint: Checkpoint, key: str) -> list[str]:
+    """The list of strings under `key`, empty if there is none. Raises: CheckpointError."""
+    value: Any = checkpoint.metadata.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or (value and not isinstance(value[0], str)):
+        raise problem(checkpoint, key, "is not a list of texts")
+    return value
+
+
+def read_merges(
+    checkpoint: Checkpoint, ids: Mapping[str, int], left_out: Collection[str]
+) -> list[tuple[str, str]]:
+    """The pairs of `tokenizer.ggml.merges`, best first, less those that make or use a token of `left_out`.
+
+    Raises: CheckpointError for an entry that is no pair of tokens.
+    """
+    key = "tokenizer.ggml.merges"
+    merges: list[tuple[str, str]] = []
+    for i, merge in enumerate(strings(checkpoint, key)):
+        left, space, right = merge.partition(" ")
+        if left in ids and right in ids and left + right in ids:
+            merges.append((left, right))
+        elif not space or not all(part in ids or part in left_out for part in (left, right, left + right)):
+            raise problem(checkpoint, key, f"[{i}] is {merge[:60]!r}, which is no pair of tokens")
+    return merges
+
+
+def problem(checkpoint: Checkpoint, key: str, what: str) -> CheckpointError:
+    return CheckpointError(f"{checkpoint.path}: '{key}' {what}.")
