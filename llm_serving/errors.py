@@ -8,6 +8,7 @@
     ├── AuthError                        missing or wrong key
     ├── ModelNotFound                    no such model, anywhere
     ├── ModelLoading(retry_after_s)      known, not ready yet
+    ├── ModelUnavailable                 known, and will not answer: failed, unloaded, or the server stops
     ├── Overloaded(retry_after_s)        the queue is full, or the server is draining
     ├── RequestCancelled                 the client left, or the server stopped
     ├── EngineDead(cause)                the engine thread died; nothing will answer any more
@@ -75,6 +76,14 @@ class ModelLoading(ServingError):
     def __init__(self, name: str, retry_after_s: int = 5) -> None:
         super().__init__(f"The model '{name}' is loading. Try again in {retry_after_s} s.")
         self.retry_after_s = retry_after_s
+
+
+class ModelUnavailable(ServingError):
+    """The model is known and will not answer: it failed, it was unloaded, or the server is stopping."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"The model '{name}' cannot answer: {reason}")
+        self.reason = reason
 
 
 class Overloaded(ServingError):

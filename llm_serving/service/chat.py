@@ -1,0 +1,63 @@
+"""Chat: messages in, running choices out. Every refusal happens here, before the first byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_serving.chat.messages import Message, join_contents, with_system_prompt
+from llm_serving.service.generation import (
+    Generation,
+    GenerationDefaults,
+    GenerationOptions,
+    start_generation,
+)
+from llm_serving.service.model import ChatModel
+from llm_serving.service.registry import Registry
+
+INLINE_CHARS = 8192  # longer prompts are rendered and tokenised on a thread
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A conversation to continue."""
+
+    request_id: str
+    messages: Sequence[Message]
+    options: GenerationOptions
+    model: str | None = None
+
+
+class ChatService:
+    """Conversations for the models of one registry."""
+
+    def __init__(self, registry: Registry, defaults: GenerationDefaults, system_prompt: str = "") -> None:
+        self._registry = registry
+        self._defaults = defaults
+        self._system_prompt = system_prompt
+
+    async def open(self, request: ChatRequest) -> Generation:
+        """Admit a conversation; use the result in an `async with`.
+
+        Raises: ModelNotFound, ModelLoading, ModelUnavailable, TemplateError, ContextLengthExceeded,
+        Overloaded, EngineDead.
+        """
+        slot = self._registry.find(request.model)
+        model = slot.get()
+        messages = with_system_prompt(request.messages, self._system_prompt)
+        if sum(len(message["content"]) for message in messages) > INLINE_CHARS:
+            prompt = await asyncio.to_thread(prompt_ids, model, messages)
+        else:
+            prompt = prompt_ids(model, messages)
+        return await start_generation(
+            slot, model, request.request_id, [prompt], request.options, self._defaults
+        )
+
+
+def prompt_ids(model: ChatModel, messages: Sequence[Message]) -> list[int]:
+    """Messages → token ids. Special tokens come from the template, never from a message."""
+    guard = model.tokenizer.guard
+    guarded = [Message(**{**message, "content": guard(message["content"])}) for message in messages]
+    text = join_contents(guarded) if model.template is None else model.template.render(guarded)
+    return model.tokenizer.encode_prompt(text)

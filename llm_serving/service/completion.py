@@ -1,0 +1,78 @@
+"""Completion: a prompt in, its continuation out; no template."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_serving.errors import ContextLengthExceeded, InvalidRequest
+from llm_serving.service.chat import INLINE_CHARS
+from llm_serving.service.generation import (
+    Generation,
+    GenerationDefaults,
+    GenerationOptions,
+    start_generation,
+)
+from llm_serving.service.model import ChatModel
+from llm_serving.service.registry import Registry
+
+Prompt = str | list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """Texts or token arrays to continue, `options.n` times each."""
+
+    request_id: str
+    prompts: Sequence[Prompt]
+    options: GenerationOptions
+    model: str | None = None
+
+
+class CompletionService:
+    """Completions for the models of one registry."""
+
+    def __init__(self, registry: Registry, defaults: GenerationDefaults) -> None:
+        self._registry = registry
+        self._defaults = defaults
+
+    async def open(self, request: CompletionRequest) -> Generation:
+        """Admit the prompts; use the result in an `async with`. Choice `p * n + i` continues prompt p.
+
+        Raises: InvalidRequest (empty prompt, token id out of range) and what `ChatService.open` raises.
+        """
+        slot = self._registry.find(request.model)
+        model = slot.get()
+        if sum(len(prompt) for prompt in request.prompts) > INLINE_CHARS:
+            prompts = await asyncio.to_thread(prompts_ids, model, request.prompts)
+        else:
+            prompts = prompts_ids(model, request.prompts)
+        try:
+            return await start_generation(
+                slot, model, request.request_id, prompts, request.options, self._defaults
+            )
+        except ContextLengthExceeded as error:
+            error.param = "prompt"
+            raise
+
+
+def prompts_ids(model: ChatModel, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of every prompt; texts are read without special tokens."""
+    result = []
+    for i, prompt in enumerate(prompts):
+        name = f"prompt.{i}" if len(prompts) > 1 else "prompt"
+        if isinstance(prompt, str):
+            ids = model.tokenizer.encode_prompt(model.tokenizer.guard(prompt))
+        else:
+            ids = prompt
+            _check_ids(ids, model.tokenizer.vocab_size, name)
+        if not ids:
+            raise InvalidRequest(f"'{name}' is empty: there is nothing to continue.", name)
+        result.append(ids)
+    return result
+
+
+def _check_ids(ids: list[int], vocab_size: int, name: str) -> None:
+    if ids and (min(ids) < 0 or max(ids) >= vocab_size):
+        raise InvalidRequest(f"'{name}' holds a token id outside 0 … {vocab_size - 1}.", name)

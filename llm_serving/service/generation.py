@@ -1,0 +1,188 @@
+"""Running sequences of one request: submitted together, merged into one stream, aborted together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from llm_serving.engine.protocol import TokenStream
+from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
+from llm_serving.errors import ContextLengthExceeded, EngineDead, RequestCancelled
+from llm_serving.service.model import ChatModel
+from llm_serving.service.slot import ModelSlot
+
+Batch = list[tuple[int, TokenEvent]]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """What a request asks for; None means that it does not say."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None  # any 64-bit number, signed or not
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """What holds where a request does not say."""
+
+    max_tokens: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a whole request; a prompt counts once, however many choices continue it."""
+
+    num_prompt: int
+    num_cached: int
+    num_completion: int
+
+
+class Generation:
+    """Iterate for batches of (choice index, event): everything that is available, at once.
+
+    Leaving the `async with` aborts what is not finished. Iteration raises EngineDead or RequestCancelled.
+    """
+
+    def __init__(self, slot: ModelSlot, model: ChatModel, n: int) -> None:
+        self.model = model
+        self.finals: dict[int, TokenEvent] = {}  # choice → its last event
+        self._slot = slot
+        self._n = n
+        self._stack = AsyncExitStack()
+        self._streams: list[TokenStream] = []
+        self._pumps: list[asyncio.Task[None]] = []
+        self._num_open = 0
+        self._ready: Batch = []
+        self._wake = asyncio.Event()
+        self._error: Exception | None = None
+
+    @property
+    def num_choices(self) -> int:
+        return len(self._streams)
+
+    def usage(self) -> Usage:
+        """Complete once iteration has ended."""
+        firsts = [event for index, event in self.finals.items() if index % self._n == 0]
+        return Usage(
+            sum(event.num_prompt_tokens for event in firsts),
+            sum(event.num_cached_tokens for event in firsts),
+            sum(event.num_completion_tokens for event in self.finals.values()),
+        )
+
+    async def submit(self, request: GenerateRequest) -> None:
+        """Add a sequence; not after iteration has begun."""
+        stream = await self.model.engine.submit(request)
+        self._streams.append(await self._stack.enter_async_context(stream))
+
+    async def __aenter__(self) -> Generation:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        try:
+            if self._pumps:
+                await asyncio.gather(*self._pumps, return_exceptions=True)
+        finally:
+            await self._stack.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        self._num_open = len(self._streams)
+        self._pumps = [asyncio.create_task(self._pump(i, stream)) for i, stream in enumerate(self._streams)]
+        return self
+
+    async def __anext__(self) -> Batch:
+        while not self._ready:
+            if self._error is not None:
+                raise self._error
+            if self._num_open == 0:
+                raise StopAsyncIteration
+            self._wake.clear()
+            await self._wake.wait()
+        batch, self._ready = self._ready, []
+        return batch
+
+    async def _pump(self, index: int, stream: TokenStream) -> None:
+        """Collects while the reader is busy, so that what came meanwhile is one batch."""
+        try:
+            async for event in stream:
+                if event.finish_reason is FinishReason.ABORT:
+                    raise RequestCancelled("The server stopped before the answer was complete.")
+                if event.finish_reason is not None:
+                    self.finals[index] = event
+                self._ready.append((index, event))
+                self._wake.set()
+        except Exception as error:  # raised to the reader, after what came before it
+            if isinstance(error, EngineDead):
+                self._slot.fail(error)
+            self._error = self._error or error
+        finally:
+            self._num_open -= 1
+            self._wake.set()
+
+
+async def start_generation(
+    slot: ModelSlot,
+    model: ChatModel,
+    request_id: str,
+    prompts: Sequence[list[int]],
+    options: GenerationOptions,
+    defaults: GenerationDefaults,
+) -> Generation:
+    """Submit `n` sequences a prompt; choice `p * n + i` has the seed plus i. All are admitted or none.
+
+    Raises: ContextLengthExceeded, Overloaded, EngineDead.
+    """
+    limit = model.engine.max_context
+    for prompt in prompts:
+        if len(prompt) >= limit:
+            raise ContextLengthExceeded(len(prompt), 0, limit)
+    seed = random.getrandbits(64) if options.seed is None else options.seed
+    eos_ids = frozenset(model.tokenizer.eos_ids)
+    generation = Generation(slot, model, options.n)
+    try:
+        for p, prompt in enumerate(prompts):
+            for i in range(options.n):
+                index = p * options.n + i
+                sampling = _sampling(options, defaults, limit - len(prompt), seed + i)
+                await generation.submit(GenerateRequest(f"{request_id}-{index}", prompt, sampling, eos_ids))
+    except BaseException as error:
+        await generation.__aexit__()
+        if isinstance(error, EngineDead):
+            slot.fail(error)
+        raise
+    return generation
+
+
+def _sampling(
+    options: GenerationOptions, defaults: GenerationDefaults, room: int, seed: int
+) -> SamplingParams:
+    asked = defaults.max_tokens if options.max_tokens is None else options.max_tokens
+    return SamplingParams(
+        max_tokens=min(asked, room),
+        temperature=defaults.temperature if options.temperature is None else options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        min_p=options.min_p,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+        repetition_penalty=options.repetition_penalty,
+        seed=seed & (2**64 - 1),
+        stop=options.stop,
+        ignore_eos=options.ignore_eos,
+    )

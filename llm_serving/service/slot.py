@@ -1,0 +1,128 @@
+"""One model's life: not started → loading → ready → unloaded, or failed.
+
+Event loop only. Loading blocks a thread of its own, and nothing is locked meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from enum import Enum
+
+from llm_serving.errors import ModelLoading, ModelUnavailable, ServingError
+from llm_serving.service.model import ChatModel
+
+logger = logging.getLogger(__name__)
+
+
+class ModelState(str, Enum):
+    """Where a model is in its life."""
+
+    NOT_STARTED = "not started"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    UNLOADED = "unloaded"
+
+
+class ModelSlot:
+    """Holds one model; `load` is called at most once at a time, however often `start` is."""
+
+    def __init__(self, name: str, load: Callable[[], ChatModel]) -> None:
+        self.name = name
+        self.state = ModelState.NOT_STARTED
+        self.reason = ""  # why it failed, one line
+        self._load = load
+        self._model: ChatModel | None = None
+        self._attempt = 0
+        self._settled = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to load, unless it is loading or ready."""
+        if self.state in (ModelState.LOADING, ModelState.READY):
+            return
+        self.state = ModelState.LOADING
+        self.reason = ""
+        self._attempt += 1
+        self._settled.clear()
+        # A daemon, so that leaving in the middle of a long download does not wait for its end.
+        threading.Thread(
+            target=self._run,
+            args=(asyncio.get_running_loop(), self._attempt),
+            name=f"load-{self.name}",
+            daemon=True,
+        ).start()
+
+    async def settled(self) -> None:
+        """Wait until loading has ended, well or badly."""
+        await self._settled.wait()
+
+    def get(self) -> ChatModel:
+        """The model, ready to answer.
+
+        Raises: ModelLoading, ModelUnavailable (with the reason).
+        """
+        if self.model is not None:
+            return self.model
+        if self.state is ModelState.LOADING:
+            raise ModelLoading(self.name)
+        raise ModelUnavailable(self.name, self.reason or f"it is {self.state.value}.")
+
+    @property
+    def model(self) -> ChatModel | None:
+        """The model if it can answer."""
+        return self._model if self.state is ModelState.READY else None
+
+    def fail(self, error: BaseException) -> None:
+        """The engine died: nothing will answer any more."""
+        if self.state is ModelState.READY:
+            self.state = ModelState.FAILED
+            self.reason = one_line(error)
+            logger.error("model %s failed: %s", self.name, self.reason)
+
+    async def close(self, drain_s: float = 0.0) -> None:
+        """Refuse new requests at once, give running ones `drain_s` seconds, free the engine."""
+        model, self._model = self._model, None
+        self.state = ModelState.UNLOADED
+        self.reason = "the server is stopping."
+        self._attempt += 1
+        self._settled.set()
+        if model is not None:
+            await model.engine.close(drain_s)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, attempt: int) -> None:
+        outcome: ChatModel | BaseException
+        try:
+            outcome = self._load()
+        except BaseException as error:  # it is the loading thread's only way to tell
+            outcome = error
+        try:
+            loop.call_soon_threadsafe(self._settle, attempt, outcome)
+        except RuntimeError:  # the loop has gone, and nobody else will free the engine
+            if isinstance(outcome, ChatModel):
+                asyncio.run(outcome.engine.close())
+
+    def _settle(self, attempt: int, outcome: ChatModel | BaseException) -> None:
+        if attempt != self._attempt:
+            if isinstance(outcome, ChatModel):
+                self._late = asyncio.ensure_future(outcome.engine.close())
+            return
+        if isinstance(outcome, ChatModel):
+            self._model = outcome
+            self.state = ModelState.READY
+            logger.info("model %s is ready on %s", self.name, outcome.engine.stats().device)
+        else:
+            self.state = ModelState.FAILED
+            self.reason = one_line(outcome)
+            trace = None if isinstance(outcome, ServingError) else outcome
+            logger.error("model %s failed to load: %s", self.name, self.reason, exc_info=trace)
+        self._settled.set()
+
+
+def one_line(error: BaseException) -> str:
+    """What may be shown of an error: our own words as they are, of foreign ones the type only."""
+    if isinstance(error, ServingError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}; the log says more."
