@@ -1,0 +1,105 @@
+"""Prometheus metrics; one registry an app. Facts come from `Timings` and `EngineStats`, read at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from llm_serving.engine.protocol import EngineStats
+from llm_serving.engine.request import TokenEvent
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_PREFIX = "llm_serving_"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2.5)
+
+ReadStats = Callable[[], "EngineStats | None"]
+
+
+class Metrics:
+    """What an operator watches. Event loop only."""
+
+    def __init__(self, read_stats: ReadStats) -> None:
+        registry = CollectorRegistry()
+        self.registry = registry
+        self.requests = Counter(
+            _PREFIX + "requests", "Answered requests", ("route", "status"), registry=registry
+        )
+        self.in_flight = Gauge(_PREFIX + "requests_in_flight", "Requests being answered", registry=registry)
+        self._queue_s = Histogram(
+            _PREFIX + "queue_seconds",
+            "From arrival to the first engine step",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._ttft_s = Histogram(
+            _PREFIX + "time_to_first_token_seconds",
+            "From arrival to the first token",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._itl_s = Histogram(
+            _PREFIX + "inter_token_seconds",
+            "Time between tokens, mean of a sequence",
+            buckets=_TOKEN_SECONDS,
+            registry=registry,
+        )
+        self._e2e_s = Histogram(
+            _PREFIX + "sequence_seconds",
+            "From arrival to the last token",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        registry.register(_EngineCollector(read_stats))
+
+    def observe(self, event: TokenEvent) -> None:
+        """Take the timings of a sequence from its last event."""
+        timings = event.timings
+        self._queue_s.observe(max(0.0, timings.scheduled_s - timings.arrived_s))
+        self._e2e_s.observe(max(0.0, timings.finished_s - timings.arrived_s))
+        if event.num_completion_tokens:
+            self._ttft_s.observe(max(0.0, timings.first_token_s - timings.arrived_s))
+        if event.num_completion_tokens > 1:
+            decode_s = max(0.0, timings.finished_s - timings.first_token_s)
+            self._itl_s.observe(decode_s / (event.num_completion_tokens - 1))
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)
+
+
+class _EngineCollector(Collector):
+    """Reads the engine's own counters when somebody asks, so that they cost nothing otherwise."""
+
+    _COUNTERS = {
+        "prompt_tokens": ("num_prompt_tokens", "Prompt tokens taken in"),
+        "cached_tokens": ("num_cached_tokens", "Prompt tokens found in the prefix cache"),
+        "generated_tokens": ("num_generated_tokens", "Tokens generated"),
+        "preemptions": ("num_preemptions", "Sequences put back for lack of KV blocks"),
+        "engine_steps": ("num_steps", "Engine steps"),
+        "engine_step_seconds": ("step_seconds", "Seconds spent in engine steps"),
+    }
+    _GAUGES = {
+        "sequences_running": ("num_running", "Sequences in the running batch"),
+        "sequences_waiting": ("num_waiting", "Sequences in the queue"),
+        "kv_blocks": ("num_blocks", "KV blocks"),
+        "kv_blocks_free": ("num_free_blocks", "KV blocks that are free or may be evicted"),
+    }
+
+    def __init__(self, read_stats: ReadStats) -> None:
+        self._read_stats = read_stats
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        stats = self._read_stats()
+        yield GaugeMetricFamily(
+            _PREFIX + "ready", "1 when the model can answer", value=float(stats is not None)
+        )
+        if stats is None:
+            return
+        for name, (field, text) in self._COUNTERS.items():
+            yield CounterMetricFamily(_PREFIX + name, text, value=getattr(stats, field))
+        for name, (field, text) in self._GAUGES.items():
+            yield GaugeMetricFamily(_PREFIX + name, text, value=getattr(stats, field))
