@@ -1,0 +1,51 @@
+"""The table of routes; each stands with and without `/v1`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from fastapi import Depends, FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llm_serving.api.deps import require_key
+from llm_serving.api.routes.chat import create_chat_completion
+from llm_serving.api.routes.completion import create_completion
+from llm_serving.api.routes.health import get_health, get_ready
+from llm_serving.api.routes.metrics import get_metrics
+from llm_serving.api.routes.models import get_model, list_models
+from llm_serving.api.routes.status import get_status
+
+
+class Route(NamedTuple):
+    """One endpoint. It needs a key unless it says that it is public."""
+
+    method: str
+    path: str
+    endpoint: Callable[[Request], Awaitable[Response]]
+    is_public: bool = False
+
+
+ROUTES = (
+    Route("GET", "/health", get_health, is_public=True),
+    Route("GET", "/ready", get_ready, is_public=True),
+    Route("GET", "/chat", get_status, is_public=True),
+    Route("GET", "/metrics", get_metrics),
+    Route("GET", "/models", list_models),
+    Route("GET", "/models/{model_id:path}", get_model),
+    Route("POST", "/chat/completions", create_chat_completion),
+    Route("POST", "/completions", create_completion),
+)
+PREFIXES = ("", "/v1")
+
+
+def install_routes(app: FastAPI) -> None:
+    for prefix in PREFIXES:
+        for route in ROUTES:
+            app.add_api_route(
+                prefix + route.path,
+                route.endpoint,
+                methods=[route.method],
+                dependencies=[] if route.is_public else [Depends(require_key)],
+            )

@@ -1,0 +1,61 @@
+"""What all answers share: their head, their usage, and the fold of a stream into one text a choice."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_serving.service.generation import Generation, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Who answers: the fields that every object of one response repeats."""
+
+    id: str
+    model: str
+    fingerprint: str
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def fields(self, kind: str) -> dict[str, Any]:
+        """The start of a response object of this `kind`."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
+
+
+def new_id(prefix: str) -> str:
+    """`prefix-` and 32 random hex digits."""
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def head_of(generation: Generation, request_id: str) -> Head:
+    return Head(request_id, generation.model.name, generation.model.fingerprint)
+
+
+def usage_fields(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.num_prompt,
+        "completion_tokens": usage.num_completion,
+        "total_tokens": usage.num_prompt + usage.num_completion,
+        "prompt_tokens_details": {"cached_tokens": usage.num_cached},
+    }
+
+
+async def fold(generation: Generation) -> list[tuple[str, str]]:
+    """(text, finish reason) of every choice; the same events that a stream would show."""
+    texts: list[list[str]] = [[] for _ in range(generation.num_choices)]
+    async for batch in generation:
+        for index, event in batch:
+            texts[index].append(event.text)
+    reasons = [generation.finals[index].finish_reason for index in range(generation.num_choices)]
+    return [
+        ("".join(parts), reason.value if reason else "stop")
+        for parts, reason in zip(texts, reasons, strict=True)
+    ]

@@ -1,0 +1,44 @@
+"""`/chat/completions`: body → service request; events → response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_serving.api.convert.answer import Head, fold, new_id, usage_fields
+from llm_serving.api.convert.sampling import to_options
+from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.chat.messages import normalize_messages
+from llm_serving.service.chat import ChatRequest
+from llm_serving.service.generation import Generation
+
+
+def to_request(body: ChatCompletionRequest) -> ChatRequest:
+    """`max_completion_tokens` wins over the older `max_tokens`.
+
+    Raises: InvalidRequest that names the message.
+    """
+    limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    return ChatRequest(
+        request_id=new_id("chatcmpl"),
+        messages=normalize_messages(body.messages),
+        options=to_options(body, limit),
+        model=body.model,
+    )
+
+
+async def to_response(head: Head, generation: Generation) -> dict[str, Any]:
+    """Wait for the end, and build a `chat.completion`."""
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": text},
+            "logprobs": None,
+            "finish_reason": reason,
+        }
+        for index, (text, reason) in enumerate(await fold(generation))
+    ]
+    return {
+        **head.fields("chat.completion"),
+        "choices": choices,
+        "usage": usage_fields(generation.usage()),
+    }

@@ -1,0 +1,33 @@
+"""`/completions`: body → service request; events → response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_serving.api.convert.answer import Head, fold, new_id, usage_fields
+from llm_serving.api.convert.sampling import to_options
+from llm_serving.api.schemas.completion import CompletionRequest as CompletionBody
+from llm_serving.service.completion import CompletionRequest
+from llm_serving.service.generation import Generation
+
+
+def to_request(body: CompletionBody) -> CompletionRequest:
+    return CompletionRequest(
+        request_id=new_id("cmpl"),
+        prompts=body.prompt,
+        options=to_options(body, body.max_tokens),
+        model=body.model,
+    )
+
+
+async def to_response(head: Head, generation: Generation) -> dict[str, Any]:
+    """Wait for the end, and build a `text_completion`."""
+    choices = [
+        {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+        for index, (text, reason) in enumerate(await fold(generation))
+    ]
+    return {
+        **head.fields("text_completion"),
+        "choices": choices,
+        "usage": usage_fields(generation.usage()),
+    }

@@ -1,0 +1,95 @@
+"""Streamed chunks from byte templates: of a token, only the text is encoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from llm_serving.api.convert.answer import Head, usage_fields
+from llm_serving.service.generation import Batch, Generation
+
+_TEXT = "\x00text\x00"  # stands where the text goes, while a template is cut
+_REASON = "\x00reason\x00"
+
+
+class ChunkFrames:
+    """Chunks of one response. A `choice` is the JSON of one choice with `_TEXT` and `_REASON` in it.
+
+    Order: opening, text …, the last of each choice with its reason, usage if asked for.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        kind: str,
+        num_choices: int,
+        *,
+        text: dict[str, Any],
+        last: dict[str, Any],
+        first: dict[str, Any] | None = None,
+        include_usage: bool = False,
+    ) -> None:
+        self._fields = head.fields(kind)
+        self._include_usage = include_usage
+        self._openings = [self._frame(first, i) for i in range(num_choices)] if first else []
+        self._texts = [_cut(self._frame(text, i), _TEXT) for i in range(num_choices)]
+        self._lasts = [_cut(self._frame(last, i), _REASON) for i in range(num_choices)]
+
+    def opening(self) -> bytes:
+        return b"".join(self._openings)
+
+    def batch(self, batch: Batch) -> bytes:
+        frames: list[bytes] = []
+        for index, event in batch:
+            if event.text:
+                before, after = self._texts[index]
+                frames += (before, orjson.dumps(event.text), after)
+            if event.finish_reason is not None:
+                before, after = self._lasts[index]
+                frames += (before, orjson.dumps(event.finish_reason.value), after)
+        return b"".join(frames)
+
+    def closing(self, generation: Generation) -> bytes:
+        if not self._include_usage:
+            return b""
+        return _data({**self._fields, "choices": [], "usage": usage_fields(generation.usage())})
+
+    def _frame(self, choice: dict[str, Any], index: int) -> bytes:
+        chunk = {**self._fields, "choices": [{"index": index, **choice}]}
+        return _data({**chunk, "usage": None} if self._include_usage else chunk)
+
+
+def chat_frames(head: Head, num_choices: int, *, include_usage: bool) -> ChunkFrames:
+    """`chat.completion.chunk`: the role first, then content."""
+    rest: dict[str, Any] = {"logprobs": None, "finish_reason": None}
+    return ChunkFrames(
+        head,
+        "chat.completion.chunk",
+        num_choices,
+        first={"delta": {"role": "assistant", "content": ""}, **rest},
+        text={"delta": {"content": _TEXT}, **rest},
+        last={"delta": {}, "logprobs": None, "finish_reason": _REASON},
+        include_usage=include_usage,
+    )
+
+
+def completion_frames(head: Head, num_choices: int, *, include_usage: bool) -> ChunkFrames:
+    """`text_completion`: text only."""
+    return ChunkFrames(
+        head,
+        "text_completion",
+        num_choices,
+        text={"text": _TEXT, "logprobs": None, "finish_reason": None},
+        last={"text": "", "logprobs": None, "finish_reason": _REASON},
+        include_usage=include_usage,
+    )
+
+
+def _data(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+
+def _cut(frame: bytes, mark: str) -> tuple[bytes, bytes]:
+    before, _, after = frame.partition(orjson.dumps(mark))
+    return before, after

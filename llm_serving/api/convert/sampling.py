@@ -1,0 +1,48 @@
+"""Request fields → what the services take."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from llm_serving.api.schemas.sampling import SamplingFields
+from llm_serving.config import Settings
+from llm_serving.errors import InvalidRequest
+from llm_serving.service.generation import GenerationOptions
+
+T = TypeVar("T")
+
+
+def to_options(body: SamplingFields, max_tokens: int | None) -> GenerationOptions:
+    """null is as good as absent."""
+    return GenerationOptions(
+        max_tokens=max_tokens,
+        temperature=body.temperature,
+        top_p=_given(body.top_p, 1.0),
+        top_k=max(0, _given(body.top_k, 0)),
+        min_p=_given(body.min_p, 0.0),
+        presence_penalty=_given(body.presence_penalty, 0.0),
+        frequency_penalty=_given(body.frequency_penalty, 0.0),
+        repetition_penalty=_given(body.repetition_penalty, 1.0),
+        seed=body.seed,
+        stop=tuple(body.stop),
+        n=_given(body.n, 1),
+        ignore_eos=bool(body.ignore_eos),
+    )
+
+
+def check_together(body: SamplingFields, settings: Settings, num_prompts: int = 1) -> None:
+    """What only shows when fields are seen together, or beside the settings. Raises: InvalidRequest."""
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequest("'stream_options' is only allowed together with stream: true.", "stream_options")
+    n = _given(body.n, 1)
+    if n > settings.max_concurrency:
+        raise InvalidRequest(f"'n' must be at most {settings.max_concurrency} on this server.", "n")
+    room = settings.max_concurrency + settings.max_queue
+    if n * num_prompts > room:
+        raise InvalidRequest(
+            f"'prompt' asks for {n * num_prompts} answers at once; this server takes {room}.", "prompt"
+        )
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value

@@ -1,0 +1,67 @@
+"""What routes need of the app: its services, the key check, the body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from llm_serving.api.errors import from_validation
+from llm_serving.config import Settings
+from llm_serving.errors import InvalidRequest
+from llm_serving.ops.auth import KeyRing
+from llm_serving.ops.metrics import Metrics
+from llm_serving.service.chat import ChatService
+from llm_serving.service.completion import CompletionService
+from llm_serving.service.registry import Registry
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything an app is made of; `create_app` builds it, `app.state.services` holds it."""
+
+    settings: Settings
+    registry: Registry
+    chat: ChatService
+    completion: CompletionService
+    metrics: Metrics
+    keys: KeyRing
+
+
+def services_of(request: Request) -> Services:
+    """The services of the app that answers `request`."""
+    return cast(Services, request.app.state.services)
+
+
+async def require_key(request: Request) -> None:
+    """A route dependency. Raises: AuthError."""
+    header = next((value for name, value in request.scope["headers"] if name == b"authorization"), None)
+    services_of(request).keys.check(header)
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The body as a JSON object.
+
+    Raises: InvalidRequest (not JSON, not UTF-8, NaN, too deep, not an object), BodyTooLarge.
+    """
+    body = await request.body()
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    return data
+
+
+def validate(schema: type[Body], data: dict[str, Any]) -> Body:
+    """Check `data`. Raises: InvalidRequest that names the first wrong field by its dotted path."""
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        raise from_validation(error) from None

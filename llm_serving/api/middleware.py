@@ -1,0 +1,126 @@
+"""Around every request: its id, the size cap, the log line, the counters, and the last resort. Pure ASGI."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from urllib.parse import quote
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llm_serving.api.errors import BodyTooLarge, error_response
+from llm_serving.ops.auth import is_loopback
+from llm_serving.ops.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,64}")
+_CLIENT_LEFT = 499
+_QUIET = frozenset(("/health", "/ready", "/metrics"))
+
+
+class RequestMiddleware:
+    """One instance an app. `state["log"]` of the scope collects what the log line says beside the status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int, *, warn_strangers: bool) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._warn_strangers = warn_strangers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self._max_body_bytes)
+        self._look_at_client(scope)
+        self._metrics.in_flight.inc()
+        started_s = time.monotonic()
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            exchange.status = _CLIENT_LEFT
+        except Exception as error:  # the last resort: nothing may leave without an answer
+            logger.exception("request %s failed", exchange.request_id)
+            if exchange.status == 0:
+                await error_response(error, exchange.request_id)(scope, exchange.receive, exchange.send)
+        finally:
+            self._metrics.in_flight.dec()
+            self._conclude(scope, exchange, time.monotonic() - started_s)
+
+    def _conclude(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched").removeprefix("/v1")
+        status = exchange.status or _CLIENT_LEFT
+        self._metrics.requests.labels(route, status).inc()
+        level = logging.DEBUG if route in _QUIET else logging.INFO
+        if logger.isEnabledFor(level):
+            extra = "".join(f" {name}={value}" for name, value in exchange.log.items())
+            path = quote(scope["path"])
+            logger.log(
+                level,
+                "%s %s %d %.0fms id=%s%s",
+                scope["method"],
+                path,
+                status,
+                seconds * 1e3,
+                exchange.request_id,
+                extra,
+            )
+
+    def _look_at_client(self, scope: Scope) -> None:
+        """Warn once when somebody from elsewhere comes in and no key is set; nobody is refused."""
+        client = scope.get("client")
+        if self._warn_strangers and client and not is_loopback(client[0]):
+            self._warn_strangers = False
+            logger.warning("%s is served without an API key. Set --api-key, or --host 127.0.0.1.", client[0])
+
+
+class _Exchange:
+    """One request and its answer, with the cap on the way in and the id on the way out."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._max = max_body_bytes
+        self._num_bytes = 0
+        self.status = 0
+        self.request_id = _request_id(scope)
+        self.log: dict[str, object] = {}
+        state = scope.setdefault("state", {})
+        state["request_id"] = self.request_id
+        state["log"] = self.log
+
+    async def receive(self) -> Message:
+        """Raises: BodyTooLarge, after the rest was read, so that the client hears the answer."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._num_bytes += len(message.get("body", b""))
+            if self._num_bytes > self._max:
+                await self._discard(message)
+                raise BodyTooLarge(self._max)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["x-request-id"] = self.request_id
+        await self._send(message)
+
+    async def _discard(self, message: Message) -> None:
+        # A client that gets its connection cut while it sends does not read the answer. Bounded all the same.
+        while message.get("more_body") and self._num_bytes < 16 * self._max:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise ClientDisconnect
+            self._num_bytes += len(message.get("body", b""))
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            return str(value, "ascii")
+    return uuid.uuid4().hex

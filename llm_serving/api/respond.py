@@ -1,0 +1,71 @@
+"""A running generation → the HTTP answer: a stream, or its fold. It is left when the client leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llm_serving.api.convert.answer import Head, head_of
+from llm_serving.api.convert.frames import ChunkFrames
+from llm_serving.api.deps import services_of
+from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.schemas.sampling import SamplingFields
+from llm_serving.api.sse import EventStream
+from llm_serving.ops.metrics import Metrics
+from llm_serving.service.generation import Generation
+
+MakeFrames = Callable[..., ChunkFrames]
+ToResponse = Callable[[Head, Generation], Awaitable[dict[str, Any]]]
+
+
+async def respond(
+    request: Request,
+    generation: Generation,
+    body: SamplingFields,
+    request_id: str,
+    headers: dict[str, str],
+    make_frames: MakeFrames,
+    to_response: ToResponse,
+) -> Response:
+    """Stream if `body` says so, else wait. Takes `generation` over."""
+    services = services_of(request)
+    head = head_of(generation, request_id)
+
+    def conclude() -> None:
+        _conclude(generation, services.metrics, request.scope["state"]["log"])
+
+    if body.stream:
+        options = body.stream_options
+        include_usage = bool(options and options.include_usage)
+        frames = make_frames(head, generation.num_choices, include_usage=include_usage)
+        heartbeat_s = services.settings.heartbeat_s
+        return EventStream(generation, frames, heartbeat_s=heartbeat_s, on_end=conclude, headers=headers)
+    try:
+        async with generation:
+            answer = await until_disconnect(request.receive, _collect(to_response, head, generation))
+    finally:
+        conclude()
+    return Response(orjson.dumps(answer), headers=headers, media_type="application/json")
+
+
+async def _collect(to_response: ToResponse, head: Head, generation: Generation) -> dict[str, Any]:
+    return await to_response(head, generation)
+
+
+def _conclude(generation: Generation, metrics: Metrics, log: dict[str, object]) -> None:
+    """Facts that came with the last events → metrics and the log line."""
+    for event in generation.finals.values():
+        metrics.observe(event)
+    usage = generation.usage()
+    log.update(
+        model=generation.model.name,
+        prompt=usage.num_prompt,
+        cached=usage.num_cached,
+        completion=usage.num_completion,
+    )
+    if len(generation.finals) < generation.num_choices:
+        log["unfinished"] = generation.num_choices - len(generation.finals)

@@ -1,0 +1,28 @@
+"""`POST /chat/completions`."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llm_serving.api.convert import chat as convert
+from llm_serving.api.convert.frames import chat_frames
+from llm_serving.api.convert.sampling import check_together
+from llm_serving.api.deps import read_json, services_of, validate
+from llm_serving.api.respond import respond
+from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.neutral import CHAT, ignored_fields
+
+
+async def create_chat_completion(request: Request) -> Response:
+    """An answer to a conversation, whole or as it is made."""
+    services = services_of(request)
+    body = validate(ChatCompletionRequest, await read_json(request))
+    strict = services.settings.strict_parameters
+    headers = ignored_fields(body.unknown_fields(), CHAT, strict=strict)
+    check_together(body, services.settings)
+    asked = convert.to_request(body)
+    generation = await services.chat.open(asked)
+    return await respond(
+        request, generation, body, asked.request_id, headers, chat_frames, convert.to_response
+    )

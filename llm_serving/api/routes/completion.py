@@ -1,0 +1,28 @@
+"""`POST /completions`."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llm_serving.api.convert import completion as convert
+from llm_serving.api.convert.frames import completion_frames
+from llm_serving.api.convert.sampling import check_together
+from llm_serving.api.deps import read_json, services_of, validate
+from llm_serving.api.respond import respond
+from llm_serving.api.schemas.completion import CompletionRequest
+from llm_serving.api.schemas.neutral import COMPLETION, ignored_fields
+
+
+async def create_completion(request: Request) -> Response:
+    """The continuation of one or more prompts, whole or as it is made."""
+    services = services_of(request)
+    body = validate(CompletionRequest, await read_json(request))
+    strict = services.settings.strict_parameters
+    headers = ignored_fields(body.unknown_fields(), COMPLETION, strict=strict)
+    check_together(body, services.settings, len(body.prompt))
+    asked = convert.to_request(body)
+    generation = await services.completion.open(asked)
+    return await respond(
+        request, generation, body, asked.request_id, headers, completion_frames, convert.to_response
+    )

@@ -1,0 +1,38 @@
+"""`GET /chat`: whether the service was started, and with what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llm_serving.api.deps import services_of
+
+NOT_STARTED = {"status": "not started", "message": "You need to start the service first."}
+
+
+async def get_status(request: Request) -> Response:
+    """The live configuration; "not started" while the model cannot answer."""
+    services = services_of(request)
+    model = services.registry.default.model
+    if model is None:
+        return _json(NOT_STARTED)
+    settings = services.settings
+    host, port = request.scope.get("server") or (settings.host, settings.port)
+    return _json(
+        {
+            "status": "running",
+            "llm_serving_url": f"http://{f'[{host}]' if ':' in host else host}:{port or settings.port}",
+            "model_name": model.name,
+            "max_new_tokens": settings.max_new_tokens,
+            "device": model.engine.stats().device,
+            "do_sample": settings.do_sample,
+            "system_prompt": settings.system_prompt,
+        }
+    )
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")

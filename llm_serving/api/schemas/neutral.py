@@ -1,0 +1,86 @@
+"""Fields that the API knows and this server does not implement: the values that change nothing are taken.
+
+`docs/compatibility.md` holds the same table for readers; a test compares the two with what the server does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from llm_serving.errors import InvalidRequest, UnsupportedParameter
+
+Neutral = dict[str, tuple[Any, ...]]
+
+# null is neutral everywhere.
+SHARED: Neutral = {
+    "add_generation_prompt": (True,),
+    "best_of": (1,),
+    "chat_template_kwargs": ({},),
+    "choice": (),
+    "continue_final_message": (False,),
+    "echo": (False,),
+    "grammar": (),
+    "logit_bias": ({},),
+    "metadata": ({},),
+    "parallel_tool_calls": (True, False),  # no tools, no calls
+    "prediction": (),
+    "priority": (0,),
+    "reasoning_effort": ("none",),
+    "regex": (),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "typical_p": (1,),
+}
+CHAT: Neutral = {
+    **SHARED,
+    "audio": (),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+COMPLETION: Neutral = {**SHARED, "logprobs": ()}
+
+_MAX_LISTED = 16
+_MAX_NAME = 64
+
+
+def ignored_fields(unknown: dict[str, Any], neutral: Neutral, *, strict: bool) -> dict[str, str]:
+    """The response headers that list what is ignored of `unknown`; none if nothing is.
+
+    Raises: UnsupportedParameter (known, and its value would change something); InvalidRequest (unknown, and
+    parameters are strict).
+    """
+    ignored = []
+    for name, value in unknown.items():
+        if name in neutral:
+            _check(name, value, neutral[name])
+        elif strict:
+            raise InvalidRequest(f"There is no parameter '{name[:_MAX_NAME]}'.", name[:_MAX_NAME])
+        else:
+            ignored.append(quote(name[:_MAX_NAME], safe="._-"))
+    if not ignored:
+        return {}
+    more = [f"and-{len(ignored) - _MAX_LISTED}-more"] if len(ignored) > _MAX_LISTED else []
+    return {"x-ignored-parameters": ", ".join(ignored[:_MAX_LISTED] + more)}
+
+
+def _check(name: str, value: Any, neutral: tuple[Any, ...]) -> None:
+    if value is None or any(_is_same(value, other) for other in neutral):
+        return
+    accepted = ", ".join(orjson.dumps(other).decode() for other in neutral)
+    raise UnsupportedParameter(name, f"Leave it out, or send {accepted}." if accepted else "Leave it out.")
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
