@@ -79,9 +79,7 @@ class EngineCore:
                     f"A request with the id '{request.request_id}' is running. Use another.", "request_id"
                 )
             if len(self._requests) >= self._max_requests:
-                raise Overloaded(
-                    f"The server is busy with {len(self._requests)} requests and takes no more. Try again soon."
-                )
+                raise Overloaded(f"The server is busy with {len(self._requests)} requests. Try again soon.")
             self._requests[request.request_id] = sequence
             self._inbox.append(sequence)
             self._wake.notify_all()

@@ -26,6 +26,7 @@ from llm_serving.engine.request import SamplingParams
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _LARGEST = np.finfo(np.float32).max
+_STRIDE = 8192  # temporaries of this many floats stay in the cache and in malloc's arena
 
 
 def _mix(z: int) -> int:
@@ -65,7 +66,14 @@ def exp32(z: np.ndarray) -> np.ndarray:
 
 
 class NumpySampler:
-    """Chooses one token a row, by that row's logits, ids, parameters and position alone."""
+    """Chooses one token a row, by that row's logits, ids, parameters and position alone.
+
+    Its scratch arrays make it a thing of one thread.
+    """
+
+    def __init__(self) -> None:
+        self._weights = np.empty(0)
+        self._sums = np.empty(0)
 
     def sample(self, logits: np.ndarray, rows: list[SamplingRow]) -> list[int]:
         if all(_is_plain_greedy(row.params) for row in rows):
@@ -77,11 +85,53 @@ class NumpySampler:
             ]
         return [
             # argmax points at a NaN if there is one: such a row takes the careful way.
-            token
-            if token >= 0 and logits[index, token] == logits[index, token]
-            else _choose(logits[index], row)
-            for index, (token, row) in enumerate(zip(best, rows, strict=True))
+            token if token >= 0 and logits[i, token] == logits[i, token] else self._choose(logits[i], rows[i])
+            for i, token in enumerate(best)
         ]
+
+    def _choose(self, x: np.ndarray, row: SamplingRow) -> int:
+        params = row.params
+        if not np.isfinite(x.max()):
+            np.nan_to_num(x, copy=False, nan=-np.inf, posinf=_LARGEST, neginf=-np.inf)
+        if _has_penalties(params):
+            _penalise(x, row)
+        if params.temperature == 0 or not np.isfinite(x.max()):
+            return int(x.argmax())
+        ids = None
+        if 0 < params.top_k < len(x):
+            ids = _greatest(x, params.top_k)
+            x = x[ids]
+        w = self._weights_of(x, params.temperature)
+        sums = self._sums_of(w)
+        if params.top_p < 1.0:
+            kept = _nucleus(w, params.top_p * sums[-1])
+            ids, w = kept if ids is None else ids[kept], w[kept]
+            sums = self._sums_of(w)
+        if params.min_p > 0.0:
+            kept = np.flatnonzero(w >= params.min_p * w.max())
+            ids, w = kept if ids is None else ids[kept], w[kept]
+            sums = self._sums_of(w)
+        index = int(np.searchsorted(sums, uniform(params.seed, row.position) * sums[-1], side="right"))
+        index = min(index, int(np.searchsorted(sums, sums[-1], side="left")))
+        return index if ids is None else int(ids[index])
+
+    def _weights_of(self, x: np.ndarray, temperature: float) -> np.ndarray:
+        """Step 5; overwrites `x`. Valid until the next call."""
+        if len(self._weights) < len(x):
+            self._weights = np.empty(len(x))
+            self._sums = np.empty(len(x))
+        w = self._weights[: len(x)]
+        with np.errstate(over="ignore"):  # a distance beyond float32 is -inf, weight 0
+            x -= x.max()
+            x /= max(np.float32(temperature), np.float32(1e-6))
+        for start in range(0, len(x), _STRIDE):
+            w[start : start + _STRIDE] = exp32(x[start : start + _STRIDE])
+        return w
+
+    def _sums_of(self, w: np.ndarray) -> np.ndarray:
+        """Running sums, one by one. Valid until the next call."""
+        sums: np.ndarray = np.cumsum(w, out=self._sums[: len(w)])
+        return sums
 
 
 def _is_plain_greedy(params: SamplingParams) -> bool:
@@ -92,33 +142,6 @@ def _has_penalties(params: SamplingParams) -> bool:
     return (
         params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
     )
-
-
-def _choose(x: np.ndarray, row: SamplingRow) -> int:
-    params = row.params
-    if not np.isfinite(x.max()):
-        np.nan_to_num(x, copy=False, nan=-np.inf, posinf=_LARGEST, neginf=-np.inf)
-    if _has_penalties(params):
-        _penalise(x, row)
-    if params.temperature == 0 or not np.isfinite(x.max()):
-        return int(x.argmax())
-    ids = None
-    if 0 < params.top_k < len(x):
-        ids = _greatest(x, params.top_k)
-        x = x[ids]
-    with np.errstate(over="ignore"):  # a distance beyond float32 is -inf, weight 0
-        z = (x - x.max()) / max(np.float32(params.temperature), np.float32(1e-6))
-    w = exp32(z).astype(np.float64)
-    if params.top_p < 1.0:
-        kept = _nucleus(w, params.top_p)
-        ids, w = kept if ids is None else ids[kept], w[kept]
-    if params.min_p > 0.0:
-        kept = np.flatnonzero(w >= params.min_p * w.max())
-        ids, w = kept if ids is None else ids[kept], w[kept]
-    sums = np.cumsum(w)
-    index = int(np.searchsorted(sums, uniform(params.seed, row.position) * sums[-1], side="right"))
-    index = min(index, int(np.searchsorted(sums, sums[-1], side="left")))
-    return index if ids is None else int(ids[index])
 
 
 def _penalise(x: np.ndarray, row: SamplingRow) -> None:
@@ -144,9 +167,8 @@ def _greatest(values: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.concatenate((above, equal)))
 
 
-def _nucleus(w: np.ndarray, top_p: float) -> np.ndarray:
-    """Indices, ascending, of the fewest greatest weights whose sum reaches `top_p` of the total."""
-    target = top_p * np.cumsum(w)[-1]
+def _nucleus(w: np.ndarray, target: float) -> np.ndarray:
+    """Indices, ascending, of the fewest greatest weights whose sum reaches `target`."""
     count = 256
     while True:
         # Sort no more than is needed: mostly a few hundred of the vocabulary's weights hold the mass.

@@ -1,0 +1,84 @@
+"""Small engines on the fake runner, driven step by step on the test's own thread."""
+
+from __future__ import annotations
+
+from llm_serving.backends.fake import EOS_ID, VOCAB_SIZE, FakeRunner, FakeTokenizer
+from llm_serving.engine.core import EngineCore
+from llm_serving.engine.protocol import EngineOptions, RunnerLimits
+from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenEvent
+from llm_serving.engine.sampler import NumpySampler
+
+TOKENIZER = FakeTokenizer()
+
+
+def limits(
+    num_blocks: int = 64,
+    block_size: int = 4,
+    max_step_tokens: int = 32,
+    max_sequences: int = 8,
+    max_context: int = 128,
+) -> RunnerLimits:
+    return RunnerLimits(VOCAB_SIZE, block_size, num_blocks, max_step_tokens, max_sequences, max_context)
+
+
+def request(
+    request_id: str, prompt: str | list[int], max_tokens: int = 8, **sampling: object
+) -> GenerateRequest:
+    ids = TOKENIZER.encode(prompt) if isinstance(prompt, str) else prompt
+    params = SamplingParams(max_tokens=max_tokens, **{"temperature": 0.0, **sampling})
+    return GenerateRequest(request_id, ids, params, frozenset({EOS_ID}))
+
+
+class Driver:
+    """An `EngineCore` without its thread; keeps every event and checks integrity after every step."""
+
+    def __init__(
+        self,
+        runner_limits: RunnerLimits | None = None,
+        options: EngineOptions | None = None,
+        prefill_budget: int | None = None,
+        **behaviour: object,
+    ) -> None:
+        self.runner = FakeRunner(runner_limits or limits(), **behaviour)
+        self.deaths: list[BaseException] = []
+        self.events: list[TokenEvent] = []
+        self.core = EngineCore(
+            self.runner,
+            NumpySampler(),
+            TOKENIZER.token_bytes,
+            options or EngineOptions(),
+            self.events.extend,
+            self.deaths.append,
+        )
+        if prefill_budget is not None:
+            self.core.scheduler.prefill_budget = prefill_budget
+
+    def step(self) -> list[TokenEvent]:
+        events = self.core.step()
+        self.core.scheduler.check_integrity()
+        self.events.extend(events)
+        return events
+
+    def run(self, max_steps: int = 10_000) -> None:
+        for _ in range(max_steps):
+            self.step()
+            if not self.core.scheduler.has_work:
+                return
+        raise AssertionError(f"not finished after {max_steps} steps")
+
+    def of(self, request_id: str) -> list[TokenEvent]:
+        return [event for event in self.events if event.request_id == request_id]
+
+    def tokens(self, request_id: str) -> list[int]:
+        return [token for event in self.of(request_id) for token in event.token_ids]
+
+    def text(self, request_id: str) -> str:
+        return "".join(event.text for event in self.of(request_id))
+
+
+def alone(a_request: GenerateRequest) -> list[int]:
+    """The tokens this request gives in an engine of its own."""
+    driver = Driver(random=True)
+    driver.core.submit(a_request)
+    driver.run()
+    return driver.tokens(a_request.request_id)
