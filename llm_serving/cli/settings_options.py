@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from llm_serving.config import Settings, env_name, flag_name
+from llm_serving.config import Settings, env_name, flag_name, parse_bytes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,10 +48,13 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
     if get_origin(field.annotation) is tuple:
         return click.option(flag, name, multiple=True, metavar="TEXT", help=text)
-    return click.option(flag, name, default=None, metavar=_metavar(field.annotation), help=text)
+    return click.option(flag, name, default=None, metavar=_metavar(field), help=text)
 
 
-def _metavar(annotation: Any) -> str:
+def _metavar(field: FieldInfo) -> str:
+    if any(getattr(part, "func", None) is parse_bytes for part in field.metadata):
+        return "BYTES"
+    annotation: Any = field.annotation
     if get_origin(annotation) in (Union, types.UnionType):
         annotation = next(part for part in get_args(annotation) if part is not type(None))
     return _METAVARS.get(annotation, "TEXT")

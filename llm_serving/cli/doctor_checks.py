@@ -1,0 +1,182 @@
+"""What `llm-serving doctor` looks at. A check never raises; it says what is wrong and what helps."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from llm_serving.architectures import describe
+from llm_serving.checkpoints import open_checkpoint
+from llm_serving.cli.terminal import format_bytes
+from llm_serving.config import Settings
+from llm_serving.errors import ServingError
+from llm_serving.models import ModelCache, find_model, list_installed, resolve_model
+from llm_serving.native.core import load_core
+from llm_serving.native.cpu import CpuBudget, cpu_budget, memory_budget
+
+_TIGHT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report; `remedy` is empty if all is well."""
+
+    name: str
+    status: Literal["ok", "warning", "problem"]
+    text: str
+    remedy: str = ""
+
+
+def all_checks(cache_dir: Path | None) -> list[Check]:
+    """Every check, in the order in which they matter to a user."""
+    budget = cpu_budget()
+    try:
+        settings = Settings() if cache_dir is None else Settings(cache_dir=cache_dir)
+    except ServingError as error:
+        wrong = Check("settings", "problem", str(error), "Correct or unset the variable.")
+        return [_python(), _cpu(budget), _isa(budget), _extension(), _memory(), wrong]
+    cache = ModelCache(settings.cache_dir)
+    return [
+        _python(),
+        _cpu(budget),
+        _isa(budget),
+        _extension(),
+        _memory(),
+        _cache(cache, settings),
+        _disk(cache),
+        _pip(settings),
+        _model(settings),
+        _choice(settings, budget),
+    ]
+
+
+def _python() -> Check:
+    return Check("python", "ok", f"{platform.python_version()} ({sys.executable}) on {platform.platform()}")
+
+
+def _cpu(budget: CpuBudget) -> Check:
+    quota = "no cgroup quota" if budget.quota is None else f"cgroup quota {budget.quota:g}"
+    text = (
+        f"{budget.model_name}: {budget.threads} threads will be used; {budget.affinity} of {budget.logical} "
+        f"logical CPUs allowed, {budget.physical} cores, {quota}"
+    )
+    if budget.quota is not None and budget.quota < 1:
+        return Check("cpu", "warning", text, "Less than one CPU is granted: raise the container's CPU limit.")
+    return Check("cpu", "ok", text)
+
+
+def _isa(budget: CpuBudget) -> Check:
+    text = " ".join(budget.isa) or "no vector instructions known"
+    if platform.machine().lower() in ("x86_64", "amd64") and not {"avx2", "fma"} <= set(budget.isa):
+        return Check(
+            "isa", "warning", text, "Without AVX2 and FMA the portable kernels run: correct, and slow."
+        )
+    return Check("isa", "ok", text)
+
+
+def _extension() -> Check:
+    try:
+        core = load_core()
+        return Check("engine", "ok", f"native kernels: {core.isa()} ({core.__file__})")
+    except Exception as error:
+        remedy = "" if isinstance(error, ServingError) else "Rebuild it with: pip install -r requirements.txt"
+        return Check("engine", "problem", " ".join(str(error).split()), remedy)
+
+
+def _memory() -> Check:
+    memory = memory_budget()
+    limit = "no cgroup limit" if memory.limit is None else f"cgroup limit {format_bytes(memory.limit)}"
+    text = (
+        f"{format_bytes(memory.usable)} usable; {format_bytes(memory.available)} of "
+        f"{format_bytes(memory.total)} available, {limit}"
+    )
+    if memory.usable < _TIGHT_BYTES:
+        return Check("memory", "warning", text, "Free some, or set --memory and --context-length low.")
+    return Check("memory", "ok", text)
+
+
+def _cache(cache: ModelCache, settings: Settings) -> Check:
+    models = list_installed(settings.cache_dir)
+    content = ", ".join(f"{model.spec.name} ({format_bytes(model.spec.size)})" for model in models)
+    text = f"{cache.root}: {content or 'no model yet'}"
+    if not os.access(_existing_parent(cache.root), os.W_OK):
+        return Check(
+            "cache", "warning", f"{text}; not writable", "Set LLM_SERVING_CACHE to fetch models elsewhere."
+        )
+    return Check("cache", "ok", text)
+
+
+def _disk(cache: ModelCache) -> Check:
+    free = shutil.disk_usage(_existing_parent(cache.root)).free
+    text = f"{format_bytes(free)} free where models are kept"
+    if free < _TIGHT_BYTES:
+        return Check("disk", "warning", text, "Make room, or set LLM_SERVING_CACHE to another disk.")
+    return Check("disk", "ok", text)
+
+
+def _pip(settings: Settings) -> Check:
+    if importlib.util.find_spec("pip") is not None:
+        return Check("pip", "ok", "present; models are fetched through its configuration")
+    spec = find_model(settings.model_name)
+    needed = spec is not None and ModelCache(settings.cache_dir).find(spec) is None
+    return Check(
+        "pip",
+        "problem" if needed else "warning",
+        f"{sys.executable} has no pip" + (", and the model has to be fetched" if needed else ""),
+        "Install it with: python -m ensurepip (or: uv pip install pip)",
+    )
+
+
+def _model(settings: Settings) -> Check:
+    name = settings.model_name
+    try:
+        path = resolve_model(name, cache_dir=settings.cache_dir, offline=True)
+    except ServingError as error:
+        spec = find_model(name)
+        if spec is None:
+            return Check(
+                "model", "problem", str(error), "Set LLM_SERVING_MODEL_NAME to a known name or a path."
+            )
+        size = format_bytes(spec.source.size)
+        text = f"{spec.name} is not here yet; the first start fetches {size}"
+        return Check("model", "warning", text, f"Fetch it now with: llm-serving models pull {spec.name}")
+    try:
+        checkpoint = open_checkpoint(path)
+        describe(checkpoint)
+    except ServingError as error:
+        return Check(
+            "model", "problem", " ".join(str(error).split()), "Serve another model, or fetch it again."
+        )
+    context = checkpoint.hyper("context_length")
+    return Check("model", "ok", f"{name}: {checkpoint.architecture}, trained for {context} tokens, {path}")
+
+
+def _choice(settings: Settings, budget: CpuBudget) -> Check:
+    """What `serve` would do with these settings, and why."""
+    if settings.engine == "fake":
+        return Check(
+            "choice", "warning", "the fake engine, as set", "Unset LLM_SERVING_ENGINE to use the model."
+        )
+    threads = (
+        f"{settings.threads} threads as set"
+        if settings.threads
+        else f"{budget.threads} threads by the CPU budget"
+    )
+    context = (
+        f"context {settings.context_length} as set" if settings.context_length else "the model's full context"
+    )
+    text = f"{settings.model_name}, engine {settings.engine}, device {settings.device}, {threads}, {context}"
+    if settings.threads > budget.threads:
+        remedy = f"Only {budget.threads} CPUs are granted: unset LLM_SERVING_THREADS."
+        return Check("choice", "warning", text, remedy)
+    return Check("choice", "ok", f"{text}, at {settings.host}:{settings.port}")
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())

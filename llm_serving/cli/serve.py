@@ -1,0 +1,139 @@
+"""`llm-serving serve`: fetch the model if need be, then answer on HTTP until told to stop."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from types import FrameType
+from typing import Any
+
+import click
+
+from llm_serving.cli.settings_options import read_settings, settings_options
+from llm_serving.cli.terminal import fetch_progress
+from llm_serving.config import Settings, flag_name
+from llm_serving.errors import ServingError
+from llm_serving.ops.auth import KeyRing
+
+
+@click.command("serve")
+@click.argument("model", required=False)
+@settings_options()
+def command(model: str | None, **flags: Any) -> None:
+    """Serve MODEL, a catalogue name or a path to a GGUF file, behind the OpenAI API.
+
+    A flag beats its environment variable, which beats the default.
+    """
+    if model is not None and flags["model_name"] is not None:
+        raise click.UsageError("Give the model once: as MODEL or as --model-name.")
+    settings = read_settings(flags, **({"model_name": model} if model is not None else {}))
+    has_key = not KeyRing.from_settings(settings).is_open
+    with bind(settings.host, settings.port) as listener:
+        _fetch(settings)
+        host, port = listener.getsockname()[:2]
+        click.echo(_announcement(settings, host, port, has_key), err=True)
+        _run(settings, listener)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the address before anything is downloaded; clients are refused until the server listens.
+
+    Raises: ServingError naming the address and the flag.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ServingError(
+            f"{flag_name('host')} {host}: there is no such address here ({error.strerror})."
+        ) from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            reason = "something else listens there; stop it, or choose another with --port"
+        else:
+            reason = getattr(error, "strerror", None) or str(error)
+        raise ServingError(f"Cannot listen on {host} port {port}: {reason}.") from None
+    return listener
+
+
+def _fetch(settings: Settings) -> None:
+    """In the foreground, where a bar can be seen; the app then finds the file in the cache."""
+    if settings.engine == "fake":
+        return
+    from llm_serving.models import resolve_model
+
+    with fetch_progress(settings.model_name) as on_progress:
+        resolve_model(settings.model_name, cache_dir=settings.cache_dir, on_progress=on_progress)
+
+
+def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> str:
+    from llm_serving.native.cpu import cpu_budget
+    from llm_serving.service.loader import public_name
+
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if has_key else ""
+    threads = settings.threads or cpu_budget().threads
+    engine = "fake" if settings.engine == "fake" else f"{settings.engine}, {threads} threads"
+    lines = [
+        f"Model    {public_name(settings.model_name)}",
+        f"Engine   {engine}",
+        f"Address  {url}  (OpenAI API: {url}/v1)",
+        f"Try      curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\",
+        """           -d '{"messages": [{"role": "user", "content": "Hello!"}]}'""",
+    ]
+    return "\n".join(lines)
+
+
+def _run(settings: Settings, listener: socket.socket) -> None:
+    import uvicorn
+
+    from llm_serving.api.app import create_app
+    from llm_serving.ops.log import configure_logging
+    from llm_serving.service.loader import load_chat_model
+    from llm_serving.service.model import ChatModel
+
+    failures: list[BaseException] = []
+
+    class Server(uvicorn.Server):
+        """A second Ctrl-C does not wait for anything."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit and sig == signal.SIGINT:
+                os._exit(130)
+            click.echo("Stopping: running requests may finish. Ctrl-C again quits at once.", err=True)
+            super().handle_exit(sig, frame)
+
+    def load(settings: Settings) -> ChatModel:
+        try:
+            return load_chat_model(settings)
+        except BaseException as error:
+            # A server whose only model cannot be loaded will never answer: end, and say why.
+            failures.append(error)
+            server.should_exit = True
+            raise
+
+    configure_logging(settings.log_level)
+    config = uvicorn.Config(
+        create_app(settings, load=load),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+    )
+    server = Server(config)
+    server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
