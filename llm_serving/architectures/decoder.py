@@ -33,7 +33,9 @@ def describe_decoder(checkpoint: Checkpoint, *, interleaved: bool, qkv_bias: boo
     queries, keys = query_heads * head_dim, kv_heads * head_dim
     pairs = head_dim if interleaved else 0
     if interleaved and rope.rotated != head_dim:
-        raise CheckpointError(f"Rotating {rope.rotated} of {head_dim} interleaved dimensions is not supported.")
+        raise CheckpointError(
+            f"Rotating {rope.rotated} of {head_dim} interleaved dimensions is not supported."
+        )
 
     def layer(i: int) -> tuple[ops.Operation, ...]:
         block = f"blk.{i}."
@@ -96,17 +98,24 @@ def describe_decoder(checkpoint: Checkpoint, *, interleaved: bool, qkv_bias: boo
 def _positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> int:
     value = checkpoint.hyper(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
-        raise CheckpointError(f"'{checkpoint.architecture}.{key}' in '{checkpoint.path}' is {value!r}; a positive integer is needed.")
+        raise CheckpointError(
+            f"'{checkpoint.architecture}.{key}' in '{checkpoint.path}' is {value!r}; "
+            "a positive integer is needed."
+        )
     return value
 
 
 def _rope(checkpoint: Checkpoint, head_dim: int) -> ops.Rope:
     scaling = checkpoint.hyper("rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
-        raise CheckpointError(f"Rotary scaling '{scaling}' in '{checkpoint.path}' is not supported; none and linear are.")
+        raise CheckpointError(
+            f"Rotary scaling '{scaling}' in '{checkpoint.path}' is not supported; none and linear are."
+        )
     factor = float(checkpoint.hyper("rope.scaling.factor", 1.0)) if scaling == "linear" else 1.0
     theta = float(checkpoint.hyper("rope.freq_base", 10000.0))
     if not (theta > 0 and factor > 0):
-        raise CheckpointError(f"The rotary base {theta} or factor {factor} in '{checkpoint.path}' is not positive.")
+        raise CheckpointError(
+            f"The rotary base {theta} or factor {factor} in '{checkpoint.path}' is not positive."
+        )
     factors = "rope_freqs.weight" if "rope_freqs.weight" in checkpoint.tensors else None
     return ops.Rope(theta, _positive(checkpoint, "rope.dimension_count", head_dim), factor, factors)

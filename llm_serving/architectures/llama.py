@@ -11,5 +11,7 @@ from llm_serving.native.ops import ModelPlan
 def describe(checkpoint: Checkpoint) -> ModelPlan:
     """Raises: CheckpointError for a mixture of experts, which is stored under the same name."""
     if checkpoint.hyper("expert_count", 0):
-        raise CheckpointError(f"'{checkpoint.path}' is a mixture of experts; the engine runs dense models only.")
+        raise CheckpointError(
+            f"'{checkpoint.path}' is a mixture of experts; the engine runs dense models only."
+        )
     return describe_decoder(checkpoint, interleaved=True, qkv_bias=False)

@@ -6,13 +6,13 @@ sentence, or says whatever it is told to.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable
 from hashlib import blake2b
 
 import numpy as np
 
+from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions, RunnerLimits, Step
 from llm_serving.engine.sampler import NumpySampler
@@ -39,8 +39,6 @@ _NEVER = -30.0
 class FakeTokenizer:
     """Byte-level: one token a byte, and a few special tokens that only `encode_prompt` recognises."""
 
-    _GUARD = "\ufdd0"  # a Unicode noncharacter: no text has a use for it
-
     def __init__(self) -> None:
         self.vocab_size = VOCAB_SIZE
         self.bos_id = FIRST_SPECIAL
@@ -48,10 +46,11 @@ class FakeTokenizer:
         self.eos_token = SPECIAL_TOKENS[1]
         self.eos_ids = frozenset({EOS_ID, FIRST_SPECIAL + 3})
         self.special_ids = frozenset(range(FIRST_SPECIAL, VOCAB_SIZE))
-        self.token_bytes = [bytes([i % NUM_BYTES]) for i in range(FIRST_SPECIAL)] + [b""] * len(
-            SPECIAL_TOKENS
-        )
-        self._special = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
+        alphabet = [bytes([byte]) for byte in range(NUM_BYTES)]
+        self.token_bytes = alphabet + alphabet + [b""] * len(SPECIAL_TOKENS)
+        self.longest_token_bytes = 1
+        self.adds_bos = True
+        self._special = SpecialTokens(SPECIAL_TOKENS)
 
     def encode(self, text: str) -> list[int]:
         """Plain text; what looks like a special token is text as well. Lone surrogates become `?`."""
@@ -59,27 +58,27 @@ class FakeTokenizer:
 
     def encode_prompt(self, text: str, *, add_bos: bool = True) -> list[int]:
         """A rendered template: special tokens are recognised, except in guarded parts."""
-        ids = [self.bos_id] if add_bos and not text.startswith(self.bos_token) else []
-        for part in self._special.split(text):
-            if part in SPECIAL_TOKENS:
+        ids = []
+        for index, part in enumerate(self._special.split(text)):
+            if index % 2:
                 ids.append(FIRST_SPECIAL + SPECIAL_TOKENS.index(part))
             else:
-                ids.extend(self.encode(part.replace(self._GUARD, "")))
-        return ids
+                ids.extend(self.encode(part))
+        return [self.bos_id, *ids] if add_bos and ids[:1] != [self.bos_id] else ids
 
     def guard(self, text: str) -> str:
         """Make a user's text safe to put into a template: it cannot form special tokens there."""
-        plain = text.replace(self._GUARD, "")
-        return self._special.sub(lambda match: match[0][0] + self._GUARD + match[0][1:], plain)
+        return self._special.guard(text)
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """Text of the ids; bytes that are no UTF-8 become U+FFFD."""
         pieces = []
         for token_id in ids:
-            if token_id < FIRST_SPECIAL:
-                pieces.append(self.token_bytes[token_id])
-            elif not skip_special:
-                pieces.append(SPECIAL_TOKENS[token_id - FIRST_SPECIAL].encode())
+            if token_id < 0:
+                raise IndexError(f"The token id {token_id} is negative.")
+            is_name = token_id in self.special_ids and not skip_special
+            name = SPECIAL_TOKENS[token_id - FIRST_SPECIAL].encode() if is_name else b""
+            pieces.append(name or self.token_bytes[token_id])
         return b"".join(pieces).decode("utf-8", "replace")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +18,9 @@ class PlanBuilder:
     Raises: CheckpointError when a tensor is missing or does not fit the plan.
     """
 
-    def __init__(self, plan: ops.ModelPlan, checkpoint: Checkpoint, core_plan: Any, weight_format: str) -> None:
+    def __init__(
+        self, plan: ops.ModelPlan, checkpoint: Checkpoint, core_plan: Any, weight_format: str
+    ) -> None:
         self.checkpoint = checkpoint
         self.plan = plan
         self.core = core_plan
@@ -31,7 +33,7 @@ class PlanBuilder:
         """Add every operation; return the number of the logits buffer."""
         for operation in self.plan.operations:
             self._add(operation)
-        return list(self._buffers.values())[-1]
+        return cast(int, list(self._buffers.values())[-1])
 
     def _add(self, operation: ops.Operation) -> None:
         core, buffers = self.core, self._buffers
@@ -41,7 +43,7 @@ class PlanBuilder:
                 core.embed(self._matrix(tensor), buffers[target])
             case ops.Quantize(source, None, _):
                 core.quantize(buffers[source])
-            case ops.Quantize(source, weight, epsilon):
+            case ops.Quantize(source, str() as weight, epsilon):
                 core.quantize(buffers[source], self._vector(weight, self.plan.buffers[source]), epsilon)
             case ops.GatedSilu(source, cols):
                 core.gated_silu(buffers[source], cols)
@@ -57,7 +59,9 @@ class PlanBuilder:
     def _projection(self, p: ops.Projection) -> tuple[int, int, int, int]:
         rows = self._tensor(p.tensor).shape[0]
         if p.offset + rows > self.plan.buffers[p.target]:
-            raise CheckpointError(f"Tensor '{p.tensor}' has {rows} rows, more than the model's header allows.")
+            raise CheckpointError(
+                f"Tensor '{p.tensor}' has {rows} rows, more than the model's header allows."
+            )
         bias = -1 if p.bias is None else self._vector(p.bias, rows)
         return self._matrix(p.tensor, p.interleaved), bias, self._buffers[p.target], p.offset
 
@@ -65,7 +69,9 @@ class PlanBuilder:
         try:
             return self.checkpoint.tensors[name]
         except KeyError:
-            raise CheckpointError(f"The model file '{self.checkpoint.path}' has no tensor '{name}'.") from None
+            raise CheckpointError(
+                f"The model file '{self.checkpoint.path}' has no tensor '{name}'."
+            ) from None
 
     def _matrix(self, name: str, interleaved: int = 0) -> int:
         key = (name, interleaved)
@@ -73,11 +79,14 @@ class PlanBuilder:
             tensor = self._tensor(name)
             if len(tensor.shape) != 2 or tensor.shape[1] % 32:
                 raise CheckpointError(
-                    f"Tensor '{name}' has shape {tensor.shape}; the engine needs two dimensions and inputs in multiples of 32."
+                    f"Tensor '{name}' has shape {tensor.shape}; the engine needs two dimensions, "
+                    "the second a multiple of 32."
                 )
             rows, cols = tensor.shape
             permutation = halves_order(rows, interleaved) if interleaved else None
-            self._matrices[key] = self.core.pack(tensor.kind, tensor.data, rows, cols, self.weight_format, permutation)
+            self._matrices[key] = self.core.pack(
+                tensor.kind, tensor.data, rows, cols, self.weight_format, permutation
+            )
         return self._matrices[key]
 
     def _vector(self, name: str, size: int) -> int:
@@ -92,7 +101,8 @@ class PlanBuilder:
 def halves_order(rows: int, head_dim: int) -> np.ndarray:
     """int32 [rows]: for each row of the halves form, the row of the interleaved form that belongs there."""
     within = np.concatenate([np.arange(0, head_dim, 2), np.arange(1, head_dim, 2)])
-    return (np.arange(0, rows, head_dim)[:, None] + within[None, :]).reshape(-1).astype(np.int32)
+    order: np.ndarray = (np.arange(0, rows, head_dim)[:, None] + within[None, :]).reshape(-1).astype(np.int32)
+    return order
 
 
 def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.ndarray:
@@ -101,10 +111,13 @@ def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.nda
     if rope.factors_tensor is not None:
         factors = dequantize(checkpoint.tensors[rope.factors_tensor]).reshape(-1).astype(np.float64)
         if factors.size != frequencies.size or not np.all(factors > 0):
-            raise CheckpointError(f"Tensor '{rope.factors_tensor}' does not fit {rope.rotated} rotated dimensions.")
+            raise CheckpointError(
+                f"Tensor '{rope.factors_tensor}' does not fit {rope.rotated} rotated dimensions."
+            )
         frequencies = frequencies / factors
     angles = np.arange(positions, dtype=np.float64)[:, None] / rope.linear_factor * frequencies[None, :]
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    table: np.ndarray = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    return table
 
 
 def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int) -> Any:

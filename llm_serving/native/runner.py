@@ -55,7 +55,12 @@ class NativeRunner:
     def run(self, step: Step) -> np.ndarray:
         """See `ModelRunner.run`. Raises: ValueError for ids out of range."""
         logits: np.ndarray = self._core.run(
-            step.token_ids, step.positions, step.query_starts, step.block_tables, step.logit_rows, self._logits
+            step.token_ids,
+            step.positions,
+            step.query_starts,
+            step.block_tables,
+            step.logit_rows,
+            self._logits,
         )
         return logits
 
