@@ -43,7 +43,7 @@ class TinyShape:
     seed: int = 0
     context: int = 256
     rope_base: float = 10000.0
-    rope_factors: bool = False  # write the `rope_freqs.weight` of llama 3
+    rope_factors: tuple[float, ...] = ()  # llama 3's frequency divisors, head_dim / 2 of them
     kinds: dict[str, str] = field(default_factory=dict)  # tensor name or its last part → kind of its own
 
 
@@ -149,7 +149,7 @@ def _tensors(shape: TinyShape, *, biased: bool) -> list[tuple[str, np.ndarray, s
     if not shape.tied:
         matrix("output", shape.vocab, shape.hidden, gain=2.0)
     if shape.rope_factors:
-        out.append(("rope_freqs.weight", np.geomspace(1, 8, head_dim // 2, dtype=np.float32), "F32"))
+        out.append(("rope_freqs.weight", np.array(shape.rope_factors, np.float32), "F32"))
     return out
 
 

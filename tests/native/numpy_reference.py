@@ -4,7 +4,8 @@ Two plans of arithmetic over the same weights. `quantize_activations=False` is f
 dequantised weights. `quantize_activations=True` is what the engine promises to compute: weights as its
 packed formats hold them, int8 activations per token and group of 32 columns, keys and values in f16.
 A quantised product is written here as (scale * int8) @ (dequantised weight).T, which is, but for
-the order of additions, the sum over groups of scale_w * scale_a * sum(q_w * q_a) + min_w * scale_a * sum(q_a).
+the order of additions, the sum over groups of
+scale_w * scale_a * sum(q_w * q_a) + min_w * scale_a * sum(q_a).
 
 Weights are decoded by the `gguf` package, so the product's own decoders are judged as well.
 """

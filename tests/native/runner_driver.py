@@ -1,0 +1,88 @@
+"""Drives a ModelRunner through its seam alone, as a scheduler would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llm_serving.engine.protocol import ModelRunner, Step
+
+
+@dataclass
+class DrivenSequence:
+    """The tokens fed so far and the blocks that hold them."""
+
+    num_tokens: int = 0
+    blocks: list[int] = field(default_factory=list)
+
+
+class RunnerDriver:
+    """Hands out blocks in a scattered order, so that nothing may rely on neighbours; feeds any chunks."""
+
+    def __init__(self, runner: ModelRunner, seed: int = 0) -> None:
+        self.runner = runner
+        order = np.random.default_rng(seed).permutation(runner.limits.num_blocks)
+        self._free_blocks: list[int] = order.tolist()
+
+    def finish(self, sequence: DrivenSequence) -> None:
+        """Give the blocks back; the next sequence writes over them, last used first."""
+        self._free_blocks.extend(sequence.blocks)
+        sequence.blocks = []
+
+    def step(
+        self, work: Sequence[tuple[DrivenSequence, Sequence[int]]], rows: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Feed each sequence its next tokens in one step.
+
+        Returns float32 [num_rows, vocab], a copy: of all tokens in order, or of the flat indices `rows`.
+        """
+        for sequence, tokens in work:
+            self._reserve(sequence, sequence.num_tokens + len(tokens))
+        tables = np.full((len(work), max(len(s.blocks) for s, _ in work)), -1, np.int32)
+        for table, (sequence, _) in zip(tables, work, strict=True):
+            table[: len(sequence.blocks)] = sequence.blocks
+        positions = [s.num_tokens + i for s, tokens in work for i in range(len(tokens))]
+        if rows is None:
+            rows = range(len(positions))
+        logits = self.runner.run(
+            Step(
+                token_ids=np.array([t for _, tokens in work for t in tokens], np.int32),
+                positions=np.array(positions, np.int32),
+                query_starts=np.cumsum([0, *(len(tokens) for _, tokens in work)], dtype=np.int32),
+                block_tables=tables,
+                logit_rows=np.array(rows, np.int32),
+            )
+        )
+        for sequence, tokens in work:
+            sequence.num_tokens += len(tokens)
+        return np.array(logits)
+
+    def logits(self, token_ids: Sequence[int], chunk: int = 0) -> np.ndarray:
+        """All logits of one sequence from position 0, fed alone; 0 means the largest chunks there are."""
+        chunk = chunk or self.runner.limits.max_step_tokens
+        sequence = DrivenSequence()
+        parts = [
+            self.step([(sequence, token_ids[start : start + chunk])])
+            for start in range(0, len(token_ids), chunk)
+        ]
+        self.finish(sequence)
+        return np.concatenate(parts)
+
+    def greedy(self, prompt_ids: Sequence[int], max_tokens: int, eos_ids: frozenset[int]) -> list[int]:
+        """The most likely continuation, token by token; stops before an end-of-sequence token."""
+        sequence = DrivenSequence()
+        tokens, output = list(prompt_ids), []
+        while len(output) < max_tokens:
+            token = int(self.step([(sequence, tokens)], rows=[len(tokens) - 1])[0].argmax())
+            if token in eos_ids:
+                break
+            output.append(token)
+            tokens = [token]
+        self.finish(sequence)
+        return output
+
+    def _reserve(self, sequence: DrivenSequence, num_tokens: int) -> None:
+        while len(sequence.blocks) * self.runner.limits.block_size < num_tokens:
+            sequence.blocks.append(self._free_blocks.pop())
