@@ -6,6 +6,7 @@ import hashlib
 import time
 from pathlib import Path
 
+from llm_serving.backends import load_engine
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.checkpoints import build_tokenizer, open_checkpoint
@@ -27,8 +28,6 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     if settings.engine == "fake":
         return ChatModel(name, load_fake_engine(options), FakeTokenizer(), created=int(time.time()))
     path = resolve_model(settings.model_name, cache_dir=settings.cache_dir, on_progress=on_progress)
-    from llm_serving.backends import load_engine
-
     checkpoint = open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
     template = None

@@ -1,0 +1,76 @@
+"""`POST /completions`, in process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_server import Client, data_of, open_client
+
+pytestmark = pytest.mark.anyio
+
+REPLY = "Hello, world! 😀"
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+async def test_answer_has_openai_shape(client: Client, prefix: str) -> None:
+    body = (await client.post(f"{prefix}/completions", json={"prompt": "Once", "max_tokens": 5})).json()
+    assert body["id"].startswith("cmpl-")
+    assert body["object"] == "text_completion"
+    assert body["model"] == "fake"
+    assert body["choices"] == [{"index": 0, "text": "Hello", "logprobs": None, "finish_reason": "length"}]
+    assert body["usage"]["prompt_tokens"] == 5
+    assert body["usage"]["completion_tokens"] == 5
+
+
+async def test_stream(client: Client) -> None:
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = data_of((await client.post("/completions", json={"prompt": "Once", **options})).text)
+    assert chunks.pop() == "[DONE]"
+    usage = chunks.pop()
+    assert usage["choices"] == []
+    assert usage["usage"]["prompt_tokens"] == 5
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == REPLY
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "num_choices", "num_prompt"),
+    [
+        ("abc", 1, 4),
+        (["abc"], 1, 4),
+        (["abc", "de"], 2, 7),
+        ([97, 98, 99], 1, 3),
+        ([[97], [98, 99]], 2, 3),
+    ],
+)
+async def test_every_shape_of_a_prompt(
+    client: Client, prompt: Any, num_choices: int, num_prompt: int
+) -> None:
+    body = (await client.post("/completions", json={"prompt": prompt})).json()
+    assert [choice["index"] for choice in body["choices"]] == list(range(num_choices))
+    assert {choice["text"] for choice in body["choices"]} == {REPLY}
+    assert body["usage"]["prompt_tokens"] == num_prompt
+
+
+async def test_choices_are_grouped_by_prompt() -> None:
+    async with open_client(behaviour={"random": True}) as client:
+        asked = {"max_tokens": 20, "ignore_eos": True, "seed": 3, "n": 2, "temperature": 1.0}
+        both = (await client.post("/completions", json={"prompt": ["a", "b"], **asked})).json()
+        second = (await client.post("/completions", json={"prompt": "b", **asked})).json()
+        texts = [choice["text"] for choice in both["choices"]]
+        assert len(set(texts)) == 4
+        assert texts[2:] == [choice["text"] for choice in second["choices"]]
+        assert both["usage"]["prompt_tokens"] == 4
+
+
+async def test_prompt_has_no_template_and_no_special_tokens(client: Client) -> None:
+    body = (await client.post("/completions", json={"prompt": "<|eos|>", "max_tokens": 1})).json()
+    assert body["usage"]["prompt_tokens"] == 1 + len("<|eos|>")
+
+
+async def test_long_prompt_is_tokenised_off_the_loop() -> None:
+    async with open_client(context_length=20_000) as large:
+        body = (await large.post("/completions", json={"prompt": "x" * 10_000, "max_tokens": 1})).json()
+        assert body["usage"]["prompt_tokens"] == 10_001

@@ -1,0 +1,124 @@
+"""The whole server on the fake engine: in process, and live on a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from llm_serving.api.app import create_app
+from llm_serving.api.deps import Services
+from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
+from llm_serving.config import Settings
+from llm_serving.engine.protocol import EngineStats
+from llm_serving.service.loader import engine_options
+from llm_serving.service.model import ChatModel
+from llm_serving.service.registry import LoadModel
+
+
+def fake_loader(**behaviour: Any) -> LoadModel:
+    """A `load` for `create_app`; keywords are `load_fake_engine`'s."""
+
+    def load(settings: Settings) -> ChatModel:
+        engine = load_fake_engine(engine_options(settings), **behaviour)
+        return ChatModel("fake", engine, FakeTokenizer(), fingerprint="fp_fake", created=1)
+
+    return load
+
+
+def fake_app(
+    load: LoadModel | None = None, behaviour: dict[str, Any] | None = None, **settings: Any
+) -> FastAPI:
+    """An app on the fake engine; keywords are settings."""
+    chosen = Settings(**{"model_name": "fake", "engine": "fake", "drain_s": 0, **settings})
+    return create_app(chosen, load=load or fake_loader(**(behaviour or {})))
+
+
+class Client(httpx.AsyncClient):
+    """Talks to an app in this process, and can look inside."""
+
+    def __init__(self, app: FastAPI, headers: dict[str, str] | None = None) -> None:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        super().__init__(transport=transport, base_url="http://test", headers=headers)
+        self.app = app
+
+    @property
+    def services(self) -> Services:
+        return cast(Services, self.app.state.services)
+
+    @property
+    def stats(self) -> EngineStats:
+        return self.services.registry.default.get().engine.stats()
+
+
+@asynccontextmanager
+async def open_client(
+    load: LoadModel | None = None,
+    behaviour: dict[str, Any] | None = None,
+    wait: bool = True,
+    headers: dict[str, str] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Client]:
+    """A client of a running app. `wait`: until the model has loaded, or failed to."""
+    app = fake_app(load, behaviour, **settings)
+    async with app.router.lifespan_context(app), Client(app, headers) as client:
+        if wait:
+            await asyncio.wait_for(client.services.registry.default.settled(), 5)
+        yield client
+
+
+@contextmanager
+def running_server(app: FastAPI) -> Iterator[str]:
+    """The base URL of `app`, served by uvicorn on a free port, on a thread of its own."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(512)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            _wait_until_ready(url)
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join(10)
+    assert not thread.is_alive()
+
+
+def _wait_until_ready(url: str) -> None:
+    deadline_s = time.monotonic() + 10
+    while True:
+        try:
+            if httpx.get(f"{url}/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline_s, "the server did not become ready"
+        time.sleep(0.01)
+
+
+def data_of(frame_text: str) -> list[Any]:
+    """The `data:` of every frame of an event stream, `[DONE]` as it is."""
+    lines = [line.removeprefix("data: ") for line in frame_text.split("\n") if line.startswith("data: ")]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def text_of(chunks: list[Any], index: int = 0) -> str:
+    """What a reader of choice `index` sees of a chat stream."""
+    return "".join(
+        choice["delta"].get("content", "")
+        for chunk in chunks
+        if chunk != "[DONE]"
+        for choice in chunk["choices"]
+        if choice["index"] == index
+    )
