@@ -1,0 +1,102 @@
+"""Submit, abort, finish, evict and preempt at random on small pools; nothing leaks, nobody's text changes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from driving import Driver, alone, limits, request
+
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.engine.request import FinishReason, GenerateRequest
+from llm_serving.errors import Overloaded
+
+
+def a_request(rng: random.Random, number: int, max_context: int) -> GenerateRequest:
+    """Prompts are made of few pieces, so that they share prefixes."""
+    pieces = [[piece * 16 + i for i in range(6)] for piece in range(3)]
+    prompt = [token for _ in range(rng.randrange(1, 5)) for token in rng.choice(pieces)]
+    prompt = prompt[: rng.randrange(1, max_context - 1)]
+    sampling = rng.choice(
+        [{}, {"temperature": 1.0, "seed": number}, {"temperature": 0.8, "top_k": 20, "seed": 1}]
+    )
+    return request(
+        f"r{number}",
+        prompt,
+        max_tokens=rng.randrange(1, 30),
+        ignore_eos=rng.random() < 0.5,
+        stop=rng.choice([(), ("a", "\x00")]),
+        **sampling,
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_walk(seed: int):
+    rng = random.Random(seed)
+    max_context = rng.choice([24, 40])
+    block_size = rng.choice([1, 2, 4, 8])
+    num_blocks = -(-max_context // block_size) * rng.choice([1, 2, 4]) + rng.randrange(3)
+    runner_limits = limits(num_blocks, block_size, rng.choice([3, 8, 32]), 6, max_context)
+    options = EngineOptions(max_concurrency=rng.choice([1, 3, 6]), max_queue=5)
+    driver = Driver(runner_limits, options, prefill_budget=rng.choice([1, 4, 16]), random=True)
+    accepted: dict[str, GenerateRequest] = {}
+    aborted: set[str] = set()
+    for _ in range(120):
+        action = rng.random()
+        if action < 0.35:
+            new = a_request(rng, len(accepted), driver.core.max_context)
+            try:
+                driver.core.submit(new)
+            except Overloaded:
+                continue
+            accepted[new.request_id] = new
+        elif action < 0.42 and accepted:
+            name = rng.choice(list(accepted))
+            driver.core.abort(name)
+            aborted.add(name)
+        else:
+            driver.step()
+    driver.run()
+    stats = driver.core.stats("fake")
+    assert (stats.num_running, stats.num_waiting, stats.num_free_blocks) == (0, 0, num_blocks)
+    assert driver.core.scheduler.pool.num_claims == 0
+    for name, its_request in accepted.items():
+        events = driver.of(name)
+        assert [event.finish_reason is not None for event in events] == [False] * (len(events) - 1) + [True]
+        tokens, expected = driver.tokens(name), alone_at(its_request, max_context)
+        if events[-1].finish_reason is FinishReason.ABORT:
+            assert name in aborted
+            assert tokens == expected[: len(tokens)]
+        else:
+            assert tokens == expected
+            assert events[-1].num_completion_tokens == len(tokens)
+
+
+def alone_at(its_request: GenerateRequest, max_context: int) -> list[int]:
+    driver = Driver(
+        limits(max_context=max_context, block_size=16, num_blocks=8, max_step_tokens=64), random=True
+    )
+    driver.core.submit(its_request)
+    driver.run()
+    return driver.tokens(its_request.request_id)
+
+
+def test_the_walks_visit_every_kind_of_event():
+    """Otherwise the test above proves less than it seems to."""
+    preempted = cached = 0
+    for seed in range(4):
+        rng = random.Random(seed)
+        driver = Driver(limits(8, 4, 16, 6, 32), EngineOptions(max_concurrency=6, max_queue=20), random=True)
+        for number in range(20):
+            driver.core.submit(a_request(rng, number, 20))
+        driver.run()
+        stats = driver.core.stats("fake")
+        preempted += stats.num_preemptions
+        cached += stats.num_cached_tokens
+    assert preempted > 5
+    assert cached > 50
+
+
+def test_alone_is_what_a_plain_engine_gives():
+    its_request = request("r", list(range(30)), max_tokens=20, ignore_eos=True)
+    assert alone(its_request) == alone_at(its_request, 128)
