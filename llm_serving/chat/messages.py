@@ -1,0 +1,105 @@
+"""The API's messages, made into what chat templates take: a role and one string each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from llm_serving.errors import InvalidRequest, UnsupportedParameter
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_TEXT_PARTS = {"text": "text", "refusal": "refusal"}  # part type → its field
+_UNSUPPORTED = ("tool_calls", "function_call", "audio")
+# The form OpenAI documents; it leaves no room for special tokens, which templates would let through.
+_NAME = re.compile(r"[^\s<|\\/>]{1,64}")
+
+
+class _Required(TypedDict):
+    role: str
+    content: str
+
+
+class Message(_Required, total=False):
+    """One turn, as templates see it."""
+
+    name: str
+
+
+def normalize_messages(messages: Sequence[Any]) -> list[Message]:
+    """Messages of a request body → messages for a template.
+
+    A message without a role is the user's; `developer` is `system` under a newer name; text parts are
+    joined by line ends. What clients echo from earlier answers and no template needs is left out.
+
+    Raises: InvalidRequest that names the field (`messages.<i>.content.<j>`), UnsupportedParameter.
+    """
+    if not messages:
+        raise InvalidRequest("There must be at least one message.", "messages")
+    return [_message(message, f"messages.{i}") for i, message in enumerate(messages)]
+
+
+def with_system_prompt(messages: Sequence[Message], system_prompt: str) -> list[Message]:
+    """Put the default system prompt first, unless it is empty or the messages bring their own."""
+    if not system_prompt or any(message["role"] == "system" for message in messages):
+        return list(messages)
+    return [Message(role="system", content=system_prompt), *messages]
+
+
+def join_contents(messages: Sequence[Message]) -> str:
+    """The prompt for a model without a chat template: the contents, one after the other."""
+    return "\n".join(message["content"] for message in messages)
+
+
+def _message(message: Any, where: str) -> Message:
+    if not isinstance(message, Mapping):
+        raise InvalidRequest(f"'{where}' must be an object with 'role' and 'content'.", where)
+    role = message.get("role")
+    if role is None:
+        role = "user"
+    if role not in ROLES:
+        raise InvalidRequest(
+            f"'{where}.role' is {str(role)[:40]!r}; it must be one of {', '.join(ROLES)}.", f"{where}.role"
+        )
+    for field in _UNSUPPORTED:
+        if message.get(field):
+            raise UnsupportedParameter(f"{where}.{field}")
+    out = Message(
+        role="system" if role == "developer" else role,
+        content=_content(message.get("content"), role, f"{where}.content"),
+    )
+    name = message.get("name")
+    if name is not None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"'{where}.name' must be 1 to 64 characters without space, '<', '>', '|', '/' or '\\'.",
+                f"{where}.name",
+            )
+        out["name"] = name
+    return out
+
+
+def _content(content: Any, role: str, where: str) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None and role == "assistant":  # clients echo answers that had none
+        return ""
+    if not isinstance(content, list):
+        kind = "missing" if content is None else f"of type {type(content).__name__}"
+        raise InvalidRequest(f"'{where}' is {kind}; it must be a text or a list of text parts.", where)
+    return "\n".join(_text(part, f"{where}.{j}") for j, part in enumerate(content))
+
+
+def _text(part: Any, where: str) -> str:
+    if not isinstance(part, Mapping):
+        raise InvalidRequest(f"'{where}' must be an object with 'type' and 'text'.", where)
+    kind = part.get("type")
+    field = _TEXT_PARTS.get(kind) if isinstance(kind, str) else None
+    if field is None:
+        raise InvalidRequest(
+            f"'{where}' is of type {str(kind)[:40]!r}; this model takes parts of type 'text' only.", where
+        )
+    text = part.get(field)
+    if not isinstance(text, str):
+        raise InvalidRequest(f"'{where}.{field}' must be a text.", f"{where}.{field}")
+    return text

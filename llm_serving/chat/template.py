@@ -1,0 +1,118 @@
+"""Chat templates: messages in, the prompt's text out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from llm_serving.chat.sandbox import TemplateRefusal, TemplateSandbox
+from llm_serving.errors import CheckpointError, TemplateError
+
+MAX_SOURCE_CHARS = 1 << 20
+MAX_ADDED_CHARS = 4 << 20  # what a template may write beyond the messages themselves
+MAX_COPIES = 4  # how often it may write those
+
+_CONTINUE = "\ufdef"  # a noncharacter: behind it, the template's own ending of the last message begins
+
+
+class ChatTemplate:
+    """A compiled template; thread-safe, and equal to what `transformers` renders."""
+
+    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
+        """Raises: CheckpointError if the template is too large or is not valid Jinja."""
+        if len(source) > MAX_SOURCE_CHARS:
+            raise CheckpointError(
+                f"The chat template has {len(source)} characters; at most {MAX_SOURCE_CHARS} are read."
+            )
+        self.source = source
+        self._names = {"bos_token": bos_token, "eos_token": eos_token}
+        try:
+            self._template = TemplateSandbox().from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise CheckpointError(
+                f"The model's chat template is not valid Jinja, line {error.lineno}: {error.message}."
+            ) from error
+        except (RecursionError, MemoryError, OverflowError, ValueError, SyntaxError) as error:
+            raise CheckpointError(f"The model's chat template cannot be compiled: {error}.") from error
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: list[Any] | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """The prompt's text.
+
+        With `continue_final_message` it ends with the last message's content as it stands, so that the
+        model goes on writing it; `add_generation_prompt` then does not apply.
+
+        Raises: TemplateError (of the field `messages`), with the template's own words if it has some.
+        """
+        plain = [dict(message) for message in messages]
+        if continue_final_message:
+            add_generation_prompt = False
+            _mark_end(plain)
+        inputs = {
+            **self._names,
+            **kwargs,
+            "messages": plain,
+            "tools": tools,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        text = self._run(inputs, MAX_ADDED_CHARS + MAX_COPIES * _num_chars(inputs))
+        return _cut_at_mark(text, plain[-1]["content"]) if continue_final_message else text
+
+    def _run(self, inputs: dict[str, Any], limit: int) -> str:
+        parts: list[str] = []
+        num_chars = 0
+        try:
+            for part in self._template.generate(inputs):
+                num_chars += len(part)
+                if num_chars > limit:
+                    raise _problem(f"writes more than {limit} characters for them")
+                parts.append(part)
+        except TemplateError:
+            raise
+        except TemplateRefusal as error:
+            raise TemplateError(
+                f"The model's chat template refuses the messages: {error}", "messages"
+            ) from error
+        except RecursionError as error:
+            raise _problem("calls itself without end") from error
+        except Exception as error:  # templates are code: they can fail with any error there is
+            raise _problem(f"cannot render them: {error}") from error
+        return "".join(parts)
+
+
+def _problem(what: str) -> TemplateError:
+    return TemplateError(f"The model's chat template does not accept these messages: it {what}.", "messages")
+
+
+def _mark_end(messages: list[dict[str, Any]]) -> None:
+    content = messages[-1].get("content") if messages else None
+    if not isinstance(content, str):
+        raise TemplateError("There is no final message with a text content to continue.", "messages")
+    messages[-1]["content"] = content + _CONTINUE + " "
+
+
+def _cut_at_mark(text: str, marked: str) -> str:
+    head, mark, tail = text.rpartition(_CONTINUE)
+    content = marked.rpartition(_CONTINUE)[0].strip()
+    if not mark or content not in head:
+        raise TemplateError("The model's chat template leaves out the final message.", "messages")
+    return head if tail.startswith(" ") else head.rstrip()  # a template that trims does so to the content too
+
+
+def _num_chars(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(_num_chars(key) + _num_chars(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return sum(map(_num_chars, value))
+    return 16
