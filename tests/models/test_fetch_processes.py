@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,7 @@ def is_running(pid: int) -> bool:
 class Stage:
     def __init__(self, index: Index, tmp_path: Path) -> None:
         self.index = index
+        self.processes: list[subprocess.Popen[str]] = []
         self.folder = tmp_path / "stage"
         package = self.folder / "path/pip"
         package.mkdir(parents=True)
@@ -76,30 +77,37 @@ class Stage:
         (self.folder / "go").touch()
 
     def start(self) -> subprocess.Popen[str]:
-        tests, repository = Path(__file__).parent, Path(__file__).parents[2]
+        tests, repository = Path(__file__).parents[1:3]
         script = CHILD.format(tests=str(tests), wheel=str(self.index.wheel), cache=str(self.index.cache))
         environment = {**os.environ, "PYTHONPATH": f"{self.folder / 'path'}:{repository}"}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", script],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
         )
+        self.processes.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture
-def stage(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    return Stage(index, tmp_path)
+def stage(index: Index, tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(index, tmp_path)
+    yield stage
+    stage.close()
 
 
-def test_kill_in_the_middle_leaves_nothing_that_counts(
-    index: Index, stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_in_the_middle_leaves_nothing_that_counts(index: Index, stage: Stage) -> None:
     first = stage.start()
     wait_for(lambda: "staging/tiny/wheel/half.whl" in index.files())
     first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.wait(10)
     wait_for(lambda: not is_running(stage.calls()[0]))  # pip goes with its parent
     assert not any(name.startswith("models/") for name in index.files())
 

@@ -1,0 +1,95 @@
+"""`doctor`: one line a check, a remedy for what is wrong, 1 if something is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llm_serving.cli import doctor_checks
+from llm_serving.cli.program import run
+from llm_serving.native.core import ExtensionMissing
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Core:
+        __file__ = "/somewhere/core.so"
+
+        @staticmethod
+        def isa() -> str:
+            return "avx2"
+
+    monkeypatch.setattr(doctor_checks, "load_core", lambda: Core)
+    monkeypatch.setenv("LLM_SERVING_CACHE", str(tmp_path / "cache"))
+
+
+def report(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, dict[str, str]]:
+    assert run(["doctor", "--json"]) == code
+    result = json.loads(capsys.readouterr().out)
+    assert result["ok"] is (code == 0)
+    return {check["name"]: check for check in result["checks"]}
+
+
+def test_a_fresh_machine_is_fine_and_told_what_to_fetch(capsys: pytest.CaptureFixture[str]) -> None:
+    checks = report(capsys, 0)
+    assert " ".join(checks) == "python cpu isa engine memory cache disk pip model choice"
+    assert "no model yet" in checks["cache"]["text"]
+    assert checks["model"]["status"] == "warning"
+    assert "llm-serving models pull smollm2-135m-instruct" in checks["model"]["remedy"]
+    assert "127.0.0.1:8001" in checks["choice"]["text"]
+
+
+def test_a_missing_extension_is_a_problem(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ExtensionMissing("Not installed. Build it with: pip install -r requirements.txt")
+
+    monkeypatch.setattr(doctor_checks, "load_core", missing)
+    check = report(capsys, 1)["engine"]
+    assert check["status"] == "problem"
+    assert "pip install -r requirements.txt" in check["text"]
+
+
+def test_no_pip_is_a_problem_only_while_something_must_be_fetched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor_checks.importlib.util, "find_spec", lambda name: None)
+    assert "ensurepip" in report(capsys, 1)["pip"]["remedy"]
+    monkeypatch.setenv("LLM_SERVING_MODEL_NAME", str(tmp_path))
+    assert report(capsys, 1)["pip"]["status"] == "warning"
+
+
+def test_wrong_settings_and_unknown_models_are_problems(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_SERVING_MODEL_NAME", "nonsense")
+    assert "'nonsense' does not exist" in report(capsys, 1)["model"]["text"]
+    monkeypatch.setenv("LLM_SERVING_PORT", "x")
+    assert "--port (LLM_SERVING_PORT)" in report(capsys, 1)["settings"]["text"]
+
+
+def test_a_damaged_model_is_a_problem(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF\x03\x00\x00\x00")
+    monkeypatch.setenv("LLM_SERVING_MODEL_NAME", str(path))
+    assert report(capsys, 1)["model"]["status"] == "problem"
+
+
+def test_more_threads_than_are_granted_is_a_warning(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_SERVING_THREADS", "1000")
+    check = report(capsys, 0)["choice"]
+    assert (check["status"], "1000 threads as set" in check["text"]) == ("warning", True)
+
+
+def test_the_report_for_people_has_the_remedies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor"]) == 0
+    output = capsys.readouterr().out
+    assert "ok       python" in output
+    assert "→ Fetch it now with" in output

@@ -1,0 +1,64 @@
+"""`serve`: takes the address first, says how to try it, and fails in one line."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from llm_serving.cli.program import run
+from llm_serving.cli.serve import _announcement, bind
+from llm_serving.config import Settings
+from llm_serving.errors import ServingError
+
+
+def test_a_free_port_is_taken_and_kept() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        assert listener.getsockname()[1] > 0
+
+
+def test_a_port_in_use_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert run(["serve", "--engine", "fake", "--port", str(port)]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"Error: Cannot listen on 127.0.0.1 port {port}: something else listens there; "
+        "stop it, or choose another with --port.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "message"), [("256.1.1.1", "--host 256.1.1.1"), ("192.0.2.1", "Cannot listen on")]
+)
+def test_addresses_that_are_not_ours(host: str, message: str) -> None:
+    with pytest.raises(ServingError, match=message):
+        bind(host, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "'nonsense' does not exist. Known names: smollm2"),
+        (["--port", "x"], "--port (LLM_SERVING_PORT)"),
+        (["a", "--model-name", "b"], "once"),
+        (["--api-key-file", "/no/such/file"], "--api-key-file (LLM_SERVING_API_KEY_FILE)"),
+    ],
+)
+def test_wrong_arguments_end_before_anything_starts(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["serve", *(["--port", "0"] if "--port" not in arguments else []), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("127.0.0.1", "127.0.0.1:8001"), ("0.0.0.0", "127.0.0.1:8001"), ("::", "[::1]:8001")]
+)
+def test_the_announcement_has_a_command_to_try(host: str, url: str) -> None:
+    settings = Settings(host=host, threads=3)
+    text = _announcement(settings, host, 8001, has_key=True)
+    assert f"curl http://{url}/v1/chat/completions -H 'Authorization: Bearer YOUR_KEY'" in text
+    assert "smollm2-135m-instruct" in text
+    assert "3 threads" in text
+    assert "YOUR_KEY" not in _announcement(settings, host, 8001, has_key=False)
