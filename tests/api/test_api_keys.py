@@ -1,0 +1,102 @@
+"""Who may come in, and where."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from fake_server import Client, fake_app, open_client
+
+from llm_serving.api.routes import PREFIXES, ROUTES
+from llm_serving.config import SettingsError
+
+pytestmark = pytest.mark.anyio
+
+PUBLIC = {"/health", "/ready", "/chat"}
+
+
+def test_public_routes_are_these_and_no_others() -> None:
+    assert {route.path for route in ROUTES if route.is_public} == PUBLIC
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+async def test_every_other_route_needs_the_key(prefix: str) -> None:
+    async with open_client(api_key=("first", "second")) as client:
+        for route in ROUTES:
+            path = prefix + route.path.replace("{model_id:path}", "fake")
+            without = await client.request(route.method, path, content=b"{")
+            if route.is_public:
+                assert without.status_code == 200
+                continue
+            assert without.status_code == 401, path
+            assert without.json()["error"]["code"] == "invalid_api_key"
+            assert without.headers["www-authenticate"] == "Bearer"
+            for key in ("first", "second"):
+                headers = {"authorization": f"Bearer {key}"}
+                response = await client.request(route.method, path, content=b"{", headers=headers)
+                assert response.status_code == (400 if route.method == "POST" else 200)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "first",
+        "Basic first",
+        "Bearer firs",
+        "Bearer firstt",
+        "Bearer FIRST",
+        "Bearer first x",
+    ],
+)
+async def test_wrong_keys(header: str) -> None:
+    async with open_client(api_key=("first",)) as client:
+        response = await client.get("/models", headers={"authorization": header})
+        assert response.status_code == 401
+        assert "first" not in response.text
+
+
+async def test_key_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# who\n one \n\ntwo\n")
+    async with open_client(api_key=("zero",), api_key_file=path) as client:
+        for key, status in [("zero", 200), ("one", 200), ("two", 200), ("# who", 401), ("", 401)]:
+            headers = {"authorization": f"Bearer {key}"}
+            assert (await client.get("/models", headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize("content", [None, b"# nothing\n\n", b"\xff\xfe"])
+def test_bad_key_file_stops_the_start(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match="--api-key-file"):
+        fake_app(api_key_file=path)
+
+
+async def test_without_keys_everybody_may(client: Client) -> None:
+    headers = {"authorization": "Bearer OPENAI_API_KEY"}  # what the seed's client sends
+    assert (await client.get("/models", headers=headers)).status_code == 200
+
+
+async def test_keys_and_prompts_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    body = {"messages": [{"content": "my secret prompt"}]}
+    async with open_client(api_key=("sk-secret",)) as client:
+        for key in ("sk-secret", "sk-guess"):
+            await client.post("/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+    assert "POST /chat/completions 200" in caplog.text
+    assert "POST /chat/completions 401" in caplog.text
+    for secret in ("sk-secret", "sk-guess", "my secret", "Bearer"):
+        assert secret not in caplog.text
+
+
+async def test_warning_when_everybody_can_reach_an_open_server(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_client(host="0.0.0.0"):
+        assert "without an API key" in caplog.text
+    caplog.clear()
+    async with open_client(host="0.0.0.0", api_key=("k",)), open_client(host="127.0.0.1"):
+        assert "without an API key" not in caplog.text
