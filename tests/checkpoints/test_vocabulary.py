@@ -1,0 +1,132 @@
+"""Damaged tokenizer metadata: each a CheckpointError that names the file and the key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizer_texts import CONTROL, NORMAL, USER_DEFINED
+
+from llm_serving.checkpoints import Checkpoint, build_tokenizer
+from llm_serving.checkpoints.vocabulary import MAX_TOKEN_CHARS
+from llm_serving.errors import CheckpointError
+
+K = "tokenizer.ggml."
+BYTE_LEVEL = {
+    f"{K}model": "gpt2",
+    f"{K}pre": "gpt-2",
+    f"{K}tokens": ["<s>", "</s>", "a", "b", "ab"],
+    f"{K}token_type": np.array([CONTROL, CONTROL, NORMAL, NORMAL, NORMAL], np.int32),
+    f"{K}merges": ["a b"],
+    f"{K}bos_token_id": 0,
+    f"{K}eos_token_id": 1,
+}
+SENTENCEPIECE = {
+    f"{K}model": "llama",
+    f"{K}tokens": ["<s>", "</s>", "a", "b", "ab"],
+    f"{K}token_type": np.array([CONTROL, CONTROL, NORMAL, NORMAL, NORMAL], np.int32),
+    f"{K}scores": np.array([0, 0, 0, 0, -1], np.float32),
+    f"{K}add_space_prefix": False,
+}
+
+
+def checkpoint(base: dict[str, Any], **changes: Any) -> Checkpoint:
+    metadata = {**base, **{f"{K}{key}": value for key, value in changes.items()}}
+    return Checkpoint(
+        "m.gguf", "llama", {key: value for key, value in metadata.items() if value is not None}, {}
+    )
+
+
+def test_the_bases_are_valid() -> None:
+    for base in (BYTE_LEVEL, SENTENCEPIECE):
+        tokenizer = build_tokenizer(checkpoint(base))
+        assert tokenizer.encode("abba") == [4, 3, 2]
+        assert tokenizer.special_ids == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", None),
+        ("model", "t5"),
+        ("model", ["gpt2"]),
+        ("pre", "nonesuch"),
+        ("pre", 3),
+        ("tokens", None),
+        ("tokens", []),
+        ("tokens", "abc"),
+        ("tokens", np.arange(5)),
+        ("tokens", ["x" * (MAX_TOKEN_CHARS + 1)] * 5),
+        ("token_type", np.ones(4, np.int32)),
+        ("token_type", np.ones(5, np.float32)),
+        ("token_type", ["1"] * 5),
+        ("merges", ["ab"]),
+        ("merges", [""]),
+        ("merges", [" "]),
+        ("merges", ["a b", "a c"]),
+        ("merges", ["b a"]),
+        ("merges", np.ones(1)),
+        ("bos_token_id", 5),
+        ("eos_token_id", -1),
+        ("eos_token_id", True),
+        ("eot_token_id", 2**31),
+        ("padding_token_id", "0"),
+        ("add_bos_token", 1),
+    ],
+)
+def test_damaged_byte_level_metadata_names_the_key(key: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=rf"m\.gguf: 'tokenizer\.ggml\.{key}'"):
+        build_tokenizer(checkpoint(BYTE_LEVEL, **{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("scores", None),
+        ("scores", np.zeros(4, np.float32)),
+        ("scores", np.zeros(5, np.int32)),
+        ("add_space_prefix", "yes"),
+        ("merges", ["a c"]),
+        ("tokens", ["<s>", "</s>", "a", "b", ["ab"]][:4]),
+    ],
+)
+def test_damaged_sentencepiece_metadata_names_the_key(key: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=r"m\.gguf: 'tokenizer\.ggml\."):
+        build_tokenizer(checkpoint(SENTENCEPIECE, **{key: value}))
+
+
+def test_byte_tokens_must_name_a_byte() -> None:
+    types = np.array([CONTROL, CONTROL, NORMAL, NORMAL, 6], np.int32)
+    with pytest.raises(CheckpointError, match=r"\[4\] is a byte token named 'ab'"):
+        build_tokenizer(checkpoint(SENTENCEPIECE, token_type=types))
+
+
+def test_unknown_pre_tokenizers_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(CheckpointError, match=r"'nonesuch'; the known ones are .*llama-bpe.*qwen2.*smollm"):
+        build_tokenizer(checkpoint(BYTE_LEVEL, pre="nonesuch"))
+
+
+def test_end_tokens_are_special_whatever_their_type_says() -> None:
+    tokens = ["<|im_end|>", "</s>", "a", "b", "<end_of_turn>"]
+    types = np.array([USER_DEFINED, NORMAL, NORMAL, NORMAL, NORMAL], np.int32)
+    tokenizer = build_tokenizer(checkpoint(BYTE_LEVEL, tokens=tokens, token_type=types, merges=[]))
+    assert tokenizer.eos_ids == {0, 1, 4}
+    assert tokenizer.special_ids == {0, 1, 4}
+    assert tokenizer.encode_prompt("<end_of_turn>a<|im_end|>") == [4, 2, 0]
+
+
+def test_a_message_end_is_no_end_where_turns_return() -> None:
+    tokens = ["<|end|>", "<|return|>", "a", "b", "<|call|>"]
+    types = np.array([CONTROL, CONTROL, NORMAL, NORMAL, CONTROL], np.int32)
+    tokenizer = build_tokenizer(
+        checkpoint(BYTE_LEVEL, tokens=tokens, token_type=types, merges=[], bos_token_id=None)
+    )
+    assert tokenizer.eos_ids == {1, 4}
+    assert tokenizer.bos_token == ""
+
+
+def test_missing_types_make_only_the_named_tokens_special() -> None:
+    tokenizer = build_tokenizer(checkpoint(BYTE_LEVEL, token_type=None))
+    assert tokenizer.special_ids == {0, 1}
+    assert tokenizer.encode("ab") == [4]
