@@ -1,0 +1,128 @@
+"""Reads the tables of `docs/compatibility.md` and holds the server to every row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from fake_server import Client, open_client
+
+from llm_serving.api.errors import ERRORS, INTERNAL
+from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.completion import CompletionRequest
+from llm_serving.api.schemas.neutral import CHAT, COMPLETION
+
+pytestmark = pytest.mark.anyio
+
+PAGE = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text("utf-8")
+BASES: dict[str, dict[str, Any]] = {
+    "/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
+    "/completions": {"prompt": "Hi", "max_tokens": 1},
+}
+PATHS = {"chat": ["/chat/completions"], "completions": ["/completions"], "both": list(BASES)}
+
+
+class Row(NamedTuple):
+    parameter: str
+    path: str
+    status: str
+    accepted: list[Any]
+    refused: list[Any]
+
+
+def read_rows() -> list[Row]:
+    rows = []
+    for line in PAGE.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if len(cells) < 5 or cells[2] not in ("implemented", "neutral only", "rejected"):
+            continue
+        accepted, refused = (
+            [json.loads(code) for code in re.findall("`([^`]+)`", cell)] for cell in cells[3:5]
+        )
+        rows += [Row(cells[0].strip("`"), path, cells[2], accepted, refused) for path in PATHS[cells[1]]]
+    return rows
+
+
+ROWS = read_rows()
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Client]:
+    async with open_client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.parameter}-{row.path.split('/')[1]}")
+async def test_server_does_what_the_row_says(server: Client, row: Row) -> None:
+    assert row.accepted
+    assert row.refused
+    base = BASES[row.path]
+    for value in [None, *row.accepted]:
+        if value is None and row.parameter in ("messages", "prompt"):
+            continue
+        response = await server.post(row.path, json={**base, row.parameter: value})
+        assert response.status_code == 200, (value, response.text)
+        assert "x-ignored-parameters" not in response.headers
+    for value in row.refused:
+        response = await server.post(row.path, json={**base, row.parameter: value})
+        error = response.json()["error"]
+        assert response.status_code == 400, value
+        assert error["param"].split(".")[0] == row.parameter
+        assert row.parameter in error["message"]
+        expected = "invalid_value" if row.status == "implemented" else "unsupported_parameter"
+        assert error["code"] == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "schema", "neutral"),
+    [("/chat/completions", ChatCompletionRequest, CHAT), ("/completions", CompletionRequest, COMPLETION)],
+)
+def test_every_field_has_one_row(path: str, schema: Any, neutral: dict[str, Any]) -> None:
+    rows = {row.parameter: row.status for row in ROWS if row.path == path}
+    assert len(rows) == len([row for row in ROWS if row.path == path])
+    assert {name for name, status in rows.items() if status == "implemented"} == set(schema.model_fields)
+    assert {name for name, status in rows.items() if status == "neutral only"} == {
+        name for name, values in neutral.items() if values
+    }
+    assert {name for name, status in rows.items() if status == "rejected"} == {
+        name for name, values in neutral.items() if not values
+    }
+
+
+def test_every_error_has_a_row() -> None:
+    for kind in {*ERRORS.values(), INTERNAL}:
+        if kind.code == "serving_error":  # the base class; everything raised is more than that
+            continue
+        assert re.search(rf"\| {kind.status} \| `{kind.type}` \|.*`{kind.code}`", PAGE), kind
+
+
+@pytest.mark.parametrize("path", list(BASES))
+async def test_unknown_fields_are_listed(server: Client, path: str) -> None:
+    extra = {"guided_json": {}, "naïve\r\nx-evil: 1": 1, "stream_options": {"odd": 1}, "stream": True}
+    response = await server.post(path, json={**BASES[path], **extra})
+    assert response.status_code == 200
+    listed = response.headers["x-ignored-parameters"].split(", ")
+    assert listed == ["guided_json", "na%C3%AFve%0D%0Ax-evil%3A%201", "stream_options.odd"]
+    assert "x-evil" not in response.headers
+    many = {f"field_{i}" * 20: i for i in range(1000)}
+    response = await server.post(path, json={**BASES[path], **many})
+    assert response.headers["x-ignored-parameters"].endswith(", and-984-more")
+    assert len(response.headers["x-ignored-parameters"]) < 2000
+
+
+@pytest.mark.parametrize("path", list(BASES))
+async def test_unknown_fields_are_refused_when_parameters_are_strict(path: str) -> None:
+    async with open_client(strict_parameters=True) as client:
+        response = await client.post(path, json={**BASES[path], "temprature": 1})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == "temprature"
+        assert (await client.post(path, json={**BASES[path], "tools": []})).status_code == 200
