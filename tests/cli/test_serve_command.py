@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,15 @@ def test_the_announcement_has_a_command_to_try(host: str, url: str) -> None:
     assert "smollm2-135m-instruct" in text
     assert "3 threads" in text
     assert "YOUR_KEY" not in _announcement(settings, host, 8001, has_key=False)
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("llm_serving.ops.log.configure_logging", lambda level: None)
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF\x03\x00\x00\x00")
+    assert run(["serve", "--port", "0", str(path)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "broken.gguf" in last

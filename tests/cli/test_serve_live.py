@@ -1,0 +1,46 @@
+"""`serve` as a process: announces itself, answers, stops at Ctrl-C."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "llm_serving.cli", "serve", "--port", "0", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_announce_answer_stop() -> None:
+    with start("--engine", "fake", "--api-key", "sesame") as process:
+        try:
+            assert process.stderr is not None
+            lines = [process.stderr.readline() for _ in range(5)]
+            address = re.search(r"Address +(http://127\.0\.0\.1:\d+) ", "".join(lines))
+            assert address is not None
+            assert "Bearer YOUR_KEY" in "".join(lines)
+            url, deadline = address[1], time.monotonic() + 10
+            while process.stderr.readline().find(" is ready ") < 0:
+                assert time.monotonic() < deadline
+            assert httpx.get(f"{url}/ready").status_code == 200
+            body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+            assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code == 401
+            headers = {"Authorization": "Bearer sesame"}
+            answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers).json()
+            assert answer["usage"]["completion_tokens"] == 3
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert output == ""
+    assert "Stopping: running requests may finish." in errors
+    assert "Traceback" not in errors
