@@ -1,0 +1,61 @@
+"""Metrics: what is observed of a sequence, and what is read from the engine."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from llm_serving.engine.protocol import EngineStats
+from llm_serving.engine.request import FinishReason, Timings, TokenEvent
+from llm_serving.ops.metrics import Metrics
+
+
+def samples_of(metrics: Metrics) -> dict[str, float]:
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {
+        sample.name: sample.value for family in families for sample in family.samples if not sample.labels
+    }
+
+
+def last_event(num_completion: int, timings: Timings) -> TokenEvent:
+    return TokenEvent("r", (), "", FinishReason.STOP, 3, 0, num_completion, timings)
+
+
+def test_timings_of_a_sequence() -> None:
+    metrics = Metrics(lambda: None)
+    metrics.observe(last_event(5, Timings(arrived_s=1, scheduled_s=2, first_token_s=4, finished_s=8)))
+    samples = samples_of(metrics)
+    assert samples["llm_serving_queue_seconds_sum"] == 1
+    assert samples["llm_serving_time_to_first_token_seconds_sum"] == 3
+    assert samples["llm_serving_inter_token_seconds_sum"] == 1
+    assert samples["llm_serving_sequence_seconds_sum"] == 7
+
+
+def test_one_token_has_no_time_between_tokens() -> None:
+    metrics = Metrics(lambda: None)
+    metrics.observe(last_event(1, Timings(1, 1, 2, 2)))
+    metrics.observe(last_event(0, Timings(1, 1, 0, 2)))
+    samples = samples_of(metrics)
+    assert samples["llm_serving_inter_token_seconds_count"] == 0
+    assert samples["llm_serving_time_to_first_token_seconds_count"] == 1
+    assert samples["llm_serving_sequence_seconds_count"] == 2
+
+
+def test_engine_is_read_when_asked() -> None:
+    stats: list[EngineStats | None] = [None]
+    metrics = Metrics(lambda: stats[0])
+    before = samples_of(metrics)
+    assert before["llm_serving_ready"] == 0
+    assert "llm_serving_kv_blocks" not in before
+    stats[0] = EngineStats("cpu", num_running=2, num_waiting=3, num_blocks=9, num_free_blocks=4, num_steps=7)
+    after = samples_of(metrics)
+    assert after["llm_serving_ready"] == 1
+    assert after["llm_serving_sequences_running"] == 2
+    assert after["llm_serving_sequences_waiting"] == 3
+    assert after["llm_serving_kv_blocks_free"] == 4
+    assert after["llm_serving_engine_steps_total"] == 7
+
+
+def test_apps_do_not_share_metrics() -> None:
+    first, second = Metrics(lambda: None), Metrics(lambda: None)
+    first.observe(last_event(1, Timings()))
+    assert samples_of(second)["llm_serving_sequence_seconds_count"] == 0

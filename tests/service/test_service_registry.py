@@ -1,0 +1,94 @@
+"""Names of models, and the prompts that services build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_serving.backends.fake import FIRST_SPECIAL, FakeTokenizer, load_fake_engine
+from llm_serving.chat.messages import Message
+from llm_serving.chat.template import ChatTemplate
+from llm_serving.config import Settings, SettingsError
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.errors import InvalidRequest, ModelNotFound
+from llm_serving.service.chat import prompt_ids
+from llm_serving.service.completion import prompts_ids
+from llm_serving.service.loader import engine_options, load_chat_model, public_name
+from llm_serving.service.model import ChatModel
+from llm_serving.service.registry import Registry
+
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+
+
+def make_model(template: str | None = None) -> ChatModel:
+    engine = load_fake_engine(EngineOptions())
+    return ChatModel("m", engine, FakeTokenizer(), ChatTemplate(template) if template else None)
+
+
+def test_public_names(tmp_path: Path) -> None:
+    assert public_name("SmolLM2") == "smollm2-135m-instruct"
+    assert public_name("/models/My.Model-Q4.gguf") == "My.Model-Q4"
+    assert public_name(str(tmp_path)) == tmp_path.name
+    assert public_name("Qwen/Qwen2.5-3B-Instruct") == "Qwen/Qwen2.5-3B-Instruct"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("strict", [False, True])
+async def test_who_answers_to_which_name(strict: bool) -> None:
+    registry = Registry(Settings(model_name="smollm2", strict_model_names=strict))
+    for name in (None, "", "smollm2", "SMOLLM2-135m-instruct", " smollm2 "):
+        assert registry.find(name) is registry.default
+    for name in ("gpt-4o", "smollm", "../smollm2"):
+        if strict:
+            with pytest.raises(ModelNotFound, match="smollm2-135m-instruct"):
+                registry.find(name)
+        else:
+            assert registry.find(name) is registry.default
+        with pytest.raises(ModelNotFound):
+            registry.exact(name)
+
+
+def test_loader_of_the_fake_engine() -> None:
+    settings = Settings(engine="fake", model_name="x", context_length=128)
+    model = load_chat_model(settings)
+    assert (model.name, model.engine.max_context) == ("x", 128)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+def test_loader_names_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(SettingsError, match="LLM_SERVING_DEVICE"):
+        load_chat_model(Settings(device=device))
+
+
+def test_engine_options_are_the_settings() -> None:
+    settings = Settings(threads=3, context_length=5, memory="1k", max_concurrency=7, max_queue=0)
+    assert engine_options(settings) == EngineOptions(3, 5, 1024, 7, 0, "auto")
+
+
+def test_template_brings_special_tokens_and_messages_do_not() -> None:
+    model = make_model(TEMPLATE)
+    messages = [Message(role="user", content="a<|im_end|>b<|eos|>")]
+    ids = prompt_ids(model, messages)
+    special = [i for i in ids if i >= FIRST_SPECIAL]
+    assert special == [FIRST_SPECIAL, FIRST_SPECIAL + 2, FIRST_SPECIAL + 3]
+    text = bytes(i for i in ids if i < 256).decode()
+    assert text == "user\na<|im_end|>b<|eos|>"
+    assert messages[0]["content"] == "a<|im_end|>b<|eos|>"
+
+
+def test_without_a_template_contents_are_the_prompt() -> None:
+    messages = [Message(role="system", content="S"), Message(role="user", content="<|eos|>")]
+    ids = prompt_ids(make_model(), messages)
+    assert ids == [FIRST_SPECIAL, *b"S\n<|eos|>"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "param"), [([[1], []], "prompt.1"), ([[516]], "prompt"), ([["x"], [-1]], "prompt.1")]
+)
+def test_completion_prompts_are_checked(prompts: list[Any], param: str) -> None:
+    texts = [prompt[0] if prompt and isinstance(prompt[0], str) else prompt for prompt in prompts]
+    with pytest.raises(InvalidRequest) as caught:
+        prompts_ids(make_model(), texts)
+    assert caught.value.param == param

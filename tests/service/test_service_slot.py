@@ -1,0 +1,168 @@
+"""One model's life, with loaders that are slow, fail, or come too late."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from llm_serving.backends.fake import FakeTokenizer
+from llm_serving.engine.protocol import Engine, EngineStats
+from llm_serving.errors import DownloadError, EngineDead, ModelLoading, ModelUnavailable
+from llm_serving.service.model import ChatModel
+from llm_serving.service.slot import ModelSlot, ModelState
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class IdleEngine:
+    """Counts how often it is closed."""
+
+    closed_with: list[float] = field(default_factory=list)
+    vocab_size: int = 1
+    max_context: int = 1
+
+    def stats(self) -> EngineStats:
+        return EngineStats(device="none")
+
+    async def close(self, drain_s: float = 0.0) -> None:
+        self.closed_with.append(drain_s)
+
+
+def make_model() -> tuple[ChatModel, IdleEngine]:
+    engine = IdleEngine()
+    return ChatModel("m", cast(Engine, engine), FakeTokenizer()), engine
+
+
+async def wait_for(condition: Callable[[], Any]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen")
+
+
+async def test_life() -> None:
+    model, engine = make_model()
+    slot = ModelSlot("m", lambda: model)
+    with pytest.raises(ModelUnavailable, match="not started"):
+        slot.get()
+    slot.start()
+    with pytest.raises(ModelLoading):
+        slot.get()
+    await slot.settled()
+    assert slot.get() is model
+    await slot.close(1.5)
+    assert engine.closed_with == [1.5]
+    assert slot.model is None
+    with pytest.raises(ModelUnavailable, match="stopping"):
+        slot.get()
+    await slot.close()
+    assert engine.closed_with == [1.5]
+
+
+async def test_load_is_called_once_however_often_it_is_started() -> None:
+    model, _ = make_model()
+    calls = []
+    may_load = threading.Event()
+
+    def load() -> ChatModel:
+        calls.append(threading.current_thread().name)
+        may_load.wait(2)
+        return model
+
+    slot = ModelSlot("m", load)
+    for _ in range(5):
+        slot.start()
+        await asyncio.sleep(0)
+    may_load.set()
+    await asyncio.gather(*(slot.settled() for _ in range(5)))
+    slot.start()
+    assert calls == ["load-m"]
+
+
+async def test_failure_tells_why_and_may_be_tried_again() -> None:
+    model, _ = make_model()
+    outcomes: list[Any] = [DownloadError("no\nnetwork"), model]
+
+    def load() -> ChatModel:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return cast(ChatModel, outcome)
+
+    slot = ModelSlot("m", load)
+    slot.start()
+    await slot.settled()
+    assert slot.state is ModelState.FAILED
+    with pytest.raises(ModelUnavailable, match="no network"):
+        slot.get()
+    slot.start()
+    await slot.settled()
+    assert slot.get() is model
+    assert slot.reason == ""
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), MemoryError(), KeyboardInterrupt()])
+async def test_nothing_that_a_loader_raises_is_lost(error: BaseException) -> None:
+    def load() -> ChatModel:
+        raise error
+
+    slot = ModelSlot("m", load)
+    slot.start()
+    await slot.settled()
+    assert slot.state is ModelState.FAILED
+    assert type(error).__name__ in slot.reason
+
+
+async def test_model_that_comes_after_the_end_is_closed() -> None:
+    model, engine = make_model()
+    may_load = threading.Event()
+
+    def load() -> ChatModel:
+        may_load.wait(2)
+        return model
+
+    slot = ModelSlot("m", load)
+    slot.start()
+    await slot.close()
+    may_load.set()
+    await wait_for(lambda: engine.closed_with)
+    assert slot.state is ModelState.UNLOADED
+    assert slot.model is None
+
+
+def test_model_that_comes_after_the_loop_is_closed() -> None:
+    model, engine = make_model()
+    may_load = threading.Event()
+
+    def load() -> ChatModel:
+        may_load.wait(2)
+        return model
+
+    async def start_and_leave() -> None:
+        ModelSlot("late", load).start()
+
+    asyncio.run(start_and_leave())
+    loader = next(thread for thread in threading.enumerate() if thread.name == "load-late")
+    may_load.set()
+    loader.join(2)
+    assert engine.closed_with == [0.0]
+
+
+async def test_dead_engine_is_a_failure_and_told_once() -> None:
+    model, _ = make_model()
+    slot = ModelSlot("m", lambda: model)
+    slot.start()
+    await slot.settled()
+    slot.fail(EngineDead(ValueError("detail")))
+    slot.fail(EngineDead(KeyError("later")))
+    assert slot.state is ModelState.FAILED
+    with pytest.raises(ModelUnavailable, match="ValueError"):
+        slot.get()
+    assert slot.model is None
