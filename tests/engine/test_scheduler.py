@@ -208,12 +208,12 @@ def test_preempted_sequences_come_back_before_the_queue():
 def test_an_older_prefill_takes_blocks_of_a_younger_that_was_already_planned():
     scheduler = Scheduler(limits(block_size=4, num_blocks=40, max_step_tokens=32), 8)
     scheduler.max_step_tokens = 16
-    add(scheduler, "leader", ids(24))
+    add(scheduler, "leader", ids(26))
     add(scheduler, "follower", [*ids(20), 1, 2, 3, 4])
     assert turn(scheduler) == {"leader": 16}
-    add(scheduler, "young", ids(15, 99))
-    scheduler.max_step_tokens = 23
-    assert turn(scheduler) == {"leader": 8, "young": 15}, "the follower waits, the young passes it"
+    add(scheduler, "young", ids(19, 99))
+    scheduler.max_step_tokens = 29
+    assert turn(scheduler) == {"leader": 10, "young": 19}, "the follower waits, the young passes it"
     while scheduler.pool.allocate() is not None:
         pass
     add(scheduler, "late", ids(1, 50))
@@ -233,6 +233,18 @@ def test_admission_waits_for_blocks():
     assert turn(scheduler).keys() == {"big"}
     assert turn(scheduler).keys() == {"next"}
     assert scheduler.num_preemptions == 0
+
+
+def test_a_standstill_costs_the_youngest_its_place_and_never_spins(monkeypatch: pytest.MonkeyPatch):
+    scheduler = Scheduler(limits(), 4)
+    add(scheduler, "old", ids(9))
+    add(scheduler, "young", ids(9, 50))
+    turn(scheduler)
+    monkeypatch.setattr(Scheduler, "_reserve", lambda *_: 0)
+    with pytest.raises(RuntimeError):
+        scheduler.schedule()
+    assert [s.request.request_id for s in scheduler.running] == ["old"]
+    assert [s.request.request_id for s in scheduler.waiting] == ["young"]
 
 
 @pytest.mark.parametrize("when", [0, 1, 2, 5])
