@@ -18,12 +18,38 @@ class Embed:
 
 
 @dataclass(frozen=True, slots=True)
+class AddPositions:
+    """target += table[position]; the rows of the position tensor and, of a segment tensor, its first row.
+
+    `skip` rows of the position tensor come before position 0 (RoBERTa counts from its padding id + 1).
+    """
+
+    tensor: str
+    target: str
+    segments: str | None = None
+    skip: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Quantize:
-    """activations = int8(rms_norm(source, weight)), or int8(source) without a weight."""
+    """activations = int8(norm(source)): no weight, no norm; no bias, rms_norm; both, layer_norm.
+
+    `keep` also writes the normed row back to `source`, as post-norm encoders need it. With f32 weights
+    activations stay f32.
+    """
 
     source: str
     weight: str | None = None
     epsilon: float = 0.0
+    bias: str | None = None
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gelu:
+    """activations = int8(gelu(source)), the exact gelu with erf."""
+
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +109,28 @@ class SelectRows:
     target: str
 
 
-Operation = Embed | Quantize | GatedSilu | Linear | RopeStore | Attention | SelectRows
+@dataclass(frozen=True, slots=True)
+class EncoderAttention:
+    """target = attention over the whole sequence, both ways; `source` = [queries | keys | values]."""
+
+    source: str
+    target: str
+    heads: int
+    scale: float
+
+
+Operation = (
+    Embed
+    | AddPositions
+    | Quantize
+    | Gelu
+    | GatedSilu
+    | Linear
+    | RopeStore
+    | Attention
+    | EncoderAttention
+    | SelectRows
+)
 
 
 @dataclass(frozen=True, slots=True)

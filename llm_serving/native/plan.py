@@ -41,10 +41,15 @@ class PlanBuilder:
         match operation:
             case ops.Embed(tensor, target):
                 core.embed(self._matrix(tensor), buffers[target])
-            case ops.Quantize(source, None, _):
-                core.quantize(buffers[source])
-            case ops.Quantize(source, str() as weight, epsilon):
-                core.quantize(buffers[source], self._vector(weight, self.plan.buffers[source]), epsilon)
+            case ops.AddPositions(tensor, target, segments, skip):
+                core.add_positions(self._positions(tensor, segments, skip, target), buffers[target])
+            case ops.Quantize(source, weight, epsilon, bias, keep):
+                width = self.plan.buffers[source]
+                core.quantize(
+                    buffers[source], self._optional(weight, width), self._optional(bias, width), epsilon, keep
+                )
+            case ops.Gelu(source):
+                core.gelu(buffers[source])
             case ops.GatedSilu(source, cols):
                 core.gated_silu(buffers[source], cols)
             case ops.Linear(projections, accumulate):
@@ -53,6 +58,8 @@ class PlanBuilder:
                 core.rope_store(buffers[source], layer, query_heads)
             case ops.Attention(source, target, layer, scale):
                 core.attention(buffers[source], buffers[target], layer, query_heads, scale)
+            case ops.EncoderAttention(source, target, heads, scale):
+                core.encoder_attention(buffers[source], buffers[target], heads, scale)
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
 
@@ -62,7 +69,7 @@ class PlanBuilder:
             raise CheckpointError(
                 f"Tensor '{p.tensor}' has {rows} rows, more than the model's header allows."
             )
-        bias = -1 if p.bias is None else self._vector(p.bias, rows)
+        bias = self._optional(p.bias, rows)
         return self._matrix(p.tensor, p.interleaved), bias, self._buffers[p.target], p.offset
 
     def _tensor(self, name: str) -> Any:
@@ -88,6 +95,18 @@ class PlanBuilder:
                 tensor.kind, tensor.data, rows, cols, self.weight_format, permutation
             )
         return self._matrices[key]
+
+    def _optional(self, name: str | None, size: int) -> int:
+        return -1 if name is None else self._vector(name, size)
+
+    def _positions(self, tensor: str, segments: str | None, skip: int, target: str) -> int:
+        table = dequantize(self._tensor(tensor))[skip:]
+        if segments is not None:
+            table = table + dequantize(self._tensor(segments))[:1]
+        if table.ndim != 2 or table.shape[1] != self.plan.buffers[target]:
+            raise CheckpointError(f"Tensor '{tensor}' does not fit a width of {self.plan.buffers[target]}.")
+        number: int = self.core.vector(np.ascontiguousarray(table, dtype=np.float32).reshape(-1))
+        return number
 
     def _vector(self, name: str, size: int) -> int:
         if name not in self._vectors:

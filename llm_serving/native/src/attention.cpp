@@ -87,6 +87,22 @@ void fold(Row* rows, const float* keys, const float* values, int head_dim, float
     for (; d < head_dim; d += kLanes) add_values<R, 1>(rows, weights, values, head_dim, valid, d);
 }
 
+void fold_rows(Row* rows, int count, const float* keys, const float* values, int head_dim, float scale, int valid) {
+    switch (count) {
+        case 4: return fold<4>(rows, keys, values, head_dim, scale, valid);
+        case 3: return fold<3>(rows, keys, values, head_dim, scale, valid);
+        case 2: return fold<2>(rows, keys, values, head_dim, scale, valid);
+        default: return fold<1>(rows, keys, values, head_dim, scale, valid);
+    }
+}
+
+void finish_rows(Row* rows, int count, int head_dim) {
+    for (int r = 0; r < count; r++) {
+        const Lanes inverse = broadcast(1.0f / rows[r].total);
+        for (int d = 0; d < head_dim; d += kLanes) store(rows[r].out + d, multiply(load(rows[r].out + d), inverse));
+    }
+}
+
 int visible_tokens(const Row& row, int block) {
     const int visible = row.position + 1 - block * kBlockTokens;
     return visible < 0 ? 0 : visible < kBlockTokens ? visible : kBlockTokens;
@@ -116,17 +132,39 @@ void attention(const AttentionTile& t) {
             for (count = 1; count < kChunk && r + count < num_rows; count++)
                 if (visible_tokens(rows[r + count], block) != valid) break;
             if (valid == 0) continue;
-            switch (count) {
-                case 4: fold<4>(rows + r, keys, values, t.head_dim, t.scale, valid); break;
-                case 3: fold<3>(rows + r, keys, values, t.head_dim, t.scale, valid); break;
-                case 2: fold<2>(rows + r, keys, values, t.head_dim, t.scale, valid); break;
-                default: fold<1>(rows + r, keys, values, t.head_dim, t.scale, valid); break;
-            }
+            fold_rows(rows + r, count, keys, values, t.head_dim, t.scale, valid);
         }
     }
-    for (int r = 0; r < num_rows; r++) {
-        const Lanes inverse = broadcast(1.0f / rows[r].total);
-        for (int d = 0; d < t.head_dim; d += kLanes) store(rows[r].out + d, multiply(load(rows[r].out + d), inverse));
+    finish_rows(rows, num_rows, t.head_dim);
+}
+
+// Keys and values are laid out as blocks of the cache are, in f32; then it is the same fold.
+void encoder_attention(const EncoderTile& t) {
+    const int num_blocks = (t.num_tokens + kBlockTokens - 1) / kBlockTokens;
+    const size_t block_floats = size_t(t.head_dim) * kBlockTokens;
+    float* keys = t.scratch;
+    float* values = keys + num_blocks * block_floats;
+    for (int token = 0; token < t.num_tokens; token++) {
+        float* block = keys + token / kBlockTokens * block_floats + token % kBlockTokens;
+        for (int d = 0; d < t.head_dim; d++) block[d * kBlockTokens] = t.key[size_t(token) * t.stride + d];
+        for (int d = 0; d < t.head_dim; d++) values[size_t(token) * t.head_dim + d] = t.value[size_t(token) * t.stride + d];
+    }
+    for (int token = t.num_tokens; token < num_blocks * kBlockTokens; token++)
+        for (int d = 0; d < t.head_dim; d++)
+            keys[token / kBlockTokens * block_floats + d * kBlockTokens + token % kBlockTokens] = 0;
+    for (int first = 0; first < t.num_tokens; first += kChunk) {
+        const int count = t.num_tokens - first < kChunk ? t.num_tokens - first : kChunk;
+        Row rows[kChunk];
+        for (int r = 0; r < count; r++) {
+            rows[r] = {t.query + size_t(first + r) * t.stride, t.out + size_t(first + r) * t.out_stride, -3.0e38f, 0.0f, 0};
+            for (int d = 0; d < t.head_dim; d++) rows[r].out[d] = 0;
+        }
+        for (int block = 0; block < num_blocks; block++) {
+            const int left = t.num_tokens - block * kBlockTokens;
+            fold_rows(rows, count, keys + block * block_floats, values + block * block_floats, t.head_dim, t.scale,
+                      left < kBlockTokens ? left : kBlockTokens);
+        }
+        finish_rows(rows, count, t.head_dim);
     }
 }
 

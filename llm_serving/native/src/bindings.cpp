@@ -53,14 +53,15 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
         nb::gil_scoped_release release;
         logits = plan.run(input, output);
     }
-    const size_t shape[2] = {logit_rows.size(), size_t(plan.model.buffers.at(size_t(output)).width)};
+    const size_t rows = plan.selects_rows() ? logit_rows.size() : token_ids.size();
+    const size_t shape[2] = {rows, size_t(plan.model.buffers.at(size_t(output)).width)};
     return Logits(const_cast<float*>(logits), 2, shape, nb::find(plan));
 }
 
 }  // namespace
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 1;
+    m.attr("ABI") = 2;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<int, const std::string&, int, int>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"), nb::arg("max_context"))
@@ -86,13 +87,37 @@ NB_MODULE(_llm_serving_native, m) {
             p.model.vocab = p.model.matrices.at(size_t(matrix)).rows;
             p.add(std::move(op));
         })
-        .def("quantize", [](Plan& p, int source, int weight, float epsilon) {
+        .def("add_positions", [](Plan& p, int table, int target) {
+            auto op = std::make_unique<AddPositions>();
+            op->table = table;
+            op->target = target;
+            const size_t width = size_t(p.model.buffers.at(size_t(target)).width);
+            if (p.model.vectors.at(size_t(table)).size() < width * size_t(p.model.max_context))
+                throw std::invalid_argument("the position table is shorter than the context");
+            p.add(std::move(op));
+        })
+        .def("quantize", [](Plan& p, int source, int weight, int bias, float epsilon, bool keep) {
             auto op = std::make_unique<Quantize>();
             op->source = source;
             op->weight = weight;
+            op->bias = bias;
             op->epsilon = epsilon;
+            op->keep = keep;
             p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
-        }, nb::arg("source"), nb::arg("weight") = -1, nb::arg("epsilon") = 0.0f)
+        }, nb::arg("source"), nb::arg("weight") = -1, nb::arg("bias") = -1, nb::arg("epsilon") = 0.0f, nb::arg("keep") = false)
+        .def("gelu", [](Plan& p, int source) {
+            auto op = std::make_unique<Gelu>();
+            op->source = source;
+            p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
+        })
+        .def("encoder_attention", [](Plan& p, int source, int target, int heads, float scale) {
+            auto op = std::make_unique<EncoderAttention>();
+            op->source = source;
+            op->target = target;
+            op->heads = heads;
+            op->scale = scale;
+            p.add(std::move(op));
+        })
         .def("gated_silu", [](Plan& p, int source, int cols) {
             auto op = std::make_unique<GatedSilu>();
             op->source = source;

@@ -30,6 +30,38 @@ void rms_norm(const float* x, const float* weight, float epsilon, int cols, floa
     for (int i = 0; i < cols; i++) y[i] = x[i] * scale * weight[i];
 }
 
+void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int cols, float* y) {
+    Lanes total = broadcast(0.0f), squares = broadcast(0.0f);
+    for (int i = 0; i < cols; i += kLanes) total = add(total, load(x + i));
+    const Lanes mean = broadcast(sum(total) / float(cols));
+    for (int i = 0; i < cols; i += kLanes) {
+        const Lanes centred = subtract(load(x + i), mean);
+        squares = fused(centred, centred, squares);
+    }
+    const Lanes scale = broadcast(1.0f / __builtin_sqrtf(sum(squares) / float(cols) + epsilon));
+    for (int i = 0; i < cols; i += kLanes)
+        store(y + i, fused(multiply(subtract(load(x + i), mean), scale), load(weight + i), load(bias + i)));
+}
+
+// erf by Abramowitz & Stegun 7.1.26, of the magnitude; the sign comes back at the end.
+void gelu(const float* x, int cols, float* y) {
+    const Lanes zero = broadcast(0.0f), one = broadcast(1.0f), half = broadcast(0.5f);
+    for (int i = 0; i < cols; i += kLanes) {
+        const Lanes v = load(x + i);
+        const Lanes z = multiply(maximum(v, subtract(zero, v)), broadcast(0.70710678118654752f));
+        const Lanes t = divide(one, fused(z, broadcast(0.3275911f), one));
+        Lanes p = broadcast(1.061405429f);
+        p = fused(p, t, broadcast(-1.453152027f));
+        p = fused(p, t, broadcast(1.421413741f));
+        p = fused(p, t, broadcast(-0.284496736f));
+        p = fused(p, t, broadcast(0.254829592f));
+        const Lanes tail = multiply(multiply(p, t), exponential(subtract(zero, multiply(z, z))));
+        // gelu(v) = v - |v| / 2 * tail for v > 0, and -|v| / 2 * tail below: max(v, 0) covers both.
+        const Lanes magnitude = maximum(v, subtract(zero, v));
+        store(y + i, subtract(maximum(v, zero), multiply(multiply(magnitude, half), tail)));
+    }
+}
+
 void gated_silu(const float* gate, const float* up, int cols, float* y) {
     const Lanes one = broadcast(1.0f), zero = broadcast(0.0f);
     for (int i = 0; i < cols; i += kLanes) {
@@ -57,6 +89,11 @@ void dequantize_row(const PackedMatrix& w, int row, float* out) {
     const uint8_t* quants = w.quants(row / kPanel);
     const uint8_t* scales = w.scales(row / kPanel);
     const int o = row % kPanel;
+    if (w.format == Format::f32) {
+        const auto* values = reinterpret_cast<const float*>(quants);
+        for (int k = 0; k < w.cols; k++) out[k] = values[k * kPanel + o];
+        return;
+    }
     for (int g = 0; g < w.groups(); g++, quants += quant_bytes(w.format), scales += scale_bytes(w.format)) {
         float scale, minimum = 0;
         if (w.format == Format::q4_wide) {
@@ -66,14 +103,14 @@ void dequantize_row(const PackedMatrix& w, int row, float* out) {
             uint16_t half;
             memcpy(&half, scales + 2 * o, 2);
             scale = half_to_float(half);
-            if (w.format == Format::q4) {
+            if (has_minimum(w.format)) {
                 memcpy(&half, scales + 16 + 2 * o, 2);
                 minimum = half_to_float(half);
             }
         }
         for (int k = 0; k < kGroup; k++) {
             int q;
-            if (w.format == Format::q8) {
+            if (!is_q4(w.format)) {
                 q = int8_t(quants[(k / 4) * 32 + o * 4 + k % 4]);
             } else {
                 uint8_t byte = quants[(k / 4 % 4) * 32 + o * 4 + k % 4];

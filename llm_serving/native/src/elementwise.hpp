@@ -11,11 +11,14 @@ namespace llm::LLM_NAMESPACE {
 
 void quantize(const float* x, int cols, int8_t* quants, float* scales, float* sums);
 void rms_norm(const float* x, const float* weight, float epsilon, int cols, float* y);
+void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int cols, float* y);
+void gelu(const float* x, int cols, float* y);
 void gated_silu(const float* gate, const float* up, int cols, float* y);
 void rope(float* head, const float* cos, const float* sin, int rotated);
 void store_kv(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values);
 void dequantize_row(const PackedMatrix& w, int row, float* out);
 void attention(const AttentionTile& tile);
+void encoder_attention(const EncoderTile& tile);
 void gemm(const GemmTile& tile);
 
 }  // namespace llm::LLM_NAMESPACE

@@ -80,6 +80,21 @@ __attribute__((always_inline)) inline void prefetch_group(const uint8_t* quants)
         _mm_prefetch(reinterpret_cast<const char*>(quants) + kAhead + line, _MM_HINT_T0);
 }
 
+// q6: unsigned weights; two products of two pairs fit in 16 bits before widening.
+template <int R>
+__attribute__((always_inline)) inline void dots_q6(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R]) {
+    for (int v = 0; v < 8; v += 2) {
+        const __m256i first = load32(quants + 32 * v), second = load32(quants + 32 * v + 32);
+        for (int r = 0; r < R; r++) {
+            __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, broadcast4(a[r] + at + 4 * v)),
+                                             _mm256_maddubs_epi16(second, broadcast4(a[r] + at + 4 * v + 4)));
+            __m256i x = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            dot[r] = v == 0 ? x : _mm256_add_epi32(dot[r], x);
+            pin(dot[r]);
+        }
+    }
+}
+
 inline void store(const GemmTile& t, int panel, int row, __m256 acc) {
     const int column = panel * kPanel;
     float* out = t.out + size_t(row) * t.out_stride + column;
@@ -114,13 +129,15 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
         __m256i dot[R];
         if constexpr (F == Format::q8)
             dots_q8<R>(quants, a, g * kGroup, dot);
+        else if constexpr (F == Format::q6)
+            dots_q6<R>(quants, a, g * kGroup, dot);
         else
             dots_q4<R>(quants, a, g * kGroup, dot);
         const GroupScales s = load_scales<F>(scales);
         for (int r = 0; r < R; r++) {
             __m256 scale = _mm256_mul_ps(s.scale, _mm256_broadcast_ss(scale_a[r] + g));
             acc[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r]), acc[r]);
-            if constexpr (F != Format::q8)
+            if constexpr (has_minimum(F))
                 acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(sum_a[r] + g), acc[r]);
         }
     }
@@ -141,13 +158,57 @@ void gemm_format(const GemmTile& t) {
     }
 }
 
+// Up to six rows by two panels: twelve accumulators, each a plain chain over the inputs.
+template <int R>
+void rows_of_f32_panels(const GemmTile& t, int panel, int row) {
+    const int cols = t.weight->cols;
+    const bool pair = panel + 1 < t.panel_end;
+    const auto* w0 = reinterpret_cast<const float*>(t.weight->quants(panel));
+    const auto* w1 = reinterpret_cast<const float*>(t.weight->quants(pair ? panel + 1 : panel));
+    const float* a[R];
+    __m256 acc[R][2];
+    for (int r = 0; r < R; r++) {
+        a[r] = t.input->values + size_t(row + r) * cols;
+        acc[r][0] = acc[r][1] = _mm256_setzero_ps();
+    }
+    for (int k = 0; k < cols; k++) {
+        const __m256 first = _mm256_loadu_ps(w0 + k * kPanel), second = _mm256_loadu_ps(w1 + k * kPanel);
+        for (int r = 0; r < R; r++) {
+            const __m256 x = _mm256_broadcast_ss(a[r] + k);
+            acc[r][0] = _mm256_fmadd_ps(x, first, acc[r][0]);
+            acc[r][1] = _mm256_fmadd_ps(x, second, acc[r][1]);
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        store(t, panel, row + r, acc[r][0]);
+        if (pair) store(t, panel + 1, row + r, acc[r][1]);
+    }
+}
+
+void gemm_f32(const GemmTile& t) {
+    for (int panel = t.panel_begin; panel < t.panel_end; panel += 2) {
+        int row = t.row_begin;
+        for (; row + 6 <= t.row_end; row += 6) rows_of_f32_panels<6>(t, panel, row);
+        switch (t.row_end - row) {
+            case 5: rows_of_f32_panels<5>(t, panel, row); break;
+            case 4: rows_of_f32_panels<4>(t, panel, row); break;
+            case 3: rows_of_f32_panels<3>(t, panel, row); break;
+            case 2: rows_of_f32_panels<2>(t, panel, row); break;
+            case 1: rows_of_f32_panels<1>(t, panel, row); break;
+            default: break;
+        }
+    }
+}
+
 }  // namespace
 
 void gemm(const GemmTile& t) {
     switch (t.weight->format) {
         case Format::q4: return gemm_format<Format::q4>(t);
         case Format::q4_wide: return gemm_format<Format::q4_wide>(t);
+        case Format::q6: return gemm_format<Format::q6>(t);
         case Format::q8: return gemm_format<Format::q8>(t);
+        case Format::f32: return gemm_f32(t);
     }
 }
 

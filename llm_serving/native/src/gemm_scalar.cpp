@@ -1,7 +1,8 @@
 // The reference: plain C++, the portable fallback, and what the other gemm files must equal bit for bit.
 //
 // Per output and group, in this order:  acc = fma(scale_w * scale_a, float(sum q_w q_a), acc)
-//                                  q4:  acc = fma(min_w, sum_a, acc)
+//                              q4, q6:  acc = fma(min_w, sum_a, acc)
+// f32 weights: acc = fma(a, w, acc), input by input.
 #include "elementwise.hpp"
 #include "numeric.hpp"
 
@@ -12,7 +13,7 @@ namespace {
 void unpack_group(const PackedMatrix& w, const uint8_t* quants, int8_t (&q)[kPanel][kGroup]) {
     for (int o = 0; o < kPanel; o++)
         for (int k = 0; k < kGroup; k++) {
-            if (w.format == Format::q8) {
+            if (!is_q4(w.format)) {
                 q[o][k] = int8_t(quants[(k / 4) * 32 + o * 4 + k % 4]);
             } else {
                 uint8_t byte = quants[(k / 4 % 4) * 32 + o * 4 + k % 4];
@@ -35,12 +36,36 @@ void load_scales(const PackedMatrix& w, const uint8_t* source, float (&scale)[kP
     }
 }
 
+void store(const GemmTile& t, int panel, int row, const float (&acc)[kPanel]) {
+    const int column = panel * kPanel;
+    const int outputs = t.weight->rows - column < kPanel ? t.weight->rows - column : kPanel;
+    float* out = t.out + size_t(row) * t.out_stride + column;
+    for (int o = 0; o < outputs; o++) {
+        float y = t.bias ? acc[o] + t.bias[column + o] : acc[o];
+        out[o] = t.accumulate ? out[o] + y : y;
+    }
+}
+
+void gemm_f32(const GemmTile& t) {
+    const int cols = t.weight->cols;
+    for (int panel = t.panel_begin; panel < t.panel_end; panel++)
+        for (int row = t.row_begin; row < t.row_end; row++) {
+            const auto* w = reinterpret_cast<const float*>(t.weight->quants(panel));
+            const float* a = t.input->values + size_t(row) * cols;
+            float acc[kPanel] = {0};
+            for (int k = 0; k < cols; k++)
+                for (int o = 0; o < kPanel; o++) acc[o] = fused(a[k], w[k * kPanel + o], acc[o]);
+            store(t, panel, row, acc);
+        }
+}
+
 }  // namespace
 
 void gemm(const GemmTile& t) {
+    if (t.weight->format == Format::f32) return gemm_f32(t);
     const PackedMatrix& w = *t.weight;
     const int groups = w.groups();
-    const bool has_minimum = w.format != Format::q8;
+    const bool minima = has_minimum(w.format);
     constexpr int kRows = 32;  // unpack a group once for this many rows
     for (int panel = t.panel_begin; panel < t.panel_end; panel++)
         for (int row0 = t.row_begin; row0 < t.row_end; row0 += kRows) {
@@ -58,18 +83,11 @@ void gemm(const GemmTile& t) {
                         int32_t dot = 0;
                         for (int k = 0; k < kGroup; k++) dot += int32_t(q[o][k]) * a[k];
                         acc[r][o] = fused(scale[o] * t.input->scales[at], float(dot), acc[r][o]);
-                        if (has_minimum) acc[r][o] = fused(minimum[o], t.input->sums[at], acc[r][o]);
+                        if (minima) acc[r][o] = fused(minimum[o], t.input->sums[at], acc[r][o]);
                     }
                 }
             }
-            const int outputs = w.rows - panel * kPanel < kPanel ? w.rows - panel * kPanel : kPanel;
-            for (int r = 0; r < rows; r++) {
-                float* out = t.out + size_t(row0 + r) * t.out_stride + panel * kPanel;
-                for (int o = 0; o < outputs; o++) {
-                    float y = t.bias ? acc[r][o] + t.bias[panel * kPanel + o] : acc[r][o];
-                    out[o] = t.accumulate ? out[o] + y : y;
-                }
-            }
+            for (int r = 0; r < rows; r++) store(t, panel, row0 + r, acc[r]);
         }
 }
 

@@ -36,11 +36,26 @@ struct AttentionTile {
     float* scratch;          // attention_scratch() floats, private to the worker
 };
 
+// Attention of one head over a whole sequence, every token seeing every other.
+struct EncoderTile {
+    const float *query, *key, *value;  // [token][head_dim], token stride below
+    float* out;
+    size_t stride, out_stride;  // floats between tokens
+    int num_tokens;
+    int head_dim;
+    float scale;
+    float* scratch;  // encoder_scratch() floats, private to the worker
+};
+
 constexpr int kBlockTokens = 16;
 constexpr int kAttentionTokens = 8;  // most tokens of a tile
 
 inline size_t attention_scratch(int group, int head_dim) {
     return size_t(head_dim) * kBlockTokens * 2 + size_t(group) * kAttentionTokens * 8;  // a row's state is 32 bytes
+}
+
+inline size_t encoder_scratch(int num_tokens, int head_dim) {
+    return size_t(num_tokens + kBlockTokens) * head_dim * 2 + 64;
 }
 
 struct Kernels {
@@ -50,6 +65,10 @@ struct Kernels {
     void (*quantize)(const float* x, int cols, int8_t* quants, float* scales, float* sums);
     // y = x / rms(x) * weight (Zhang & Sennrich 2019).
     void (*rms_norm)(const float* x, const float* weight, float epsilon, int cols, float* y);
+    // y = (x - mean) / deviation * weight + bias (Ba et al. 2016).
+    void (*layer_norm)(const float* x, const float* weight, const float* bias, float epsilon, int cols, float* y);
+    // y = gelu(x), with erf to 2e-7 (Hendrycks & Gimpel 2016).
+    void (*gelu)(const float* x, int cols, float* y);
     // y = silu(gate) * up (Shazeer 2020).
     void (*gated_silu)(const float* gate, const float* up, int cols, float* y);
     // Rotates halves (i, i + rotated/2) of one head in place; cos and sin have rotated/2 entries.
@@ -57,6 +76,7 @@ struct Kernels {
     // Writes one token's key and value of one KV head into slot `slot` of a block.
     void (*store_kv)(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values);
     void (*attention)(const AttentionTile&);
+    void (*encoder_attention)(const EncoderTile&);
     // Row `row` of a packed matrix in f32.
     void (*dequantize_row)(const PackedMatrix& w, int row, float* out);
 };

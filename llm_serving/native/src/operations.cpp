@@ -24,6 +24,10 @@ float* worker_scratch(Model& model, int worker, size_t floats) {
 
 void quantize_row(Model& model, const float* x, int cols, int row) {
     const Activations a = model.activations(cols);
+    if (model.exact) {
+        std::memcpy(a.values + size_t(row) * cols, x, sizeof(float) * size_t(cols));
+        return;
+    }
     const size_t groups = size_t(cols / kGroup);
     model.kernels->quantize(x, cols, a.quants + size_t(row) * cols, a.scales + row * groups, a.sums + row * groups);
 }
@@ -35,6 +39,17 @@ int Embed::num_tiles(const Model&, const StepState& step) const { return tiles_o
 void Embed::run_tile(Model& model, const StepState& step, int tile, int) const {
     for_rows(tile, num_rows(step), [&](int r) {
         model.kernels->dequantize_row(model.matrices[size_t(matrix)], step.input.token_ids[r], model.buffers[size_t(target)].row(r));
+    });
+}
+
+int AddPositions::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void AddPositions::run_tile(Model& model, const StepState& step, int tile, int) const {
+    Buffer& to = model.buffers[size_t(target)];
+    const std::vector<float>& rows = model.vectors[size_t(table)];
+    for_rows(tile, num_rows(step), [&](int r) {
+        const float* row = rows.data() + size_t(step.input.positions[r]) * to.width;
+        for (int i = 0; i < to.width; i++) to.row(r)[i] += row[i];
     });
 }
 
@@ -52,11 +67,15 @@ int Quantize::num_tiles(const Model&, const StepState& step) const { return tile
 
 void Quantize::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     Buffer& from = model.buffers[size_t(source)];
-    float* normed = weight < 0 ? nullptr : worker_scratch(model, worker, size_t(from.width));
+    float* scratch = worker_scratch(model, worker, size_t(from.width));
     for_rows(tile, num_rows(step), [&](int r) {
-        if (normed)
-            model.kernels->rms_norm(from.row(r), model.vectors[size_t(weight)].data(), epsilon, from.width, normed);
-        quantize_row(model, normed ? normed : from.row(r), from.width, r);
+        float* x = from.row(r);
+        float* normed = weight < 0 || keep ? x : scratch;
+        const float* gain = weight < 0 ? nullptr : model.vectors[size_t(weight)].data();
+        if (gain && bias < 0) model.kernels->rms_norm(x, gain, epsilon, from.width, normed);
+        if (gain && bias >= 0)
+            model.kernels->layer_norm(x, gain, model.vectors[size_t(bias)].data(), epsilon, from.width, normed);
+        quantize_row(model, normed, from.width, r);
     });
 }
 
@@ -68,6 +87,17 @@ void GatedSilu::run_tile(Model& model, const StepState& step, int tile, int work
         const float* x = model.buffers[size_t(source)].row(r);
         model.kernels->gated_silu(x, x + cols, cols, gated);
         quantize_row(model, gated, cols, r);
+    });
+}
+
+int Gelu::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void Gelu::run_tile(Model& model, const StepState& step, int tile, int worker) const {
+    Buffer& from = model.buffers[size_t(source)];
+    float* activated = worker_scratch(model, worker, size_t(from.width));
+    for_rows(tile, num_rows(step), [&](int r) {
+        model.kernels->gelu(from.row(r), from.width, activated);
+        quantize_row(model, activated, from.width, r);
     });
 }
 
@@ -157,6 +187,21 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
                               step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
                               step.input.positions[tokens.first], tokens.count, group, kv.head_dim, scale,
                               worker_scratch(model, worker, attention_scratch(group, kv.head_dim))});
+}
+
+int EncoderAttention::num_tiles(const Model&, const StepState& step) const { return step.input.num_sequences * heads; }
+
+void EncoderAttention::run_tile(Model& model, const StepState& step, int tile, int worker) const {
+    const int sequence = tile / heads, head = tile % heads;
+    const int first = step.input.query_starts[sequence];
+    const int count = step.input.query_starts[sequence + 1] - first;
+    Buffer& from = model.buffers[size_t(source)];
+    Buffer& to = model.buffers[size_t(target)];
+    const int head_dim = to.width / heads;
+    const float* query = from.row(first) + size_t(head) * head_dim;
+    model.kernels->encoder_attention({query, query + to.width, query + 2 * size_t(to.width),
+                                      to.row(first) + size_t(head) * head_dim, size_t(from.width), size_t(to.width), count,
+                                      head_dim, scale, worker_scratch(model, worker, encoder_scratch(count, head_dim))});
 }
 
 }  // namespace llm

@@ -18,11 +18,20 @@ struct Select final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(rms_norm(source)), or quantize(source) where there is no weight.
+// source += table[position], a learned position embedding.
+struct AddPositions final : Operation {
+    int table, target;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
+// activations = quantize(norm(source)): no weight, no norm; no bias, rms_norm; both, layer_norm.
+// `keep` also writes the normed row back, as post-norm encoders need it.
 struct Quantize final : Operation {
     int source;
-    int weight = -1;
+    int weight = -1, bias = -1;
     float epsilon = 0;
+    bool keep = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -30,6 +39,13 @@ struct Quantize final : Operation {
 // activations = quantize(silu(source[:cols]) * source[cols:]).
 struct GatedSilu final : Operation {
     int source, cols;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
+// activations = quantize(gelu(source)).
+struct Gelu final : Operation {
+    int source;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -62,6 +78,14 @@ struct RopeStore final : Operation {
 
 struct AttentionOperation final : Operation {
     int source, target, layer, query_heads;
+    float scale;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
+// Every token of a sequence sees all of it; `source` = [queries | keys | values], nothing is cached.
+struct EncoderAttention final : Operation {
+    int source, target, heads;
     float scale;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;

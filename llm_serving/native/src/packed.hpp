@@ -10,6 +10,9 @@
 //       scales: 8 scales, 8 minima; f16 (32 bytes) where that is exact, else f32 (64 bytes).
 //   q8  quant_bytes 256: eight 32-byte vectors v. Byte o*4+i of v is input 4v+i of output o.
 //       w = scale * q, q in -127..127. scales: 8 f16 (16 bytes).
+//   q6  laid out as q8, w = scale * q + min, q in 0..63. scales: as q4. Two products add up in 16 bits
+//       (2 * 2 * 63 * 127 = 32 004), which saves a quarter of q8's instructions.
+//   f32 quant_bytes 1024: thirty-two vectors of eight outputs, one for each input. No scales.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -19,10 +22,14 @@ namespace llm {
 constexpr int kPanel = 8;
 constexpr int kGroup = 32;
 
-enum class Format : uint8_t { q4, q4_wide, q8 };  // q4_wide: f32 scales
+enum class Format : uint8_t { q4, q4_wide, q6, q8, f32 };  // q4_wide: f32 scales
 
-constexpr int quant_bytes(Format f) { return f == Format::q8 ? 256 : 128; }
-constexpr int scale_bytes(Format f) { return f == Format::q8 ? 16 : f == Format::q4 ? 32 : 64; }
+constexpr bool is_q4(Format f) { return f == Format::q4 || f == Format::q4_wide; }
+constexpr bool has_minimum(Format f) { return is_q4(f) || f == Format::q6; }
+constexpr int quant_bytes(Format f) { return f == Format::f32 ? 1024 : is_q4(f) ? 128 : 256; }
+constexpr int scale_bytes(Format f) {
+    return f == Format::f32 ? 0 : f == Format::q8 ? 16 : f == Format::q4_wide ? 64 : 32;
+}
 
 struct PackedMatrix {
     Format format;
@@ -43,11 +50,12 @@ inline size_t panel_stride(Format f, int cols) {
 }
 
 // Activations of many tokens, quantised per token and group: x ~ scale * q, q in -127..127.
-// sum = scale * (sum of q) serves the minima of q4.
+// sum = scale * (sum of q) serves the minima of q4 and q6.
 struct Activations {
     int8_t* quants;  // [token][cols]
     float* scales;   // [token][cols / 32]
     float* sums;     // [token][cols / 32]
+    float* values;   // [token][cols], used instead of the others with f32 weights
     int cols;
 };
 

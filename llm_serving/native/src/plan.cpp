@@ -17,6 +17,10 @@ void require(bool condition, const std::string& message) {
 
 void Model::reserve_activations(int cols) {
     const size_t size = size_t(max_tokens) * cols;
+    if (exact) {
+        if (values.size() < size) values.resize(size);
+        return;
+    }
     if (quants.size() >= size) return;
     quants.resize(size);
     scales.resize(size / kGroup);
@@ -35,6 +39,8 @@ int Plan::pack(const std::string& kind_name, const uint8_t* data, size_t bytes, 
                const std::string& format_name, const int32_t* permutation) {
     const Kind kind = kind_from_name(kind_name);
     const Format format = format_for(kind, format_name);
+    require(model.matrices.empty() || model.exact == (format == Format::f32), "f32 matrices do not mix with packed ones");
+    model.exact = format == Format::f32;
     require(rows > 0 && cols > 0 && cols % kGroup == 0, "a packed matrix needs rows, and columns in multiples of 32");
     const size_t stride = row_bytes(kind, cols);
     require(bytes == stride * size_t(rows), "the tensor's size does not match its shape");
@@ -101,6 +107,7 @@ void Plan::check(const StepInput& s) const {
             require(s.positions[t] >= 0 && s.positions[t] < model.max_context &&
                         s.positions[t] == s.positions[first] + t - first,
                     "positions must be consecutive and inside the context");
+        if (!model.kv.memory) continue;
         const int blocks = s.positions[end - 1] / kBlockTokens + 1;
         require(blocks <= s.table_width, "a block table is shorter than its sequence");
         for (int b = 0; b < blocks; b++) {
@@ -126,7 +133,7 @@ void Plan::prepare(const StepInput& input) {
     }
     const int rows = std::max(input.num_tokens, input.num_rows);
     for (Buffer& buffer : model.buffers) {
-        const bool logits = &buffer == &model.buffers.back();
+        const bool logits = selecting_ && &buffer == &model.buffers.back();
         const size_t size = size_t(logits ? input.num_rows : rows) * buffer.width;
         if (buffer.data.size() < size) buffer.data.resize(size);
     }

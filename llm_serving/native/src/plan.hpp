@@ -88,10 +88,12 @@ struct Model {
     int rotated = 0;
     std::vector<int8_t> quants;
     std::vector<float> scales, sums;
+    std::vector<float> values;  // activations as they are, for f32 weights
+    bool exact = false;         // weights are f32: nothing is quantised
     std::vector<std::vector<float>> scratch;  // [worker]
 
     // Quantised rows of the operation at hand; the storage is shared by all of them in turn.
-    Activations activations(int cols) { return {quants.data(), scales.data(), sums.data(), cols}; }
+    Activations activations(int cols) { return {quants.data(), scales.data(), sums.data(), values.data(), cols}; }
     void reserve_activations(int cols);
 };
 
@@ -108,12 +110,13 @@ public:
     void add(std::unique_ptr<Operation> operation, int activation_cols = 0);
     void select_rows() { selecting_ = true; }
 
-    // Returns logits [num_rows][width of the last buffer]. Throws std::invalid_argument for ids out of range.
+    // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
     const float* run(const StepInput& input, int output_buffer);
 
     Model model;
     size_t weight_bytes() const { return arena_.used(); }
     int threads() const { return pool_.size(); }
+    bool selects_rows() const { return selecting_; }
 
 private:
     void check(const StepInput& input) const;

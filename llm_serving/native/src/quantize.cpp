@@ -137,7 +137,8 @@ void requantize_q8(Group& group) {
     }
 }
 
-void requantize_q4(Group& group) {
+// q in 0..most with a scale and a minimum.
+void requantize_range(Group& group, float most) {
     to_values(group);
     float low = group.values[0], high = group.values[0];
     for (float v : group.values) {
@@ -145,19 +146,22 @@ void requantize_q4(Group& group) {
         high = v > high ? v : high;
     }
     group.minimum = half_to_float(float_to_half(low));
-    group.scale = half_to_float(float_to_half((high - group.minimum) / 15.0f));
+    group.scale = half_to_float(float_to_half((high - group.minimum) / most));
     const float inverse = group.scale > 0 ? 1.0f / group.scale : 0;
     for (int i = 0; i < kGroup; i++) {
         float q = round_even((group.values[i] - group.minimum) * inverse);
-        group.q[i] = int8_t(q > 15 ? 15 : q < 0 ? 0 : q);
+        group.q[i] = int8_t(q > most ? most : q < 0 ? 0 : q);
     }
 }
 
 // After this `q`, `scale`, `minimum` are what the packed format holds.
 void fit(Kind kind, Format format, Group& group) {
     const bool exact = format == Format::q8 ? kind == Kind::q8_0 || kind == Kind::q5_0
-                                            : kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k;
-    if (!exact) return format == Format::q8 ? requantize_q8(group) : requantize_q4(group);
+                                            : is_q4(format) && (kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k);
+    if (!exact) {
+        if (format == Format::q8) return requantize_q8(group);
+        return requantize_range(group, format == Format::q6 ? 63 : 15);
+    }
     if (kind == Kind::q4_0) {  // signed -8..7 becomes unsigned with a minimum; -8 * f16 is exact
         group.minimum = -8.0f * group.scale;
         for (int8_t& q : group.q) q = int8_t(q + 8);
@@ -172,7 +176,7 @@ void store_scales(Format format, int o, const Group& group, uint8_t* scales) {
     }
     const uint16_t scale = float_to_half(group.scale), minimum = float_to_half(group.minimum);
     memcpy(scales + 2 * o, &scale, 2);
-    if (format == Format::q4) memcpy(scales + 16 + 2 * o, &minimum, 2);
+    if (has_minimum(format)) memcpy(scales + 16 + 2 * o, &minimum, 2);
 }
 
 }  // namespace
@@ -192,7 +196,9 @@ Format format_for(Kind kind, const std::string& wanted) {
     const bool four = kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k;
     if (wanted == "q4" || (wanted == "auto" && four)) return kind == Kind::q4_k ? Format::q4_wide : Format::q4;
     if (wanted == "q8" || wanted == "auto") return Format::q8;
-    throw std::invalid_argument("weight format '" + wanted + "' is unknown; use auto, q4 or q8");
+    if (wanted == "q6") return Format::q6;
+    if (wanted == "f32") return Format::f32;
+    throw std::invalid_argument("weight format '" + wanted + "' is unknown; use auto, q4, q6, q8 or f32");
 }
 
 void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel], int cols, uint8_t* panel) {
@@ -204,13 +210,19 @@ void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel
             if (!sources[o]) continue;  // the panel is zero already
             Group group;
             decode(kind, sources[o], g, group);
+            if (format == Format::f32) {
+                to_values(group);
+                auto* values = reinterpret_cast<float*>(quants);
+                for (int k = 0; k < kGroup; k++) values[k * kPanel + o] = group.values[k];
+                continue;
+            }
             fit(kind, format, group);
             store_scales(format, o, group, scales);
             for (int k = 0; k < kGroup; k += 4) {
-                uint8_t* target = quants + (format == Format::q8 ? k / 4 : k / 4 % 4) * 32 + o * 4;
+                uint8_t* target = quants + (is_q4(format) ? k / 4 % 4 : k / 4) * 32 + o * 4;
                 for (int i = 0; i < 4; i++) {
                     const auto q = uint8_t(group.q[k + i]);
-                    if (format == Format::q8) target[i] = q;
+                    if (!is_q4(format)) target[i] = q;
                     else target[i] |= k < 16 ? q : uint8_t(q << 4);
                 }
             }

@@ -1,0 +1,147 @@
+"""Each operation of the C++ plan against numpy, and every instruction set against the others."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from llm_serving.native.core import load_core
+
+core = load_core()
+NAMES = ["scalar"] + ([core.isa()] if core.isa() != "scalar" else [])
+HIDDEN, VOCAB = 96, 40
+# What a format may lose of unit-normal weights, relative to the result's own size; int8 activations included.
+TOLERANCE = {"f32": 1e-6, "q8": 0.012, "q6": 0.025, "q4": 0.12}
+
+
+class Bench:
+    """A plan of one test: an embedding into buffer x, then whatever the test adds."""
+
+    def __init__(self, isa: str, weight_format: str, context: int = 64) -> None:
+        self.rng = np.random.default_rng(7)
+        self.plan = core.Plan(2, isa, 64, context)
+        self.format = weight_format
+        self.table = self.rng.standard_normal((VOCAB, HIDDEN)).astype(np.float32)
+        embedding = self.pack(self.table, "f32" if weight_format == "f32" else "q8")
+        self.x = self.plan.buffer(HIDDEN)
+        self.plan.embed(embedding, self.x)
+
+    def pack(self, matrix: np.ndarray, weight_format: str | None = None) -> int:
+        rows, cols = matrix.shape
+        data = np.ascontiguousarray(matrix).view(np.uint8).reshape(-1)
+        return self.plan.pack("F32", data, rows, cols, weight_format or self.format, None)
+
+    def vector(self, size: int) -> tuple[int, np.ndarray]:
+        values = self.rng.standard_normal(size).astype(np.float32)
+        return self.plan.vector(values), values
+
+    def run(self, lengths: list[int], output: int) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and the output rows for sequences of these lengths."""
+        total = sum(lengths)
+        ids = np.random.default_rng(3).integers(0, VOCAB, total).astype(np.int32)
+        positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
+        starts = np.cumsum([0, *lengths]).astype(np.int32)
+        tables = np.zeros((len(lengths), 0), np.int32)
+        return ids, self.plan.run(ids, positions, starts, tables, np.zeros(0, np.int32), output).copy()
+
+
+def relative(ours: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((ours - reference) ** 2) / np.mean(reference**2)))
+
+
+@pytest.mark.parametrize("weight_format", TOLERANCE)
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 7, 13, 64])
+@pytest.mark.parametrize("rows", [8, 20, 33])
+def test_linear(weight_format: str, tokens: int, rows: int) -> None:
+    outputs = []
+    for isa in NAMES:
+        bench = Bench(isa, weight_format)
+        matrix = bench.rng.standard_normal((rows, HIDDEN)).astype(np.float32)
+        bias, bias_values = bench.vector(rows)
+        y = bench.plan.buffer(rows)
+        bench.plan.quantize(bench.x)
+        bench.plan.linear([(bench.pack(matrix), bias, y, 0)])
+        ids, out = bench.run([tokens], y)
+        assert relative(out, bench.table[ids] @ matrix.T + bias_values) < TOLERANCE[weight_format]
+        outputs.append(out)
+    assert all((out == outputs[0]).all() for out in outputs)
+
+
+def test_linear_writes_side_by_side_and_accumulates() -> None:
+    bench = Bench("auto", "f32")
+    first = bench.rng.standard_normal((24, HIDDEN)).astype(np.float32)
+    second = bench.rng.standard_normal((10, HIDDEN)).astype(np.float32)
+    y = bench.plan.buffer(34)
+    matrices = [(bench.pack(first), -1, y, 0), (bench.pack(second), -1, y, 24)]
+    bench.plan.quantize(bench.x)
+    bench.plan.linear(matrices)
+    bench.plan.linear(matrices, True)
+    ids, out = bench.run([9], y)
+    np.testing.assert_allclose(
+        out, 2 * bench.table[ids] @ np.concatenate([first, second]).T, rtol=1e-4, atol=1e-4
+    )
+
+
+def encoder_layer(isa: str, lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions, layer norm, attention and gelu in f32: ours, and numpy's in float64."""
+    bench = Bench(isa, "f32")
+    heads, width = 4, 32
+    positions, position_values = bench.vector(64 * HIDDEN)
+    gain, gain_values = bench.vector(HIDDEN)
+    bias, bias_values = bench.vector(HIDDEN)
+    matrix = bench.rng.standard_normal((3 * width, HIDDEN)).astype(np.float32) / 10
+    qkv, attended, y = bench.plan.buffer(3 * width), bench.plan.buffer(width), bench.plan.buffer(HIDDEN)
+    last = bench.rng.standard_normal((HIDDEN, width)).astype(np.float32)
+    bench.plan.add_positions(positions, bench.x)
+    bench.plan.quantize(bench.x, gain, bias, 1e-5, True)
+    bench.plan.linear([(bench.pack(matrix), -1, qkv, 0)])
+    bench.plan.encoder_attention(qkv, attended, heads, 0.3)
+    bench.plan.gelu(attended)
+    bench.plan.linear([(bench.pack(last), -1, y, 0)])
+    ids, out = bench.run(lengths, y)
+
+    expected = []
+    begin = 0
+    erf = np.vectorize(math.erf)
+    for length in lengths:
+        x = bench.table[ids[begin : begin + length]].astype(np.float64)
+        x += position_values.reshape(64, HIDDEN)[:length]
+        x = (x - x.mean(1, keepdims=True)) / np.sqrt(
+            x.var(1, keepdims=True) + 1e-5
+        ) * gain_values + bias_values
+        q, k, v = (
+            part.reshape(length, heads, -1).swapaxes(0, 1) for part in np.split(x @ matrix.T, 3, axis=1)
+        )
+        scores = np.exp(q @ k.swapaxes(1, 2) * 0.3)
+        z = (scores / scores.sum(-1, keepdims=True) @ v).swapaxes(0, 1).reshape(length, width)
+        expected.append(z * 0.5 * (1 + erf(z / math.sqrt(2))) @ last.T)
+        begin += length
+    return out, np.concatenate(expected)
+
+
+@pytest.mark.parametrize("lengths", [[1], [16], [17, 1, 30], [5, 33, 2]])
+def test_an_encoder_layer(lengths: list[int]) -> None:
+    outputs = [encoder_layer(isa, lengths) for isa in NAMES]
+    for out, expected in outputs:
+        np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
+        assert (out == outputs[0][0]).all()
+
+
+def test_a_sequence_does_not_feel_its_neighbours() -> None:
+    together, _ = encoder_layer("auto", [7, 20, 3])
+    alone, _ = encoder_layer("auto", [7])
+    assert (together[:7] == alone).all()
+
+
+def test_sizes_are_checked() -> None:
+    bench = Bench("auto", "q8")
+    with pytest.raises(ValueError, match="position table is shorter"):
+        bench.plan.add_positions(bench.vector(HIDDEN)[0], bench.x)
+    with pytest.raises(ValueError, match="f32 matrices do not mix"):
+        bench.pack(np.zeros((8, 32), np.float32), "f32")
+    with pytest.raises(ValueError, match="unknown; use auto"):
+        bench.pack(np.zeros((8, 32), np.float32), "q3")
+    with pytest.raises(ValueError, match="multiples of 32"):
+        bench.pack(np.zeros((8, 40), np.float32))
