@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from contextlib import aclosing
 from typing import Any
 
 import click
@@ -73,6 +74,7 @@ def command(
         finally:
             loop.run_until_complete(session.close())
     finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 
@@ -168,12 +170,13 @@ class _Conversation:
     async def _say(self) -> None:
         self._pieces = []
         turns = [{"role": "system", "content": self._system}, *self._turns] if self._system else self._turns
-        async for text in self._session.answer(turns):
-            if not self._pieces:
-                self._first_s = time.perf_counter()
-            self._pieces.append(text)
-            sys.stdout.write(text.translate(_CONTROL) if sys.stdout.isatty() else text)
-            sys.stdout.flush()
+        async with aclosing(self._session.answer(turns)) as answer:
+            async for text in answer:
+                if not self._pieces:
+                    self._first_s = time.perf_counter()
+                self._pieces.append(text)
+                sys.stdout.write(text.translate(_CONTROL) if sys.stdout.isatty() else text)
+                sys.stdout.flush()
 
     def _run(self, answer: Coroutine[Any, Any, None]) -> bool:
         """Run to the end, or until Ctrl-C: then False."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,7 +33,7 @@ class ChatSession(Protocol):
         """Get ready; the model's name. Raises: ServingError."""
         ...
 
-    def answer(self, turns: Turns) -> AsyncIterator[str]:
+    def answer(self, turns: Turns) -> AsyncGenerator[str, None]:
         """Pieces of text. Raises: ServingError."""
         ...
 
@@ -75,7 +74,7 @@ class ServerSession:
         self._model = self._model or (str(data[0]["id"]) if data else "default")
         return self._model
 
-    async def answer(self, turns: Turns) -> AsyncIterator[str]:
+    async def answer(self, turns: Turns) -> AsyncGenerator[str, None]:
         self.usage = Usage()
         body = {
             "model": self._model,
@@ -88,11 +87,10 @@ class ServerSession:
             async with self._client.stream("POST", f"{self._base}/chat/completions", json=body) as response:
                 if response.status_code != 200:
                     raise ServingError(_failure(response.status_code, await response.aread()))
-                async with aclosing(response.aiter_lines()) as lines:  # type: ignore[type-var]
-                    async for line in lines:
-                        text = self._take(line)
-                        if text:
-                            yield text
+                async for line in response.aiter_lines():
+                    text = self._take(line)
+                    if text:
+                        yield text
         except httpx.HTTPError as error:
             raise ServingError(
                 f"The connection to {self._base} broke: {error or type(error).__name__}."
@@ -139,7 +137,7 @@ class LocalSession:
         self._service = ChatService(self._registry, defaults, settings.system_prompt)
         return model.name
 
-    async def answer(self, turns: Turns) -> AsyncIterator[str]:
+    async def answer(self, turns: Turns) -> AsyncGenerator[str, None]:
         from llm_serving.service.chat import ChatRequest
         from llm_serving.service.generation import GenerationOptions
 

@@ -109,7 +109,8 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit and sig == signal.SIGINT:
                 os._exit(130)
-            click.echo("Stopping: running requests may finish. Ctrl-C again quits at once.", err=True)
+            again = " Ctrl-C again quits at once." if sig == signal.SIGINT else ""
+            click.echo(f"Stopping: running requests have {settings.drain_s:g} s to finish.{again}", err=True)
             super().handle_exit(sig, frame)
 
     def load(settings: Settings) -> ChatModel:

@@ -42,5 +42,5 @@ def test_announce_answer_stop() -> None:
             process.kill()
     assert process.returncode == 130
     assert output == ""
-    assert "Stopping: running requests may finish." in errors
+    assert "Stopping: running requests have 30 s to finish. Ctrl-C again" in errors
     assert "Traceback" not in errors
