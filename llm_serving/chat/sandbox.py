@@ -25,7 +25,8 @@ from jinja2.runtime import Context, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-MAX_LENGTH = 1 << 25  # of an intermediate string or list
+MAX_LENGTH = 1 << 25  # of an intermediate string, in characters
+ITEM_LENGTH = 32  # what an element of a list counts for
 MAX_WIDTH = 10_000  # of padding and indentation
 MAX_BITS = 4096
 
@@ -125,12 +126,14 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
 
 def _length(value: Any) -> int:
-    return len(value) if isinstance(value, (str, list, tuple)) else 0
+    if isinstance(value, (list, tuple)):
+        return ITEM_LENGTH * len(value)
+    return len(value) if isinstance(value, str) else 0
 
 
 def _check_length(length: int) -> None:
     if length > MAX_LENGTH:
-        raise SecurityError(f"a text or list of {length} elements is too long")
+        raise SecurityError(f"a text of {length} characters, or a list as large, is too long")
 
 
 def _check_bits(bits: int) -> None:
