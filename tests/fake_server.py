@@ -87,7 +87,7 @@ def running_server(app: FastAPI) -> Iterator[str]:
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            _wait_until_ready(url)
+            _wait_until_ready(server, app)
             yield url
         finally:
             server.should_exit = True
@@ -95,16 +95,11 @@ def running_server(app: FastAPI) -> Iterator[str]:
     assert not thread.is_alive()
 
 
-def _wait_until_ready(url: str) -> None:
+def _wait_until_ready(server: uvicorn.Server, app: FastAPI) -> None:
     deadline_s = time.monotonic() + 10
-    while True:
-        try:
-            if httpx.get(f"{url}/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
+    while not server.started or app.state.services.registry.default.model is None:
         assert time.monotonic() < deadline_s, "the server did not become ready"
-        time.sleep(0.01)
+        time.sleep(0.005)
 
 
 def data_of(frame_text: str) -> list[Any]:

@@ -6,7 +6,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +26,9 @@ LEVELS = {
 SIBLINGS_ALLOWED = {("architectures", "native")}  # for the names of its ops
 HEAVY = {"torch", "transformers", "vllm", "ray", "llguidance"}
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
-DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
+IMPORTS = (ast.Import, ast.ImportFrom)
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
 
@@ -44,14 +46,20 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
+@cache
+def items_of(path: Path) -> list[ast.AST]:
+    """The imports and functions of a file; walked once, most of the time of these tests is walking."""
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, (*FUNCTIONS, *IMPORTS))]
+
+
 def package_of(module: str) -> str:
     """`llm_serving.engine.core` → `engine`."""
     return module.split(".")[1] if "." in module else ""
 
 
-def imports_of(node: ast.AST) -> Iterator[str]:
-    """Every module that is imported anywhere below, under TYPE_CHECKING and in functions too."""
-    for item in ast.walk(node):
+def imports_of(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Every module that these import."""
+    for item in nodes:
         if isinstance(item, ast.Import):
             yield from (alias.name for alias in item.names)
         elif isinstance(item, ast.ImportFrom):
@@ -75,7 +83,7 @@ def test_law_itself() -> None:
     assert not is_lawful("engine", "chat")
     assert not is_lawful("service", "ops")
     source = "def f():\n    from llm_serving.api import app\n    from llm_serving import cli\n"
-    assert list(imports_of(ast.parse(source))) == ["llm_serving.api", "llm_serving.cli"]
+    assert list(imports_of(ast.walk(ast.parse(source)))) == ["llm_serving.api", "llm_serving.cli"]
 
 
 def test_every_package_has_a_level() -> None:
@@ -89,7 +97,7 @@ def test_imports_go_down() -> None:
     wrong = []
     for path in MODULES:
         importer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        imported = {package_of(m) for m in imports_of(tree_of(path)) if m.split(".")[0] == "llm_serving"}
+        imported = {package_of(m) for m in imports_of(items_of(path)) if m.split(".")[0] == "llm_serving"}
         if importer == "__init__":
             assert not imported, "the package's names are looked up when they are used"
             continue
@@ -100,11 +108,11 @@ def test_imports_go_down() -> None:
 def test_heavy_libraries_are_loaded_on_use_where_they_belong() -> None:
     wrong = []
     for path in MODULES:
-        heavy = {m.split(".")[0] for m in imports_of(tree_of(path))} & HEAVY
+        heavy = {m.split(".")[0] for m in imports_of(items_of(path))} & HEAVY
         if path.parent.name == "deploy" or not heavy:
             continue
         outside = [node for node in tree_of(path).body if not isinstance(node, DEFINITIONS)]
-        at_import = {m.split(".")[0] for node in outside for m in imports_of(node)} & HEAVY
+        at_import = {m.split(".")[0] for node in outside for m in imports_of(ast.walk(node))} & HEAVY
         wrong += [f"{name_of(path)}: {lib}" for lib in heavy if path.parent.name != "backends"]
         wrong += [f"{name_of(path)}: {lib}, at import" for lib in at_import if lib not in path.stem]
     assert wrong == []
@@ -123,8 +131,8 @@ def test_functions_are_short() -> None:
     long = [
         f"{name_of(path)}: {node.name}, {node.end_lineno - node.lineno + 1} lines"
         for path in PYTHON
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in items_of(path)
+        if isinstance(node, FUNCTIONS)
         and node.end_lineno is not None
         and node.end_lineno - node.lineno >= MAX_FUNCTION_LINES
     ]

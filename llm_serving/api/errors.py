@@ -137,7 +137,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def http_error_response(request: Request, error: HTTPException) -> Response:
     """Unknown paths and wrong methods."""
-    where = f"{request.method} {request.url.path}"
+    where = f"{request.method} {request.scope['path'][:200]}"  # `request.url` believes the Host header
     message, code = {
         404: (f"There is no {where}.", "not_found"),
         405: (f"{where} is not allowed here.", "method_not_allowed"),

@@ -76,6 +76,7 @@ class EventStream(Response):
             self._on_end()
 
     async def _with_heartbeat(self, send: Send, request_id: str) -> None:
+        self._last_s = time.monotonic()
         beating = asyncio.ensure_future(self._beat(send))
         try:
             await self._write(send, request_id)

@@ -17,6 +17,7 @@ from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
 
 INLINE_CHARS = 8192  # longer prompts are rendered and tokenised on a thread
+_CHARS_A_MESSAGE = 64  # what rendering a message costs beside its text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class ChatService:
         slot = self._registry.find(request.model)
         model = slot.get()
         messages = with_system_prompt(request.messages, self._system_prompt)
-        if sum(len(message["content"]) for message in messages) > INLINE_CHARS:
+        if sum(_CHARS_A_MESSAGE + len(message["content"]) for message in messages) > INLINE_CHARS:
             prompt = await asyncio.to_thread(prompt_ids, model, messages)
         else:
             prompt = prompt_ids(model, messages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from llm_serving.chat.template import ChatTemplate
 from llm_serving.checkpoints import build_tokenizer, open_checkpoint
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.models import OnProgress, find_model, resolve_model
+from llm_serving.models import OnProgress, Progress, find_model, resolve_model
 from llm_serving.service.model import ChatModel
+
+logger = logging.getLogger(__name__)
 
 
 def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -> ChatModel:
@@ -27,7 +30,9 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     name = public_name(settings.model_name)
     if settings.engine == "fake":
         return ChatModel(name, load_fake_engine(options), FakeTokenizer(), created=int(time.time()))
-    path = resolve_model(settings.model_name, cache_dir=settings.cache_dir, on_progress=on_progress)
+    path = resolve_model(
+        settings.model_name, cache_dir=settings.cache_dir, on_progress=on_progress or _ProgressLog(name)
+    )
     checkpoint = open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
     template = None
@@ -73,6 +78,21 @@ def fingerprint(path: Path, settings: Settings) -> str:
     """`system_fingerprint`: another file, engine or quantisation gives another one."""
     facts = (path.name, path.stat().st_size, settings.engine, settings.quantization)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+class _ProgressLog:
+    """Progress for those who only see the log: a line a stage, and one every quarter of it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._last: tuple[str, int] | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        quarter = 4 * progress.done_bytes // max(1, progress.total_bytes)
+        if self._last != (progress.stage, quarter):
+            self._last = (progress.stage, quarter)
+            percent = 100 * progress.done_bytes // max(1, progress.total_bytes)
+            logger.info("model %s: %s, %d %%", self._name, progress.stage, percent)
 
 
 def _check_device(settings: Settings) -> None:

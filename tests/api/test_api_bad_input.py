@@ -20,7 +20,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[Client]:
-    async with open_client(max_body_bytes="64k", max_concurrency=8, max_queue=8) as client:
+    async with open_client(max_body_bytes="512k", max_concurrency=8, max_queue=8) as client:
         yield client
 
 
@@ -81,6 +81,7 @@ MESSAGES: list[tuple[Any, str]] = [
     (["Hello"], "messages.0"),
     ([USER, None], "messages.1"),
     ([[]], "messages.0"),
+    ([USER] * 10_001, "messages"),
     ([{"role": "robot", "content": "x"}], "messages.0.role"),
     ([{"role": 1, "content": "x"}], "messages.0.role"),
     ([{"role": ["user"], "content": "x"}], "messages.0.role"),
@@ -133,6 +134,7 @@ FIELDS: list[tuple[str, Any]] = [
     ("top_k", -2),
     ("top_k", 1.5),
     ("top_k", False),
+    ("top_k", 2**31),
     ("min_p", -0.1),
     ("min_p", 1.1),
     ("presence_penalty", 2.5),
@@ -204,17 +206,17 @@ async def test_more_answers_than_the_server_holds(server: Client) -> None:
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
 async def test_body_over_the_cap_is_413(server: Client, path: str) -> None:
-    body = {"messages": [{"content": "x" * 70_000}], "prompt": "x" * 70_000}
+    body = {"messages": [{"content": "x" * 600_000}], "prompt": "x" * 600_000}
     response = await server.post(path, json=body)
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "request_too_large"
-    assert "65536" in response.json()["error"]["message"]
+    assert "524288" in response.json()["error"]["message"]
 
 
 async def test_body_over_the_cap_without_a_length_is_413(server: Client) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b'{"messages": [{"content": "'
-        for _ in range(10):
+        for _ in range(60):
             yield b"x" * 10_000
         yield b'"}]}'
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import httpx
 import pytest
 from fake_server import Client, fake_app, open_client
 
@@ -100,3 +101,13 @@ async def test_warning_when_everybody_can_reach_an_open_server(caplog: pytest.Lo
     caplog.clear()
     async with open_client(host="0.0.0.0", api_key=("k",)), open_client(host="127.0.0.1"):
         assert "without an API key" not in caplog.text
+
+
+async def test_warning_when_somebody_comes_from_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+    """`uvicorn --host` does not tell the settings where the server listens."""
+    async with open_client() as client:
+        stranger = httpx.ASGITransport(client.app, client=("192.168.1.9", 5))
+        async with httpx.AsyncClient(transport=stranger, base_url="http://test") as other:
+            for _ in range(3):
+                assert (await other.get("/health")).status_code == 200
+    assert caplog.text.count("without an API key") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from llm_serving.chat.template import ChatTemplate
 from llm_serving.config import Settings, SettingsError
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import InvalidRequest, ModelNotFound
+from llm_serving.models import Progress
 from llm_serving.service.chat import prompt_ids
 from llm_serving.service.completion import prompts_ids
-from llm_serving.service.loader import engine_options, load_chat_model, public_name
+from llm_serving.service.loader import _ProgressLog, engine_options, load_chat_model, public_name
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
 
@@ -60,6 +62,18 @@ def test_loader_of_the_fake_engine() -> None:
 def test_loader_names_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(SettingsError, match="LLM_SERVING_DEVICE"):
         load_chat_model(Settings(device=device))
+
+
+def test_progress_of_a_fetch_is_logged_in_steps(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    report = _ProgressLog("m")
+    for done in range(0, 1001):
+        report(Progress(done, 1000, "downloading"))
+    report(Progress(0, 0, "verifying"))
+    assert [record.getMessage() for record in caplog.records] == [
+        *(f"model m: downloading, {percent} %" for percent in (0, 25, 50, 75, 100)),
+        "model m: verifying, 0 %",
+    ]
 
 
 def test_engine_options_are_the_settings() -> None:
