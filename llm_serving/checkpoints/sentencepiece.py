@@ -102,6 +102,8 @@ def _ranks(checkpoint: Checkpoint) -> np.ndarray:
     scores = checkpoint.metadata.get(key)
     if not isinstance(scores, np.ndarray) or scores.dtype.kind != "f" or len(scores) != num_tokens:
         raise problem(checkpoint, key, f"is not one number for each of the {num_tokens} tokens")
+    if not np.isfinite(scores).all():
+        raise problem(checkpoint, key, "has values that are no finite numbers")
     ranks: np.ndarray = -scores.astype(np.float64)
     return ranks
 

@@ -115,7 +115,7 @@ def build_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """
     vocabulary = read_vocabulary(checkpoint)
     key = "tokenizer.ggml.model"
-    model = checkpoint.metadata.get(key)
+    model = str(checkpoint.metadata.get(key))  # which may be anything, an array too
     if model == "gpt2":
         backend = byte_level.build_byte_level(checkpoint, vocabulary)
         default_bos = byte_level.pre_tokenizer_of(checkpoint).add_bos
@@ -136,4 +136,4 @@ def build_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
             adds_bos=flag(checkpoint, "tokenizer.ggml.add_bos_token", True),
             strips_space=sentencepiece.adds_space_prefix(checkpoint),
         )
-    raise problem(checkpoint, key, f"is {str(model)[:40]!r}; the known ones are gpt2 and llama")
+    raise problem(checkpoint, key, f"is {model[:40]!r}; the known ones are gpt2 and llama")

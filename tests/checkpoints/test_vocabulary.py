@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,7 @@ def test_damaged_byte_level_metadata_names_the_key(key: str, value: object) -> N
         ("scores", None),
         ("scores", np.zeros(4, np.float32)),
         ("scores", np.zeros(5, np.int32)),
+        ("scores", np.array([0, 0, 0, 0, np.nan], np.float32)),
         ("add_space_prefix", "yes"),
         ("merges", ["a c"]),
         ("tokens", ["<s>", "</s>", "a", "b", ["ab"]][:4]),
@@ -94,6 +96,24 @@ def test_damaged_byte_level_metadata_names_the_key(key: str, value: object) -> N
 def test_damaged_sentencepiece_metadata_names_the_key(key: str, value: object) -> None:
     with pytest.raises(CheckpointError, match=r"m\.gguf: 'tokenizer\.ggml\."):
         build_tokenizer(checkpoint(SENTENCEPIECE, **{key: value}))
+
+
+@pytest.mark.parametrize("base", [BYTE_LEVEL, SENTENCEPIECE], ids=["gpt2", "llama"])
+def test_shuffled_values_are_read_or_refused(base: dict[str, Any]) -> None:
+    """Any value under any key: a tokenizer that works, or a CheckpointError."""
+    rng = random.Random(3)
+    values = [*BYTE_LEVEL.values(), *SENTENCEPIECE.values(), None, -1, 2**40, 0.5, "", [], [""], ["a"] * 5]
+    values += [["a b", "", "ab"], np.zeros(0), np.zeros(5, np.int32), np.full(5, 6, np.int32), {}]
+    refused = 0
+    for _ in range(1000):
+        changes = {key.removeprefix(K): rng.choice(values) for key in rng.sample(sorted(base), 2)}
+        try:
+            tokenizer = build_tokenizer(checkpoint(base, **changes))
+        except CheckpointError:
+            refused += 1
+        else:
+            tokenizer.decode(tokenizer.encode_prompt("<s> ab" + tokenizer.guard("</s>")))
+    assert 500 < refused < 1000
 
 
 def test_byte_tokens_must_name_a_byte() -> None:
