@@ -61,7 +61,7 @@ def _sizes(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int
 @click.option(
     "--duration", type=click.FloatRange(0, min_open=True), default=600.0, help="Start none later.  [600]"
 )
-@click.option("--api-key", envvar="LLM_SERVING_API_KEY", help="Key to send.  [LLM_SERVING_API_KEY]")
+@click.option("--api-key", help="Key to send.  [the first of LLM_SERVING_API_KEY]")
 @click.option("--cache-dir", type=click.Path(path_type=Path, file_okay=False), help="Where models are kept.")
 def command(model: str | None, as_json: bool, url: str | None, **options: Any) -> int:
     """Measure the engine in this process, or with --url a server under load.
@@ -77,6 +77,7 @@ def _load(model: str | None, url: str, as_json: bool, options: dict[str, Any]) -
     from llm_serving.cli.bench_http import parse_target
     from llm_serving.cli.bench_load import LoadPlan, run_load
     from llm_serving.cli.bench_report import print_summary, summarize
+    from llm_serving.config import Settings
 
     plan = LoadPlan(
         requests=options["requests"],
@@ -93,7 +94,8 @@ def _load(model: str | None, url: str, as_json: bool, options: dict[str, Any]) -
         timeout_s=options["timeout"],
         duration_s=options["duration"],
     )
-    summary = summarize(plan, asyncio.run(run_load(plan, parse_target(url, options["api_key"]))))
+    target = parse_target(url, options["api_key"] or next(iter(Settings().api_key), None))
+    summary = summarize(plan, asyncio.run(run_load(plan, target)))
     if as_json:
         print_json(summary)
     else:

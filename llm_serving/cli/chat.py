@@ -31,7 +31,7 @@ _CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 @click.command("chat")
 @click.argument("model", required=False)
 @click.option("--url", help="Talk to this server, such as http://127.0.0.1:8001.  [a model in this process]")
-@click.option("--api-key", envvar="LLM_SERVING_API_KEY", help="Key for --url.  [LLM_SERVING_API_KEY]")
+@click.option("--api-key", help="Key for --url.  [the first of LLM_SERVING_API_KEY]")
 @click.option("--system", help="System message.")
 @settings_options(without=set(Settings.model_fields) - set(_LOCAL) - set(_SHARED))
 def command(
@@ -52,7 +52,7 @@ def command(
         asked = {name for name in _SHARED if flags[name] is not None}
         session = ServerSession(
             url,
-            api_key,
+            api_key or next(iter(settings.api_key), None),
             model,
             settings.temperature if "temperature" in asked else None,
             settings.max_new_tokens if "max_new_tokens" in asked else None,

@@ -111,8 +111,11 @@ def test_no_request_is_started_after_the_duration(
     assert 0 < result["requests"] < 5000
 
 
-def test_the_table_says_the_same(server: TinyServer, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["bench", "--url", server.url, "--requests", "4", "--api-key", "sesame", "name"]) == 0
+def test_the_table_says_the_same(
+    server: TinyServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_SERVING_API_KEY", "sesame,another")
+    assert run(["bench", "--url", server.url, "--requests", "4", "name"]) == 0
     output = capsys.readouterr().out
     assert "4 of 4 requests answered" in output
     assert "12 output tokens" in output
