@@ -14,6 +14,8 @@ from llm_serving.errors import ContextLengthExceeded, EngineDead, RequestCancell
 from llm_serving.service.model import ChatModel
 from llm_serving.service.slot import ModelSlot
 
+COLDEST = 1e-4  # below, logits divided by it leave float32; the choice is the greedy one long before
+
 Batch = list[tuple[int, TokenEvent]]
 
 
@@ -173,9 +175,10 @@ def _sampling(
     options: GenerationOptions, defaults: GenerationDefaults, room: int, seed: int
 ) -> SamplingParams:
     asked = defaults.max_tokens if options.max_tokens is None else options.max_tokens
+    temperature = defaults.temperature if options.temperature is None else options.temperature
     return SamplingParams(
         max_tokens=min(asked, room),
-        temperature=defaults.temperature if options.temperature is None else options.temperature,
+        temperature=temperature if temperature >= COLDEST else 0.0,
         top_p=options.top_p,
         top_k=options.top_k,
         min_p=options.min_p,

@@ -144,6 +144,7 @@ FIELDS: list[tuple[str, Any]] = [
     ("repetition_penalty", 0),
     ("repetition_penalty", -1),
     ("repetition_penalty", 1e9),
+    ("repetition_penalty", 5e-324),
     ("seed", "1"),
     ("seed", 1.5),
     ("seed", True),

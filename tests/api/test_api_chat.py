@@ -176,6 +176,12 @@ async def test_prompt_twice_is_found_in_the_cache(client: Client) -> None:
     assert second["prompt_tokens"] == first["prompt_tokens"]
 
 
+@pytest.mark.parametrize("temperature", [0, 0.0, -0.0, 5e-324, 1e-10])
+async def test_coldest_temperatures_are_greedy(client: Client, temperature: float) -> None:
+    answer = await client.post("/chat/completions", json={**HELLO, "temperature": temperature})
+    assert answer.json()["choices"][0]["message"]["content"] == REPLY
+
+
 @pytest.mark.parametrize(("do_sample", "is_same"), [(False, True), (True, False)])
 async def test_without_sampling_answers_are_greedy(do_sample: bool, is_same: bool) -> None:
     async with open_client(behaviour={"random": True}, do_sample=do_sample, temperature=1.5) as client:
