@@ -116,7 +116,7 @@ class FakeRunner:
         shape = (limits.num_blocks, limits.block_size)
         self._kv_tokens = np.full(shape, -1, np.int32)
         self._kv_positions = np.full(shape, -1, np.int32)
-        self._logits = np.empty((limits.max_sequences, limits.vocab_size), np.float32)
+        self._logits = np.empty((limits.max_step_tokens, limits.vocab_size), np.float32)
         self._ids = np.arange(limits.vocab_size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
     def run(self, step: Step) -> np.ndarray:

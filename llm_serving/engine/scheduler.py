@@ -87,16 +87,15 @@ class Scheduler:
 
         The plan's arrays are reused by the next call.
         """
-        while self.has_work:
-            planned = self._plan_tokens()
-            if planned:
-                return self._build(planned)
+        planned = self._plan_tokens()
+        while not planned and len(self.running) > 1:
             # Everyone waits for blocks that another one holds, or will compute: one has to give way.
-            if len(self.running) < 2:
-                raise RuntimeError(
-                    "a sequence alone in the engine cannot get on: the block pool is inconsistent"
-                )
             self.preempt(self._youngest())
+            planned = self._plan_tokens(may_admit=False)
+        if planned:
+            return self._build(planned)
+        if self.has_work:
+            raise RuntimeError("a sequence alone in the engine cannot get on: the block pool is inconsistent")
         return None
 
     def commit(self, plan: Plan) -> None:
@@ -144,7 +143,7 @@ class Scheduler:
         if any(sequence.block_ids or sequence.num_computed_tokens for sequence in self.waiting):
             raise AssertionError("a waiting sequence holds blocks")
 
-    def _plan_tokens(self) -> dict[Sequence, int]:
+    def _plan_tokens(self, may_admit: bool = True) -> dict[Sequence, int]:
         planned: dict[Sequence, int] = {}
         prefilling = []
         num_preempted = self.num_preemptions
@@ -162,7 +161,8 @@ class Scheduler:
             if budget <= 0:
                 break
             if sequence.status is SequenceStatus.WAITING:
-                if self.num_preemptions > num_preempted:
+                # Whoever has just given way must not take the blocks back at once.
+                if not may_admit or self.num_preemptions > num_preempted:
                     continue
                 if not self._admit(sequence):
                     break

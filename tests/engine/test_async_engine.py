@@ -6,12 +6,13 @@ import asyncio
 import threading
 import time
 
+import numpy as np
 import pytest
 from driving import TOKENIZER, limits, request
 
 from llm_serving.backends.fake import FakeRunner, load_fake_engine
 from llm_serving.engine.async_engine import AsyncEngine
-from llm_serving.engine.protocol import EngineOptions
+from llm_serving.engine.protocol import EngineOptions, Step
 from llm_serving.engine.request import FinishReason
 from llm_serving.engine.sampler import NumpySampler
 from llm_serving.errors import EngineDead, InvalidRequest
@@ -37,10 +38,23 @@ async def test_the_fake_model_answers_with_a_sentence():
     await engine.close()
 
 
+class GatedRunner(FakeRunner):
+    """Runs its first step when the test says so."""
+
+    def __init__(self, *args: object, **behaviour: object) -> None:
+        super().__init__(*args, **behaviour)
+        self.gate = threading.Event()
+
+    def run(self, step: Step) -> np.ndarray:
+        assert self.gate.wait(10)
+        return super().run(step)
+
+
 async def test_death_reaches_the_running_the_waiting_and_all_who_come_later():
-    runner = FakeRunner(limits(max_sequences=2), fail_at_step=3)
+    runner = GatedRunner(limits(max_sequences=2), fail_at_step=3)
     engine = engine_on(runner, max_concurrency=2)
     streams = [await engine.submit(request(f"r{i}", f"{i}", max_tokens=50)) for i in range(5)]
+    runner.gate.set()
     errors = []
     for stream in streams:
         with pytest.raises(EngineDead) as caught:
@@ -84,7 +98,7 @@ async def test_a_stalled_step_does_not_stop_the_loop_nor_a_reader_from_leaving()
     started = time.monotonic()
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(read(engine, "r"), 0.02)
-    assert time.monotonic() - started < 0.15
+    assert time.monotonic() - started < 0.2
     await engine.close()
     assert engine.stats().num_generated_tokens <= 1
 

@@ -93,18 +93,18 @@ async def test_leaving_the_scope_frees_everything_within_a_step(make):
     await until(lambda: engine.stats().num_running == 0)
     stats = engine.stats()
     assert stats.num_free_blocks == stats.num_blocks
-    assert stats.num_generated_tokens < 50
+    assert stats.num_generated_tokens < 100
 
 
 async def test_a_cancelled_reader_takes_nobody_with_it(make):
     engine = make()
     reader = asyncio.ensure_future(collect(engine, request("gone", max_tokens=100)))
-    other = asyncio.ensure_future(collect(engine, request("stays", max_tokens=30)))
+    other = asyncio.ensure_future(collect(engine, request("stays", max_tokens=100)))
     await until(lambda: engine.stats().num_running == 2)
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
-    assert len(tokens(await other)) == 30
+    assert len(tokens(await other)) == 100
 
 
 async def test_leaving_unread_and_leaving_twice(make):
@@ -121,8 +121,7 @@ async def test_overload_is_refused_at_the_door(make):
     engine = make(max_concurrency=2, max_queue=3)
     readers = []
     for i in range(5):
-        stream = await engine.submit(request(f"r{i}"))
-        readers.append(stream)
+        readers.append(await engine.submit(request(f"r{i}", max_tokens=90)))
     with pytest.raises(Overloaded) as caught:
         await engine.submit(request("one too many"))
     assert caught.value.retry_after_s >= 1
@@ -180,10 +179,10 @@ async def test_draining_finishes_what_runs_and_refuses_what_comes(make):
 
 
 async def test_closing_cancels_what_does_not_finish_in_time(make):
-    engine = make(max_concurrency=2)
+    engine = make(max_concurrency=1)
     streams = [await engine.submit(request(f"r{i}", max_tokens=100)) for i in range(4)]
     await asyncio.wait_for(engine.close(drain_s=0.01), 10)
-    for stream in streams:
+    for stream in streams[1:]:
         with pytest.raises(RequestCancelled):
             _ = [event async for event in stream]
     await engine.close()

@@ -30,7 +30,7 @@ def a_request(rng: random.Random, number: int, max_context: int) -> GenerateRequ
     )
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_random_walk(seed: int):
     rng = random.Random(seed)
     max_context = rng.choice([24, 40])
@@ -41,7 +41,7 @@ def test_random_walk(seed: int):
     driver = Driver(runner_limits, options, prefill_budget=rng.choice([1, 4, 16]), random=True)
     accepted: dict[str, GenerateRequest] = {}
     aborted: set[str] = set()
-    for _ in range(120):
+    for _ in range(90):
         action = rng.random()
         if action < 0.35:
             new = a_request(rng, len(accepted), driver.core.max_context)
@@ -84,7 +84,7 @@ def alone_at(its_request: GenerateRequest, max_context: int) -> list[int]:
 def test_the_walks_visit_every_kind_of_event():
     """Otherwise the test above proves less than it seems to."""
     preempted = cached = 0
-    for seed in range(4):
+    for seed in range(2):
         rng = random.Random(seed)
         driver = Driver(limits(8, 4, 16, 6, 32), EngineOptions(max_concurrency=6, max_queue=20), random=True)
         for number in range(20):
@@ -93,8 +93,8 @@ def test_the_walks_visit_every_kind_of_event():
         stats = driver.core.stats("fake")
         preempted += stats.num_preemptions
         cached += stats.num_cached_tokens
-    assert preempted > 5
-    assert cached > 50
+    assert preempted > 2
+    assert cached > 25
 
 
 def test_alone_is_what_a_plain_engine_gives():
