@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The sizes of a decoder, checked."""
+
+    hidden: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    epsilon: float
+    interleaved: bool
+    qkv_bias: bool
+
+    @property
+    def queries(self) -> int:
+        return self.query_heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        return self.kv_heads * self.head_dim
 
 
 def describe_decoder(checkpoint: Checkpoint, *, interleaved: bool, qkv_bias: bool) -> ops.ModelPlan:
@@ -13,86 +37,91 @@ def describe_decoder(checkpoint: Checkpoint, *, interleaved: bool, qkv_bias: boo
     `interleaved`: query and key rows stand as rotary pairs in the file.
     Raises: CheckpointError when a hyperparameter is missing or out of range.
     """
-    hidden = _positive(checkpoint, "embedding_length")
-    layers = _positive(checkpoint, "block_count")
-    query_heads = _positive(checkpoint, "attention.head_count")
-    kv_heads = _positive(checkpoint, "attention.head_count_kv", query_heads)
-    head_dim = _positive(checkpoint, "attention.key_length", hidden // query_heads)
-    ffn = _positive(checkpoint, "feed_forward_length")
-    epsilon = float(checkpoint.hyper("attention.layer_norm_rms_epsilon", 1e-5))
-    rope = _rope(checkpoint, head_dim)
     embedding = checkpoint.tensors.get("token_embd.weight")
     if embedding is None:
         raise CheckpointError(f"The model file '{checkpoint.path}' has no tensor 'token_embd.weight'.")
-    if query_heads % kv_heads or head_dim % 8 or rope.rotated % 2 or rope.rotated > head_dim:
-        raise CheckpointError(
-            f"{query_heads} query heads over {kv_heads} key heads of size {head_dim} "
-            f"({rope.rotated} rotated) is a shape the engine does not run."
-        )
-    vocab = embedding.shape[0]
-    queries, keys = query_heads * head_dim, kv_heads * head_dim
-    pairs = head_dim if interleaved else 0
-    if interleaved and rope.rotated != head_dim:
-        raise CheckpointError(
-            f"Rotating {rope.rotated} of {head_dim} interleaved dimensions is not supported."
-        )
-
-    def layer(i: int) -> tuple[ops.Operation, ...]:
-        block = f"blk.{i}."
-
-        def projection(name: str, offset: int, pairs: int = 0) -> ops.Projection:
-            bias = f"{block}{name}.bias" if qkv_bias else None
-            return ops.Projection(f"{block}{name}.weight", "qkv", offset, bias, pairs)
-
-        return (
-            ops.Quantize("x", f"{block}attn_norm.weight", epsilon),
-            ops.Linear(
-                (
-                    projection("attn_q", 0, pairs),
-                    projection("attn_k", queries, pairs),
-                    projection("attn_v", queries + keys),
-                )
-            ),
-            ops.RopeStore("qkv", i),
-            ops.Attention("qkv", "attention", i, head_dim**-0.5),
-            ops.Quantize("attention"),
-            ops.Linear((ops.Projection(f"{block}attn_output.weight", "x"),), accumulate=True),
-            ops.Quantize("x", f"{block}ffn_norm.weight", epsilon),
-            ops.Linear(
-                (
-                    ops.Projection(f"{block}ffn_gate.weight", "gate_up"),
-                    ops.Projection(f"{block}ffn_up.weight", "gate_up", ffn),
-                )
-            ),
-            ops.GatedSilu("gate_up", ffn),
-            ops.Linear((ops.Projection(f"{block}ffn_down.weight", "x"),), accumulate=True),
-        )
-
+    shape = _shape(checkpoint, interleaved, qkv_bias)
+    layers = _positive(checkpoint, "block_count")
     head = "output.weight" if "output.weight" in checkpoint.tensors else "token_embd.weight"
+    vocab = embedding.shape[0]
     return ops.ModelPlan(
         vocab_size=vocab,
         max_context=_positive(checkpoint, "context_length", 2048),
         layers=layers,
-        query_heads=query_heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        rope=rope,
+        query_heads=shape.query_heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        rope=_rope(checkpoint, shape),
         buffers={
-            "x": hidden,
-            "qkv": queries + 2 * keys,
-            "attention": queries,
-            "gate_up": 2 * ffn,
-            "last": hidden,
+            "x": shape.hidden,
+            "qkv": shape.queries + 2 * shape.keys,
+            "attention": shape.queries,
+            "gate_up": 2 * shape.ffn,
+            "last": shape.hidden,
             "logits": vocab,
         },
         operations=(
             ops.Embed("token_embd.weight", "x"),
-            *(operation for i in range(layers) for operation in layer(i)),
+            *(operation for i in range(layers) for operation in _layer(i, shape)),
             ops.SelectRows("x", "last"),
-            ops.Quantize("last", "output_norm.weight", epsilon),
+            ops.Quantize("last", "output_norm.weight", shape.epsilon),
             ops.Linear((ops.Projection(head, "logits"),)),
         ),
     )
+
+
+def _layer(index: int, shape: _Shape) -> tuple[ops.Operation, ...]:
+    block = f"blk.{index}."
+    pairs = shape.head_dim if shape.interleaved else 0
+
+    def projection(name: str, offset: int, pairs: int = 0) -> ops.Projection:
+        bias = f"{block}{name}.bias" if shape.qkv_bias else None
+        return ops.Projection(f"{block}{name}.weight", "qkv", offset, bias, pairs)
+
+    return (
+        ops.Quantize("x", f"{block}attn_norm.weight", shape.epsilon),
+        ops.Linear(
+            (
+                projection("attn_q", 0, pairs),
+                projection("attn_k", shape.queries, pairs),
+                projection("attn_v", shape.queries + shape.keys),
+            )
+        ),
+        ops.RopeStore("qkv", index),
+        ops.Attention("qkv", "attention", index, shape.head_dim**-0.5),
+        ops.Quantize("attention"),
+        ops.Linear((ops.Projection(f"{block}attn_output.weight", "x"),), accumulate=True),
+        ops.Quantize("x", f"{block}ffn_norm.weight", shape.epsilon),
+        ops.Linear(
+            (
+                ops.Projection(f"{block}ffn_gate.weight", "gate_up"),
+                ops.Projection(f"{block}ffn_up.weight", "gate_up", shape.ffn),
+            )
+        ),
+        ops.GatedSilu("gate_up", shape.ffn),
+        ops.Linear((ops.Projection(f"{block}ffn_down.weight", "x"),), accumulate=True),
+    )
+
+
+def _shape(checkpoint: Checkpoint, interleaved: bool, qkv_bias: bool) -> _Shape:
+    hidden = _positive(checkpoint, "embedding_length")
+    query_heads = _positive(checkpoint, "attention.head_count")
+    shape = _Shape(
+        hidden=hidden,
+        query_heads=query_heads,
+        kv_heads=_positive(checkpoint, "attention.head_count_kv", query_heads),
+        head_dim=_positive(checkpoint, "attention.key_length", hidden // query_heads),
+        ffn=_positive(checkpoint, "feed_forward_length"),
+        epsilon=float(checkpoint.hyper("attention.layer_norm_rms_epsilon", 1e-5)),
+        interleaved=interleaved,
+        qkv_bias=qkv_bias,
+    )
+    if shape.query_heads % shape.kv_heads or shape.head_dim % 8:
+        raise CheckpointError(
+            f"{shape.query_heads} query heads over {shape.kv_heads} key heads of size {shape.head_dim} "
+            f"in '{checkpoint.path}' is a shape the engine does not run."
+        )
+    return shape
 
 
 def _positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> int:
@@ -105,7 +134,7 @@ def _positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> i
     return value
 
 
-def _rope(checkpoint: Checkpoint, head_dim: int) -> ops.Rope:
+def _rope(checkpoint: Checkpoint, shape: _Shape) -> ops.Rope:
     scaling = checkpoint.hyper("rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
         raise CheckpointError(
@@ -113,9 +142,15 @@ def _rope(checkpoint: Checkpoint, head_dim: int) -> ops.Rope:
         )
     factor = float(checkpoint.hyper("rope.scaling.factor", 1.0)) if scaling == "linear" else 1.0
     theta = float(checkpoint.hyper("rope.freq_base", 10000.0))
-    if not (theta > 0 and factor > 0):
+    rotated = _positive(checkpoint, "rope.dimension_count", shape.head_dim)
+    if not (theta > 0 and factor > 0) or rotated % 2 or rotated > shape.head_dim:
         raise CheckpointError(
-            f"The rotary base {theta} or factor {factor} in '{checkpoint.path}' is not positive."
+            f"Rotating {rotated} of {shape.head_dim} dimensions with base {theta} and factor {factor} "
+            f"in '{checkpoint.path}' is not possible."
+        )
+    if shape.interleaved and rotated != shape.head_dim:
+        raise CheckpointError(
+            f"Rotating {rotated} of {shape.head_dim} interleaved dimensions is not supported."
         )
     factors = "rope_freqs.weight" if "rope_freqs.weight" in checkpoint.tensors else None
-    return ops.Rope(theta, _positive(checkpoint, "rope.dimension_count", head_dim), factor, factors)
+    return ops.Rope(theta, rotated, factor, factors)
