@@ -6,7 +6,11 @@ four sequences of that length, and carries at least 32 tokens of at least four s
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+
+from tiny_models import write_tiny_llama, write_tiny_qwen2
 
 from llm_serving.backends.fake import VOCAB_SIZE, FakeRunner
 from llm_serving.engine.protocol import ModelRunner, RunnerLimits
@@ -15,7 +19,21 @@ LIMITS = RunnerLimits(
     vocab_size=VOCAB_SIZE, block_size=4, num_blocks=80, max_step_tokens=48, max_sequences=6, max_context=64
 )
 
+
+def native(write: Callable[[Path], Path]) -> ModelRunner:
+    """Weights are packed when the runner is built, so the file may go at once."""
+    from llm_serving.backends.native_backend import build_runner
+    from llm_serving.checkpoints import open_checkpoint
+    from llm_serving.engine.protocol import EngineOptions
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = open_checkpoint(write(Path(folder) / "tiny.gguf"))
+        return build_runner(checkpoint, EngineOptions(threads=2, context_length=64, max_concurrency=8))
+
+
 FACTORIES: list[tuple[str, Callable[[], ModelRunner]]] = [
     ("fake", lambda: FakeRunner(LIMITS)),
     ("fake-random", lambda: FakeRunner(LIMITS, random=True)),
+    ("native-llama", lambda: native(write_tiny_llama)),
+    ("native-qwen2", lambda: native(write_tiny_qwen2)),
 ]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+
+from tiny_models import write_tiny_llama
 
 from llm_serving.backends.fake import load_fake_engine
 from llm_serving.engine.protocol import Engine, EngineOptions, RunnerLimits
@@ -20,4 +24,13 @@ def fake(options: EngineOptions) -> Engine:
     return load_fake_engine(options, limits=limits, random=True, step_seconds=0.0005)
 
 
-FACTORIES: list[tuple[str, Callable[[EngineOptions], Engine]]] = [("fake", fake)]
+def native(options: EngineOptions) -> Engine:
+    from llm_serving.backends import load_engine
+    from llm_serving.checkpoints import build_tokenizer, open_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = open_checkpoint(write_tiny_llama(Path(folder) / "tiny.gguf", vocab=516))
+        return load_engine("native", checkpoint, build_tokenizer(checkpoint).token_bytes, options)
+
+
+FACTORIES: list[tuple[str, Callable[[EngineOptions], Engine]]] = [("fake", fake), ("native", native)]
