@@ -5,15 +5,21 @@ from __future__ import annotations
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.dequantize import dequantize
 from llm_serving.checkpoints.gguf import read_gguf
+from llm_serving.checkpoints.huggingface import read_huggingface
 from llm_serving.checkpoints.opening import open_checkpoint
+from llm_serving.checkpoints.sentence_transformers import Dense, Pooling, SentenceTransformers
 from llm_serving.checkpoints.tokenizer import Tokenizer, build_tokenizer
 
 __all__ = [
     "Checkpoint",
+    "Dense",
+    "Pooling",
+    "SentenceTransformers",
     "Tensor",
     "Tokenizer",
     "build_tokenizer",
     "dequantize",
     "open_checkpoint",
     "read_gguf",
+    "read_huggingface",
 ]

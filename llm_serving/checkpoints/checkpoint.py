@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,11 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model on disk, opened. Keys of `metadata` are GGUF's (`llama.block_count`, …)."""
+    """A model on disk, opened. `format` tells whose keys and tensor names these are.
+
+    gguf: keys such as `llama.block_count`, tensors such as `blk.0.attn_q.weight`. huggingface: those of
+    `config.json` (`num_hidden_layers`), tensors as the model's own code names them; `path` is the directory.
+    """
 
     path: str
     architecture: str
@@ -29,7 +33,8 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     chat_template: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    format: Literal["gguf", "huggingface"] = "gguf"
 
     def hyper(self, key: str, default: Any = None) -> Any:
-        """`metadata["<architecture>.<key>"]`, or the default."""
+        """`metadata["<architecture>.<key>"]`, or the default; keys of `config.json` have no such prefix."""
         return self.metadata.get(f"{self.architecture}.{key}", default)

@@ -18,6 +18,7 @@ import numpy as np
 
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.kinds import GGML_TYPE_NAMES, KINDS
+from llm_serving.checkpoints.mapped_file import map_file
 from llm_serving.errors import CheckpointError
 
 MAGIC = b"GGUF"
@@ -71,7 +72,7 @@ def read_gguf_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]
     Numbers become int, float or bool; arrays of numbers numpy arrays of the file's own type; arrays of
     strings `list[str]`; arrays of arrays lists. Raises: CheckpointError.
     """
-    header = _Header(path, _map(path))
+    header = _Header(path, map_file(path))
     num_tensors, num_entries = header.preamble()
     metadata: dict[str, Any] = {}
     for _ in range(num_entries):
@@ -81,18 +82,6 @@ def read_gguf_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]
             raise header.error(f"the metadata key {key!r} stands there twice", start)
         metadata[key] = header.value(header.scalar(_U32, f"the type of {key!r}"), f"metadata {key!r}")
     return metadata, _read_tensors(header, num_tensors, _alignment(header, metadata))
-
-
-def _map(path: str | Path) -> mmap.mmap:
-    try:
-        if not Path(path).is_file():
-            raise CheckpointError(f"{path}: there is no such file.")
-        with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:
-        raise CheckpointError(f"{path}: the file is empty.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
 
 class _Header:

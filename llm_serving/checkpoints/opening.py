@@ -8,6 +8,7 @@ from typing import Any
 
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.gguf import read_gguf_file, to_checkpoint
+from llm_serving.checkpoints.huggingface import explain_missing_weights, is_huggingface, read_huggingface
 from llm_serving.errors import CheckpointError
 
 MAX_PARTS = 1000
@@ -16,11 +17,16 @@ _PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a GGUF file, any part of a split one, or a directory that holds exactly one model.
+    """Open a GGUF file, any part of a split one, a safetensors file, or a directory that holds one model.
+
+    A directory with `config.json` and safetensors is opened as such even if a GGUF file lies there too:
+    those are the original, and the GGUF file can be named.
 
     Raises: CheckpointError, with a list of what was found when a directory is not clear.
     """
     path = Path(path)
+    if path.suffix == ".safetensors" or (path.is_dir() and is_huggingface(path)):
+        return read_huggingface(path)
     parts = parts_of(_model_in(path) if path.is_dir() else path)
     metadata, tensors = read_gguf_file(parts[0])
     for part in parts[1:]:
@@ -78,5 +84,9 @@ def _model_in(directory: Path) -> Path:
     if models:
         names = ", ".join(file.name for file in models.values())
         raise CheckpointError(f"{directory}: holds {len(models)} models ({names}). Name one of the files.")
+    if "config.json" in found:
+        raise explain_missing_weights(directory)
     listing = ", ".join(found[:10]) + (", …" if len(found) > 10 else "")
-    raise CheckpointError(f"{directory}: holds no .gguf file, only: {listing or 'nothing'}.")
+    raise CheckpointError(
+        f"{directory}: holds no .gguf file and no config.json, only: {listing or 'nothing'}."
+    )

@@ -142,10 +142,10 @@ def test_impossible_part_numbers_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_directory_must_hold_exactly_one_model(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no .gguf file, only: nothing"):
+    with pytest.raises(CheckpointError, match="no .gguf file and no config.json, only: nothing"):
         open_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="no .gguf file, only: config.json"):
+    with pytest.raises(CheckpointError, match="a config.json and no weights"):
         open_checkpoint(tmp_path)
     write(tmp_path / "a.gguf")
     assert open_checkpoint(str(tmp_path)).architecture == "llama"
