@@ -22,7 +22,8 @@ class EncoderInput:
 class Encoder(Protocol):
     """Runs an encoder. One thread at a time; owns its memory and threads.
 
-    A row depends on its own text only: not on the rest of the batch, not on the number of threads, bit for bit.
+    A row depends on its own text only: not on the rest of the batch, not on the number of threads. Bit for
+    bit.
     """
 
     dimensions: int  # width of a row: the embedding's size, or the number of labels of a cross-encoder
@@ -30,7 +31,7 @@ class Encoder(Protocol):
     device: str
 
     def encode(self, batch: list[EncoderInput]) -> np.ndarray:
-        """float32 [len(batch), dimensions]: pooled, and normalised where the model says so; a cross-encoder's logits.
+        """float32 [len(batch), dimensions]: pooled, normalised where the model says so; or a pair's logits.
 
         Releases the GIL. Raises: ValueError for an empty text, one over `max_tokens`, or ids out of range.
         """
