@@ -2,9 +2,10 @@
 
 Two plans of arithmetic over the same weights. `quantize_activations=False` is float32 on the
 dequantised weights. `quantize_activations=True` is what the engine promises to compute: weights as its
-packed formats hold them, int8 activations per token and group of 32 columns, keys and values in f16.
+packed formats hold them, int8 activations per token and 16 columns (int16 and 32 where the weights are
+packed as q8), keys and values in f16.
 A quantised product is written here as (scale * int8) @ (dequantised weight).T, which is, but for
-the order of additions, the sum over groups of
+the order of additions, the sum over the scales' groups of
 scale_w * scale_a * sum(q_w * q_a) + min_w * scale_a * sum(q_a).
 
 Weights are decoded by the `gguf` package, so the product's own decoders are judged as well.
@@ -21,6 +22,7 @@ from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 
 GROUP = 32
 EXACT_KINDS = {"Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0"}  # the packed formats hold these as they are
+Q4_KINDS = {"Q4_0", "Q4_1", "Q4_K"}
 
 
 def decode(tensor: Tensor) -> np.ndarray:
@@ -41,12 +43,16 @@ def requantize_q8(matrix: np.ndarray) -> np.ndarray:
     return (quants * wide).reshape(matrix.shape)
 
 
-def quantize_activations(x: np.ndarray) -> np.ndarray:
-    """Round each row of `x` to int8 with one f32 scale a group of 32; return scale * int8, float32."""
-    groups = x.reshape(x.shape[0], -1, GROUP)
+def quantize_activations(x: np.ndarray, *, wide: bool = False) -> np.ndarray:
+    """What the engine makes of each row of `x`, float32: integers times the scale of their group.
+
+    int8 with a scale for 16 columns; `wide`: int16 with a scale for 32, as matrices packed as q8 read them.
+    """
+    groups = x.reshape(x.shape[0], -1, GROUP if wide else GROUP // 2)
+    most = np.float32(32767 if wide else 127)
     amax = np.abs(groups).max(axis=-1, keepdims=True)
-    factor = np.divide(np.float32(127), amax, out=np.zeros_like(amax), where=amax != 0)
-    return (np.rint(groups * factor) * (amax / np.float32(127))).reshape(x.shape)
+    factor = np.divide(most, amax, out=np.zeros_like(amax), where=amax > 1e-30)
+    return (np.rint(groups * factor) * (amax / most)).reshape(x.shape)
 
 
 def packed_values(tensor: Tensor) -> np.ndarray:
@@ -114,6 +120,7 @@ class NumpyModel:
         self.kv_heads = int(checkpoint.hyper("attention.head_count_kv", self.heads))
         self.epsilon = float(checkpoint.hyper("attention.layer_norm_rms_epsilon"))
         self.weights = {name: self._load(tensor) for name, tensor in checkpoint.tensors.items()}
+        self.wide = {name for name, tensor in checkpoint.tensors.items() if tensor.kind not in Q4_KINDS}
         self.frequencies = self._frequencies(checkpoint)
 
     def _load(self, tensor: Tensor) -> np.ndarray:
@@ -132,7 +139,7 @@ class NumpyModel:
     def linear(self, x: np.ndarray, name: str) -> np.ndarray:
         """x [n, columns] → [n, rows], plus the bias if the checkpoint has one."""
         if self.quantized:
-            x = quantize_activations(x)
+            x = quantize_activations(x, wide=f"{name}.weight" in self.wide)
         y = x @ self.weights[f"{name}.weight"].T
         bias = self.weights.get(f"{name}.bias")
         return y if bias is None else y + bias

@@ -4,6 +4,10 @@ Both add in different orders, so they differ by 1e-7 of the logits' range until 
 rounding edge that the two sides round it differently. Such a flip is rare, but it moves the logits by up
 to a percent, and everything later in the sequence with it. So most short sequences must agree to 2e-6,
 which any wrong operation, scale or rounding rule breaks for all of them, and the rest to a few percent.
+
+Matrices packed as q8 read 16-bit activations: 256 times as many edges, each moving 1/256 as much. There
+flips are common and harmless: where all matrices are q8, every sequence must agree to 5e-4, and where some
+are, "the same" means to 2e-5.
 """
 
 from __future__ import annotations
@@ -46,8 +50,10 @@ def relative_error(ours: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.abs(ours - reference).max(axis=-1) / np.ptp(reference, axis=-1)
 
 
-def assert_same_but_for_flips(errors: np.ndarray, *, exact_share: float, largest: float) -> None:
-    share = np.mean(errors < 2e-6)
+def assert_same_but_for_flips(
+    errors: np.ndarray, *, exact_share: float, largest: float, same: float = 2e-6
+) -> None:
+    share = np.mean(errors < same)
     assert share >= exact_share, f"only {share:.0%} agree; errors {np.sort(errors)}"
     assert errors.max() <= largest
 
@@ -65,7 +71,10 @@ def test_every_weight_kind(tmp_path, make_driver, family: str, kind: str) -> Non
     shape = {"hidden": 256, "ffn": 256, "layers": 1} if kind.endswith("_K") else {}
     checkpoint = open_checkpoint(str(WRITERS[family](tmp_path / "m.gguf", kind=kind, **shape)))
     errors = short_errors(make_driver(checkpoint), checkpoint)
-    assert_same_but_for_flips(errors, exact_share=0.6, largest=0.03)
+    if kind.startswith("Q4"):
+        assert_same_but_for_flips(errors, exact_share=0.6, largest=0.03)
+    else:
+        assert_same_but_for_flips(errors, exact_share=0.01, largest=5e-4)
 
 
 @pytest.mark.parametrize("family", WRITERS)
@@ -73,7 +82,8 @@ def test_every_weight_kind(tmp_path, make_driver, family: str, kind: str) -> Non
 def test_every_shape(tmp_path, make_driver, family: str, shape: str) -> None:
     checkpoint = open_checkpoint(str(WRITERS[family](tmp_path / "m.gguf", **SHAPES[shape])))
     errors = short_errors(make_driver(checkpoint), checkpoint)
-    assert_same_but_for_flips(errors, exact_share=0.6, largest=0.03)
+    same = 2e-5 if shape == "mixed-kinds" else 2e-6
+    assert_same_but_for_flips(errors, exact_share=0.6, largest=0.03, same=same)
 
 
 @pytest.mark.parametrize("family", WRITERS)
@@ -84,7 +94,7 @@ def test_long_context(tmp_path, make_driver, family: str) -> None:
     ids = np.random.default_rng(3).integers(0, SMALLEST_VOCAB, 500).tolist()
     reference = NumpyModel(checkpoint, quantize_activations=True).logits(ids)
     errors = relative_error(make_driver(checkpoint).logits(ids), reference)
-    assert_same_but_for_flips(errors, exact_share=0.7, largest=0.03)
+    assert_same_but_for_flips(errors, exact_share=0.05, largest=5e-4)
 
 
 @pytest.mark.model
@@ -98,7 +108,7 @@ def test_first_layer_of_the_real_model(real_checkpoint: Checkpoint, make_driver)
         },
     )
     errors = short_errors(make_driver(checkpoint, context_length=64), checkpoint)
-    assert_same_but_for_flips(errors, exact_share=0.5, largest=0.03)
+    assert_same_but_for_flips(errors, exact_share=0.5, largest=0.03, same=2e-5)
 
 
 @pytest.mark.model

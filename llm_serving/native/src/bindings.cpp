@@ -61,7 +61,7 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
 }  // namespace
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 2;
+    m.attr("ABI") = 4;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<int, const std::string&, int, int>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"), nb::arg("max_context"))
@@ -125,6 +125,8 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op), cols);
         })
         .def("linear", [](Plan& p, const std::vector<std::tuple<int, int, int, int>>& projections, bool accumulate) {
+            for (const auto& projection : projections)
+                p.read_activations(p.model.matrices.at(size_t(std::get<0>(projection))).format);
             p.add(std::unique_ptr<Operation>(new_linear(p, projections, accumulate)));
         }, nb::arg("projections"), nb::arg("accumulate") = false)
         .def("rope_store", [](Plan& p, int source, int layer, int query_heads) {

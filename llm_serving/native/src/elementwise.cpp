@@ -2,23 +2,47 @@
 
 namespace llm::LLM_NAMESPACE {
 
+namespace {
+
+float largest_of(const float* x, int count) {
+    float lanes[kLanes] = {0};
+    for (int i = 0; i < count; i += kLanes)
+        for (int l = 0; l < kLanes; l++) {
+            const float a = __builtin_fabsf(x[i + l]);
+            lanes[l] = a > lanes[l] ? a : lanes[l];
+        }
+    return max_lanes(lanes);
+}
+
+// 1 / scale, or 0 where dividing by so small a number might overflow: such inputs count as zero.
+float inverse_of(float largest, float most) { return largest > 1e-30f ? most / largest : 0.0f; }
+
+}  // namespace
+
 void quantize(const float* x, int cols, int8_t* quants, float* scales, float* sums) {
-    for (int g = 0; g < cols / kGroup; g++, x += kGroup, quants += kGroup) {
-        float lanes[kLanes] = {0};
-        for (int i = 0; i < kGroup; i += kLanes)
-            for (int l = 0; l < kLanes; l++) {
-                float a = __builtin_fabsf(x[i + l]);
-                lanes[l] = a > lanes[l] ? a : lanes[l];
-            }
-        float largest = max_lanes(lanes);
-        float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-        int32_t rounded[kGroup];
-        int32_t sum = 0;
-        for (int i = 0; i < kGroup; i++) rounded[i] = int32_t(round_even(x[i] * inverse));
-        for (int i = 0; i < kGroup; i++) sum += rounded[i];
-        for (int i = 0; i < kGroup; i++) quants[i] = int8_t(rounded[i]);
-        scales[g] = largest / 127.0f;
-        sums[g] = scales[g] * float(sum);
+    for (int g = 0; g < cols / kGroup; g++) {
+        float sum = 0;
+        for (int half = 0; half < 2; half++, x += kHalf, quants += kHalf) {
+            const float largest = largest_of(x, kHalf);
+            const float inverse = inverse_of(largest, 127.0f);
+            int32_t rounded[kHalf];
+            int32_t total = 0;
+            for (int i = 0; i < kHalf; i++) rounded[i] = int32_t(round_even(x[i] * inverse));
+            for (int i = 0; i < kHalf; i++) total += rounded[i];
+            for (int i = 0; i < kHalf; i++) quants[i] = int8_t(rounded[i]);
+            scales[2 * g + half] = largest / 127.0f;
+            sum = fused(scales[2 * g + half], float(total), sum);
+        }
+        sums[g] = sum;
+    }
+}
+
+void quantize_wide(const float* x, int cols, int16_t* wide, float* wide_scales) {
+    for (int g = 0; g < cols / kGroup; g++, x += kGroup, wide += kGroup) {
+        const float largest = largest_of(x, kGroup);
+        const float inverse = inverse_of(largest, 32767.0f);
+        for (int i = 0; i < kGroup; i++) wide[i] = int16_t(int32_t(round_even(x[i] * inverse)));
+        wide_scales[g] = largest / 32767.0f;
     }
 }
 

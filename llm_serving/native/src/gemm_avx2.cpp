@@ -1,6 +1,8 @@
 // AVX2 + FMA + F16C. Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same two.
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "elementwise.hpp"
 
 namespace llm::LLM_NAMESPACE {
@@ -34,12 +36,14 @@ __attribute__((always_inline)) inline __m256i load32(const uint8_t* p) {
 // the sixteen registers: half the time went into spills.
 __attribute__((always_inline)) inline void pin(__m256i& value) { asm("" : "+x"(value)); }
 
-// 8 outputs x one group, R rows: int32 dot products.
-// q4: nibbles are unsigned, so eight products of 15 * 127 add up in 16 bits (30 480) before widening.
+__attribute__((always_inline)) inline __m256i widen(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+
+// 8 outputs x one group, R rows: int32 dot products of both halves.
+// q4: nibbles are unsigned, so products of 15 * 127 add up in 16 bits before widening. The low nibbles are
+// the first half of the group, the high ones the second.
 template <int R>
-__attribute__((always_inline)) inline void dots_q4(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R]) {
+__attribute__((always_inline)) inline void dots_q4(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
     const __m256i low = _mm256_set1_epi8(15);
-    __m256i sum[R];
     for (int v = 0; v < 4; v++) {
         __m256i packed = load32(quants + 32 * v);
         __m256i first = _mm256_and_si256(packed, low);
@@ -47,25 +51,49 @@ __attribute__((always_inline)) inline void dots_q4(const uint8_t* quants, const 
         for (int r = 0; r < R; r++) {
             __m256i x = _mm256_maddubs_epi16(first, broadcast4(a[r] + at + 4 * v));
             __m256i y = _mm256_maddubs_epi16(second, broadcast4(a[r] + at + 16 + 4 * v));
-            sum[r] = v == 0 ? x : _mm256_add_epi16(sum[r], x);
-            sum[r] = _mm256_add_epi16(sum[r], y);
-            pin(sum[r]);
+            dot[r][0] = v == 0 ? x : _mm256_add_epi16(dot[r][0], x);
+            dot[r][1] = v == 0 ? y : _mm256_add_epi16(dot[r][1], y);
+            pin(dot[r][0]);
+            pin(dot[r][1]);
         }
     }
-    for (int r = 0; r < R; r++) dot[r] = _mm256_madd_epi16(sum[r], _mm256_set1_epi16(1));
+    for (int r = 0; r < R; r++)
+        for (int half = 0; half < 2; half++) dot[r][half] = widen(dot[r][half]);
 }
 
-// q8: |w| unsigned times sign(w) * a; one pair is at most 2 * 127 * 127, so it widens at once.
+// q8: 16-bit multiplies of widened weights. Each half of a vector is four outputs times two pairs of inputs;
+// the pairs meet, and the outputs fall into order, once a group.
 template <int R>
-__attribute__((always_inline)) inline void dots_q8(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R]) {
+__attribute__((always_inline)) inline void dots_q8(const uint8_t* quants, const int16_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+    __m256i low[R], high[R];
     for (int v = 0; v < 8; v++) {
-        __m256i w = load32(quants + 32 * v);
-        __m256i magnitude = _mm256_abs_epi8(w);
+        const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + 32 * v)));
+        const __m256i w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + 32 * v + 16)));
         for (int r = 0; r < R; r++) {
-            __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(broadcast4(a[r] + at + 4 * v), w));
-            __m256i x = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-            dot[r] = v == 0 ? x : _mm256_add_epi32(dot[r], x);
-            pin(dot[r]);
+            int64_t four;
+            __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
+            const __m256i x = _mm256_set1_epi64x(four);
+            const __m256i p0 = _mm256_madd_epi16(w0, x), p1 = _mm256_madd_epi16(w1, x);
+            low[r] = v == 0 ? p0 : _mm256_add_epi32(low[r], p0);
+            high[r] = v == 0 ? p1 : _mm256_add_epi32(high[r], p1);
+            pin(low[r]);
+            pin(high[r]);
+        }
+    }
+    for (int r = 0; r < R; r++) dot[r][0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8);
+}
+
+// q6: unsigned weights; two products of two pairs fit in 16 bits before widening.
+template <int R>
+__attribute__((always_inline)) inline void dots_q6(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+    for (int v = 0; v < 8; v += 2) {
+        const __m256i first = load32(quants + 32 * v), second = load32(quants + 32 * v + 32);
+        for (int r = 0; r < R; r++) {
+            __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, broadcast4(a[r] + at + 4 * v)),
+                                             _mm256_maddubs_epi16(second, broadcast4(a[r] + at + 4 * v + 4)));
+            __m256i& half = dot[r][v / 4];
+            half = v % 4 == 0 ? widen(pairs) : _mm256_add_epi32(half, widen(pairs));
+            pin(half);
         }
     }
 }
@@ -78,21 +106,6 @@ template <Format F>
 __attribute__((always_inline)) inline void prefetch_group(const uint8_t* quants) {
     for (int line = 0; line < quant_bytes(F); line += 64)
         _mm_prefetch(reinterpret_cast<const char*>(quants) + kAhead + line, _MM_HINT_T0);
-}
-
-// q6: unsigned weights; two products of two pairs fit in 16 bits before widening.
-template <int R>
-__attribute__((always_inline)) inline void dots_q6(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R]) {
-    for (int v = 0; v < 8; v += 2) {
-        const __m256i first = load32(quants + 32 * v), second = load32(quants + 32 * v + 32);
-        for (int r = 0; r < R; r++) {
-            __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, broadcast4(a[r] + at + 4 * v)),
-                                             _mm256_maddubs_epi16(second, broadcast4(a[r] + at + 4 * v + 4)));
-            __m256i x = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-            dot[r] = v == 0 ? x : _mm256_add_epi32(dot[r], x);
-            pin(dot[r]);
-        }
-    }
 }
 
 inline void store(const GemmTile& t, int panel, int row, __m256 acc) {
@@ -114,19 +127,24 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
     const uint8_t* quants = w.quants(panel);
     const uint8_t* scales = w.scales(panel);
     const bool first = row == t.row_begin;  // later rows find the panel in the cache
-    const int8_t* a[R];
+    using Element = std::conditional_t<F == Format::q8, int16_t, int8_t>;
+    const Element* a[R];
     const float* scale_a[R];
     const float* sum_a[R];
     __m256 acc[R];
     for (int r = 0; r < R; r++) {
-        a[r] = t.input->quants + size_t(row + r) * t.input->cols;
-        scale_a[r] = t.input->scales + size_t(row + r) * groups;
+        if constexpr (F == Format::q8)
+            a[r] = t.input->wide + size_t(row + r) * t.input->cols;
+        else
+            a[r] = t.input->quants + size_t(row + r) * t.input->cols;
+        scale_a[r] = F == Format::q8 ? t.input->wide_scales + size_t(row + r) * groups
+                                     : t.input->scales + size_t(row + r) * groups * 2;
         sum_a[r] = t.input->sums + size_t(row + r) * groups;
         acc[r] = _mm256_setzero_ps();
     }
     for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
         if (first) prefetch_group<F>(quants);
-        __m256i dot[R];
+        __m256i dot[R][2];
         if constexpr (F == Format::q8)
             dots_q8<R>(quants, a, g * kGroup, dot);
         else if constexpr (F == Format::q6)
@@ -135,10 +153,15 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
             dots_q4<R>(quants, a, g * kGroup, dot);
         const GroupScales s = load_scales<F>(scales);
         for (int r = 0; r < R; r++) {
-            __m256 scale = _mm256_mul_ps(s.scale, _mm256_broadcast_ss(scale_a[r] + g));
-            acc[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r]), acc[r]);
-            if constexpr (has_minimum(F))
+            const __m256 first = _mm256_cvtepi32_ps(dot[r][0]);
+            if constexpr (F == Format::q8) {
+                acc[r] = _mm256_fmadd_ps(_mm256_mul_ps(s.scale, _mm256_broadcast_ss(scale_a[r] + g)), first, acc[r]);
+            } else {
+                __m256 both = _mm256_mul_ps(_mm256_broadcast_ss(scale_a[r] + 2 * g), first);
+                both = _mm256_fmadd_ps(_mm256_broadcast_ss(scale_a[r] + 2 * g + 1), _mm256_cvtepi32_ps(dot[r][1]), both);
+                acc[r] = _mm256_fmadd_ps(s.scale, both, acc[r]);
                 acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(sum_a[r] + g), acc[r]);
+            }
         }
     }
     for (int r = 0; r < R; r++) store(t, panel, row + r, acc[r]);

@@ -1,7 +1,9 @@
 // The reference: plain C++, the portable fallback, and what the other gemm files must equal bit for bit.
 //
-// Per output and group, in this order:  acc = fma(scale_w * scale_a, float(sum q_w q_a), acc)
-//                              q4, q6:  acc = fma(min_w, sum_a, acc)
+// Per output and group, in this order:
+//   q8:      acc = fma(scale_w * scale_a, float(sum of q_w q_a), acc)
+//   q4, q6:  both = scale_a0 * float(first half's sum); both = fma(scale_a1, float(second half's sum), both)
+//            acc = fma(scale_w, both, acc); acc = fma(min_w, sum_a, acc)
 // f32 weights: acc = fma(a, w, acc), input by input.
 #include "elementwise.hpp"
 #include "numeric.hpp"
@@ -36,6 +38,28 @@ void load_scales(const PackedMatrix& w, const uint8_t* source, float (&scale)[kP
     }
 }
 
+int32_t dot(const int8_t* q, const int8_t* a, int begin, int end) {
+    int32_t total = 0;
+    for (int k = begin; k < end; k++) total += int32_t(q[k]) * a[k];
+    return total;
+}
+
+int32_t dot_wide(const int8_t* q, const int16_t* a) {
+    int32_t total = 0;
+    for (int k = 0; k < kGroup; k++) total += int32_t(q[k]) * a[k];
+    return total;
+}
+
+// One group's share of an output.
+float add_group(const Activations& input, bool wide, int row, int g, const int8_t* q, float scale, float minimum, float acc) {
+    const size_t at = size_t(row) * (input.cols / kGroup) + g;
+    if (wide) return fused(scale * input.wide_scales[at], float(dot_wide(q, input.wide + at * kGroup)), acc);
+    const int8_t* a = input.quants + at * kGroup;
+    float both = input.scales[2 * at] * float(dot(q, a, 0, kHalf));
+    both = fused(input.scales[2 * at + 1], float(dot(q, a, kHalf, kGroup)), both);
+    return fused(minimum, input.sums[at], fused(scale, both, acc));
+}
+
 void store(const GemmTile& t, int panel, int row, const float (&acc)[kPanel]) {
     const int column = panel * kPanel;
     const int outputs = t.weight->rows - column < kPanel ? t.weight->rows - column : kPanel;
@@ -65,7 +89,7 @@ void gemm(const GemmTile& t) {
     if (t.weight->format == Format::f32) return gemm_f32(t);
     const PackedMatrix& w = *t.weight;
     const int groups = w.groups();
-    const bool minima = has_minimum(w.format);
+    const bool wide = w.format == Format::q8;
     constexpr int kRows = 32;  // unpack a group once for this many rows
     for (int panel = t.panel_begin; panel < t.panel_end; panel++)
         for (int row0 = t.row_begin; row0 < t.row_end; row0 += kRows) {
@@ -76,16 +100,9 @@ void gemm(const GemmTile& t) {
                 float scale[kPanel], minimum[kPanel];
                 unpack_group(w, w.quants(panel) + size_t(g) * quant_bytes(w.format), q);
                 load_scales(w, w.scales(panel) + size_t(g) * scale_bytes(w.format), scale, minimum);
-                for (int r = 0; r < rows; r++) {
-                    const int8_t* a = t.input->quants + size_t(row0 + r) * t.input->cols + g * kGroup;
-                    const size_t at = size_t(row0 + r) * (t.input->cols / kGroup) + g;
-                    for (int o = 0; o < kPanel; o++) {
-                        int32_t dot = 0;
-                        for (int k = 0; k < kGroup; k++) dot += int32_t(q[o][k]) * a[k];
-                        acc[r][o] = fused(scale[o] * t.input->scales[at], float(dot), acc[r][o]);
-                        if (minima) acc[r][o] = fused(minimum[o], t.input->sums[at], acc[r][o]);
-                    }
-                }
+                for (int r = 0; r < rows; r++)
+                    for (int o = 0; o < kPanel; o++)
+                        acc[r][o] = add_group(*t.input, wide, row0 + r, g, q[o], scale[o], minimum[o], acc[r][o]);
             }
             for (int r = 0; r < rows; r++) store(t, panel, row0 + r, acc[r]);
         }

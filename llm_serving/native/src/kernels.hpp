@@ -61,8 +61,10 @@ inline size_t encoder_scratch(int num_tokens, int head_dim) {
 struct Kernels {
     const char* name;
     void (*gemm)(const GemmTile&);
-    // x [cols] -> quants, scales, sums of one token.
+    // x [cols] -> quants, scales and sums of one token.
     void (*quantize)(const float* x, int cols, int8_t* quants, float* scales, float* sums);
+    // x [cols] -> wide and wide_scales of one token.
+    void (*quantize_wide)(const float* x, int cols, int16_t* wide, float* wide_scales);
     // y = x / rms(x) * weight (Zhang & Sennrich 2019).
     void (*rms_norm)(const float* x, const float* weight, float epsilon, int cols, float* y);
     // y = (x - mean) / deviation * weight + bias (Ba et al. 2016).

@@ -22,14 +22,15 @@ float* worker_scratch(Model& model, int worker, size_t floats) {
     return scratch.data();
 }
 
-void quantize_row(Model& model, const float* x, int cols, int row) {
+void quantize_row(Model& model, const Operation& writer, const float* x, int cols, int row) {
     const Activations a = model.activations(cols);
     if (model.exact) {
         std::memcpy(a.values + size_t(row) * cols, x, sizeof(float) * size_t(cols));
         return;
     }
-    const size_t groups = size_t(cols / kGroup);
-    model.kernels->quantize(x, cols, a.quants + size_t(row) * cols, a.scales + row * groups, a.sums + row * groups);
+    const size_t at = size_t(row) * cols;
+    if (writer.narrow) model.kernels->quantize(x, cols, a.quants + at, a.scales + at / kHalf, a.sums + at / kGroup);
+    if (writer.wide) model.kernels->quantize_wide(x, cols, a.wide + at, a.wide_scales + at / kGroup);
 }
 
 }  // namespace
@@ -75,7 +76,7 @@ void Quantize::run_tile(Model& model, const StepState& step, int tile, int worke
         if (gain && bias < 0) model.kernels->rms_norm(x, gain, epsilon, from.width, normed);
         if (gain && bias >= 0)
             model.kernels->layer_norm(x, gain, model.vectors[size_t(bias)].data(), epsilon, from.width, normed);
-        quantize_row(model, normed, from.width, r);
+        quantize_row(model, *this, normed, from.width, r);
     });
 }
 
@@ -86,7 +87,7 @@ void GatedSilu::run_tile(Model& model, const StepState& step, int tile, int work
     for_rows(tile, num_rows(step), [&](int r) {
         const float* x = model.buffers[size_t(source)].row(r);
         model.kernels->gated_silu(x, x + cols, cols, gated);
-        quantize_row(model, gated, cols, r);
+        quantize_row(model, *this, gated, cols, r);
     });
 }
 
@@ -97,7 +98,7 @@ void Gelu::run_tile(Model& model, const StepState& step, int tile, int worker) c
     float* activated = worker_scratch(model, worker, size_t(from.width));
     for_rows(tile, num_rows(step), [&](int r) {
         model.kernels->gelu(from.row(r), from.width, activated);
-        quantize_row(model, activated, from.width, r);
+        quantize_row(model, *this, activated, from.width, r);
     });
 }
 

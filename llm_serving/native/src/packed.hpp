@@ -21,6 +21,7 @@ namespace llm {
 
 constexpr int kPanel = 8;
 constexpr int kGroup = 32;
+constexpr int kHalf = 16;  // inputs that share a scale of 8-bit activations
 
 enum class Format : uint8_t { q4, q4_wide, q6, q8, f32 };  // q4_wide: f32 scales
 
@@ -49,11 +50,14 @@ inline size_t panel_stride(Format f, int cols) {
     return (bytes + 63) & ~size_t(63);
 }
 
-// Activations of many tokens, quantised per token and group: x ~ scale * q, q in -127..127.
-// sum = scale * (sum of q) serves the minima of q4 and q6.
+// Activations of many tokens. q4 and q6 weights read 8 bits, x ~ scale * q with a scale for each half of a
+// group; `sums` (over the whole group, of x as quantised) serves their minima. q8 weights read 16 bits,
+// x ~ wide_scale * wide: they need 16-bit multiplies anyway, and the output head is where rounding is seen.
 struct Activations {
-    int8_t* quants;  // [token][cols]
-    float* scales;   // [token][cols / 32]
+    int8_t* quants;  // [token][cols], null where nobody reads them
+    int16_t* wide;   // [token][cols], null where nobody reads them
+    float* scales;       // [token][cols / 16]
+    float* wide_scales;  // [token][cols / 32]
     float* sums;     // [token][cols / 32]
     float* values;   // [token][cols], used instead of the others with f32 weights
     int cols;

@@ -15,16 +15,21 @@ void require(bool condition, const std::string& message) {
 
 }  // namespace
 
-void Model::reserve_activations(int cols) {
+void Model::reserve_activations(int cols, bool narrow_rows, bool wide_rows) {
     const size_t size = size_t(max_tokens) * cols;
     if (exact) {
         if (values.size() < size) values.resize(size);
         return;
     }
-    if (quants.size() >= size) return;
-    quants.resize(size);
-    scales.resize(size / kGroup);
-    sums.resize(size / kGroup);
+    if (narrow_rows && quants.size() < size) {
+        quants.resize(size);
+        scales.resize(size / kHalf);
+        sums.resize(size / kGroup);
+    }
+    if (wide_rows && wide.size() < size) {
+        wide.resize(size);
+        wide_scales.resize(size / kGroup);
+    }
 }
 
 Plan::Plan(int threads, const std::string& isa, int max_tokens, int max_context) : pool_(std::max(threads, 1)) {
@@ -92,8 +97,18 @@ void Plan::rope_table(const float* values, int positions, int rotated) {
 
 void Plan::add(std::unique_ptr<Operation> operation, int activation_cols) {
     operation->on_logit_rows = selecting_;
-    if (activation_cols) model.reserve_activations(activation_cols);
+    operation->activation_cols = activation_cols;
     operations_.push_back(std::move(operation));
+}
+
+void Plan::read_activations(Format format) {
+    for (auto operation = operations_.rbegin(); operation != operations_.rend(); ++operation) {
+        Operation& writer = **operation;
+        if (!writer.activation_cols) continue;
+        (format == Format::q8 ? writer.wide : writer.narrow) = true;
+        return model.reserve_activations(writer.activation_cols, writer.narrow, writer.wide);
+    }
+    throw std::invalid_argument("a matrix product needs activations before it");
 }
 
 void Plan::check(const StepInput& s) const {

@@ -66,6 +66,8 @@ struct StepState {
 class Operation {
 public:
     bool on_logit_rows = false;  // works on the selected rows instead of all tokens
+    int activation_cols = 0;     // > 0: writes quantised rows of that width
+    bool narrow = false, wide = false;  // which of them the next matrices read
     virtual ~Operation() = default;
     virtual int num_tiles(const Model& model, const StepState& step) const = 0;
     virtual void run_tile(Model& model, const StepState& step, int tile, int worker) const = 0;
@@ -87,14 +89,15 @@ struct Model {
     std::vector<float> rope;  // [position][cos rotated/2, sin rotated/2]
     int rotated = 0;
     std::vector<int8_t> quants;
-    std::vector<float> scales, sums;
+    std::vector<int16_t> wide;
+    std::vector<float> scales, wide_scales, sums;
     std::vector<float> values;  // activations as they are, for f32 weights
     bool exact = false;         // weights are f32: nothing is quantised
     std::vector<std::vector<float>> scratch;  // [worker]
 
     // Quantised rows of the operation at hand; the storage is shared by all of them in turn.
-    Activations activations(int cols) { return {quants.data(), scales.data(), sums.data(), values.data(), cols}; }
-    void reserve_activations(int cols);
+    Activations activations(int cols) { return {quants.data(), wide.data(), scales.data(), wide_scales.data(), sums.data(), values.data(), cols}; }
+    void reserve_activations(int cols, bool narrow_rows, bool wide_rows);
 };
 
 class Plan {
@@ -108,6 +111,8 @@ public:
     void kv_cache(int layers, int blocks, int heads, int head_dim);
     void rope_table(const float* values, int positions, int rotated);
     void add(std::unique_ptr<Operation> operation, int activation_cols = 0);
+    // The next matrices read the last activations in this format.
+    void read_activations(Format format);
     void select_rows() { selecting_ = true; }
 
     // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
