@@ -1,17 +1,90 @@
-"""The engines there are. A new one is one file and one line; nothing is imported until it is used."""
+"""The engines there are, and the rule that chooses one. Nothing is imported until it is used."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
-from llm_serving.checkpoints import Checkpoint
+from llm_serving.architectures import describe
+from llm_serving.backends import transformers_backend
+from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.engine.protocol import Engine, EngineOptions
-from llm_serving.errors import InvalidRequest
+from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
 
-# Each module has `load(checkpoint, token_bytes, options) -> Engine`.
+ENGINES = ("auto", "native", "transformers", "fake")
+
+# Each module has `load(checkpoint, token_bytes, options) -> Engine`. "transformers" reads directories itself
+# and brings its own tokenizer: see `transformers_backend.load_causal_lm`.
 BACKENDS = {
     "native": "llm_serving.backends.native_backend",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """Which engine runs a model, and why, in words for users; the checkpoint if it was opened on the way."""
+
+    name: str
+    reason: str
+    checkpoint: Checkpoint | None = None
+
+
+def check_engine(engine: str, device: str) -> None:
+    """Whether these two go together, as far as that is known without a model.
+
+    Raises: InvalidRequest (unknown engine, or one that does not run on this device); MissingExtra.
+    """
+    if engine not in ENGINES:
+        raise InvalidRequest(f"There is no engine '{engine}'; there are {', '.join(ENGINES)}.", "engine")
+    on_cpu = device in ("auto", "cpu")
+    if engine in ("native", "fake") and not on_cpu:
+        raise InvalidRequest(
+            f"The {engine} engine runs on the CPU only, not on '{device}'. "
+            "Use --engine transformers, or --device cpu.",
+            "device",
+        )
+    if engine == "transformers" or (engine == "auto" and not on_cpu):
+        transformers_backend.require()
+
+
+def choose_engine(engine: str, device: str, path: Path) -> EngineChoice:
+    """The engine for the model at `path`: as named; for "auto" the native one wherever it can run the model.
+
+    Raises: what `check_engine` raises; CheckpointError, naming both ways out, when neither engine can run it.
+    """
+    check_engine(engine, device)
+    if engine != "auto":
+        return EngineChoice(engine, f"--engine {engine} was asked for")
+    if device not in ("auto", "cpu"):
+        return EngineChoice("transformers", f"device '{device}' was asked for; the native engine is for CPUs")
+    is_directory = path.is_dir() and any(path.glob("*.safetensors"))
+    try:
+        checkpoint = open_checkpoint(path)
+    except CheckpointError as problem:
+        if is_directory:
+            return _without_native(problem)
+        raise
+    try:
+        describe(checkpoint)
+    except CheckpointError as problem:
+        if is_directory:
+            return _without_native(problem)
+        raise CheckpointError(
+            f"{problem} The transformers engine may run the directory of safetensors it was made from."
+        ) from problem
+    return EngineChoice("native", f"it runs the family '{checkpoint.architecture}'", checkpoint)
+
+
+def _without_native(problem: CheckpointError) -> EngineChoice:
+    try:
+        transformers_backend.require()
+    except MissingExtra as missing:
+        raise CheckpointError(
+            f"{problem} The transformers engine may run it: pip install 'llm-serving[{missing.extra}]'. "
+            "Otherwise serve a GGUF file of a family that the native engine runs."
+        ) from problem
+    return EngineChoice("transformers", f"the native engine does not run it: {problem}")
 
 
 def load_engine(

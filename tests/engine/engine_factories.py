@@ -1,11 +1,14 @@
-"""Engines that the contract suite runs on. An entry: (name, factory of a small deterministic engine)."""
+"""Engines that the contract suite runs on. An entry: a factory of a small deterministic engine."""
 
 from __future__ import annotations
 
+import atexit
+import sys
 import tempfile
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import pytest
 from tiny_models import write_tiny_llama
 
 from llm_serving.backends.fake import load_fake_engine
@@ -33,4 +36,25 @@ def native(options: EngineOptions) -> Engine:
         return load_engine("native", checkpoint, build_tokenizer(checkpoint).token_bytes, options)
 
 
-FACTORIES: list[tuple[str, Callable[[EngineOptions], Engine]]] = [("fake", fake), ("native", native)]
+@cache
+def tiny_directory() -> Path:
+    sys.path.append(str(Path(__file__).parents[1] / "transformers_engine"))
+    from tiny_directories import write_model
+
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return write_model(Path(folder.name), "qwen2", vocab_size=516)
+
+
+def transformers(options: EngineOptions) -> Engine:
+    pytest.importorskip("torch", reason="needs torch; run it with: make parity")
+    from llm_serving.backends.transformers_backend import load_causal_lm
+
+    return load_causal_lm(tiny_directory(), options, "cpu").engine
+
+
+FACTORIES = [
+    pytest.param(fake, id="fake"),
+    pytest.param(native, id="native"),
+    pytest.param(transformers, id="transformers", marks=pytest.mark.parity),
+]

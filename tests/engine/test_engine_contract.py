@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 PROMPT = [7, 8, 9, 10, 11] * 5
 
 
-@pytest.fixture(params=[factory for _, factory in FACTORIES], ids=[name for name, _ in FACTORIES])
+@pytest.fixture(params=FACTORIES)
 def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Engine]]:
     engines: list[Engine] = []
 
