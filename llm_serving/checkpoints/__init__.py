@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.dequantize import dequantize
+from llm_serving.checkpoints.encoder_tokenizer import EncoderTokenizer, build_encoder_tokenizer
 from llm_serving.checkpoints.gguf import read_gguf
 from llm_serving.checkpoints.huggingface import read_huggingface
 from llm_serving.checkpoints.opening import open_checkpoint
@@ -13,10 +14,12 @@ from llm_serving.checkpoints.tokenizer import Tokenizer, build_tokenizer
 __all__ = [
     "Checkpoint",
     "Dense",
+    "EncoderTokenizer",
     "Pooling",
     "SentenceTransformers",
     "Tensor",
     "Tokenizer",
+    "build_encoder_tokenizer",
     "build_tokenizer",
     "dequantize",
     "open_checkpoint",

@@ -58,7 +58,8 @@ class PreTokenizer:
 
 
 _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
-    (PreTokenizer(gpt2=True), ("default", "gpt-2", "phi-2")),
+    (PreTokenizer(gpt2=True), ("default", "gpt-2", "phi-2", "roberta-bpe")),
+    (PreTokenizer(gpt2=True, nfc=True), ("modern-bert",)),
     (
         PreTokenizer(gpt2=True, single_digits=True),
         ("smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"),

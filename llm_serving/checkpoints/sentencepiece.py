@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from llm_serving.checkpoints.checkpoint import Checkpoint
-from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary, flag, problem, read_merges
+from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary, flag, problem, read_merges, token_scores
 from llm_serving.errors import CheckpointError
 
 SPACE = "▁"
@@ -98,13 +98,7 @@ def _ranks(checkpoint: Checkpoint) -> np.ndarray:
     num_tokens = len(checkpoint.metadata["tokenizer.ggml.tokens"])
     if checkpoint.architecture.startswith("gemma"):
         return np.arange(num_tokens, dtype=np.float64)
-    key = "tokenizer.ggml.scores"
-    scores = checkpoint.metadata.get(key)
-    if not isinstance(scores, np.ndarray) or scores.dtype.kind != "f" or len(scores) != num_tokens:
-        raise problem(checkpoint, key, f"is not one number for each of the {num_tokens} tokens")
-    if not np.isfinite(scores).all():
-        raise problem(checkpoint, key, "has values that are no finite numbers")
-    ranks: np.ndarray = -scores.astype(np.float64)
+    ranks: np.ndarray = -token_scores(checkpoint, num_tokens).astype(np.float64)
     return ranks
 
 

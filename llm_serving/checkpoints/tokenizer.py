@@ -10,6 +10,7 @@ from llm_serving.checkpoints import byte_level, sentencepiece
 from llm_serving.checkpoints.checkpoint import Checkpoint
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.checkpoints.vocabulary import Vocabulary, flag, problem, read_vocabulary
+from llm_serving.errors import CheckpointError
 
 
 class Tokenizer:
@@ -31,6 +32,7 @@ class Tokenizer:
     ) -> None:
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = vocabulary.bos_id
+        self.eos_id = vocabulary.eos_id
         self.eos_ids = vocabulary.eos_ids
         self.special_ids = vocabulary.special_ids
         self.token_bytes = token_bytes
@@ -47,7 +49,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of user text: what looks like a special token is plain text, and no beginning is added."""
-        return _encode(self._first, [text])[0] if text else []
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """`encode` of each, on all cores."""
+        return _encode(self._first, texts)
 
     def encode_prompt(self, text: str, *, add_bos: bool = True) -> list[int]:
         """Ids of a rendered template: special tokens are recognised, except in text that was guarded.
@@ -95,11 +101,11 @@ class Tokenizer:
 
 def _encode(backend: Backend, texts: list[str]) -> list[list[int]]:
     # The batch call is the one that releases the GIL and computes no offsets.
-    encodings = backend.encode_batch_fast([_valid(text) for text in texts], add_special_tokens=False)
-    return [encoding.ids for encoding in encodings]
+    encodings = backend.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=False)
+    return [encoding.ids if text else [] for text, encoding in zip(texts, encodings, strict=True)]
 
 
-def _valid(text: str) -> str:
+def valid_text(text: str) -> str:
     """Unpaired surrogates are no text; they become U+FFFD."""
     try:
         text.encode()
@@ -113,6 +119,10 @@ def build_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
     Raises: CheckpointError, naming the metadata key, if the vocabulary is damaged or of an unknown kind.
     """
+    if checkpoint.format != "gguf":
+        raise CheckpointError(
+            f"{checkpoint.path}: only models in GGUF files generate text on the native engine."
+        )
     vocabulary = read_vocabulary(checkpoint)
     key = "tokenizer.ggml.model"
     model = str(checkpoint.metadata.get(key))  # which may be anything, an array too

@@ -82,9 +82,9 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
         raise problem(
             checkpoint, "tokenizer.ggml.tokens", f"has a token of over {MAX_TOKEN_CHARS} characters"
         )
-    types = _types(checkpoint, len(tokens))
+    types = token_types(checkpoint, len(tokens))
     named = {
-        key: _token_id(checkpoint, f"tokenizer.ggml.{key}_token_id", len(tokens))
+        key: token_id(checkpoint, f"tokenizer.ggml.{key}_token_id", len(tokens))
         for key in ("bos", "eos", "eot", "eom", "unknown", "padding")
     }
     ends = {i for i, token in enumerate(tokens) if token in END_TOKENS}
@@ -114,7 +114,8 @@ def _in_prompts(token: str, kind: int) -> bool:
     return kind in (TokenType.CONTROL, TokenType.UNKNOWN) or looks_special
 
 
-def _types(checkpoint: Checkpoint, num_tokens: int) -> list[int]:
+def token_types(checkpoint: Checkpoint, num_tokens: int) -> list[int]:
+    """A `TokenType` for each token, normal where the file says nothing. Raises: CheckpointError."""
     key = "tokenizer.ggml.token_type"
     types = checkpoint.metadata.get(key)
     if types is None:
@@ -125,13 +126,25 @@ def _types(checkpoint: Checkpoint, num_tokens: int) -> list[int]:
     return values
 
 
-def _token_id(checkpoint: Checkpoint, key: str, num_tokens: int) -> int | None:
+def token_id(checkpoint: Checkpoint, key: str, num_tokens: int) -> int | None:
+    """Raises: CheckpointError if the value is no id."""
     value = checkpoint.metadata.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < num_tokens:
         raise problem(checkpoint, key, f"is not the number of one of the {num_tokens} tokens")
     return value
+
+
+def token_scores(checkpoint: Checkpoint, num_tokens: int) -> np.ndarray:
+    """Finite numbers, float [num_tokens]. Raises: CheckpointError."""
+    key = "tokenizer.ggml.scores"
+    scores = checkpoint.metadata.get(key)
+    if not isinstance(scores, np.ndarray) or scores.dtype.kind != "f" or len(scores) != num_tokens:
+        raise problem(checkpoint, key, f"is not one number for each of the {num_tokens} tokens")
+    if not np.isfinite(scores).all():
+        raise problem(checkpoint, key, "has values that are no finite numbers")
+    return scores
 
 
 def flag(checkpoint: Checkpoint, key: str, default: bool) -> bool:
