@@ -98,7 +98,7 @@ def _layer(index: int, shape: _Shape) -> tuple[ops.Operation, ...]:
                 ops.Projection(f"{block}ffn_up.weight", "gate_up", shape.ffn),
             )
         ),
-        ops.GatedSilu("gate_up", shape.ffn),
+        ops.Gated("gate_up", shape.ffn),
         ops.Linear((ops.Projection(f"{block}ffn_down.weight", "x"),), accumulate=True),
     )
 

@@ -10,6 +10,16 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary position embedding (Su et al. 2021): angle = position * theta^(-2i/rotated) / factor_i."""
+
+    theta: float
+    rotated: int  # dimensions of a head that rotate
+    linear_factor: float = 1.0  # divides every position
+    factors_tensor: str | None = None  # float32 [rotated/2], divides each frequency (Llama 3)
+
+
+@dataclass(frozen=True, slots=True)
 class Embed:
     """target = rows of `tensor`, by token id."""
 
@@ -19,28 +29,32 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class AddPositions:
-    """target += table[position]; the rows of the position tensor and, of a segment tensor, its first row.
+    """target += table[position], learned positions.
 
-    `skip` rows of the position tensor come before position 0 (RoBERTa counts from its padding id + 1).
+    `skip` rows of the tensor come before position 0 (RoBERTa counts from its padding id + 1). With a segment
+    tensor the table holds position + segment rows for segment 0, then for segment 1, and so on; the encoder
+    counts the second segment's positions from `context` on.
     """
 
     tensor: str
     target: str
+    context: int
     segments: str | None = None
     skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Quantize:
-    """activations = int8(norm(source)): no weight, no norm; no bias, rms_norm; both, layer_norm.
+    """activations = int8(norm(source)), or int8(source) without a weight.
 
-    `keep` also writes the normed row back to `source`, as post-norm encoders need it. With f32 weights
-    activations stay f32.
+    `layer_norm` (its bias may be missing) instead of rms_norm; `keep` also writes the normed row back to
+    `source`, as post-norm encoders need it. With f32 weights activations stay f32.
     """
 
     source: str
     weight: str | None = None
     epsilon: float = 0.0
+    layer_norm: bool = False
     bias: str | None = None
     keep: bool = False
 
@@ -53,11 +67,12 @@ class Gelu:
 
 
 @dataclass(frozen=True, slots=True)
-class GatedSilu:
-    """activations = int8(silu(source[:, :cols]) * source[:, cols:])."""
+class Gated:
+    """activations = int8(silu(source[:, :cols]) * source[:, cols:]), or with gelu."""
 
     source: str
     cols: int
+    gelu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +125,52 @@ class SelectRows:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadNorm:
+    """rms_norm of every head of `source[:, offset : offset + heads * head_dim]`, in place (Qwen 3)."""
+
+    source: str
+    offset: int
+    heads: int
+    weight: str
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """Rotate the first `heads` heads of `source` in place."""
+
+    source: str
+    heads: int
+    head_dim: int
+    rope: Rope
+
+
+@dataclass(frozen=True, slots=True)
+class WindowBias:
+    """A token sees `reach` tokens to either side, and no others (sliding window)."""
+
+    reach: int
+
+
+@dataclass(frozen=True, slots=True)
+class BucketBias:
+    """T5's learned bias by distance (Raffel et al. 2020), as MPNet has it: tensor [buckets, heads]."""
+
+    tensor: str
+    max_distance: int = 128
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderAttention:
-    """target = attention over the whole sequence, both ways; `source` = [queries | keys | values]."""
+    """target = attention inside each sequence; `source` = [queries | keys | values], nothing is cached."""
 
     source: str
     target: str
     heads: int
+    kv_heads: int
     scale: float
+    causal: bool = False
+    bias: WindowBias | BucketBias | None = None
 
 
 Operation = (
@@ -124,23 +178,15 @@ Operation = (
     | AddPositions
     | Quantize
     | Gelu
-    | GatedSilu
+    | Gated
     | Linear
     | RopeStore
     | Attention
+    | HeadNorm
+    | Rotate
     | EncoderAttention
     | SelectRows
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Rope:
-    """Rotary position embedding (Su et al. 2021): angle = position * theta^(-2i/rotated) / factor_i."""
-
-    theta: float
-    rotated: int  # dimensions of a head that rotate
-    linear_factor: float = 1.0  # divides every position
-    factors_tensor: str | None = None  # float32 [rotated/2], divides each frequency (Llama 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +202,28 @@ class ModelPlan:
     rope: Rope
     buffers: dict[str, int]  # name -> width; the logits come last
     operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What turns a pooled row into labels: dense with an activation, then the classifier. Tensor names."""
+
+    classifier: str
+    dense: str | None = None
+    activation: str = "tanh"  # tanh, relu, gelu
+    norm: str | None = None  # layer norm after the activation (ModernBERT)
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderPlan:
+    """Everything the native engine needs to know of an embedding or reranking model."""
+
+    hidden: int
+    context: int  # tokens one text may have, by its positions
+    vocab_size: int
+    buffers: dict[str, int]  # name -> width; what comes out is the one called "x"
+    operations: tuple[Operation, ...]
+    pooling: str  # mean, cls, last, max
+    segments: int = 1
+    head: Head | None = None

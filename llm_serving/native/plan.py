@@ -10,6 +10,7 @@ from llm_serving.checkpoints import Checkpoint, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 from llm_serving.native.core import load_core
+from llm_serving.native.tables import bucket_bias, halves_order, position_table, rope_table, window_bias
 
 
 class PlanBuilder:
@@ -19,47 +20,65 @@ class PlanBuilder:
     """
 
     def __init__(
-        self, plan: ops.ModelPlan, checkpoint: Checkpoint, core_plan: Any, weight_format: str
+        self,
+        plan: ops.ModelPlan | ops.EncoderPlan,
+        checkpoint: Checkpoint,
+        core_plan: Any,
+        weight_format: str,
+        context: int,
     ) -> None:
         self.checkpoint = checkpoint
         self.plan = plan
         self.core = core_plan
         self.weight_format = weight_format
+        self.context = context
+        self._biases: dict[ops.WindowBias | ops.BucketBias, int] = {}
         self._matrices: dict[tuple[str, int], int] = {}
         self._vectors: dict[str, int] = {}
+        self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
         self._buffers = {name: core_plan.buffer(width) for name, width in plan.buffers.items()}
 
     def build(self) -> int:
-        """Add every operation; return the number of the logits buffer."""
+        """Add every operation; return the number of the last buffer, which logits go to."""
         for operation in self.plan.operations:
             self._add(operation)
         return cast(int, list(self._buffers.values())[-1])
 
     def _add(self, operation: ops.Operation) -> None:
         core, buffers = self.core, self._buffers
-        query_heads = self.plan.query_heads
         match operation:
             case ops.Embed(tensor, target):
                 core.embed(self._matrix(tensor), buffers[target])
-            case ops.AddPositions(tensor, target, segments, skip):
-                core.add_positions(self._positions(tensor, segments, skip, target), buffers[target])
-            case ops.Quantize(source, weight, epsilon, bias, keep):
-                width = self.plan.buffers[source]
-                core.quantize(
-                    buffers[source], self._optional(weight, width), self._optional(bias, width), epsilon, keep
-                )
+            case ops.AddPositions():
+                core.add_positions(self._positions(operation), buffers[operation.target])
+            case ops.Quantize():
+                self._quantize(operation)
             case ops.Gelu(source):
                 core.gelu(buffers[source])
-            case ops.GatedSilu(source, cols):
-                core.gated_silu(buffers[source], cols)
+            case ops.Gated(source, cols, gelu):
+                core.gated(buffers[source], cols, gelu)
             case ops.Linear(projections, accumulate):
                 core.linear([self._projection(p) for p in projections], accumulate)
             case ops.RopeStore(source, layer):
-                core.rope_store(buffers[source], layer, query_heads)
+                core.rope_store(buffers[source], layer, self.query_heads)
             case ops.Attention(source, target, layer, scale):
-                core.attention(buffers[source], buffers[target], layer, query_heads, scale)
-            case ops.EncoderAttention(source, target, heads, scale):
-                core.encoder_attention(buffers[source], buffers[target], heads, scale)
+                core.attention(buffers[source], buffers[target], layer, self.query_heads, scale)
+            case ops.HeadNorm(source, offset, heads, weight, epsilon):
+                core.head_norm(buffers[source], offset, heads, self._vector(weight), epsilon)
+            case ops.Rotate(source, heads, head_dim, rope):
+                table = self._constant(rope_table(rope, self.checkpoint, self.context))
+                core.rotate(buffers[source], heads, head_dim, rope.rotated, table)
+            case ops.EncoderAttention(source, target, heads, kv_heads, scale, causal, bias):
+                core.encoder_attention(
+                    buffers[source],
+                    buffers[target],
+                    heads,
+                    kv_heads,
+                    scale,
+                    causal,
+                    self._bias(bias),
+                    isinstance(bias, ops.BucketBias),
+                )
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
 
@@ -99,44 +118,43 @@ class PlanBuilder:
     def _optional(self, name: str | None, size: int) -> int:
         return -1 if name is None else self._vector(name, size)
 
-    def _positions(self, tensor: str, segments: str | None, skip: int, target: str) -> int:
-        table = dequantize(self._tensor(tensor))[skip:]
-        if segments is not None:
-            table = table + dequantize(self._tensor(segments))[:1]
-        if table.ndim != 2 or table.shape[1] != self.plan.buffers[target]:
-            raise CheckpointError(f"Tensor '{tensor}' does not fit a width of {self.plan.buffers[target]}.")
-        number: int = self.core.vector(np.ascontiguousarray(table, dtype=np.float32).reshape(-1))
-        return number
+    def _quantize(self, q: ops.Quantize) -> None:
+        width = self.plan.buffers[q.source]
+        bias = self._optional(q.bias, width)
+        if q.layer_norm and bias < 0:
+            bias = self._constant(np.zeros(width, np.float32))
+        self.core.quantize(self._buffers[q.source], self._optional(q.weight, width), bias, q.epsilon, q.keep)
 
-    def _vector(self, name: str, size: int) -> int:
+    def _positions(self, p: ops.AddPositions) -> int:
+        segments = None if p.segments is None else dequantize(self._tensor(p.segments))
+        table = position_table(dequantize(self._tensor(p.tensor)), segments, p.skip, p.context)
+        if table.ndim != 2 or table.shape[1] != self.plan.buffers[p.target]:
+            raise CheckpointError(
+                f"Tensor '{p.tensor}' does not fit a width of {self.plan.buffers[p.target]}."
+            )
+        return self._constant(table)
+
+    def _bias(self, bias: ops.WindowBias | ops.BucketBias | None) -> int:
+        if bias is None:
+            return -1
+        if bias not in self._biases:
+            if isinstance(bias, ops.WindowBias):
+                table = window_bias(bias, self.context)
+            else:
+                table = bucket_bias(dequantize(self._tensor(bias.tensor)), bias.max_distance, self.context)
+            self._biases[bias] = self._constant(table)
+        return self._biases[bias]
+
+    def _constant(self, values: np.ndarray) -> int:
+        return cast(int, self.core.vector(np.ascontiguousarray(values, dtype=np.float32).reshape(-1)))
+
+    def _vector(self, name: str, size: int | None = None) -> int:
         if name not in self._vectors:
             values = dequantize(self._tensor(name)).reshape(-1)
-            if values.size != size:
+            if size is not None and values.size != size:
                 raise CheckpointError(f"Tensor '{name}' has {values.size} values where {size} are needed.")
-            self._vectors[name] = self.core.vector(np.ascontiguousarray(values, dtype=np.float32))
+            self._vectors[name] = self._constant(values)
         return self._vectors[name]
-
-
-def halves_order(rows: int, head_dim: int) -> np.ndarray:
-    """int32 [rows]: for each row of the halves form, the row of the interleaved form that belongs there."""
-    within = np.concatenate([np.arange(0, head_dim, 2), np.arange(1, head_dim, 2)])
-    order: np.ndarray = (np.arange(0, rows, head_dim)[:, None] + within[None, :]).reshape(-1).astype(np.int32)
-    return order
-
-
-def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.ndarray:
-    """float32 [positions, rotated]: cosines, then sines; computed in float64."""
-    frequencies = rope.theta ** (-np.arange(0, rope.rotated, 2, dtype=np.float64) / rope.rotated)
-    if rope.factors_tensor is not None:
-        factors = dequantize(checkpoint.tensors[rope.factors_tensor]).reshape(-1).astype(np.float64)
-        if factors.size != frequencies.size or not np.all(factors > 0):
-            raise CheckpointError(
-                f"Tensor '{rope.factors_tensor}' does not fit {rope.rotated} rotated dimensions."
-            )
-        frequencies = frequencies / factors
-    angles = np.arange(positions, dtype=np.float64)[:, None] / rope.linear_factor * frequencies[None, :]
-    table: np.ndarray = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    return table
 
 
 def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int) -> Any:

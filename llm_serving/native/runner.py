@@ -7,7 +7,8 @@ import numpy as np
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.engine.protocol import RunnerLimits, Step
 from llm_serving.native.ops import ModelPlan
-from llm_serving.native.plan import PlanBuilder, core_plan, rope_table
+from llm_serving.native.plan import PlanBuilder, core_plan
+from llm_serving.native.tables import rope_table
 
 BLOCK_SIZE = 16  # tokens; kBlockTokens in kernels.hpp
 
@@ -45,7 +46,7 @@ class NativeRunner:
             max_context=max_context,
         )
         self._core = core_plan(threads=threads, isa=isa, max_tokens=max_step_tokens, max_context=max_context)
-        self._logits = PlanBuilder(plan, checkpoint, self._core, weight_format).build()
+        self._logits = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context).build()
         self._core.rope_table(rope_table(plan.rope, checkpoint, max_context))
         self._core.kv_cache(plan.layers, num_blocks, plan.kv_heads, plan.head_dim)
         self.isa: str = self._core.isa

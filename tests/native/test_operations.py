@@ -97,7 +97,7 @@ def encoder_layer(isa: str, lengths: list[int]) -> tuple[np.ndarray, np.ndarray]
     bench.plan.add_positions(positions, bench.x)
     bench.plan.quantize(bench.x, gain, bias, 1e-5, True)
     bench.plan.linear([(bench.pack(matrix), -1, qkv, 0)])
-    bench.plan.encoder_attention(qkv, attended, heads, 0.3)
+    bench.plan.encoder_attention(qkv, attended, heads, heads, 0.3)
     bench.plan.gelu(attended)
     bench.plan.linear([(bench.pack(last), -1, y, 0)])
     ids, out = bench.run(lengths, y)

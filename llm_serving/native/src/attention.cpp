@@ -18,6 +18,15 @@ struct Row {
     float* out;
     float largest, total;
     int position;
+    const float* bias;  // null, or what is added to the score of key j, at [j]
+};
+
+static_assert(sizeof(Row) <= kRowFloats * sizeof(float));
+
+// Sixteen tokens in f32: keys [head_dim][16], values [16][head_dim].
+struct Block {
+    const float *keys, *values;
+    int first_key;  // position of the first of them
 };
 
 void widen(const uint16_t* source, int count, float* target) {
@@ -25,7 +34,7 @@ void widen(const uint16_t* source, int count, float* target) {
 }
 
 template <int R>
-LLM_INLINE void scores_of(const Row* rows, const float* keys, int head_dim, Lanes scale, Lanes (&scores)[R][2]) {
+LLM_INLINE void scores_of(const Row* rows, const float* keys, int head_dim, int first_key, Lanes scale, Lanes (&scores)[R][2]) {
     for (int r = 0; r < R; r++) scores[r][0] = scores[r][1] = broadcast(0);
     for (int d = 0; d < head_dim; d++) {
         const Lanes low = load(keys + d * kBlockTokens), high = load(keys + d * kBlockTokens + kLanes);
@@ -36,7 +45,10 @@ LLM_INLINE void scores_of(const Row* rows, const float* keys, int head_dim, Lane
         }
     }
     for (int r = 0; r < R; r++)
-        for (int half = 0; half < 2; half++) scores[r][half] = multiply(scores[r][half], scale);
+        for (int half = 0; half < 2; half++) {
+            scores[r][half] = multiply(scores[r][half], scale);
+            if (rows[r].bias) scores[r][half] = add(scores[r][half], load(rows[r].bias + first_key + half * kLanes));
+        }
 }
 
 // Folds the scores into largest and total, shrinks what was summed so far, writes the weights.
@@ -76,23 +88,23 @@ LLM_INLINE void add_values(Row* rows, const float (*weights)[kBlockTokens], cons
 }
 
 template <int R>
-void fold(Row* rows, const float* keys, const float* values, int head_dim, float scale, int valid) {
+void fold(Row* rows, const Block& block, int head_dim, float scale, int valid) {
     Lanes scores[R][2];
     float weights[R][kBlockTokens];
-    scores_of<R>(rows, keys, head_dim, broadcast(scale), scores);
+    scores_of<R>(rows, block.keys, head_dim, block.first_key, broadcast(scale), scores);
     for (int r = 0; r < R; r++) soften(rows[r], scores[r], valid, head_dim, weights[r]);
     constexpr int kWide = R > 2 ? 2 : 4;  // accumulators stay in registers
     int d = 0;
-    for (; d + kWide * kLanes <= head_dim; d += kWide * kLanes) add_values<R, kWide>(rows, weights, values, head_dim, valid, d);
-    for (; d < head_dim; d += kLanes) add_values<R, 1>(rows, weights, values, head_dim, valid, d);
+    for (; d + kWide * kLanes <= head_dim; d += kWide * kLanes) add_values<R, kWide>(rows, weights, block.values, head_dim, valid, d);
+    for (; d < head_dim; d += kLanes) add_values<R, 1>(rows, weights, block.values, head_dim, valid, d);
 }
 
-void fold_rows(Row* rows, int count, const float* keys, const float* values, int head_dim, float scale, int valid) {
+void fold_rows(Row* rows, int count, const Block& block, int head_dim, float scale, int valid) {
     switch (count) {
-        case 4: return fold<4>(rows, keys, values, head_dim, scale, valid);
-        case 3: return fold<3>(rows, keys, values, head_dim, scale, valid);
-        case 2: return fold<2>(rows, keys, values, head_dim, scale, valid);
-        default: return fold<1>(rows, keys, values, head_dim, scale, valid);
+        case 4: return fold<4>(rows, block, head_dim, scale, valid);
+        case 3: return fold<3>(rows, block, head_dim, scale, valid);
+        case 2: return fold<2>(rows, block, head_dim, scale, valid);
+        default: return fold<1>(rows, block, head_dim, scale, valid);
     }
 }
 
@@ -103,9 +115,17 @@ void finish_rows(Row* rows, int count, int head_dim) {
     }
 }
 
-int visible_tokens(const Row& row, int block) {
-    const int visible = row.position + 1 - block * kBlockTokens;
-    return visible < 0 ? 0 : visible < kBlockTokens ? visible : kBlockTokens;
+int clamp_to_block(int tokens) { return tokens < 0 ? 0 : tokens < kBlockTokens ? tokens : kBlockTokens; }
+
+// Every row folds what it may see of the block.
+void fold_causal(Row* rows, int num_rows, const Block& block, int head_dim, float scale) {
+    for (int r = 0, count; r < num_rows; r += count) {
+        // A chunk takes rows that see equally much: slots past that may hold anything, even NaN.
+        const int valid = clamp_to_block(rows[r].position + 1 - block.first_key);
+        for (count = 1; count < kChunk && r + count < num_rows; count++)
+            if (clamp_to_block(rows[r + count].position + 1 - block.first_key) != valid) break;
+        if (valid) fold_rows(rows + r, count, block, head_dim, scale, valid);
+    }
 }
 
 }  // namespace
@@ -118,7 +138,7 @@ void attention(const AttentionTile& t) {
     for (int r = 0; r < num_rows; r++) {
         const int token = r / t.group, head = r % t.group;
         rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim,
-                   t.out + size_t(token) * t.out_stride + head * t.head_dim, -3.0e38f, 0.0f, t.first_position + token};
+                   t.out + size_t(token) * t.out_stride + head * t.head_dim, -3.0e38f, 0.0f, t.first_position + token, nullptr};
         for (int d = 0; d < t.head_dim; d++) rows[r].out[d] = 0;
     }
     const int last_position = t.first_position + t.num_tokens - 1;
@@ -126,14 +146,7 @@ void attention(const AttentionTile& t) {
         const size_t at = size_t(t.blocks[block]) * t.block_stride;
         widen(t.keys + at, t.head_dim * kBlockTokens, keys);
         widen(t.values + at, t.head_dim * kBlockTokens, values);
-        for (int r = 0, count; r < num_rows; r += count) {
-            // A chunk takes rows that see equally much: slots past that may hold anything, even NaN.
-            const int valid = visible_tokens(rows[r], block);
-            for (count = 1; count < kChunk && r + count < num_rows; count++)
-                if (visible_tokens(rows[r + count], block) != valid) break;
-            if (valid == 0) continue;
-            fold_rows(rows + r, count, keys, values, t.head_dim, t.scale, valid);
-        }
+        fold_causal(rows, num_rows, {keys, values, block * kBlockTokens}, t.head_dim, t.scale);
     }
     finish_rows(rows, num_rows, t.head_dim);
 }
@@ -152,17 +165,23 @@ void encoder_attention(const EncoderTile& t) {
     for (int token = t.num_tokens; token < num_blocks * kBlockTokens; token++)
         for (int d = 0; d < t.head_dim; d++)
             keys[token / kBlockTokens * block_floats + d * kBlockTokens + token % kBlockTokens] = 0;
-    for (int first = 0; first < t.num_tokens; first += kChunk) {
-        const int count = t.num_tokens - first < kChunk ? t.num_tokens - first : kChunk;
+    const int num_rows = t.num_tokens * t.group;
+    for (int first = 0; first < num_rows; first += kChunk) {
+        const int count = num_rows - first < kChunk ? num_rows - first : kChunk;
         Row rows[kChunk];
         for (int r = 0; r < count; r++) {
-            rows[r] = {t.query + size_t(first + r) * t.stride, t.out + size_t(first + r) * t.out_stride, -3.0e38f, 0.0f, 0};
+            const int token = (first + r) / t.group, head = (first + r) % t.group;
+            rows[r] = {t.query + size_t(token) * t.stride + head * t.head_dim,
+                       t.out + size_t(token) * t.out_stride + head * t.head_dim, -3.0e38f, 0.0f, token,
+                       t.bias ? t.bias + head * t.bias_stride - token : nullptr};
             for (int d = 0; d < t.head_dim; d++) rows[r].out[d] = 0;
         }
         for (int block = 0; block < num_blocks; block++) {
-            const int left = t.num_tokens - block * kBlockTokens;
-            fold_rows(rows, count, keys + block * block_floats, values + block * block_floats, t.head_dim, t.scale,
-                      left < kBlockTokens ? left : kBlockTokens);
+            const Block at = {keys + block * block_floats, values + block * block_floats, block * kBlockTokens};
+            if (t.causal)
+                fold_causal(rows, count, at, t.head_dim, t.scale);
+            else
+                fold_rows(rows, count, at, t.head_dim, t.scale, clamp_to_block(t.num_tokens - at.first_key));
         }
         finish_rows(rows, count, t.head_dim);
     }

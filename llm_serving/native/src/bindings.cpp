@@ -61,7 +61,7 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
 }  // namespace
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 4;
+    m.attr("ABI") = 5;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<int, const std::string&, int, int>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"), nb::arg("max_context"))
@@ -110,19 +110,48 @@ NB_MODULE(_llm_serving_native, m) {
             op->source = source;
             p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
         })
-        .def("encoder_attention", [](Plan& p, int source, int target, int heads, float scale) {
+        .def("encoder_attention", [](Plan& p, int source, int target, int heads, int kv_heads, float scale, bool causal, int bias, bool bias_per_head) {
+            const size_t rows = bias < 0 ? 0 : bias_per_head ? size_t(heads) : 1;
+            const size_t needed = rows * (2 * size_t(p.model.max_context) + kBlockTokens);
+            if (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != needed)
+                throw std::invalid_argument("the attention bias does not cover all distances");
             auto op = std::make_unique<EncoderAttention>();
             op->source = source;
             op->target = target;
             op->heads = heads;
+            op->kv_heads = kv_heads;
             op->scale = scale;
+            op->causal = causal;
+            op->bias = bias;
+            op->bias_per_head = bias_per_head;
             p.add(std::move(op));
-        })
-        .def("gated_silu", [](Plan& p, int source, int cols) {
-            auto op = std::make_unique<GatedSilu>();
+        }, nb::arg("source"), nb::arg("target"), nb::arg("heads"), nb::arg("kv_heads"), nb::arg("scale"), nb::arg("causal") = false, nb::arg("bias") = -1, nb::arg("bias_per_head") = false)
+        .def("gated", [](Plan& p, int source, int cols, bool gelu) {
+            auto op = std::make_unique<Gated>();
             op->source = source;
             op->cols = cols;
+            op->gelu = gelu;
             p.add(std::move(op), cols);
+        })
+        .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon) {
+            auto op = std::make_unique<HeadNorm>();
+            op->source = source;
+            op->offset = offset;
+            op->heads = heads;
+            op->weight = weight;
+            op->epsilon = epsilon;
+            p.add(std::move(op));
+        })
+        .def("rotate", [](Plan& p, int source, int heads, int head_dim, int rotated, int table) {
+            if (p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated))
+                throw std::invalid_argument("the rotation table is shorter than the context");
+            auto op = std::make_unique<Rotate>();
+            op->source = source;
+            op->heads = heads;
+            op->head_dim = head_dim;
+            op->rotated = rotated;
+            op->table = table;
+            p.add(std::move(op));
         })
         .def("linear", [](Plan& p, const std::vector<std::tuple<int, int, int, int>>& projections, bool accumulate) {
             for (const auto& projection : projections)

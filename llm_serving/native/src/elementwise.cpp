@@ -67,23 +67,32 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
         store(y + i, fused(multiply(subtract(load(x + i), mean), scale), load(weight + i), load(bias + i)));
 }
 
+namespace {
+
 // erf by Abramowitz & Stegun 7.1.26, of the magnitude; the sign comes back at the end.
-void gelu(const float* x, int cols, float* y) {
+LLM_INLINE Lanes gelu_of(Lanes v) {
     const Lanes zero = broadcast(0.0f), one = broadcast(1.0f), half = broadcast(0.5f);
-    for (int i = 0; i < cols; i += kLanes) {
-        const Lanes v = load(x + i);
-        const Lanes z = multiply(maximum(v, subtract(zero, v)), broadcast(0.70710678118654752f));
-        const Lanes t = divide(one, fused(z, broadcast(0.3275911f), one));
-        Lanes p = broadcast(1.061405429f);
-        p = fused(p, t, broadcast(-1.453152027f));
-        p = fused(p, t, broadcast(1.421413741f));
-        p = fused(p, t, broadcast(-0.284496736f));
-        p = fused(p, t, broadcast(0.254829592f));
-        const Lanes tail = multiply(multiply(p, t), exponential(subtract(zero, multiply(z, z))));
-        // gelu(v) = v - |v| / 2 * tail for v > 0, and -|v| / 2 * tail below: max(v, 0) covers both.
-        const Lanes magnitude = maximum(v, subtract(zero, v));
-        store(y + i, subtract(maximum(v, zero), multiply(multiply(magnitude, half), tail)));
-    }
+    const Lanes z = multiply(maximum(v, subtract(zero, v)), broadcast(0.70710678118654752f));
+    const Lanes t = divide(one, fused(z, broadcast(0.3275911f), one));
+    Lanes p = broadcast(1.061405429f);
+    p = fused(p, t, broadcast(-1.453152027f));
+    p = fused(p, t, broadcast(1.421413741f));
+    p = fused(p, t, broadcast(-0.284496736f));
+    p = fused(p, t, broadcast(0.254829592f));
+    const Lanes tail = multiply(multiply(p, t), exponential(subtract(zero, multiply(z, z))));
+    // gelu(v) = v - |v| / 2 * tail for v > 0, and -|v| / 2 * tail below: max(v, 0) covers both.
+    const Lanes magnitude = maximum(v, subtract(zero, v));
+    return subtract(maximum(v, zero), multiply(multiply(magnitude, half), tail));
+}
+
+}  // namespace
+
+void gelu(const float* x, int cols, float* y) {
+    for (int i = 0; i < cols; i += kLanes) store(y + i, gelu_of(load(x + i)));
+}
+
+void gated_gelu(const float* gate, const float* up, int cols, float* y) {
+    for (int i = 0; i < cols; i += kLanes) store(y + i, multiply(gelu_of(load(gate + i)), load(up + i)));
 }
 
 void gated_silu(const float* gate, const float* up, int cols, float* y) {

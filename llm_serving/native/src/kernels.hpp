@@ -36,22 +36,27 @@ struct AttentionTile {
     float* scratch;          // attention_scratch() floats, private to the worker
 };
 
-// Attention of one head over a whole sequence, every token seeing every other.
+// Attention of one KV head over a whole sequence that is not cached.
 struct EncoderTile {
-    const float *query, *key, *value;  // [token][head_dim], token stride below
-    float* out;
-    size_t stride, out_stride;  // floats between tokens
+    const float *query, *key, *value;  // [token][group][head_dim], [token][head_dim]; token stride below
+    float* out;                        // [token][group][head_dim]
+    size_t stride, out_stride;         // floats between tokens
     int num_tokens;
+    int group;
     int head_dim;
+    bool causal;        // a token sees itself and what came before, else everything
     float scale;
-    float* scratch;  // encoder_scratch() floats, private to the worker
+    const float* bias;  // null, or added to the score of query i and key j of head h: bias[h * bias_stride + j - i]
+    size_t bias_stride;
+    float* scratch;     // encoder_scratch() floats, private to the worker
 };
 
 constexpr int kBlockTokens = 16;
 constexpr int kAttentionTokens = 8;  // most tokens of a tile
+constexpr int kRowFloats = 10;       // a row's running state takes no more room
 
 inline size_t attention_scratch(int group, int head_dim) {
-    return size_t(head_dim) * kBlockTokens * 2 + size_t(group) * kAttentionTokens * 8;  // a row's state is 32 bytes
+    return size_t(head_dim) * kBlockTokens * 2 + size_t(group) * kAttentionTokens * kRowFloats;
 }
 
 inline size_t encoder_scratch(int num_tokens, int head_dim) {
@@ -73,6 +78,8 @@ struct Kernels {
     void (*gelu)(const float* x, int cols, float* y);
     // y = silu(gate) * up (Shazeer 2020).
     void (*gated_silu)(const float* gate, const float* up, int cols, float* y);
+    // y = gelu(gate) * up.
+    void (*gated_gelu)(const float* gate, const float* up, int cols, float* y);
     // Rotates halves (i, i + rotated/2) of one head in place; cos and sin have rotated/2 entries.
     void (*rope)(float* head, const float* cos, const float* sin, int rotated);
     // Writes one token's key and value of one KV head into slot `slot` of a block.

@@ -80,13 +80,13 @@ void Quantize::run_tile(Model& model, const StepState& step, int tile, int worke
     });
 }
 
-int GatedSilu::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+int Gated::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
-void GatedSilu::run_tile(Model& model, const StepState& step, int tile, int worker) const {
+void Gated::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     float* gated = worker_scratch(model, worker, size_t(cols));
     for_rows(tile, num_rows(step), [&](int r) {
         const float* x = model.buffers[size_t(source)].row(r);
-        model.kernels->gated_silu(x, x + cols, cols, gated);
+        (gelu ? model.kernels->gated_gelu : model.kernels->gated_silu)(x, x + cols, cols, gated);
         quantize_row(model, *this, gated, cols, r);
     });
 }
@@ -190,19 +190,47 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
                               worker_scratch(model, worker, attention_scratch(group, kv.head_dim))});
 }
 
-int EncoderAttention::num_tiles(const Model&, const StepState& step) const { return step.input.num_sequences * heads; }
+int HeadNorm::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void HeadNorm::run_tile(Model& model, const StepState& step, int tile, int) const {
+    const std::vector<float>& gain = model.vectors[size_t(weight)];
+    const int head_dim = int(gain.size());
+    for_rows(tile, num_rows(step), [&](int r) {
+        float* head = model.buffers[size_t(source)].row(r) + offset;
+        for (int h = 0; h < heads; h++, head += head_dim) model.kernels->rms_norm(head, gain.data(), epsilon, head_dim, head);
+    });
+}
+
+int Rotate::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void Rotate::run_tile(Model& model, const StepState& step, int tile, int) const {
+    for_rows(tile, num_rows(step), [&](int r) {
+        const float* cos = model.vectors[size_t(table)].data() + size_t(step.input.positions[r]) * rotated;
+        float* head = model.buffers[size_t(source)].row(r);
+        for (int h = 0; h < heads; h++, head += head_dim) model.kernels->rope(head, cos, cos + rotated / 2, rotated);
+    });
+}
+
+int EncoderAttention::num_tiles(const Model&, const StepState& step) const { return step.input.num_sequences * kv_heads; }
 
 void EncoderAttention::run_tile(Model& model, const StepState& step, int tile, int worker) const {
-    const int sequence = tile / heads, head = tile % heads;
+    const int sequence = tile / kv_heads, kv_head = tile % kv_heads;
     const int first = step.input.query_starts[sequence];
     const int count = step.input.query_starts[sequence + 1] - first;
+    const int group = heads / kv_heads;
     Buffer& from = model.buffers[size_t(source)];
     Buffer& to = model.buffers[size_t(target)];
     const int head_dim = to.width / heads;
-    const float* query = from.row(first) + size_t(head) * head_dim;
-    model.kernels->encoder_attention({query, query + to.width, query + 2 * size_t(to.width),
-                                      to.row(first) + size_t(head) * head_dim, size_t(from.width), size_t(to.width), count,
-                                      head_dim, scale, worker_scratch(model, worker, encoder_scratch(count, head_dim))});
+    const float* row = from.row(first);
+    const float* keys = row + size_t(heads + kv_head) * head_dim;
+    const size_t bias_row = 2 * size_t(model.max_context) + kBlockTokens;
+    const float* centre = bias < 0 ? nullptr : model.vectors[size_t(bias)].data() + model.max_context - 1;
+    if (centre && bias_per_head) centre += size_t(kv_head) * group * bias_row;
+    model.kernels->encoder_attention({row + size_t(kv_head) * group * head_dim, keys, keys + size_t(kv_heads) * head_dim,
+                                      to.row(first) + size_t(kv_head) * group * head_dim, size_t(from.width),
+                                      size_t(to.width), count, group, head_dim, causal, scale, centre,
+                                      bias_per_head ? bias_row : 0,
+                                      worker_scratch(model, worker, encoder_scratch(count, head_dim))});
 }
 
 }  // namespace llm

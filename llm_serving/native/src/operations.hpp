@@ -36,9 +36,10 @@ struct Quantize final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(silu(source[:cols]) * source[cols:]).
-struct GatedSilu final : Operation {
+// activations = quantize(act(source[:cols]) * source[cols:]), act being silu or gelu.
+struct Gated final : Operation {
     int source, cols;
+    bool gelu = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -83,10 +84,29 @@ struct AttentionOperation final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// Every token of a sequence sees all of it; `source` = [queries | keys | values], nothing is cached.
+// Normalises every head of a slice of the rows by its root mean square (Qwen 3).
+struct HeadNorm final : Operation {
+    int source, offset, heads, weight;
+    float epsilon;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
+// Rotates `heads` heads from the row's start; `table` is a vector [position][cos rotated/2, sin rotated/2].
+struct Rotate final : Operation {
+    int source, heads, head_dim, rotated, table;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
+// Tokens of a sequence see each other, or with `causal` what came before; `source` = [queries | keys | values], nothing is cached.
 struct EncoderAttention final : Operation {
-    int source, target, heads;
+    int source, target, heads, kv_heads;
+    bool causal = false;
     float scale;
+    // -1, or a vector of rows for distances 1 - max_context .. max_context + 16, one for all heads or one each.
+    int bias = -1;
+    bool bias_per_head = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };

@@ -119,10 +119,10 @@ void Plan::check(const StepInput& s) const {
         const int first = s.query_starts[i], end = s.query_starts[i + 1];
         require(first < end, "every sequence of a step needs a token");
         for (int t = first; t < end; t++)
-            require(s.positions[t] >= 0 && s.positions[t] < model.max_context &&
-                        s.positions[t] == s.positions[first] + t - first,
-                    "positions must be consecutive and inside the context");
+            require(s.positions[t] >= 0 && s.positions[t] < model.max_context, "a position is outside the context");
         if (!model.kv.memory) continue;
+        for (int t = first; t < end; t++)
+            require(s.positions[t] == s.positions[first] + t - first, "positions must be consecutive");
         const int blocks = s.positions[end - 1] / kBlockTokens + 1;
         require(blocks <= s.table_width, "a block table is shorter than its sequence");
         for (int b = 0; b < blocks; b++) {

@@ -1,0 +1,72 @@
+"""Constant tables of a plan: rotations, row orders, positions, attention biases. Computed in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_serving.checkpoints import Checkpoint, dequantize
+from llm_serving.errors import CheckpointError
+from llm_serving.native import ops
+
+PADDING = 16  # columns after the last distance, kBlockTokens in kernels.hpp
+UNSEEN = np.float32(-1e30)
+
+
+def halves_order(rows: int, head_dim: int) -> np.ndarray:
+    """int32 [rows]: for each row of the halves form, the row of the interleaved form that belongs there."""
+    within = np.concatenate([np.arange(0, head_dim, 2), np.arange(1, head_dim, 2)])
+    order: np.ndarray = (np.arange(0, rows, head_dim)[:, None] + within[None, :]).reshape(-1)
+    return order.astype(np.int32)
+
+
+def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.ndarray:
+    """float32 [positions, rotated]: cosines, then sines.
+
+    Raises: CheckpointError when the frequency factors do not fit.
+    """
+    frequencies = rope.theta ** (-np.arange(0, rope.rotated, 2, dtype=np.float64) / rope.rotated)
+    if rope.factors_tensor is not None:
+        factors = dequantize(checkpoint.tensors[rope.factors_tensor]).reshape(-1).astype(np.float64)
+        if factors.size != frequencies.size or not np.all(factors > 0):
+            raise CheckpointError(
+                f"Tensor '{rope.factors_tensor}' does not fit {rope.rotated} rotated dimensions."
+            )
+        frequencies = frequencies / factors
+    angles = np.arange(positions, dtype=np.float64)[:, None] / rope.linear_factor * frequencies[None, :]
+    table: np.ndarray = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return table.astype(np.float32)
+
+
+def position_table(positions: np.ndarray, segments: np.ndarray | None, skip: int, context: int) -> np.ndarray:
+    """float32 [segments * context, width]: position + segment rows, segment by segment."""
+    rows = positions[skip : skip + context]
+    if len(rows) < context:
+        raise CheckpointError(f"The model has {len(rows)} positions where {context} are needed.")
+    if segments is None:
+        return rows
+    table: np.ndarray = np.concatenate([rows + segment for segment in segments])
+    return table
+
+
+def window_bias(bias: ops.WindowBias, context: int) -> np.ndarray:
+    """float32 [2 * context + PADDING] by key - query, starting at 1 - context."""
+    distances = np.arange(1 - context, context + 1 + PADDING)
+    table: np.ndarray = np.where(np.abs(distances) <= bias.reach, np.float32(0), UNSEEN)
+    return table.astype(np.float32)
+
+
+def bucket_bias(table: np.ndarray, max_distance: int, context: int) -> np.ndarray:
+    """float32 [heads * (2 * context + PADDING)] by head and key - query; `table` is [buckets, heads].
+
+    Half of the buckets are for keys after the query; in each half, half are exact distances and the rest
+    grow logarithmically up to `max_distance`.
+    """
+    distances = np.arange(1 - context, context + 1 + PADDING)
+    half = len(table) // 2
+    exact = half // 2
+    size = np.abs(distances)
+    grown = np.log(np.maximum(size, 1) / exact) / np.log(max_distance / exact) * (half - exact)
+    bucket = np.where(size < exact, size, np.minimum(exact + grown.astype(np.int64), half - 1))
+    bucket = bucket + half * (distances > 0)
+    rows: np.ndarray = np.ascontiguousarray(table[bucket].T, dtype=np.float32)
+    return rows.reshape(-1)
