@@ -46,8 +46,8 @@ def write_json(path: Path, value: Any) -> Path:
 
 # fmt: off
 WORDS = [
-    "the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "on", "by", "he", "at",
-    "this", "from", "we", "hello", "world", "paris", "france",
+    "the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "on", "by", "he",
+    "at", "this", "from", "we", "hello", "world", "paris", "france",
 ]
 ENDINGS = ["s", "ed", "ing", "er", "ly", "est", "tion", "al"]
 # fmt: on
