@@ -6,11 +6,32 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "ChatCompletionRequest": "llm_serving.api.schemas.chat",
+    "ChatCompletionResponse": "llm_serving.api.schemas.chat",
+    "CustomStreamer": "llm_serving.backends.transformers_backend",
+    "EmbedRequest": "llm_serving.api.schemas.embedding",
+    "EmbedResponse": "llm_serving.api.schemas.embedding",
+    "EmbeddingObject": "llm_serving.api.schemas.embedding",
     "Settings": "llm_serving.config",
     "create_app": "llm_serving.api.app",
+    "embed_texts": "llm_serving.api.inprocess",
+    "generate_response": "llm_serving.api.inprocess",
+    "lifespan": "llm_serving.api.lifespan",
 }
 
-__all__ = ["Settings", "create_app"]
+__all__ = [
+    "ChatCompletionRequest",
+    "ChatCompletionResponse",
+    "CustomStreamer",
+    "EmbedRequest",
+    "EmbedResponse",
+    "EmbeddingObject",
+    "Settings",
+    "create_app",
+    "embed_texts",
+    "generate_response",
+    "lifespan",
+]
 
 
 def __getattr__(name: str) -> Any:

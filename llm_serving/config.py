@@ -71,6 +71,16 @@ class Settings(BaseSettings):
         min_length=1,
         description="Model to serve: a catalogue name or a path to a GGUF file",
     )
+    embedding_model: str = Field(
+        "all-minilm-l6-v2",
+        description="Embedding model to serve beside it: a name or a path; empty = none",
+    )
+    embedding_precision: Literal["auto", "f32", "q8"] = Field(
+        "auto", description="Weights of embedding models: f32, q8, or auto (q8 where it is proven as good)"
+    )
+    reranker_model: str = Field(
+        "", description="Cross-encoder for /rerank and /score; empty = by similarity of embeddings"
+    )
     max_new_tokens: int = Field(1024, ge=1, description="Tokens of an answer when the request names no limit")
     device: str = Field(
         "auto",
@@ -108,6 +118,12 @@ class Settings(BaseSettings):
     )
     max_queue: int = Field(
         64, ge=0, description="Requests that may wait for a place; more are refused with 429"
+    )
+    max_embedding_inputs: int = Field(
+        2048, ge=1, description="Texts that one request may embed or rank; more are refused with 400"
+    )
+    embedding_queue: int = Field(
+        8192, ge=1, description="Texts that may wait to be embedded; more are refused with 429"
     )
     max_body_bytes: Bytes = Field(
         4 << 20, ge=1024, description="Largest request body in bytes, such as 4M; more is refused with 413"

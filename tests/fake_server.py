@@ -18,11 +18,13 @@ from fastapi import FastAPI
 from llm_serving.api.app import create_app
 from llm_serving.api.deps import Services
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
+from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer
 from llm_serving.config import Settings
+from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.engine.protocol import EngineStats
 from llm_serving.service.loader import engine_options
-from llm_serving.service.model import ChatModel
-from llm_serving.service.registry import LoadModel
+from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
+from llm_serving.service.registry import LoadEncoder, LoadModel
 
 
 def fake_loader(**behaviour: Any) -> LoadModel:
@@ -35,12 +37,39 @@ def fake_loader(**behaviour: Any) -> LoadModel:
     return load
 
 
+def fake_encoder_loader(
+    prompts: dict[str, str] | None = None, default_prompt: str = "", **behaviour: Any
+) -> LoadEncoder:
+    """A `load_encoder` for `create_app`; further keywords are `FakeEncoder`'s."""
+
+    def load(settings: Settings, kind: ModelKind) -> EncoderModel:
+        is_reranker = kind is ModelKind.RERANKER
+        batcher = Batcher(
+            FakeEncoder(is_cross_encoder=is_reranker, **behaviour),
+            max_batch_tokens=MAX_BATCH_TOKENS,
+            max_queue_texts=settings.embedding_queue,
+        )
+        name = settings.reranker_model if is_reranker else settings.embedding_model
+        return EncoderModel(name, batcher, FakeEncoderTokenizer(), prompts or {}, default_prompt, created=2)
+
+    return load
+
+
+FAKE_SETTINGS = {"model_name": "fake", "embedding_model": "fake-embed", "engine": "fake", "drain_s": 0}
+
+
 def fake_app(
-    load: LoadModel | None = None, behaviour: dict[str, Any] | None = None, **settings: Any
+    load: LoadModel | None = None,
+    behaviour: dict[str, Any] | None = None,
+    load_encoder: LoadEncoder | None = None,
+    **settings: Any,
 ) -> FastAPI:
     """An app on the fake engine; keywords are settings."""
-    chosen = Settings(**{"model_name": "fake", "engine": "fake", "drain_s": 0, **settings})
-    return create_app(chosen, load=load or fake_loader(**(behaviour or {})))
+    return create_app(
+        Settings(**{**FAKE_SETTINGS, **settings}),
+        load=load or fake_loader(**(behaviour or {})),
+        load_encoder=load_encoder or fake_encoder_loader(),
+    )
 
 
 class Client(httpx.AsyncClient):
@@ -56,6 +85,12 @@ class Client(httpx.AsyncClient):
         return cast(Services, self.app.state.services)
 
     @property
+    def embedder(self) -> Batcher:
+        slot = self.services.registry.embedding
+        assert slot is not None
+        return slot.get().batcher
+
+    @property
     def stats(self) -> EngineStats:
         return self.services.registry.default.get().engine.stats()
 
@@ -66,13 +101,15 @@ async def open_client(
     behaviour: dict[str, Any] | None = None,
     wait: bool = True,
     headers: dict[str, str] | None = None,
+    load_encoder: LoadEncoder | None = None,
     **settings: Any,
 ) -> AsyncIterator[Client]:
-    """A client of a running app. `wait`: until the model has loaded, or failed to."""
-    app = fake_app(load, behaviour, **settings)
+    """A client of a running app. `wait`: until every model has loaded, or failed to."""
+    app = fake_app(load, behaviour, load_encoder, **settings)
     async with app.router.lifespan_context(app), Client(app, headers) as client:
         if wait:
-            await asyncio.wait_for(client.services.registry.default.settled(), 5)
+            for slot in client.services.registry.slots():
+                await asyncio.wait_for(slot.settled(), 5)
         yield client
 
 
@@ -97,7 +134,7 @@ def running_server(app: FastAPI) -> Iterator[str]:
 
 def _wait_until_ready(server: uvicorn.Server, app: FastAPI) -> None:
     deadline_s = time.monotonic() + 10
-    while not server.started or app.state.services.registry.default.model is None:
+    while not server.started or any(slot.model is None for slot in app.state.services.registry.slots()):
         assert time.monotonic() < deadline_s, "the server did not become ready"
         time.sleep(0.005)
 

@@ -16,7 +16,9 @@ from llm_serving.ops.auth import KeyRing
 from llm_serving.ops.metrics import Metrics
 from llm_serving.service.chat import ChatService
 from llm_serving.service.completion import CompletionService
+from llm_serving.service.embedding import EmbeddingService
 from llm_serving.service.registry import Registry
+from llm_serving.service.reranking import RerankService
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -29,6 +31,8 @@ class Services:
     registry: Registry
     chat: ChatService
     completion: CompletionService
+    embedding: EmbeddingService
+    rerank: RerankService
     metrics: Metrics
     keys: KeyRing
 

@@ -25,19 +25,37 @@ _TABLE_SEED = 20240229
 class FakeEncoderTokenizer:
     """One token a word or punctuation mark, by hash and without case, between `BEGIN_ID` and `END_ID`."""
 
-    def __init__(self) -> None:
-        self.vocab_size = ENCODER_VOCAB_SIZE
-
-    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [[BEGIN_ID, *_words(text), END_ID] for text in texts]
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
-        """Ids of both texts, and where the second begins."""
-        encoded = []
-        for first, second in pairs:
-            head = [BEGIN_ID, *_words(first), END_ID]
-            encoded.append(([*head, *_words(second), END_ID], len(head)))
-        return encoded
+    def encode_pairs(
+        self, first: str, seconds: Sequence[str], max_tokens: int | None = None
+    ) -> list[tuple[list[int], int]]:
+        """(ids of both texts, where the second begins); cut at the end of the second, then of the first."""
+        pairs = []
+        for second in seconds:
+            head, tail = [BEGIN_ID, *_words(first), END_ID], [*_words(second), END_ID]
+            if max_tokens is not None and len(head) + len(tail) > max_tokens:
+                if max_tokens < 4:
+                    raise ValueError(f"{max_tokens} tokens leave no room between 3 special ones.")
+                head = self.truncate(head, max_tokens - 1)
+                tail = [*tail[: max_tokens - len(head) - 1], END_ID]
+            pairs.append(([*head, *tail], len(head)))
+        return pairs
+
+    def truncate(self, token_ids: list[int], max_tokens: int) -> list[int]:
+        if len(token_ids) <= max_tokens:
+            return token_ids
+        if max_tokens < 3:
+            raise ValueError(f"{max_tokens} tokens leave no room between 2 special ones.")
+        return [*token_ids[: max_tokens - 1], END_ID]
+
+    def add_special(self, token_ids: Sequence[int]) -> list[int]:
+        wrong = next((i for i in token_ids if not 0 <= i < ENCODER_VOCAB_SIZE), None)
+        if wrong is not None:
+            raise ValueError(f"The token id {wrong} is not in the vocabulary of {ENCODER_VOCAB_SIZE}.")
+        begin = [] if token_ids[0] == BEGIN_ID else [BEGIN_ID]
+        return [*begin, *token_ids, *([] if token_ids[-1] == END_ID else [END_ID])]
 
 
 class FakeEncoder:

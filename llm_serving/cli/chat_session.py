@@ -129,7 +129,8 @@ class LocalSession:
         settings = self._settings
         # Blocks the loop, which has nothing else to do: so Ctrl-C ends a download at once.
         model = load_chat_model(settings, self._on_progress)
-        self._registry = Registry(settings, lambda _settings: model)
+        alone = settings.model_copy(update={"embedding_model": "", "reranker_model": ""})
+        self._registry = Registry(alone, lambda _settings: model)
         self._registry.start()
         await self._registry.default.settled()
         temperature = settings.temperature if settings.do_sample else 0.0

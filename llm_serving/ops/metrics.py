@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from llm_serving.embeddings.batcher import BATCH_SIZES, BatcherStats
 from llm_serving.engine.protocol import EngineStats
 from llm_serving.engine.request import TokenEvent
 
@@ -17,12 +19,13 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2.5)
 
 ReadStats = Callable[[], "EngineStats | None"]
+ReadEncoders = Callable[[], dict[str, BatcherStats]]  # by kind of model; those that can answer
 
 
 class Metrics:
     """What an operator watches. Event loop only."""
 
-    def __init__(self, read_stats: ReadStats) -> None:
+    def __init__(self, read_stats: ReadStats, read_encoders: ReadEncoders = dict) -> None:
         registry = CollectorRegistry()
         self.registry = registry
         self.requests = Counter(
@@ -54,6 +57,7 @@ class Metrics:
             registry=registry,
         )
         registry.register(_EngineCollector(read_stats))
+        registry.register(_EncoderCollector(read_encoders))
 
     def observe(self, event: TokenEvent) -> None:
         """Take the timings of a sequence from its last event."""
@@ -103,3 +107,41 @@ class _EngineCollector(Collector):
             yield CounterMetricFamily(_PREFIX + name, text, value=getattr(stats, field))
         for name, (field, text) in self._GAUGES.items():
             yield GaugeMetricFamily(_PREFIX + name, text, value=getattr(stats, field))
+
+
+class _EncoderCollector(Collector):
+    """The same for batchers of embedding models and rerankers."""
+
+    _COUNTERS = {
+        "requests": ("num_requests", "Requests admitted"),
+        "texts": ("num_texts", "Texts encoded"),
+        "tokens": ("num_tokens", "Tokens encoded"),
+        "busy_seconds": ("busy_seconds", "Seconds spent encoding"),
+    }
+    _GAUGES = {
+        "texts_waiting": ("num_waiting", "Texts in the queue"),
+        "texts_running": ("num_running", "Texts in the batch at work"),
+    }
+
+    def __init__(self, read_encoders: ReadEncoders) -> None:
+        self._read_encoders = read_encoders
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
+        encoders = self._read_encoders()
+        prefix = _PREFIX + "encoder_"
+        for name, (field, text) in self._COUNTERS.items():
+            counter = CounterMetricFamily(prefix + name, text, labels=("kind",))
+            for kind, stats in encoders.items():
+                counter.add_metric((kind,), getattr(stats, field))
+            yield counter
+        for name, (field, text) in self._GAUGES.items():
+            gauge = GaugeMetricFamily(prefix + name, text, labels=("kind",))
+            for kind, stats in encoders.items():
+                gauge.add_metric((kind,), getattr(stats, field))
+            yield gauge
+        sizes = HistogramMetricFamily(prefix + "batch_texts", "Texts in a batch", labels=("kind",))
+        bounds = [*map(str, BATCH_SIZES), "+Inf"]
+        for kind, stats in encoders.items():
+            counts = list(accumulate(stats.batch_sizes))
+            sizes.add_metric((kind,), list(zip(bounds, counts, strict=True)), stats.num_texts)
+        yield sizes

@@ -60,7 +60,7 @@ class Generation:
     Leaving the `async with` aborts what is not finished. Iteration raises EngineDead or RequestCancelled.
     """
 
-    def __init__(self, slot: ModelSlot, model: ChatModel, n: int) -> None:
+    def __init__(self, slot: ModelSlot[ChatModel], model: ChatModel, n: int) -> None:
         self.model = model
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
         self._slot = slot
@@ -139,7 +139,7 @@ class Generation:
 
 
 async def start_generation(
-    slot: ModelSlot,
+    slot: ModelSlot[ChatModel],
     model: ChatModel,
     request_id: str,
     prompts: Sequence[list[int]],

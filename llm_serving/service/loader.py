@@ -31,7 +31,7 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     if settings.engine == "fake":
         return ChatModel(name, load_fake_engine(options), FakeTokenizer(), created=int(time.time()))
     path = resolve_model(
-        settings.model_name, cache_dir=settings.cache_dir, on_progress=on_progress or _ProgressLog(name)
+        settings.model_name, cache_dir=settings.cache_dir, on_progress=on_progress or ProgressLog(name)
     )
     checkpoint = open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
@@ -80,7 +80,7 @@ def fingerprint(path: Path, settings: Settings) -> str:
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
-class _ProgressLog:
+class ProgressLog:
     """Progress for those who only see the log: a line a stage, and one every quarter of it."""
 
     def __init__(self, name: str) -> None:

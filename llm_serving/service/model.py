@@ -1,12 +1,22 @@
-"""What a loaded chat model is to the use-cases: an engine, and the text side that belongs to it."""
+"""What a loaded model is to the use-cases: something that runs it, and the text side that belongs to it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
+from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.protocol import Engine
+
+
+class ModelKind(str, Enum):
+    """What a model is for."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    RERANKER = "reranker"
 
 
 class PromptTokenizer(Protocol):
@@ -30,6 +40,29 @@ class PromptTemplate(Protocol):
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str: ...
 
 
+class EncoderTokenizer(Protocol):
+    """What turns texts into an encoder's input, special tokens included."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def encode_pairs(
+        self, first: str, seconds: Sequence[str], max_tokens: int | None = None
+    ) -> list[tuple[list[int], int]]:
+        """(ids of both texts, where the second begins) of each pair, cut only with `max_tokens`.
+
+        Raises: ValueError if that leaves no room for text.
+        """
+        ...
+
+    def truncate(self, token_ids: list[int], max_tokens: int) -> list[int]:
+        """Cut the end, not the special tokens. Raises: ValueError as `encode_pairs`."""
+        ...
+
+    def add_special(self, token_ids: Sequence[int]) -> list[int]:
+        """Special tokens where they are missing. Raises: ValueError for an id outside the vocabulary."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ChatModel:
     """Ready to answer. Without a template, the contents of the messages are the prompt."""
@@ -41,3 +74,32 @@ class ChatModel:
     fingerprint: str = ""
     created: int = 0  # unix seconds, when it was loaded
     details: Mapping[str, Any] = field(default_factory=dict)  # for `/models`
+
+    @property
+    def device(self) -> str:
+        return self.engine.stats().device
+
+    async def close(self, drain_s: float = 0.0) -> None:
+        """Refuse new requests, give running ones `drain_s` seconds, free the engine."""
+        await self.engine.close(drain_s)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderModel:
+    """Ready to embed, or to score pairs if it is a reranker."""
+
+    name: str
+    batcher: Batcher
+    tokenizer: EncoderTokenizer
+    prompts: Mapping[str, str] = field(default_factory=dict)  # what goes before a text, by name
+    default_prompt: str = ""  # the text itself
+    created: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        return self.batcher.device
+
+    async def close(self, drain_s: float = 0.0) -> None:
+        """As `ChatModel.close`."""
+        await self.batcher.close(drain_s)

@@ -1,61 +1,97 @@
-"""Names → models. An unknown name means the default model, unless names are strict."""
+"""Names → models. An unknown name means the default model of what is asked for, unless names are strict."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from llm_serving.config import Settings
-from llm_serving.errors import ModelNotFound
+from llm_serving.config import Settings, flag_name
+from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import find_model
+from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.loader import load_chat_model, public_name
-from llm_serving.service.model import ChatModel
+from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
 from llm_serving.service.slot import ModelSlot
 
 LoadModel = Callable[[Settings], ChatModel]
+LoadEncoder = Callable[[Settings, ModelKind], EncoderModel]
+EncoderSlot = ModelSlot[EncoderModel]
+AnySlot = ModelSlot[ChatModel] | ModelSlot[EncoderModel]
 
 
 class Registry:
-    """The models of this server. Event loop only."""
+    """The models of this server: `default` chats; `embedding` and `reranker` may be None. Event loop only."""
 
-    def __init__(self, settings: Settings, load: LoadModel = load_chat_model) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        load: LoadModel = load_chat_model,
+        load_encoder: LoadEncoder = load_encoder_model,
+    ) -> None:
         self._strict = settings.strict_model_names
         self._drain_s = settings.drain_s
         self._closing: asyncio.Future[list[None]] | None = None
+        self._slots: dict[str, AnySlot] = {}
         self.default = ModelSlot(public_name(settings.model_name), lambda: load(settings))
-        self._slots = {name.casefold(): self.default for name in _names(settings.model_name)}
+        self._name(self.default, settings.model_name)
 
-    def find(self, name: str | None) -> ModelSlot:
-        """The slot that answers to `name`.
+        def encoder(name: str, kind: ModelKind) -> EncoderSlot | None:
+            if not name:
+                return None
+            slot = ModelSlot(public_name(name), lambda: load_encoder(settings, kind), kind)
+            self._name(slot, name)
+            return slot
 
-        Raises: ModelNotFound (names are strict and this one is unknown).
+        self.embedding = encoder(settings.embedding_model, ModelKind.EMBEDDING)
+        self.reranker = encoder(settings.reranker_model, ModelKind.RERANKER)
+
+    def find(self, name: str | None) -> ModelSlot[ChatModel]:
+        """The chat model that answers to `name`.
+
+        Raises: ModelNotFound (names are strict and this one is unknown), InvalidRequest (it does not chat).
         """
-        slot = self._slots.get(name.strip().casefold()) if name else self.default
-        if slot is None:
-            if self._strict:
-                raise ModelNotFound(name or "", f"Served here: {self.default.name}.")
-            slot = self.default
-        return slot
+        self._choose(name, (self.default,), "Name a chat model")
+        return self.default
 
-    def exact(self, name: str) -> ModelSlot:
-        """As `find`, without the fallback."""
+    def find_embedding(self, name: str | None) -> EncoderSlot:
+        """As `find`, for embeddings. Raises ModelNotFound also if there is no embedding model at all."""
+        if self.embedding is None:
+            raise ModelNotFound(name or "", f"Start the server with {flag_name('embedding_model')}.")
+        self._choose(name, (self.embedding,), "Name an embedding model")
+        return self.embedding
+
+    def find_scorer(self, name: str | None) -> EncoderSlot:
+        """As `find`, for scores of pairs: the reranker, or else the embedding model."""
+        able = [slot for slot in (self.reranker, self.embedding) if slot is not None]
+        if not able:
+            flags = f"{flag_name('reranker_model')} or {flag_name('embedding_model')}"
+            raise ModelNotFound(name or "", f"Start the server with {flags}.")
+        named = self._choose(name, able, "Name a reranker or an embedding model")
+        return next((slot for slot in able if slot is named), able[0])
+
+    def exact(self, name: str) -> AnySlot:
+        """The slot of this name or alias, whatever it is for. Raises: ModelNotFound."""
         slot = self._slots.get(name.strip().casefold())
         if slot is None:
-            raise ModelNotFound(name, f"Served here: {self.default.name}.")
+            raise ModelNotFound(name, self._served())
         return slot
 
-    def slots(self) -> list[ModelSlot]:
-        return [self.default]
+    def slots(self) -> list[AnySlot]:
+        """All, the chat model first."""
+        return [self.default, *self._encoders()]
 
-    def aliases(self, slot: ModelSlot) -> list[str]:
+    def aliases(self, slot: AnySlot) -> list[str]:
         """Further names of a model; never a path of this machine."""
         spec = find_model(slot.name)
         return list(spec.aliases) if spec else []
 
     def start(self) -> None:
-        """Begin to load every model; returns at once."""
-        for slot in self.slots():
-            slot.start()
+        """Begin to load, one model after another, so that nothing delays the chat model; returns at once."""
+        self.default.start()
+        before: AnySlot = self.default
+        for slot in self._encoders():
+            slot.start(after=before)
+            before = slot
 
     def begin_close(self) -> None:
         """Refuse new requests from now on and start to drain; returns at once."""
@@ -68,8 +104,27 @@ class Registry:
         if self._closing is not None:
             await self._closing
 
+    def _encoders(self) -> list[EncoderSlot]:
+        return [slot for slot in (self.embedding, self.reranker) if slot is not None]
 
-def _names(model_name: str) -> set[str]:
-    spec = find_model(model_name)
-    aliases = spec.aliases if spec else ()
-    return {model_name, public_name(model_name), *aliases}
+    def _name(self, slot: AnySlot, setting: str) -> None:
+        spec = find_model(setting)
+        for name in (setting, slot.name, *(spec.aliases if spec else ())):
+            self._slots.setdefault(name.casefold(), slot)
+
+    def _choose(
+        self, name: str | None, able: list[EncoderSlot] | tuple[AnySlot, ...], remedy: str
+    ) -> AnySlot:
+        slot = self._slots.get(name.strip().casefold()) if name else able[0]
+        if slot is None:
+            if self._strict:
+                raise ModelNotFound(name or "", self._served())
+            return able[0]
+        if not any(slot is one for one in able):
+            raise InvalidRequest(
+                f"The model '{slot.name}' is for {slot.kind.value} only. {remedy}: {able[0].name}.", "model"
+            )
+        return slot
+
+    def _served(self) -> str:
+        return f"Served here: {', '.join(slot.name for slot in self.slots())}."

@@ -6,13 +6,15 @@ Event loop only. Loading blocks a thread of its own, and nothing is locked meanw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
 from enum import Enum
+from typing import Any, Generic, Protocol, TypeVar
 
 from llm_serving.errors import ModelLoading, ModelUnavailable, ServingError
-from llm_serving.service.model import ChatModel
+from llm_serving.service.model import ModelKind
 
 logger = logging.getLogger(__name__)
 
@@ -27,26 +29,50 @@ class ModelState(str, Enum):
     UNLOADED = "unloaded"
 
 
-class ModelSlot:
+class Loaded(Protocol):
+    """What a slot needs of a model."""
+
+    @property
+    def device(self) -> str: ...
+
+    async def close(self, drain_s: float = 0.0) -> None: ...
+
+
+Model = TypeVar("Model", bound=Loaded)
+
+
+class ModelSlot(Generic[Model]):
     """Holds one model; `load` is called at most once at a time, however often `start` is."""
 
-    def __init__(self, name: str, load: Callable[[], ChatModel]) -> None:
+    def __init__(self, name: str, load: Callable[[], Model], kind: ModelKind = ModelKind.CHAT) -> None:
         self.name = name
+        self.kind = kind
         self.state = ModelState.NOT_STARTED
         self.reason = ""  # why it failed, one line
         self._load = load
-        self._model: ChatModel | None = None
+        self._model: Model | None = None
         self._attempt = 0
         self._settled = asyncio.Event()
+        self._queued: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to load, unless it is loading or ready."""
+    def start(self, after: ModelSlot[Any] | None = None) -> None:
+        """Begin to load, unless it is loading or ready; not before `after` has settled, well or badly."""
         if self.state in (ModelState.LOADING, ModelState.READY):
             return
         self.state = ModelState.LOADING
         self.reason = ""
         self._attempt += 1
         self._settled.clear()
+        if after is None:
+            self._spawn()
+        else:
+            self._queued = asyncio.ensure_future(self._spawn_after(after))
+
+    async def _spawn_after(self, other: ModelSlot[Any]) -> None:
+        await other.settled()
+        self._spawn()
+
+    def _spawn(self) -> None:
         # A daemon, so that leaving in the middle of a long download does not wait for its end.
         threading.Thread(
             target=self._run,
@@ -59,7 +85,14 @@ class ModelSlot:
         """Wait until loading has ended, well or badly."""
         await self._settled.wait()
 
-    def get(self) -> ChatModel:
+    async def soon(self, wait_s: float) -> Model:
+        """As `get`, but a model that is being loaded is waited for, up to `wait_s` seconds."""
+        if self.state is ModelState.LOADING:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.settled(), wait_s)
+        return self.get()
+
+    def get(self) -> Model:
         """The model, ready to answer.
 
         Raises: ModelLoading, ModelUnavailable (with the reason).
@@ -71,7 +104,7 @@ class ModelSlot:
         raise ModelUnavailable(self.name, self.reason or f"it is {self.state.value}.")
 
     @property
-    def model(self) -> ChatModel | None:
+    def model(self) -> Model | None:
         """The model if it can answer."""
         return self._model if self.state is ModelState.READY else None
 
@@ -89,11 +122,13 @@ class ModelSlot:
         self.reason = "the server is stopping."
         self._attempt += 1
         self._settled.set()
+        if self._queued is not None:
+            self._queued.cancel()
         if model is not None:
-            await model.engine.close(drain_s)
+            await model.close(drain_s)
 
     def _run(self, loop: asyncio.AbstractEventLoop, attempt: int) -> None:
-        outcome: ChatModel | BaseException
+        outcome: Model | BaseException
         try:
             outcome = self._load()
         except BaseException as error:  # it is the loading thread's only way to tell
@@ -101,23 +136,23 @@ class ModelSlot:
         try:
             loop.call_soon_threadsafe(self._settle, attempt, outcome)
         except RuntimeError:  # the loop has gone, and nobody else will free the engine
-            if isinstance(outcome, ChatModel):
-                asyncio.run(outcome.engine.close())
+            if not isinstance(outcome, BaseException):
+                asyncio.run(outcome.close())
 
-    def _settle(self, attempt: int, outcome: ChatModel | BaseException) -> None:
+    def _settle(self, attempt: int, outcome: Model | BaseException) -> None:
         if attempt != self._attempt:
-            if isinstance(outcome, ChatModel):
-                self._late = asyncio.ensure_future(outcome.engine.close())
+            if not isinstance(outcome, BaseException):
+                self._late = asyncio.ensure_future(outcome.close())
             return
-        if isinstance(outcome, ChatModel):
-            self._model = outcome
-            self.state = ModelState.READY
-            logger.info("model %s is ready on %s", self.name, outcome.engine.stats().device)
-        else:
+        if isinstance(outcome, BaseException):
             self.state = ModelState.FAILED
             self.reason = one_line(outcome)
             trace = None if isinstance(outcome, ServingError) else outcome
             logger.error("model %s failed to load: %s", self.name, self.reason, exc_info=trace)
+        else:
+            self._model = outcome
+            self.state = ModelState.READY
+            logger.info("model %s is ready on %s", self.name, outcome.device)
         self._settled.set()
 
 

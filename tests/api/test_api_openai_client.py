@@ -78,7 +78,7 @@ def test_completions(sdk: OpenAI) -> None:
 
 def test_models(live_url: str) -> None:
     with OpenAI(api_key="x", base_url=f"{live_url}/v1") as sdk:
-        assert [model.id for model in sdk.models.list()] == ["fake"]
+        assert [model.id for model in sdk.models.list()] == ["fake", "fake-embed"]
         assert sdk.models.retrieve("fake").id == "fake"
         with pytest.raises(openai.NotFoundError):
             sdk.models.retrieve("gpt-4o")

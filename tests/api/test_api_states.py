@@ -118,6 +118,7 @@ async def test_status_is_the_live_configuration() -> None:
                 "device": "fake",
                 "do_sample": False,
                 "system_prompt": "You are ....",
+                "embedding_model": "fake-embed",
             }
 
 
@@ -145,7 +146,21 @@ async def test_models() -> None:
     async with open_client(model_name="smollm2") as client:
         listed = (await client.get("/v1/models")).json()
         assert listed["object"] == "list"
-        (model,) = listed["data"]
+        model, embedder = listed["data"]
+        assert embedder == {
+            "id": "fake-embed",
+            "object": "model",
+            "created": 2,
+            "owned_by": "llm-serving",
+            "aliases": [],
+            "kind": "embedding",
+            "capabilities": ["embeddings", "rerank", "score"],
+            "context_length": 256,
+            "dimensions": 32,
+            "state": "loaded",
+        }
+        assert (await client.get("/models/fake-embed")).json() == embedder
+        assert (model["kind"], "dimensions" in model) == ("chat", False)
         assert model["id"] == "smollm2-135m-instruct"
         assert (model["object"], model["state"], model["context_length"]) == ("model", "loaded", 4096)
         for name in ("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"):

@@ -17,7 +17,7 @@ from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import Progress
 from llm_serving.service.chat import prompt_ids
 from llm_serving.service.completion import prompts_ids
-from llm_serving.service.loader import _ProgressLog, engine_options, load_chat_model, public_name
+from llm_serving.service.loader import ProgressLog, engine_options, load_chat_model, public_name
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
 
@@ -66,7 +66,7 @@ def test_loader_names_a_device_that_is_not_there(device: str) -> None:
 
 def test_progress_of_a_fetch_is_logged_in_steps(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    report = _ProgressLog("m")
+    report = ProgressLog("m")
     for done in range(0, 1001):
         report(Progress(done, 1000, "downloading"))
     report(Progress(0, 0, "verifying"))

@@ -12,9 +12,11 @@ from starlette.responses import Response
 from llm_serving.api.deps import require_key
 from llm_serving.api.routes.chat import create_chat_completion
 from llm_serving.api.routes.completion import create_completion
+from llm_serving.api.routes.embedding import create_embeddings
 from llm_serving.api.routes.health import get_health, get_ready
 from llm_serving.api.routes.metrics import get_metrics
 from llm_serving.api.routes.models import get_model, list_models
+from llm_serving.api.routes.ranking import rerank, score
 from llm_serving.api.routes.status import get_status
 
 
@@ -36,6 +38,9 @@ ROUTES = (
     Route("GET", "/models/{model_id:path}", get_model),
     Route("POST", "/chat/completions", create_chat_completion),
     Route("POST", "/completions", create_completion),
+    Route("POST", "/embeddings", create_embeddings),
+    Route("POST", "/rerank", rerank),
+    Route("POST", "/score", score),
 )
 PREFIXES = ("", "/v1")
 

@@ -1,4 +1,4 @@
-"""`GET /health` (the process lives) and `GET /ready` (the model can answer)."""
+"""`GET /health` (the process lives) and `GET /ready` (the chat model can answer)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
+from llm_serving.service.registry import AnySlot
 from llm_serving.service.slot import ModelState
 
 
@@ -15,11 +16,17 @@ async def get_health(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    """200, or 503 with the state and the reason."""
-    slot = services_of(request).registry.default
-    if slot.state is ModelState.READY:
-        body, status, headers = {"status": "ready", "model": slot.name}, 200, {}
-    else:
-        body = {"status": slot.state.value, "model": slot.name, "reason": slot.reason}
-        status, headers = 503, {"retry-after": "5"}
-    return Response(orjson.dumps(body), status, headers, "application/json")
+    """200 when the chat model can answer, else 503 with its state and the reason; `models` has all."""
+    registry = services_of(request).registry
+    slot = registry.default
+    body = {"status": slot.state.value, "model": slot.name}
+    if slot.state is not ModelState.READY:
+        body["reason"] = slot.reason
+    models = [_state(each) for each in registry.slots()]
+    status, headers = (200, {}) if slot.state is ModelState.READY else (503, {"retry-after": "5"})
+    return Response(orjson.dumps({**body, "models": models}), status, headers, "application/json")
+
+
+def _state(slot: AnySlot) -> dict[str, str]:
+    state = {"id": slot.name, "kind": slot.kind.value, "state": slot.state.value}
+    return {**state, "reason": slot.reason} if slot.reason else state

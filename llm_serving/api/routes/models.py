@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
-from llm_serving.service.registry import Registry
-from llm_serving.service.slot import ModelSlot, ModelState
+from llm_serving.service.model import EncoderModel, ModelKind
+from llm_serving.service.registry import AnySlot, Registry
+from llm_serving.service.slot import ModelState
 
 _STATES = {
     ModelState.NOT_STARTED: "available",
@@ -18,6 +19,11 @@ _STATES = {
     ModelState.READY: "loaded",
     ModelState.FAILED: "failed",
     ModelState.UNLOADED: "available",
+}
+_CAPABILITIES = {
+    ModelKind.CHAT: ["chat", "completion"],
+    ModelKind.EMBEDDING: ["embeddings", "rerank", "score"],
+    ModelKind.RERANKER: ["rerank", "score"],
 }
 
 
@@ -32,16 +38,26 @@ async def get_model(request: Request) -> Response:
     return _json(_model(registry, registry.exact(request.path_params["model_id"])))
 
 
-def _model(registry: Registry, slot: ModelSlot) -> dict[str, Any]:
+def _model(registry: Registry, slot: AnySlot) -> dict[str, Any]:
     model = slot.model
+    facts: dict[str, Any] = {"context_length": None}
+    if slot.kind is ModelKind.EMBEDDING:
+        facts["dimensions"] = None
+    if isinstance(model, EncoderModel):
+        facts["context_length"] = model.batcher.max_tokens
+        if slot.kind is ModelKind.EMBEDDING:
+            facts["dimensions"] = model.batcher.dimensions
+    elif model is not None:
+        facts["context_length"] = model.engine.max_context
     return {
         "id": slot.name,
         "object": "model",
         "created": model.created if model else 0,
         "owned_by": "llm-serving",
         "aliases": registry.aliases(slot),
-        "capabilities": ["chat", "completion"],
-        "context_length": model.engine.max_context if model else None,
+        "kind": slot.kind.value,
+        "capabilities": _CAPABILITIES[slot.kind],
+        **facts,
         "state": _STATES[slot.state],
         **(model.details if model else {}),
     }

@@ -20,6 +20,7 @@ async def get_status(request: Request) -> Response:
     if model is None:
         return _json(NOT_STARTED)
     settings = services.settings
+    embedding = services.registry.embedding
     host, port = request.scope.get("server") or (settings.host, settings.port)
     return _json(
         {
@@ -30,6 +31,7 @@ async def get_status(request: Request) -> Response:
             "device": model.engine.stats().device,
             "do_sample": settings.do_sample,
             "system_prompt": settings.system_prompt,
+            "embedding_model": embedding.name if embedding and embedding.model else None,
         }
     )
 

@@ -1,10 +1,10 @@
-"""`POST /chat/completions`: the request."""
+"""`POST /chat/completions`: the request, and the response as a model for programs in Python."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from llm_serving.api.schemas.sampling import SamplingFields
 
@@ -16,3 +16,16 @@ class ChatCompletionRequest(SamplingFields):
 
     messages: list[Any] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
+
+
+class ChatCompletionResponse(BaseModel):
+    """A whole answer. The server itself writes the same JSON without this detour."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    id: str | int
+    object: str = "chat.completion"
+    created: int | float  # unix seconds
+    model: str = ""
+    choices: list[dict[str, Any]]
+    usage: dict[str, Any] | None = None

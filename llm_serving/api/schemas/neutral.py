@@ -50,6 +50,14 @@ CHAT: Neutral = {
     "web_search_options": (),
 }
 COMPLETION: Neutral = {**SHARED, "logprobs": ()}
+EMBEDDING: Neutral = {"add_special_tokens": (True,), "priority": (0,)}
+RERANK: Neutral = {
+    "max_chunks_per_doc": (),
+    "max_tokens_per_doc": (),
+    "priority": (0,),
+    "rank_fields": (["text"],),
+}
+SCORE: Neutral = {"priority": (0,)}
 
 _MAX_LISTED = 16
 _MAX_NAME = 64

@@ -1,0 +1,83 @@
+"""Wiring and life of the services, for our app and for anybody else's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from llm_serving.api.deps import Services
+from llm_serving.api.running import Running, announced
+from llm_serving.config import Settings
+from llm_serving.embeddings.batcher import BatcherStats
+from llm_serving.engine.protocol import EngineStats
+from llm_serving.ops.auth import KeyRing, is_loopback
+from llm_serving.ops.drain import on_stop_signal
+from llm_serving.ops.metrics import Metrics
+from llm_serving.service.chat import ChatService
+from llm_serving.service.completion import CompletionService
+from llm_serving.service.embedding import EmbeddingService
+from llm_serving.service.encoder_loader import load_encoder_model
+from llm_serving.service.generation import GenerationDefaults
+from llm_serving.service.loader import load_chat_model
+from llm_serving.service.registry import LoadEncoder, LoadModel, Registry
+from llm_serving.service.reranking import RerankService
+
+logger = logging.getLogger(__name__)
+
+
+def build_services(
+    settings: Settings, load: LoadModel = load_chat_model, load_encoder: LoadEncoder = load_encoder_model
+) -> Services:
+    """Wire everything; reads the key file, starts nothing. Raises: SettingsError."""
+    registry = Registry(settings, load, load_encoder)
+    defaults = GenerationDefaults(
+        max_tokens=settings.max_new_tokens, temperature=settings.temperature if settings.do_sample else 0.0
+    )
+
+    def read_stats() -> EngineStats | None:
+        model = registry.default.model
+        return None if model is None else model.engine.stats()
+
+    def read_encoders() -> dict[str, BatcherStats]:
+        slots = [slot for slot in (registry.embedding, registry.reranker) if slot is not None]
+        return {slot.kind.value: slot.model.batcher.stats() for slot in slots if slot.model is not None}
+
+    return Services(
+        settings=settings,
+        registry=registry,
+        chat=ChatService(registry, defaults, settings.system_prompt),
+        completion=CompletionService(registry, defaults),
+        embedding=EmbeddingService(registry),
+        rerank=RerankService(registry),
+        metrics=Metrics(read_stats, read_encoders),
+        keys=KeyRing.from_settings(settings),
+    )
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Load in the background from the start, drain at the stop signal, unload at the end.
+
+    For any app: `FastAPI(lifespan=llm_serving.lifespan)`. One that `create_app` did not make gets services by
+    the environment's settings. Meanwhile `generate_response` and `embed_texts` work, from every thread.
+    Raises: SettingsError.
+    """
+    services: Services | None = getattr(app.state, "services", None)
+    is_ours = services is None
+    if services is None:
+        services = app.state.services = build_services(Settings())
+    elif services.keys.is_open and not is_loopback(services.settings.host):
+        logger.warning("listening on %s without an API key: set --api-key", services.settings.host)
+    services.registry.start()
+    try:
+        with on_stop_signal(services.registry.begin_close), announced(Running.here(services)):
+            try:
+                yield
+            finally:
+                await services.registry.close()
+    finally:
+        if is_ours:  # a closed registry cannot be started again; the next life gets its own
+            del app.state.services

@@ -1,0 +1,63 @@
+"""From settings to an encoder that can embed or score. Blocks; call it on a thread of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer
+from llm_serving.checkpoints import SentenceTransformers, build_encoder_tokenizer, open_checkpoint
+from llm_serving.config import Settings
+from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
+from llm_serving.embeddings.encoder import Encoder
+from llm_serving.errors import CheckpointError
+from llm_serving.models import OnProgress, resolve_model
+from llm_serving.service.loader import ProgressLog, public_name
+from llm_serving.service.model import EncoderModel, ModelKind
+
+
+def load_encoder_model(
+    settings: Settings, kind: ModelKind, on_progress: OnProgress | None = None
+) -> EncoderModel:
+    """Resolve the embedding model or the reranker, fetch what is missing, open it, start its batcher.
+
+    Raises: ModelNotFound, DownloadError, CheckpointError, MissingExtra.
+    """
+    setting = settings.reranker_model if kind is ModelKind.RERANKER else settings.embedding_model
+    name = public_name(setting)
+    if settings.engine == "fake":
+        encoder: Encoder = FakeEncoder(is_cross_encoder=kind is ModelKind.RERANKER)
+        return EncoderModel(
+            name, _batcher(encoder, settings), FakeEncoderTokenizer(), created=int(time.time())
+        )
+    from llm_serving.backends import load_encoder  # type: ignore[attr-defined, unused-ignore]
+
+    path = resolve_model(setting, cache_dir=settings.cache_dir, on_progress=on_progress or ProgressLog(name))
+    checkpoint = open_checkpoint(path)
+    tokenizer = build_encoder_tokenizer(checkpoint)
+    encoder = load_encoder(
+        settings.engine, checkpoint, precision=settings.embedding_precision, threads=settings.threads
+    )
+    if kind is ModelKind.RERANKER and encoder.dimensions != 1:
+        encoder.close()
+        raise CheckpointError(f"{path}: has {encoder.dimensions} outputs; a reranker has one.")
+    prompts, default_prompt = _prompts(checkpoint.extras.get("sentence_transformers"))
+    return EncoderModel(
+        name,
+        _batcher(encoder, settings),
+        tokenizer,
+        prompts,
+        default_prompt,
+        created=int(time.time()),
+        details={"architecture": checkpoint.architecture},
+    )
+
+
+def _batcher(encoder: Encoder, settings: Settings) -> Batcher:
+    return Batcher(encoder, max_batch_tokens=MAX_BATCH_TOKENS, max_queue_texts=settings.embedding_queue)
+
+
+def _prompts(settings: SentenceTransformers | None) -> tuple[Mapping[str, str], str]:
+    if settings is None:
+        return {}, ""
+    return settings.prompts, settings.prompts.get(settings.default_prompt or "", "")
