@@ -9,6 +9,7 @@ from pathlib import Path
 from llm_serving.architectures import describe
 from llm_serving.backends import transformers_backend
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.embeddings.encoder import Encoder
 from llm_serving.engine.protocol import Engine, EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
 
@@ -19,6 +20,8 @@ ENGINES = ("auto", "native", "transformers", "fake")
 BACKENDS = {
     "native": "llm_serving.backends.native_backend",
 }
+# Each module has `load(checkpoint, precision, threads) -> Encoder`.
+ENCODERS: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +102,29 @@ def load_engine(
         raise InvalidRequest(f"There is no engine '{name}'; there are auto, {', '.join(BACKENDS)}.", "engine")
     engine: Engine = import_module(module).load(checkpoint, token_bytes, options)
     return engine
+
+
+def load_encoder(
+    engine: str, checkpoint: Checkpoint, *, precision: str = "auto", threads: int = 0, device: str = "auto"
+) -> Encoder:
+    """Load an embedding model or a cross-encoder; the engine is chosen as `choose_engine` does. Blocking.
+
+    Raises: what `check_engine` raises; CheckpointError.
+    """
+    check_engine(engine, device)
+    if engine != "transformers" and device in ("auto", "cpu"):
+        try:
+            return _load_native_encoder(checkpoint, precision, threads)
+        except CheckpointError as problem:
+            if engine != "auto" or checkpoint.format != "huggingface":
+                raise
+            _without_native(problem)
+    encoder: Encoder = transformers_backend.load_encoder(checkpoint, device, precision, threads)
+    return encoder
+
+
+def _load_native_encoder(checkpoint: Checkpoint, precision: str, threads: int) -> Encoder:
+    if "native" not in ENCODERS:
+        raise CheckpointError(f"The native engine does not run encoders such as '{checkpoint.path}'.")
+    encoder: Encoder = import_module(ENCODERS["native"]).load(checkpoint, precision, threads)
+    return encoder

@@ -8,20 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 import transformers
 
 from llm_serving.backends.transformers_backend.loading import load_weights, torch_device
-from llm_serving.checkpoints.sentence_transformers import (
-    Dense,
-    Pooling,
-    PoolingMode,
-    SentenceTransformers,
-    read_sentence_transformers,
-)
+from llm_serving.checkpoints import Checkpoint, dequantize
+from llm_serving.checkpoints.sentence_transformers import Dense, Pooling, PoolingMode, SentenceTransformers
 from llm_serving.embeddings.encoder import EncoderInput
-from llm_serving.errors import CheckpointError
 from llm_serving.native.cpu import cpu_budget
 
 BATCH_TOKENS = 8192  # of one forward pass, padding included
@@ -115,39 +108,32 @@ class TransformersEncoder:
 
 
 def load_encoder(
-    directory: Path, device: str = "auto", dtype: str = "auto", threads: int = 0
+    checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto", threads: int = 0
 ) -> TransformersEncoder:
-    """Load an embedding model or a cross-encoder. Blocking.
+    """Load an embedding model or a cross-encoder from an opened Hugging Face directory. Blocking.
 
     Raises: InvalidRequest (device, type), CheckpointError.
     """
     place = torch_device(device)
-    settings = read_sentence_transformers(directory)
-    folder = directory / settings.transformer if settings else directory
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True
-        )
-    except Exception as error:  # damaged and unknown models make it fail with any error there is
-        raise CheckpointError(f"{folder}: the configuration cannot be read: {error}") from error
-    is_classifier = any("SequenceClassification" in name for name in config.architectures or ())
+    names = checkpoint.metadata.get("architectures") or ()
+    is_classifier = any("SequenceClassification" in str(name) for name in names)
     auto_class = transformers.AutoModelForSequenceClassification if is_classifier else transformers.AutoModel
     if place.type == "cpu":
         torch.set_num_threads(threads or cpu_budget().threads)
-    model = load_weights(auto_class, folder, dtype, place)
-    dense = [_dense(directory, each, place) for each in settings.dense] if settings else []
+    model = load_weights(auto_class, Path(checkpoint.path), dtype, place)
+    settings: SentenceTransformers | None = checkpoint.extras.get("sentence_transformers")
+    dense = [_dense(checkpoint, each, place) for each in settings.dense] if settings else []
     return TransformersEncoder(model, place, settings, dense)
 
 
-def _dense(directory: Path, dense: Dense, device: torch.device) -> tuple[Any, Any, Any]:
-    path = directory / dense.prefix[:-1] / "model.safetensors"
-    try:
-        tensors = safetensors.torch.load_file(path)
-        weight = tensors["linear.weight"].float().to(device)
-        bias = tensors["linear.bias"].float().to(device) if dense.bias else None
-    except Exception as error:  # missing, damaged, or without these tensors
-        raise CheckpointError(f"{path}: the dense layer cannot be read: {error}") from error
-    return weight, bias, _ACTIVATIONS[dense.activation]
+def _dense(checkpoint: Checkpoint, dense: Dense, device: torch.device) -> tuple[Any, Any, Any]:
+    """(weight, bias or None, activation)."""
+
+    def read(name: str) -> torch.Tensor:
+        return torch.from_numpy(dequantize(checkpoint.tensors[dense.prefix + name])).to(device)
+
+    bias = read("linear.bias") if dense.bias else None
+    return read("linear.weight"), bias, _ACTIVATIONS[dense.activation]
 
 
 def _pool(hidden: torch.Tensor, mask: torch.Tensor, mode: PoolingMode) -> torch.Tensor:

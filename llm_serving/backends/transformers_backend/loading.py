@@ -102,13 +102,18 @@ def load_weights(auto_class: Any, directory: Path, dtype: str, device: torch.dev
         )
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = auto_class.from_pretrained(
+        model, info = auto_class.from_pretrained(
             str(directory),
+            output_loading_info=True,
             dtype=DTYPES[dtype],
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
         )
+        # What is missing would be random numbers. Poolers are: nothing here reads their output.
+        missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+        if missing:
+            raise ValueError(f"{len(missing)} weights are missing, the first is {missing[0]!r}")
         return model.to(device).eval()
     except torch.OutOfMemoryError as error:
         raise ServingError(f"The weights of '{directory}' do not fit into the memory of {device}.") from error

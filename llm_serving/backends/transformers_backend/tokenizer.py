@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 from llm_serving.checkpoints.byte_level import bytes_of
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.checkpoints.tokenizer import Tokenizer
+from llm_serving.checkpoints.tokenizer_library import no_panic, shut_out
 from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary
 from llm_serving.errors import CheckpointError
 
@@ -72,24 +73,21 @@ class _Stripping(SpecialTokens):
 
 def read_tokenizer(directory: Path, eos_ids: Collection[int] = ()) -> DirectoryTokenizer:
     """`eos_ids` end an answer beside the tokenizer's own end. Raises: CheckpointError."""
-    try:
+    with no_panic(f"{directory}: the tokenizer cannot be read"):
         original = AutoTokenizer.from_pretrained(
             str(directory), trust_remote_code=False, local_files_only=True
         )
         backend = getattr(original, "backend_tokenizer", None)
-        state = None if backend is None else json.loads(backend.to_str())
-    except Exception as error:  # damaged files make it fail with any error there is
-        raise CheckpointError(f"{directory}: the tokenizer cannot be read: {_line(error)}") from error
-    if state is None:
-        raise CheckpointError(
-            f"{directory}: {type(original).__name__} is written in Python only; a tokenizer.json is needed."
-        )
-    return DirectoryTokenizer(original, state, eos_ids)
+        if backend is None:
+            raise CheckpointError(
+                f"{directory}: {type(original).__name__} is Python only; a tokenizer.json is needed."
+            )
+        return DirectoryTokenizer(original, json.loads(backend.to_str()), eos_ids)
 
 
 def _backend(state: dict[str, Any]) -> Backend:
     backend: Backend = Backend.from_str(json.dumps({**state, "truncation": None, "padding": None}))
-    backend.encode_special_tokens = True  # that is: as plain text
+    shut_out(backend, [token["content"] for token in state["added_tokens"] if token["special"]])
     return backend
 
 
@@ -170,7 +168,3 @@ def _token_bytes(backend: Backend, vocabulary: Vocabulary, kinds: set[str]) -> l
         b"" if i in vocabulary.special_ids or not token else spell(i, token)
         for i, token in enumerate(vocabulary.tokens)
     ]
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
