@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from llm_serving.architectures import llama, qwen2
+from llm_serving.architectures import bert, llama, modernbert, nomic_bert, qwen2, qwen3_embedding
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
-from llm_serving.native.ops import ModelPlan
+from llm_serving.native.ops import EncoderPlan, ModelPlan
 
 FAMILIES = {
     "llama": llama.describe,
@@ -20,5 +20,29 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
         raise CheckpointError(
             f"The native engine does not run the family '{checkpoint.architecture}' of '{checkpoint.path}'; "
             f"it runs {', '.join(sorted(FAMILIES))}."
+        )
+    return family(checkpoint)
+
+
+ENCODER_FAMILIES = {
+    "bert": bert.describe_bert,
+    "roberta": bert.describe_roberta,
+    "xlm-roberta": bert.describe_roberta,
+    "camembert": bert.describe_roberta,
+    "distilbert": bert.describe_distilbert,
+    "mpnet": bert.describe_mpnet,
+    "nomic_bert": nomic_bert.describe,
+    "modernbert": modernbert.describe,
+    "qwen3": qwen3_embedding.describe,
+}
+
+
+def describe_encoder(checkpoint: Checkpoint) -> EncoderPlan:
+    """The plan of an embedding or reranking model. Raises: CheckpointError for a family that is not run."""
+    family = ENCODER_FAMILIES.get(checkpoint.architecture)
+    if family is None:
+        raise CheckpointError(
+            f"The native engine does not run the encoder family '{checkpoint.architecture}' of "
+            f"'{checkpoint.path}'; it runs {', '.join(sorted(ENCODER_FAMILIES))}."
         )
     return family(checkpoint)

@@ -29,14 +29,14 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class AddPositions:
-    """target += table[position], learned positions.
+    """target += table[position], learned positions; without a tensor, segments only.
 
     `skip` rows of the tensor come before position 0 (RoBERTa counts from its padding id + 1). With a segment
     tensor the table holds position + segment rows for segment 0, then for segment 1, and so on; the encoder
     counts the second segment's positions from `context` on.
     """
 
-    tensor: str
+    tensor: str | None
     target: str
     context: int
     segments: str | None = None

@@ -127,11 +127,15 @@ class PlanBuilder:
 
     def _positions(self, p: ops.AddPositions) -> int:
         segments = None if p.segments is None else dequantize(self._tensor(p.segments))
-        table = position_table(dequantize(self._tensor(p.tensor)), segments, p.skip, p.context)
-        if table.ndim != 2 or table.shape[1] != self.plan.buffers[p.target]:
-            raise CheckpointError(
-                f"Tensor '{p.tensor}' does not fit a width of {self.plan.buffers[p.target]}."
-            )
+        width = self.plan.buffers[p.target]
+        rows = (
+            np.zeros((p.context, width), np.float32)
+            if p.tensor is None
+            else dequantize(self._tensor(p.tensor))
+        )
+        if rows.ndim != 2 or rows.shape[1] != width or (segments is not None and segments.shape[1] != width):
+            raise CheckpointError(f"Tensor '{p.tensor or p.segments}' does not fit a width of {width}.")
+        table = position_table(rows, segments, p.skip, p.context)
         return self._constant(table)
 
     def _bias(self, bias: ops.WindowBias | ops.BucketBias | None) -> int:
@@ -157,6 +161,9 @@ class PlanBuilder:
         return self._vectors[name]
 
 
-def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int) -> Any:
-    """A new, empty C++ plan. Raises: ValueError for an instruction set this CPU does not have."""
-    return load_core().Plan(threads, isa, max_tokens, max_context)
+def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int, niceness: int = 0) -> Any:
+    """A new, empty C++ plan; its worker threads run at `niceness`.
+
+    Raises: ValueError for an instruction set this CPU does not have.
+    """
+    return load_core().Plan(threads, isa, max_tokens, max_context, niceness)

@@ -61,10 +61,11 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
 }  // namespace
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 5;
+    m.attr("ABI") = 6;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     nb::class_<Plan>(m, "Plan")
-        .def(nb::init<int, const std::string&, int, int>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"), nb::arg("max_context"))
+        .def(nb::init<int, const std::string&, int, int, int>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"),
+             nb::arg("max_context"), nb::arg("niceness") = 0)
         .def_prop_ro("isa", [](const Plan& p) { return std::string(p.model.kernels->name); })
         .def_prop_ro("threads", &Plan::threads)
         .def_prop_ro("weight_bytes", &Plan::weight_bytes)

@@ -32,7 +32,8 @@ void Model::reserve_activations(int cols, bool narrow_rows, bool wide_rows) {
     }
 }
 
-Plan::Plan(int threads, const std::string& isa, int max_tokens, int max_context) : pool_(std::max(threads, 1)) {
+Plan::Plan(int threads, const std::string& isa, int max_tokens, int max_context, int niceness)
+    : pool_(std::max(threads, 1), niceness) {
     require(max_tokens > 0 && max_context > 0, "max_tokens and max_context must be positive");
     model.kernels = &select_kernels(isa.c_str());
     model.max_tokens = max_tokens;

@@ -102,7 +102,7 @@ struct Model {
 
 class Plan {
 public:
-    Plan(int threads, const std::string& isa, int max_tokens, int max_context);
+    Plan(int threads, const std::string& isa, int max_tokens, int max_context, int niceness = 0);
 
     int pack(const std::string& kind, const uint8_t* data, size_t bytes, int rows, int cols, const std::string& format,
              const int32_t* permutation);

@@ -1,4 +1,4 @@
-// One persistent pool of workers; the calling thread is worker 0.
+// One persistent pool of workers; the calling thread is worker 0, unless the workers are to be nicer than it.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -36,13 +36,14 @@ private:
 
 class ThreadPool {
 public:
-    explicit ThreadPool(int threads);
+    // `niceness` > 0 lowers the priority of the workers, and the calling thread only waits for them.
+    explicit ThreadPool(int threads, int niceness = 0);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
-    int size() const { return int(workers_.size()) + 1; }
-    // Runs task(worker) on every worker, this thread included, and returns when all have finished.
+    int size() const { return int(workers_.size()) + (niceness_ == 0); }
+    // Runs task(worker) on every worker, and returns when all have finished.
     void run(const std::function<void(int)>& task);
     // Runs body(i) for i in [0, count), handed out one at a time.
     void for_each(int count, const std::function<void(int)>& body);
@@ -50,6 +51,7 @@ public:
 private:
     void work(int worker);
 
+    const int niceness_;
     std::vector<std::thread> workers_;
     std::atomic<uint32_t> generation_{0};
     std::atomic<uint32_t> finished_{0};

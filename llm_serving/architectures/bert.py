@@ -1,0 +1,156 @@
+"""BERT, RoBERTa, XLM-R, DistilBERT and MPNet from Hugging Face directories, BERT from GGUF.
+
+One encoder under five sets of names. RoBERTa counts positions from its padding id + 1; MPNet adds a learned
+bias by distance; DistilBERT has no segments.
+"""
+
+from __future__ import annotations
+
+from llm_serving.architectures.config_json import number, positive, prefix_of, require
+from llm_serving.architectures.post_norm import Names, Sizes, describe_post_norm
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.native import ops
+
+GELU = ("gelu", "gelu_python")
+
+
+def _sizes(checkpoint: Checkpoint, skip: int = 0) -> Sizes:
+    return Sizes(
+        hidden=positive(checkpoint, "hidden_size", "dim"),
+        layers=positive(checkpoint, "num_hidden_layers", "n_layers"),
+        heads=positive(checkpoint, "num_attention_heads", "n_heads"),
+        ffn=positive(checkpoint, "intermediate_size", "hidden_dim"),
+        context=positive(checkpoint, "max_position_embeddings", default=512) - skip,
+        epsilon=number(checkpoint, "layer_norm_eps", default=1e-12),
+        skip=skip,
+        segments=positive(checkpoint, "type_vocab_size", default=1),
+    )
+
+
+def _names(prefix: str, attention: str = "attention.self.") -> Names:
+    layer = prefix + "encoder.layer.{i}."
+    return Names(
+        words=f"{prefix}embeddings.word_embeddings",
+        positions=f"{prefix}embeddings.position_embeddings",
+        segments=f"{prefix}embeddings.token_type_embeddings",
+        embedding_norm=f"{prefix}embeddings.LayerNorm",
+        query=f"{layer}{attention}query",
+        key=f"{layer}{attention}key",
+        value=f"{layer}{attention}value",
+        output=f"{layer}attention.output.dense",
+        attention_norm=f"{layer}attention.output.LayerNorm",
+        up=f"{layer}intermediate.dense",
+        down=f"{layer}output.dense",
+        output_norm=f"{layer}output.LayerNorm",
+    )
+
+
+def _head(checkpoint: Checkpoint, classifier: str, dense: str, activation: str = "tanh") -> ops.Head | None:
+    if f"{classifier}.weight" not in checkpoint.tensors:
+        return None
+    return ops.Head(classifier, dense if f"{dense}.weight" in checkpoint.tensors else None, activation)
+
+
+def describe_bert(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    if checkpoint.format == "gguf":
+        return _describe_gguf(checkpoint)
+    require(checkpoint, "hidden_act", GELU, "gelu")
+    require(checkpoint, "position_embedding_type", ("absolute",), "absolute")
+    prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")
+    head = _head(checkpoint, "classifier", f"{prefix}pooler.dense")
+    return describe_post_norm(
+        checkpoint, _names(prefix), _sizes(checkpoint), pooling="cls" if head else "mean", head=head
+    )
+
+
+def describe_roberta(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    require(checkpoint, "hidden_act", GELU, "gelu")
+    prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")
+    head = _head(checkpoint, "classifier.out_proj", "classifier.dense")
+    padding = checkpoint.metadata.get("pad_token_id", 1)
+    sizes = _sizes(checkpoint, skip=int(padding) + 1)
+    return describe_post_norm(checkpoint, _names(prefix), sizes, pooling="cls" if head else "mean", head=head)
+
+
+def describe_distilbert(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    require(checkpoint, "activation", GELU, "gelu")
+    prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")
+    layer = prefix + "transformer.layer.{i}."
+    names = Names(
+        words=f"{prefix}embeddings.word_embeddings",
+        positions=f"{prefix}embeddings.position_embeddings",
+        embedding_norm=f"{prefix}embeddings.LayerNorm",
+        query=f"{layer}attention.q_lin",
+        key=f"{layer}attention.k_lin",
+        value=f"{layer}attention.v_lin",
+        output=f"{layer}attention.out_lin",
+        attention_norm=f"{layer}sa_layer_norm",
+        up=f"{layer}ffn.lin1",
+        down=f"{layer}ffn.lin2",
+        output_norm=f"{layer}output_layer_norm",
+    )
+    head = _head(checkpoint, "classifier", "pre_classifier", "relu")
+    return describe_post_norm(
+        checkpoint, names, _sizes(checkpoint), pooling="cls" if head else "mean", head=head
+    )
+
+
+def describe_mpnet(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    require(checkpoint, "hidden_act", GELU, "gelu")
+    prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")
+    layer = prefix + "encoder.layer.{i}."
+    names = Names(
+        words=f"{prefix}embeddings.word_embeddings",
+        positions=f"{prefix}embeddings.position_embeddings",
+        embedding_norm=f"{prefix}embeddings.LayerNorm",
+        query=f"{layer}attention.attn.q",
+        key=f"{layer}attention.attn.k",
+        value=f"{layer}attention.attn.v",
+        output=f"{layer}attention.attn.o",
+        attention_norm=f"{layer}attention.LayerNorm",
+        up=f"{layer}intermediate.dense",
+        down=f"{layer}output.dense",
+        output_norm=f"{layer}output.LayerNorm",
+    )
+    padding = checkpoint.metadata.get("pad_token_id", 1)
+    head = _head(checkpoint, "classifier.out_proj", "classifier.dense")
+    return describe_post_norm(
+        checkpoint,
+        names,
+        _sizes(checkpoint, skip=int(padding) + 1),
+        bias=ops.BucketBias(f"{prefix}encoder.relative_attention_bias.weight"),
+        pooling="cls" if head else "mean",
+        head=head,
+    )
+
+
+_GGUF = Names(
+    words="token_embd",
+    positions="position_embd",
+    segments="token_types",
+    embedding_norm="token_embd_norm",
+    query="blk.{i}.attn_q",
+    key="blk.{i}.attn_k",
+    value="blk.{i}.attn_v",
+    output="blk.{i}.attn_output",
+    attention_norm="blk.{i}.attn_output_norm",
+    up="blk.{i}.ffn_up",
+    down="blk.{i}.ffn_down",
+    output_norm="blk.{i}.layer_output_norm",
+)
+_GGUF_POOLING = {1: "mean", 2: "cls", 3: "last", 4: "cls"}  # LLAMA_POOLING_TYPE_*
+
+
+def _describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    sizes = Sizes(
+        hidden=int(checkpoint.hyper("embedding_length", 0)),
+        layers=int(checkpoint.hyper("block_count", 0)),
+        heads=int(checkpoint.hyper("attention.head_count", 1)),
+        ffn=int(checkpoint.hyper("feed_forward_length", 0)),
+        context=int(checkpoint.hyper("context_length", 512)),
+        epsilon=float(checkpoint.hyper("attention.layer_norm_epsilon", 1e-12)),
+        segments=1,
+    )
+    pooling = _GGUF_POOLING.get(int(checkpoint.hyper("pooling_type", 1)), "mean")
+    head = _head(checkpoint, "cls.output", "cls")
+    return describe_post_norm(checkpoint, _GGUF, sizes, pooling="cls" if head else pooling, head=head)

@@ -1,0 +1,104 @@
+"""What most embedding models are: attention, add, norm, feed-forward, add, norm (Devlin et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
+from llm_serving.native import ops
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Tensor names without `.weight` and `.bias`; those of a layer contain `{i}`."""
+
+    words: str
+    embedding_norm: str
+    query: str
+    key: str
+    value: str
+    output: str
+    attention_norm: str
+    up: str
+    down: str
+    output_norm: str
+    positions: str | None = None
+    segments: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Numbers of an encoder; `context` is in tokens, `skip` rows of the position table are unused."""
+
+    hidden: int
+    layers: int
+    heads: int
+    ffn: int
+    context: int
+    epsilon: float
+    skip: int = 0
+    segments: int = 1
+
+
+def describe_post_norm(
+    checkpoint: Checkpoint,
+    names: Names,
+    sizes: Sizes,
+    *,
+    bias: ops.BucketBias | None = None,
+    pooling: str = "mean",
+    head: ops.Head | None = None,
+) -> ops.EncoderPlan:
+    """Raises: CheckpointError when the sizes do not fit the engine or the tensors."""
+    words = checkpoint.tensors.get(f"{names.words}.weight")
+    if words is None:
+        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.words}.weight'.")
+    if sizes.hidden % sizes.heads or (sizes.hidden // sizes.heads) % 8:
+        raise CheckpointError(
+            f"{sizes.heads} heads over {sizes.hidden} dimensions in '{checkpoint.path}' is a shape "
+            "the engine does not run."
+        )
+
+    def norm(name: str) -> ops.Quantize:
+        return ops.Quantize("x", f"{name}.weight", sizes.epsilon, True, f"{name}.bias", keep=True)
+
+    def linear(name: str, target: str, offset: int = 0) -> ops.Projection:
+        return ops.Projection(f"{name}.weight", target, offset, f"{name}.bias")
+
+    def layer(i: int) -> tuple[ops.Operation, ...]:
+        hidden = sizes.hidden
+        parts = (names.query, names.key, names.value)
+        return (
+            ops.Linear(tuple(linear(part.format(i=i), "qkv", n * hidden) for n, part in enumerate(parts))),
+            ops.EncoderAttention(
+                "qkv", "attention", sizes.heads, sizes.heads, (hidden // sizes.heads) ** -0.5, bias=bias
+            ),
+            ops.Quantize("attention"),
+            ops.Linear((linear(names.output.format(i=i), "x"),), accumulate=True),
+            norm(names.attention_norm.format(i=i)),
+            ops.Linear((linear(names.up.format(i=i), "up"),)),
+            ops.Gelu("up"),
+            ops.Linear((linear(names.down.format(i=i), "x"),), accumulate=True),
+            norm(names.output_norm.format(i=i)),
+        )
+
+    embedding: tuple[ops.Operation, ...] = (ops.Embed(f"{names.words}.weight", "x"),)
+    if names.positions is not None:
+        segments = None if names.segments is None else f"{names.segments}.weight"
+        table = ops.AddPositions(f"{names.positions}.weight", "x", sizes.context, segments, sizes.skip)
+        embedding += (table,)
+    return ops.EncoderPlan(
+        hidden=sizes.hidden,
+        context=sizes.context,
+        vocab_size=words.shape[0],
+        buffers={"x": sizes.hidden, "qkv": 3 * sizes.hidden, "attention": sizes.hidden, "up": sizes.ffn},
+        operations=(
+            *embedding,
+            norm(names.embedding_norm),
+            *(operation for i in range(sizes.layers) for operation in layer(i)),
+        ),
+        pooling=pooling,
+        segments=sizes.segments if names.segments is not None else 1,
+        head=head,
+    )
