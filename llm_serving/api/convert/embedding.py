@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from llm_serving.api.convert.texts import check_count, to_texts, to_token_ids
-from llm_serving.api.schemas.embedding import EmbedRequest
+from llm_serving.api.schemas.embedding import DEFAULT_MODEL, EmbedRequest
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.embedding import EmbeddingRequest, Embeddings
 
@@ -20,7 +20,7 @@ _NUMBERS_A_PIECE = 1 << 15  # about a millisecond of writing, then others have t
 def to_request(body: EmbedRequest, max_inputs: int) -> EmbeddingRequest:
     """The first item tells what the list is of. Raises: InvalidRequest that names the item."""
     fields: dict[str, Any] = {
-        "model": body.model if "model" in body.model_fields_set else None,
+        "model": None if body.model == DEFAULT_MODEL else body.model,
         "dimensions": body.dimensions,
         "truncate_to": truncation(body.truncate_prompt_tokens),
         "input_type": body.input_type,
