@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from llm_serving.backends import load_engine
+from llm_serving.backends import EngineChoice, check_engine, choose_engine, load_engine, transformers_backend
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.chat.template import ChatTemplate
-from llm_serving.checkpoints import build_tokenizer, open_checkpoint
+from llm_serving.checkpoints import Tokenizer, build_tokenizer, open_checkpoint
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
+from llm_serving.errors import InvalidRequest, MissingExtra, ModelNotFound
 from llm_serving.models import OnProgress, Progress, find_model, resolve_model
 from llm_serving.service.model import ChatModel
 
 logger = logging.getLogger(__name__)
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -> ChatModel:
@@ -25,30 +31,65 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     Raises: SettingsError (a device or engine that is not there), ModelNotFound, DownloadError,
     CheckpointError, MissingExtra.
     """
-    _check_device(settings)
+    with _naming_the_setting(settings):
+        check_engine(settings.engine, settings.device)  # before anything is fetched
     options = engine_options(settings)
     name = public_name(settings.model_name)
     if settings.engine == "fake":
         return ChatModel(name, load_fake_engine(options), FakeTokenizer(), created=int(time.time()))
-    path = resolve_model(
-        settings.model_name, cache_dir=settings.cache_dir, on_progress=on_progress or ProgressLog(name)
-    )
-    checkpoint = open_checkpoint(path)
+    path = _find(settings, on_progress or ProgressLog(name))
+    with _naming_the_setting(settings):
+        choice = choose_engine(settings.engine, settings.device, path)
+        logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
+        if choice.name == "transformers":
+            return _load_transformers(name, path, settings, choice)
+    checkpoint = choice.checkpoint or open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
-    template = None
-    if checkpoint.chat_template:
-        template = ChatTemplate(
-            checkpoint.chat_template, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token
-        )
     return ChatModel(
         name,
-        load_engine(settings.engine, checkpoint, tokenizer.token_bytes, options),
+        load_engine(choice.name, checkpoint, tokenizer.token_bytes, options),
         tokenizer,
-        template,
+        _template(checkpoint.chat_template, tokenizer),
         fingerprint=fingerprint(path, settings),
         created=int(time.time()),
-        details={"architecture": checkpoint.architecture},
+        details={"architecture": checkpoint.architecture, **_of_engine(choice)},
     )
+
+
+def _load_transformers(name: str, path: Path, settings: Settings, choice: EngineChoice) -> ChatModel:
+    lm = transformers_backend.load_causal_lm(path, engine_options(settings), settings.device)
+    return ChatModel(
+        name,
+        lm.engine,
+        lm.tokenizer,
+        _template(lm.chat_template, lm.tokenizer),
+        fingerprint=fingerprint(path, settings),
+        created=int(time.time()),
+        details={**lm.details, **_of_engine(choice)},
+    )
+
+
+def _find(settings: Settings, on_progress: OnProgress) -> Path:
+    """The model's file or directory. Only the transformers engine knows names on the hub."""
+    name = settings.model_name
+    try:
+        return resolve_model(name, cache_dir=settings.cache_dir, on_progress=on_progress)
+    except ModelNotFound:
+        may_be_there = settings.engine in ("auto", "transformers") and _HUB_NAME.fullmatch(name)
+        if not may_be_there or name.endswith(".gguf") or not transformers_backend.is_installed():
+            raise
+    directory: Path = transformers_backend.fetch(name)
+    return directory
+
+
+def _template(source: str | None, tokenizer: Tokenizer) -> ChatTemplate | None:
+    if not source:
+        return None
+    return ChatTemplate(source, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token)
+
+
+def _of_engine(choice: EngineChoice) -> dict[str, str]:
+    return {"engine": choice.name, "engine_reason": choice.reason}
 
 
 def engine_options(settings: Settings) -> EngineOptions:
@@ -95,9 +136,15 @@ class ProgressLog:
             logger.info("model %s: %s, %d %%", self._name, progress.stage, percent)
 
 
-def _check_device(settings: Settings) -> None:
-    if settings.engine in ("auto", "native", "fake") and settings.device not in ("auto", "cpu"):
-        raise SettingsError(
-            f"{flag_name('device')} ({env_name('device')}): there is no engine for '{settings.device}' yet; "
-            "use auto or cpu"
-        )
+@contextmanager
+def _naming_the_setting(settings: Settings) -> Iterator[None]:
+    """Errors about a setting begin with its flag and variable."""
+    try:
+        yield
+    except MissingExtra as error:
+        field = "engine" if settings.device in ("auto", "cpu") else "device"
+        raise SettingsError(f"{flag_name(field)} ({env_name(field)}): {error}") from error
+    except InvalidRequest as error:
+        if error.param not in Settings.model_fields:
+            raise
+        raise SettingsError(f"{flag_name(error.param)} ({env_name(error.param)}): {error}") from error
