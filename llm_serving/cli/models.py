@@ -45,6 +45,7 @@ def list_models(cache_dir: Path | None, as_json: bool) -> None:
     rows = [
         [
             fact["name"],
+            fact["kind"],
             "yes" if fact["installed"] else "no",
             format_bytes(fact["size"]),
             str(fact["context"]),
@@ -53,8 +54,10 @@ def list_models(cache_dir: Path | None, as_json: bool) -> None:
         ]
         for fact in facts
     ]
-    print_table(["Name", "Here", "Size", "Context", "Licence", "Description"], rows)
-    click.echo(f"\nCache: {ModelCache(cache_dir).root}. Any GGUF file works too: give its path as the model.")
+    print_table(["Name", "Kind", "Here", "Size", "Context", "Licence", "Description"], rows)
+    click.echo(
+        f"\nCache: {ModelCache(cache_dir).root}. A path to a GGUF file or a model directory works too."
+    )
 
 
 @command.command()
@@ -92,7 +95,7 @@ def show(name: str, cache_dir: Path | None, as_json: bool) -> None:
             ("Licence", facts["licence"]),
             ("Context", f"{facts['context']} tokens"),
             ("Size", f"{format_bytes(facts['size'])}, download {format_bytes(facts['download_size'])}"),
-            ("SHA-256", facts["sha256"]),
+            *((f"SHA-256 of {file['path']}", file["sha256"]) for file in facts["files"]),
             ("Source", f"{facts['source']} on the package index"),
             ("Path", facts["path"] or "not fetched yet"),
         ]
@@ -130,7 +133,7 @@ def _facts(spec: ModelSpec, path: Path | None) -> dict[str, Any]:
         "context": spec.context,
         "size": spec.size,
         "download_size": spec.source.size,
-        "sha256": spec.sha256,
+        "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in spec.files],
         "source": spec.source.requirement,
         "installed": path is not None,
         "path": str(path) if path else None,

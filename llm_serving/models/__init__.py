@@ -8,11 +8,21 @@ from __future__ import annotations
 from llm_serving.models.cache import ModelCache
 from llm_serving.models.catalog import find_model, load_catalog
 from llm_serving.models.resolve import list_installed, remove_model, resolve_model
-from llm_serving.models.spec import InstalledModel, ModelSpec, OnProgress, Progress, WheelSource
+from llm_serving.models.spec import (
+    InstalledModel,
+    ModelFile,
+    ModelKind,
+    ModelSpec,
+    OnProgress,
+    Progress,
+    WheelSource,
+)
 
 __all__ = [
     "InstalledModel",
     "ModelCache",
+    "ModelFile",
+    "ModelKind",
     "ModelSpec",
     "OnProgress",
     "Progress",

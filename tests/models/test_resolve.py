@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny_wheel import PAYLOAD, WHOLE, Index
+from tiny_wheel import PAYLOAD, Index, only_directory
 
 from llm_serving.errors import DownloadError, ModelNotFound
 from llm_serving.models import Progress, list_installed, remove_model, resolve_model, wheel_source
@@ -17,23 +17,16 @@ def no_fetch(*args: object) -> Path:
     raise AssertionError("nothing may be fetched here")
 
 
-def place(index: Index, payload: bytes = PAYLOAD) -> Path:
-    path = index.cache / "models/tiny/tiny.gguf"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(payload)
-    return path
-
-
 def test_pip_fetches_once_and_the_cache_answers_afterwards(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Progress] = []
     path = resolve_model("TINY", cache_dir=index.cache, on_progress=seen.append, catalog=[index.spec])
-    assert path.read_bytes() == PAYLOAD
-    assert index.files() == WHOLE
+    assert path == index.path
+    assert index.is_whole()
     stages = list(dict.fromkeys(progress.stage for progress in seen))
     assert stages == ["downloading", "verifying", "unpacking"]
-    assert seen[-1] == Progress(len(PAYLOAD), len(PAYLOAD), "unpacking")
+    assert seen[-1] == Progress(index.spec.size, index.spec.size, "unpacking")
     assert all(progress.done_bytes <= progress.total_bytes for progress in seen)
 
     monkeypatch.setattr(wheel_source.subprocess, "Popen", no_fetch)
@@ -43,6 +36,7 @@ def test_pip_fetches_once_and_the_cache_answers_afterwards(
     assert index.files() == []
 
 
+@only_directory
 def test_what_pip_cannot_find_is_explained(index: Index) -> None:
     index.wheel.unlink()
     with pytest.raises(DownloadError, match="tiny-model==1.0: .*No matching distribution") as caught:
@@ -59,7 +53,7 @@ def test_a_python_without_pip_names_the_remedy(index: Index, monkeypatch: pytest
 
 
 def test_a_file_placed_by_hand_is_hashed_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = place(index)
+    path = index.place()
     cache = ModelCache(index.cache)
     assert cache.find(index.spec) == path
     monkeypatch.setattr("llm_serving.models.cache.hash_file", no_fetch)
@@ -67,36 +61,38 @@ def test_a_file_placed_by_hand_is_hashed_once(index: Index, monkeypatch: pytest.
 
 
 def test_a_changed_file_is_hashed_again(index: Index) -> None:
-    path = place(index)
+    path = index.place()
     cache = ModelCache(index.cache)
     assert cache.find(index.spec) == path
-    path.write_bytes(PAYLOAD[:-1] + b"?")
-    os.utime(path, ns=(1, 1))
+    changed = index.cache / "models/tiny" / list(index.content)[-1]
+    changed.write_bytes(PAYLOAD[:-1] + b"?")
+    os.utime(changed, ns=(1, 1))
     assert cache.find(index.spec) is None
 
 
 @pytest.mark.parametrize("payload", [b"", PAYLOAD[:-1], PAYLOAD + b"x", b"x" * len(PAYLOAD)])
 def test_a_wrong_file_counts_as_missing(index: Index, payload: bytes) -> None:
-    place(index, payload)
+    index.place({**index.content, list(index.content)[-1]: payload})
     with pytest.raises(DownloadError, match="fetching is switched off"):
         resolve_model("tiny", cache_dir=index.cache, catalog=[index.spec], offline=True)
 
 
-@pytest.mark.parametrize("junk", ["", "{", "null", '{"sha256": 5}', "\ud83d"])
+@pytest.mark.parametrize("junk", ["", "{", "null", '{"sha256": 5}', "[]", '{"tiny.gguf": 5}', "\ud83d"])
 def test_a_damaged_marker_costs_a_hash_and_nothing_else(index: Index, junk: str) -> None:
-    path = place(index)
-    path.with_name("verified.json").write_text(junk, "utf-8", "surrogatepass")
+    path = index.place()
+    (index.cache / "models/tiny/verified.json").write_text(junk, "utf-8", "surrogatepass")
     assert ModelCache(index.cache).find(index.spec) == path
 
 
-def test_paths_are_names_too(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = place(index)
-    monkeypatch.chdir(path.parent)
-    monkeypatch.setenv("HOME", str(path.parent))
+def test_paths_are_names_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(PAYLOAD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert resolve_model(str(path)) == path
     assert resolve_model("tiny.gguf") == Path("tiny.gguf")
     assert resolve_model("~/tiny.gguf") == path
-    assert resolve_model(str(path.parent)) == path.parent
+    assert resolve_model(str(tmp_path)) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["", " ", "gpt-4o", "org/name", "a" * 5000, "a\0b", "~nobody-at-all/x"])
@@ -108,6 +104,54 @@ def test_unknown_names_list_the_known_ones(name: str) -> None:
 def test_a_missing_file_is_called_that() -> None:
     with pytest.raises(ModelNotFound, match=r"'/no/such/model.gguf'.*no such file"):
         resolve_model("/no/such/model.gguf")
+
+
+@pytest.mark.parametrize("broken", [0, -1])
+@pytest.mark.parametrize("damage", ["missing", "longer", "other", "directory"])
+def test_one_broken_file_and_all_of_the_model_is_fetched_again(
+    index: Index, monkeypatch: pytest.MonkeyPatch, broken: int, damage: str
+) -> None:
+    index.place()
+    assert ModelCache(index.cache).find(index.spec) == index.path
+    path = index.cache / "models/tiny" / list(index.content)[broken]
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "directory":
+        path.mkdir()
+    elif damage != "missing":
+        path.write_bytes(content + b"x" if damage == "longer" else b"?" * len(content))
+    (index.cache / "models/tiny/of_another_version").touch()
+    assert ModelCache(index.cache).find(index.spec) is None
+    assert list_installed(index.cache, [index.spec]) == []
+    monkeypatch.setattr(wheel_source, "_download", lambda *args: index.wheel)
+    assert resolve_model("tiny", cache_dir=index.cache, catalog=[index.spec]) == index.path
+    assert index.is_whole()
+
+
+def test_a_failed_fetch_leaves_the_broken_model_as_it_was(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.place(dict.fromkeys(index.content, b"old"))
+    before = index.files()
+    index.wheel.write_bytes(b"another wheel")
+    monkeypatch.setattr(wheel_source, "_download", lambda *args: index.wheel)
+    with pytest.raises(DownloadError, match="Nothing was installed"):
+        resolve_model("tiny", cache_dir=index.cache, catalog=[index.spec])
+    assert index.files() == before
+
+
+def test_the_model_appears_in_one_step(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At no moment does the model's place hold a part of it."""
+    seen = []
+
+    def look(progress: Progress) -> None:
+        seen.append((index.cache / "models").exists())
+
+    monkeypatch.setattr(wheel_source, "_download", lambda *args: index.wheel)
+    resolve_model("tiny", cache_dir=index.cache, catalog=[index.spec], on_progress=look)
+    assert len(seen) > 1
+    assert not any(seen)
+    assert index.is_whole()
 
 
 def test_removing_what_is_not_there_says_so(index: Index) -> None:
