@@ -65,13 +65,20 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _fetch(settings: Settings) -> None:
-    """In the foreground, where a bar can be seen; the app then finds the file in the cache."""
+    """In the foreground, where a bar can be seen; the app then finds the file in the cache.
+
+    The catalogue's embedding models are fetched behind the running chat. Other names are looked at now, so
+    that a wrong one ends the start.
+    """
     if settings.engine == "fake":
         return
-    from llm_serving.models import resolve_model
+    from llm_serving.models import find_model
+    from llm_serving.service.loader import find_path
 
-    with fetch_progress(settings.model_name) as on_progress:
-        resolve_model(settings.model_name, cache_dir=settings.cache_dir, on_progress=on_progress)
+    others = [name for name in (settings.embedding_model, settings.reranker_model) if name]
+    for name in [*(name for name in others if find_model(name) is None), settings.model_name]:
+        with fetch_progress(name) as on_progress:
+            find_path(name, settings, on_progress)
 
 
 def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> str:
@@ -83,8 +90,9 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
     key = " -H 'Authorization: Bearer YOUR_KEY'" if has_key else ""
     threads = settings.threads or cpu_budget().threads
     engine = "fake" if settings.engine == "fake" else f"{settings.engine}, {threads} threads"
+    encoders = [public_name(name) for name in (settings.embedding_model, settings.reranker_model) if name]
     lines = [
-        f"Model    {public_name(settings.model_name)}",
+        f"Model    {', '.join([public_name(settings.model_name), *encoders])}",
         f"Engine   {engine}",
         f"Address  {url}  (OpenAI API: {url}/v1)",
         f"Try      curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from llm_serving.backends import load_encoder
 from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer
 from llm_serving.checkpoints import SentenceTransformers, build_encoder_tokenizer, open_checkpoint
 from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.errors import CheckpointError
-from llm_serving.models import OnProgress, resolve_model
-from llm_serving.service.loader import ProgressLog, public_name
+from llm_serving.models import OnProgress
+from llm_serving.service.loader import ProgressLog, find_path, naming_the_setting, public_name
 from llm_serving.service.model import EncoderModel, ModelKind
 
 
@@ -21,7 +22,7 @@ def load_encoder_model(
 ) -> EncoderModel:
     """Resolve the embedding model or the reranker, fetch what is missing, open it, start its batcher.
 
-    Raises: ModelNotFound, DownloadError, CheckpointError, MissingExtra.
+    Raises: SettingsError, ModelNotFound, DownloadError, CheckpointError, MissingExtra.
     """
     setting = settings.reranker_model if kind is ModelKind.RERANKER else settings.embedding_model
     name = public_name(setting)
@@ -30,14 +31,17 @@ def load_encoder_model(
         return EncoderModel(
             name, _batcher(encoder, settings), FakeEncoderTokenizer(), created=int(time.time())
         )
-    from llm_serving.backends import load_encoder  # type: ignore[attr-defined, unused-ignore]
-
-    path = resolve_model(setting, cache_dir=settings.cache_dir, on_progress=on_progress or ProgressLog(name))
+    path = find_path(setting, settings, on_progress or ProgressLog(name))
     checkpoint = open_checkpoint(path)
     tokenizer = build_encoder_tokenizer(checkpoint)
-    encoder = load_encoder(
-        settings.engine, checkpoint, precision=settings.embedding_precision, threads=settings.threads
-    )
+    with naming_the_setting(settings):
+        encoder = load_encoder(
+            settings.engine,
+            checkpoint,
+            precision=settings.embedding_precision,
+            threads=settings.threads,
+            device=settings.device,
+        )
     if kind is ModelKind.RERANKER and encoder.dimensions != 1:
         encoder.close()
         raise CheckpointError(f"{path}: has {encoder.dimensions} outputs; a reranker has one.")

@@ -31,14 +31,14 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     Raises: SettingsError (a device or engine that is not there), ModelNotFound, DownloadError,
     CheckpointError, MissingExtra.
     """
-    with _naming_the_setting(settings):
+    with naming_the_setting(settings):
         check_engine(settings.engine, settings.device)  # before anything is fetched
     options = engine_options(settings)
     name = public_name(settings.model_name)
     if settings.engine == "fake":
         return ChatModel(name, load_fake_engine(options), FakeTokenizer(), created=int(time.time()))
-    path = _find(settings, on_progress or ProgressLog(name))
-    with _naming_the_setting(settings):
+    path = find_path(settings.model_name, settings, on_progress or ProgressLog(name))
+    with naming_the_setting(settings):
         choice = choose_engine(settings.engine, settings.device, path)
         logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
         if choice.name == "transformers":
@@ -69,9 +69,8 @@ def _load_transformers(name: str, path: Path, settings: Settings, choice: Engine
     )
 
 
-def _find(settings: Settings, on_progress: OnProgress) -> Path:
+def find_path(name: str, settings: Settings, on_progress: OnProgress) -> Path:
     """The model's file or directory. Only the transformers engine knows names on the hub."""
-    name = settings.model_name
     try:
         return resolve_model(name, cache_dir=settings.cache_dir, on_progress=on_progress)
     except ModelNotFound:
@@ -137,7 +136,7 @@ class ProgressLog:
 
 
 @contextmanager
-def _naming_the_setting(settings: Settings) -> Iterator[None]:
+def naming_the_setting(settings: Settings) -> Iterator[None]:
     """Errors about a setting begin with its flag and variable."""
     try:
         yield

@@ -41,6 +41,8 @@ def test_addresses_that_are_not_ours(host: str, message: str) -> None:
     ("arguments", "message"),
     [
         (["nonsense"], "'nonsense' does not exist. Known names: smollm2"),
+        (["--embedding-model", "nonsense"], "'nonsense' does not exist. Known names: smollm2"),
+        (["--reranker-model", "no/such/folder"], "'no/such/folder' does not exist"),
         (["--port", "x"], "--port (LLM_SERVING_PORT)"),
         (["a", "--model-name", "b"], "once"),
         (["--api-key-file", "/no/such/file"], "--api-key-file (LLM_SERVING_API_KEY_FILE)"),
@@ -60,7 +62,7 @@ def test_the_announcement_has_a_command_to_try(host: str, url: str) -> None:
     settings = Settings(host=host, threads=3)
     text = _announcement(settings, host, 8001, has_key=True)
     assert f"curl http://{url}/v1/chat/completions -H 'Authorization: Bearer YOUR_KEY'" in text
-    assert "smollm2-135m-instruct" in text
+    assert "smollm2-135m-instruct, all-minilm-l6-v2\n" in text
     assert "3 threads" in text
     assert "YOUR_KEY" not in _announcement(settings, host, 8001, has_key=False)
 
@@ -71,7 +73,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(
     monkeypatch.setattr("llm_serving.ops.log.configure_logging", lambda level: None)
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF\x03\x00\x00\x00")
-    assert run(["serve", "--port", "0", str(path)]) == 2
+    assert run(["serve", "--port", "0", "--embedding-model", "", str(path)]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("Error: ")
     assert "broken.gguf" in last
