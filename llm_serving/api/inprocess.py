@@ -89,10 +89,11 @@ class TextStream(Iterator[str]):
     def __init__(self, running: Running, request: ChatRequest) -> None:
         """Returns when the request is admitted. Raises: HTTPException."""
         self._running = running
-        self._items: SimpleQueue[str | None] = SimpleQueue()  # "" once admitted, then pieces, None at the end
-        self._future = _submit(running, _generate(running, request, self._items))
-        # Called however the work ends, so nobody waits for ever.
-        self._future.add_done_callback(lambda _: self._items.put(None))
+        items: SimpleQueue[str | None] = SimpleQueue()  # "" once admitted, then pieces, None at the end
+        self._items = items
+        self._future = _submit(running, _generate(running, request, items))
+        # Called however the work ends, so nobody waits for ever. Holds no reference to this object.
+        self._future.add_done_callback(lambda _: items.put(None))
         self._take()
 
     def __next__(self) -> str:

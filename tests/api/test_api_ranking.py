@@ -152,8 +152,9 @@ async def test_wrong_requests(server: Client, path: str, body: dict[str, Any], p
 
 
 async def test_long_documents_are_cut_when_asked(server: Client) -> None:
-    body = {"query": QUERY, "documents": ["where do foxes sleep " * 100, "dogs"], "truncate_prompt_tokens": -1}
-    assert [result["index"] for result in (await post(server, "/rerank", **body))["results"]] == [0, 1]
+    documents = ["where do foxes sleep " * 100, "dogs"]
+    body = await post(server, "/rerank", query=QUERY, documents=documents, truncate_prompt_tokens=-1)
+    assert [result["index"] for result in body["results"]] == [0, 1]
 
 
 async def test_the_model_that_is_named_scores() -> None:
