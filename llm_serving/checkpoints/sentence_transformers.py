@@ -203,7 +203,9 @@ def _prompts(directory: Path) -> tuple[dict[str, str], str | None, str | None]:
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise CheckpointError(f"{path}: 'prompts' is not an object of texts.")
     default, similarity = config.get("default_prompt_name"), config.get("similarity_fn_name")
-    if default is not None and default not in prompts:
+    if default in ("query", "document"):
+        prompts = {default: "", **prompts}  # these two are always there, empty unless given
+    if default is not None and not (isinstance(default, str) and default in prompts):
         raise CheckpointError(f"{path}: 'default_prompt_name' is {str(default)[:60]!r}, which is no prompt.")
     if similarity is not None and not isinstance(similarity, str):
         raise CheckpointError(f"{path}: 'similarity_fn_name' is not a text.")
