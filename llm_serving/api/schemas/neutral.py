@@ -50,7 +50,7 @@ CHAT: Neutral = {
     "web_search_options": (),
 }
 COMPLETION: Neutral = {**SHARED, "logprobs": ()}
-EMBEDDING: Neutral = {"add_special_tokens": (True,), "priority": (0,)}
+EMBEDDING: Neutral = {"priority": (0,)}
 RERANK: Neutral = {
     "max_chunks_per_doc": (),
     "max_tokens_per_doc": (),
