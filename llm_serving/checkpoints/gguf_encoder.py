@@ -14,7 +14,7 @@ from llm_serving.checkpoints.checkpoint import Checkpoint
 from llm_serving.checkpoints.encoder_vocabulary import EncoderVocabulary, SpecialFrame
 from llm_serving.checkpoints.sentencepiece import SPACE
 from llm_serving.checkpoints.tokenizer import build_tokenizer
-from llm_serving.checkpoints.tokenizer_library import decode_plain, encode_plain, no_panic
+from llm_serving.checkpoints.tokenizer_library import decode_plain, encode_plain, no_panic, try_out
 from llm_serving.checkpoints.vocabulary import (
     TokenType,
     Vocabulary,
@@ -127,6 +127,7 @@ def _encoder_vocabulary(
     special_ids: frozenset[int],
     frame: SpecialFrame,
 ) -> EncoderVocabulary:
+    try_out(checkpoint.path, backend)
     return EncoderVocabulary(
         encode=partial(encode_plain, checkpoint.path, backend),
         decode=partial(decode_plain, checkpoint.path, backend),

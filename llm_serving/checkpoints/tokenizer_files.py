@@ -12,7 +12,14 @@ from llm_serving.checkpoints.checkpoint import Checkpoint
 from llm_serving.checkpoints.encoder_vocabulary import EncoderVocabulary
 from llm_serving.checkpoints.json_files import read_object
 from llm_serving.checkpoints.sentence_transformers import SentenceTransformers
-from llm_serving.checkpoints.tokenizer_library import decode_plain, encode_plain, frame_of, no_panic, shut_out
+from llm_serving.checkpoints.tokenizer_library import (
+    decode_plain,
+    encode_plain,
+    frame_of,
+    no_panic,
+    shut_out,
+    try_out,
+)
 from llm_serving.errors import CheckpointError
 
 MAX_TOKENIZER_BYTES = 1 << 28
@@ -54,6 +61,7 @@ def _vocabulary(
     path: str, backend: Tokenizer, config: dict[str, Any], checkpoint: Checkpoint
 ) -> EncoderVocabulary:
     special = {i: token.content for i, token in backend.get_added_tokens_decoder().items() if token.special}
+    try_out(path, backend)
     frame = frame_of(path, backend)
     shut_out(backend, list(special.values()))
     settings: SentenceTransformers | None = checkpoint.extras.get("sentence_transformers")

@@ -13,6 +13,7 @@ from llm_serving.checkpoints.encoder_vocabulary import SpecialFrame
 from llm_serving.errors import CheckpointError
 
 _PROBES = ("a", "1", ".", "中", "é")
+_EVERYTHING = "The quick-brown fox's 12.5 €, Grüße 中文 हिन्दी 🤖 \x07 \ufdd0"
 
 
 @contextmanager
@@ -43,6 +44,11 @@ def decode_plain(path: str, backend: Tokenizer, ids: list[int]) -> str:
     """Raises: CheckpointError if the library fails on the tokenizer's data."""
     with no_panic(f"{path}: the tokenizer fails on token ids"):
         return backend.decode(ids)
+
+
+def try_out(path: str, backend: Tokenizer) -> None:
+    """Much that can be wrong with a tokenizer shows with its first text. Raises: CheckpointError."""
+    encode_plain(path, backend, [_EVERYTHING, ""])
 
 
 def frame_of(path: str, backend: Tokenizer) -> SpecialFrame:

@@ -196,6 +196,8 @@ def test_prompts_and_lengths(model: Path) -> None:
     settings = settings_of(model)
     assert (settings.prompts, settings.default_prompt, settings.similarity) == (prompts, "query", "dot")
     assert (settings.max_tokens, settings.lower_case) == (128, True)
+    write_json(model / "config_sentence_transformers.json", {"default_prompt_name": "document"})
+    assert settings_of(model).prompts == {"document": ""}
 
 
 def test_a_transformer_in_a_folder_of_its_own(model: Path, tmp_path: Path) -> None:

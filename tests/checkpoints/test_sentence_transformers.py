@@ -18,11 +18,9 @@ def module(kind: str, path: str = "") -> dict[str, str]:
     return {"type": PREFIX + kind, "path": path}
 
 
-TRANSFORMER, POOLING, NORMALIZE = (
-    module("Transformer"),
-    module("Pooling", "1_Pooling"),
-    module("Normalize", "2"),
-)
+TRANSFORMER = module("Transformer")
+POOLING = module("Pooling", "1_Pooling")
+NORMALIZE = module("Normalize", "2_Normalize")
 
 
 @pytest.fixture
@@ -71,7 +69,7 @@ def test_modules_that_are_wrong(model: Path, modules: Any, message: str) -> None
         ({"pooling_mode_mean_tokens": False}, "no pooling mode is switched on"),
         (
             {"pooling_mode_mean_tokens": True, "pooling_mode_median": True},
-            "'pooling_mode_median' is not supp",
+            "'pooling_mode_median' is not",
         ),
         ({"pooling_mode": "median"}, "'pooling_mode' is 'median'"),
         ({"pooling_mode": []}, "no pooling mode"),
@@ -99,7 +97,7 @@ def test_pooling_that_is_wrong(model: Path, config: Any, message: str) -> None:
         (
             "config_sentence_transformers.json",
             {"similarity_fn_name": 4},
-            "'similarity_fn_name' is not a text",
+            "'similarity_fn_name' is not",
         ),
     ],
 )
