@@ -61,8 +61,8 @@ def _wordpiece(checkpoint: Checkpoint) -> EncoderVocabulary:
             ids.setdefault(word, i)
             if vocabulary.types[i] == TokenType.USER_DEFINED and i == ids[word]:
                 added.append(AddedToken(word))
-    # Files do not always say; a vocabulary without any capital is one of lower-case text.
-    cased = any(word != word.lower() for word, i in ids.items() if i not in vocabulary.special_ids)
+    # Files do not always say; a vocabulary without capitals, but in [MASK] and the like, is lower-case.
+    cased = any(word != word.lower() and not word.endswith("]") for word in ids)
     lowercase = flag(checkpoint, "tokenizer.ggml.normalizer.lowercase", not cased)
     backend = Tokenizer(models.WordPiece(ids, unk_token=vocabulary.tokens[unknown]))
     backend.normalizer = normalizers.BertNormalizer(
