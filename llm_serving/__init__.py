@@ -19,10 +19,10 @@ _HOMES = {
     "lifespan": "llm_serving.api.lifespan",
 }
 
+# Without CustomStreamer, which a default install does not have.
 __all__ = [
     "ChatCompletionRequest",
     "ChatCompletionResponse",
-    "CustomStreamer",
     "EmbedRequest",
     "EmbedResponse",
     "EmbeddingObject",

@@ -22,6 +22,12 @@ async def client() -> AsyncIterator[Any]:
         yield opened
 
 
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides the services of servers that other tests keep running in this process."""
+    monkeypatch.setattr("llm_serving.api.running._running", [])
+
+
 @pytest.fixture(scope="session")
 def live_url() -> Iterator[str]:
     """A live server that says the same sentence to everybody."""

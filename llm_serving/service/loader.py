@@ -111,7 +111,8 @@ def public_name(model_name: str) -> str:
     path = Path(model_name)
     if path.suffix.lower() == ".gguf":
         return path.stem
-    return path.resolve().name if path.is_dir() else model_name
+    is_path = path.is_dir() or model_name.startswith(("/", ".", "~"))
+    return path.resolve().name if is_path else model_name
 
 
 def fingerprint(path: Path, settings: Settings) -> str:

@@ -20,6 +20,8 @@ from llm_serving.api.inprocess import NOT_STARTED
 from llm_serving.backends.fake_encoder import word_id
 from llm_serving.config import SettingsError
 
+pytestmark = pytest.mark.usefixtures("nothing_runs")
+
 REPLY = "Hello, world! 😀"
 ENDLESS: dict[str, Any] = {"random": True, "step_seconds": 0.002}
 

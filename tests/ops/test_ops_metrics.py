@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from llm_serving.embeddings.batcher import BatcherStats
 from llm_serving.engine.protocol import EngineStats
 from llm_serving.engine.request import FinishReason, Timings, TokenEvent
 from llm_serving.ops.metrics import Metrics
@@ -59,3 +60,29 @@ def test_apps_do_not_share_metrics() -> None:
     first, second = Metrics(lambda: None), Metrics(lambda: None)
     first.observe(last_event(1, Timings()))
     assert samples_of(second)["llm_serving_sequence_seconds_count"] == 0
+
+
+def test_encoders_are_read_when_asked_by_kind() -> None:
+    encoders: dict[str, BatcherStats] = {}
+    metrics = Metrics(lambda: None, lambda: encoders)
+    assert "kind=" not in metrics.render().decode()
+    sizes = (1, 0, 2, *[0] * 6, 1)
+    encoders["embedding"] = BatcherStats(3, 2, 4, 310, 5000, 4, 1.5, sizes)
+    encoders["reranker"] = BatcherStats()
+    lines = metrics.render().decode().splitlines()
+    for name, value in (
+        ("texts_waiting", 3),
+        ("texts_running", 2),
+        ("requests_total", 4),
+        ("texts_total", 310),
+        ("tokens_total", 5000),
+        ("busy_seconds_total", 1.5),
+        ("batch_texts_count", 4),
+        ("batch_texts_sum", 310),
+    ):
+        assert f'llm_serving_encoder_{name}{{kind="embedding"}} {float(value)}' in lines
+    for bound, count in (("1", 1), ("2", 1), ("4", 3), ("256", 3), ("+Inf", 4)):
+        assert (
+            f'llm_serving_encoder_batch_texts_bucket{{kind="embedding",le="{bound}"}} {float(count)}' in lines
+        )
+    assert 'llm_serving_encoder_texts_total{kind="reranker"} 0.0' in lines

@@ -17,8 +17,9 @@ from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import Progress
 from llm_serving.service.chat import prompt_ids
 from llm_serving.service.completion import prompts_ids
+from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.loader import ProgressLog, engine_options, load_chat_model, public_name
-from llm_serving.service.model import ChatModel
+from llm_serving.service.model import ChatModel, ModelKind
 from llm_serving.service.registry import Registry
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
@@ -50,6 +51,58 @@ async def test_who_answers_to_which_name(strict: bool) -> None:
             assert registry.find(name) is registry.default
         with pytest.raises(ModelNotFound):
             registry.exact(name)
+
+
+@pytest.mark.anyio
+async def test_names_of_models_that_do_not_chat() -> None:
+    settings = Settings(model_name="smollm2", embedding_model="minilm", reranker_model="/models/rank")
+    registry = Registry(settings)
+    assert registry.embedding is not None
+    assert registry.embedding.name == "all-minilm-l6-v2"
+    for name in (
+        None,
+        "minilm",
+        "ALL-MINILM-L6-V2",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "text-embedding-3",
+    ):
+        assert registry.find_embedding(name) is registry.embedding
+    for name in (None, "rank", "/models/rank", "jina"):
+        assert registry.find_scorer(name) is registry.reranker
+    assert registry.find_scorer("minilm") is registry.embedding
+    assert [slot.name for slot in registry.slots()] == ["smollm2-135m-instruct", "all-minilm-l6-v2", "rank"]
+    for find, name in (
+        (registry.find, "minilm"),
+        (registry.find, "rank"),
+        (registry.find_embedding, "smollm2"),
+        (registry.find_embedding, "rank"),
+        (registry.find_scorer, "smollm2"),
+    ):
+        with pytest.raises(InvalidRequest, match="only") as caught:
+            find(name)
+        assert caught.value.param == "model"
+
+
+@pytest.mark.anyio
+async def test_no_model_of_that_kind_names_the_flag() -> None:
+    registry = Registry(Settings(model_name="smollm2", embedding_model=""))
+    with pytest.raises(ModelNotFound, match="--embedding-model"):
+        registry.find_embedding("x")
+    with pytest.raises(ModelNotFound, match="--reranker-model or --embedding-model"):
+        registry.find_scorer(None)
+
+
+@pytest.mark.parametrize("kind", [ModelKind.EMBEDDING, ModelKind.RERANKER])
+def test_encoder_loader_of_the_fake_engine(kind: ModelKind) -> None:
+    settings = Settings(engine="fake", embedding_model="e", reranker_model="/models/r")
+    model = load_encoder_model(settings, kind)
+    assert (model.name, model.device) == ({"embedding": "e", "reranker": "r"}[kind.value], "fake")
+    assert (model.batcher.dimensions == 1) is (kind is ModelKind.RERANKER)
+
+
+def test_encoder_loader_names_what_is_not_there() -> None:
+    with pytest.raises(ModelNotFound, match="nonsense"):
+        load_encoder_model(Settings(embedding_model="nonsense"), ModelKind.EMBEDDING)
 
 
 def test_loader_of_the_fake_engine() -> None:

@@ -86,6 +86,79 @@ async def test_load_is_called_once_however_often_it_is_started() -> None:
     assert calls == ["load-m"]
 
 
+@pytest.mark.parametrize("first_fails", [False, True])
+async def test_one_after_the_other(first_fails: bool) -> None:
+    may_load = threading.Event()
+    order: list[str] = []
+
+    def load_first() -> ChatModel:
+        may_load.wait(2)
+        order.append("first")
+        if first_fails:
+            raise DownloadError("no network")
+        return make_model()[0]
+
+    def load_second() -> ChatModel:
+        order.append("second")
+        return make_model()[0]
+
+    first, second = ModelSlot("first", load_first), ModelSlot("second", load_second)
+    first.start()
+    second.start(after=first)
+    assert second.state is ModelState.LOADING
+    await asyncio.sleep(0.01)
+    assert order == []
+    may_load.set()
+    await second.settled()
+    assert order == ["first", "second"]
+    assert second.state is ModelState.READY
+
+
+async def test_closed_before_its_turn_it_is_never_loaded() -> None:
+    may_load = threading.Event()
+    calls: list[int] = []
+
+    def load_first() -> ChatModel:
+        may_load.wait(2)
+        return make_model()[0]
+
+    def load_second() -> ChatModel:
+        calls.append(1)
+        return make_model()[0]
+
+    first, second = ModelSlot("first", load_first), ModelSlot("second", load_second)
+    first.start()
+    second.start(after=first)
+    await asyncio.gather(first.close(), second.close())
+    may_load.set()
+    await asyncio.sleep(0.01)
+    assert calls == []
+    assert second.state is ModelState.UNLOADED
+
+
+async def test_soon_waits_for_what_is_being_loaded_and_for_nothing_else() -> None:
+    model, _ = make_model()
+    may_load = threading.Event()
+
+    def load() -> ChatModel:
+        may_load.wait(2)
+        return model
+
+    slot = ModelSlot("m", load)
+    with pytest.raises(ModelUnavailable, match="not started"):
+        await slot.soon(5)
+    slot.start()
+    with pytest.raises(ModelLoading):
+        await slot.soon(0.01)
+    waiting = asyncio.ensure_future(slot.soon(5))
+    await asyncio.sleep(0.01)
+    may_load.set()
+    assert await waiting is model
+    await slot.close()
+    with pytest.raises(ModelUnavailable, match="stopping"):
+        await slot.soon(5)
+
+
 async def test_failure_tells_why_and_may_be_tried_again() -> None:
     model, _ = make_model()
     outcomes: list[Any] = [DownloadError("no\nnetwork"), model]
