@@ -35,20 +35,21 @@ void widen(const uint16_t* source, int count, float* target) {
 
 template <int R>
 LLM_INLINE void scores_of(const Row* rows, const float* keys, int head_dim, int first_key, Lanes scale, Lanes (&scores)[R][2]) {
-    for (int r = 0; r < R; r++) scores[r][0] = scores[r][1] = broadcast(0);
+    unrolled<R>(LLM_EACH(r) { scores[r][0] = scores[r][1] = broadcast(0); });
     for (int d = 0; d < head_dim; d++) {
         const Lanes low = load(keys + d * kBlockTokens), high = load(keys + d * kBlockTokens + kLanes);
-        for (int r = 0; r < R; r++) {
+        unrolled<R>(LLM_EACH(r) {
             const Lanes q = broadcast(rows[r].query[d]);
             scores[r][0] = fused(q, low, scores[r][0]);
             scores[r][1] = fused(q, high, scores[r][1]);
-        }
+        });
     }
-    for (int r = 0; r < R; r++)
-        for (int half = 0; half < 2; half++) {
+    unrolled<R>(LLM_EACH(r) {
+        unrolled<2>(LLM_EACH(half) {
             scores[r][half] = multiply(scores[r][half], scale);
             if (rows[r].bias) scores[r][half] = add(scores[r][half], load(rows[r].bias + first_key + half * kLanes));
-        }
+        });
+    });
 }
 
 // Folds the scores into largest and total, shrinks what was summed so far, writes the weights.
@@ -76,15 +77,17 @@ LLM_INLINE void soften(Row& row, const Lanes (&scores)[2], int valid, int head_d
 template <int R, int V>
 LLM_INLINE void add_values(Row* rows, const float (*weights)[kBlockTokens], const float* values, int head_dim, int valid, int d) {
     Lanes acc[R][V];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) acc[r][v] = load(rows[r].out + d + v * kLanes);
+    unrolled<R>(LLM_EACH(r) {
+        unrolled<V>(LLM_EACH(v) { acc[r][v] = load(rows[r].out + d + v * kLanes); });
+    });
     for (int t = 0; t < valid; t++)
-        for (int v = 0; v < V; v++) {
+        unrolled<V>(LLM_EACH(v) {
             const Lanes value = load(values + t * head_dim + d + v * kLanes);
-            for (int r = 0; r < R; r++) acc[r][v] = fused(broadcast(weights[r][t]), value, acc[r][v]);
-        }
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) store(rows[r].out + d + v * kLanes, acc[r][v]);
+            unrolled<R>(LLM_EACH(r) { acc[r][v] = fused(broadcast(weights[r][t]), value, acc[r][v]); });
+        });
+    unrolled<R>(LLM_EACH(r) {
+        unrolled<V>(LLM_EACH(v) { store(rows[r].out + d + v * kLanes, acc[r][v]); });
+    });
 }
 
 template <int R>

@@ -5,12 +5,14 @@ namespace llm::LLM_NAMESPACE {
 namespace {
 
 float largest_of(const float* x, int count) {
-    float lanes[kLanes] = {0};
-    for (int i = 0; i < count; i += kLanes)
-        for (int l = 0; l < kLanes; l++) {
-            const float a = __builtin_fabsf(x[i + l]);
-            lanes[l] = a > lanes[l] ? a : lanes[l];
-        }
+    const Lanes zero = broadcast(0.0f);
+    Lanes largest = zero;
+    for (int i = 0; i < count; i += kLanes) {
+        const Lanes v = load(x + i);
+        largest = maximum(largest, maximum(v, subtract(zero, v)));
+    }
+    float lanes[kLanes];
+    store(lanes, largest);
     return max_lanes(lanes);
 }
 
@@ -25,11 +27,7 @@ void quantize(const float* x, int cols, int8_t* quants, float* scales, float* su
         for (int half = 0; half < 2; half++, x += kHalf, quants += kHalf) {
             const float largest = largest_of(x, kHalf);
             const float inverse = inverse_of(largest, 127.0f);
-            int32_t rounded[kHalf];
-            int32_t total = 0;
-            for (int i = 0; i < kHalf; i++) rounded[i] = int32_t(round_even(x[i] * inverse));
-            for (int i = 0; i < kHalf; i++) total += rounded[i];
-            for (int i = 0; i < kHalf; i++) quants[i] = int8_t(rounded[i]);
+            const int32_t total = round_narrow(x, inverse, quants);
             scales[2 * g + half] = largest / 127.0f;
             sum = fused(scales[2 * g + half], float(total), sum);
         }
@@ -41,7 +39,8 @@ void quantize_wide(const float* x, int cols, int16_t* wide, float* wide_scales) 
     for (int g = 0; g < cols / kGroup; g++, x += kGroup, wide += kGroup) {
         const float largest = largest_of(x, kGroup);
         const float inverse = inverse_of(largest, 32767.0f);
-        for (int i = 0; i < kGroup; i++) wide[i] = int16_t(int32_t(round_even(x[i] * inverse)));
+        round_wide(x, inverse, wide);
+        round_wide(x + kHalf, inverse, wide + kHalf);
         wide_scales[g] = largest / 32767.0f;
     }
 }

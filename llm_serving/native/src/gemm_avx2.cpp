@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "elementwise.hpp"
+#include "lanes.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -14,7 +14,7 @@ struct GroupScales {
 };
 
 template <Format F>
-__attribute__((always_inline)) inline GroupScales load_scales(const uint8_t* s) {
+LLM_INLINE GroupScales load_scales(const uint8_t* s) {
     if constexpr (F == Format::q4_wide)
         return {_mm256_loadu_ps(reinterpret_cast<const float*>(s)), _mm256_loadu_ps(reinterpret_cast<const float*>(s + 32))};
     __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s)));
@@ -22,54 +22,56 @@ __attribute__((always_inline)) inline GroupScales load_scales(const uint8_t* s) 
     return {scale, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s + 16)))};
 }
 
-__attribute__((always_inline)) inline __m256i broadcast4(const int8_t* a) {
+LLM_INLINE __m256i broadcast4(const int8_t* a) {
     int32_t four;
     __builtin_memcpy(&four, a, 4);
     return _mm256_set1_epi32(four);
 }
 
-__attribute__((always_inline)) inline __m256i load32(const uint8_t* p) {
+LLM_INLINE __m256i load32(const uint8_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
 
 // Keeps a sum where it is. Left alone, GCC turns the chain of adds into a tree, and the tree does not fit
 // the sixteen registers: half the time went into spills.
-__attribute__((always_inline)) inline void pin(__m256i& value) { asm("" : "+x"(value)); }
+LLM_INLINE void pin(__m256i& value) { asm("" : "+x"(value)); }
 
-__attribute__((always_inline)) inline __m256i widen(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+LLM_INLINE __m256i widen(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
 
 // 8 outputs x one group, R rows: int32 dot products of both halves.
 // q4: nibbles are unsigned, so products of 15 * 127 add up in 16 bits before widening. The low nibbles are
 // the first half of the group, the high ones the second.
 template <int R>
-__attribute__((always_inline)) inline void dots_q4(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+LLM_INLINE void dots_q4(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
     const __m256i low = _mm256_set1_epi8(15);
-    for (int v = 0; v < 4; v++) {
+    unrolled<4>(LLM_EACH(v) {
         __m256i packed = load32(quants + 32 * v);
         __m256i first = _mm256_and_si256(packed, low);
         __m256i second = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low);
-        for (int r = 0; r < R; r++) {
+        unrolled<R>(LLM_EACH(r) {
             __m256i x = _mm256_maddubs_epi16(first, broadcast4(a[r] + at + 4 * v));
             __m256i y = _mm256_maddubs_epi16(second, broadcast4(a[r] + at + 16 + 4 * v));
             dot[r][0] = v == 0 ? x : _mm256_add_epi16(dot[r][0], x);
             dot[r][1] = v == 0 ? y : _mm256_add_epi16(dot[r][1], y);
             pin(dot[r][0]);
             pin(dot[r][1]);
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int half = 0; half < 2; half++) dot[r][half] = widen(dot[r][half]);
+        });
+    });
+    unrolled<R>(LLM_EACH(r) {
+        dot[r][0] = widen(dot[r][0]);
+        dot[r][1] = widen(dot[r][1]);
+    });
 }
 
 // q8: 16-bit multiplies of widened weights. Each half of a vector is four outputs times two pairs of inputs;
 // the pairs meet, and the outputs fall into order, once a group.
 template <int R>
-__attribute__((always_inline)) inline void dots_q8(const uint8_t* quants, const int16_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+LLM_INLINE void dots_q8(const uint8_t* quants, const int16_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
     __m256i low[R], high[R];
-    for (int v = 0; v < 8; v++) {
+    unrolled<8>(LLM_EACH(v) {
         const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + 32 * v)));
         const __m256i w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + 32 * v + 16)));
-        for (int r = 0; r < R; r++) {
+        unrolled<R>(LLM_EACH(r) {
             int64_t four;
             __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
             const __m256i x = _mm256_set1_epi64x(four);
@@ -78,24 +80,25 @@ __attribute__((always_inline)) inline void dots_q8(const uint8_t* quants, const 
             high[r] = v == 0 ? p1 : _mm256_add_epi32(high[r], p1);
             pin(low[r]);
             pin(high[r]);
-        }
-    }
-    for (int r = 0; r < R; r++) dot[r][0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8);
+        });
+    });
+    unrolled<R>(LLM_EACH(r) { dot[r][0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8); });
 }
 
 // q6: unsigned weights; two products of two pairs fit in 16 bits before widening.
 template <int R>
-__attribute__((always_inline)) inline void dots_q6(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
-    for (int v = 0; v < 8; v += 2) {
+LLM_INLINE void dots_q6(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+    unrolled<4>(LLM_EACH(pair) {
+        constexpr int v = 2 * pair;
         const __m256i first = load32(quants + 32 * v), second = load32(quants + 32 * v + 32);
-        for (int r = 0; r < R; r++) {
+        unrolled<R>(LLM_EACH(r) {
             __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, broadcast4(a[r] + at + 4 * v)),
                                              _mm256_maddubs_epi16(second, broadcast4(a[r] + at + 4 * v + 4)));
             __m256i& half = dot[r][v / 4];
             half = v % 4 == 0 ? widen(pairs) : _mm256_add_epi32(half, widen(pairs));
             pin(half);
-        }
-    }
+        });
+    });
 }
 
 // Panels follow each other in memory. The hardware prefetcher stops at every page; asking this far ahead
@@ -103,18 +106,23 @@ __attribute__((always_inline)) inline void dots_q6(const uint8_t* quants, const 
 constexpr int kAhead = 4096;
 
 template <Format F>
-__attribute__((always_inline)) inline void prefetch_group(const uint8_t* quants) {
+LLM_INLINE void prefetch_group(const uint8_t* quants) {
     for (int line = 0; line < quant_bytes(F); line += 64)
         _mm_prefetch(reinterpret_cast<const char*>(quants) + kAhead + line, _MM_HINT_T0);
 }
 
-inline void store(const GemmTile& t, int panel, int row, __m256 acc) {
+void store_outputs(const GemmTile& t, int panel, int row, __m256 acc) {
     const int column = panel * kPanel;
     float* out = t.out + size_t(row) * t.out_stride + column;
     const int outputs = t.weight->rows - column;
-    float y[kPanel];
+    if (outputs >= kPanel) {
+        if (t.bias) acc = _mm256_add_ps(acc, _mm256_loadu_ps(t.bias + column));
+        if (t.accumulate) acc = _mm256_add_ps(_mm256_loadu_ps(out), acc);
+        return _mm256_storeu_ps(out, acc);
+    }
+    float y[kPanel];  // the last panel may be narrower
     _mm256_storeu_ps(y, acc);
-    for (int o = 0; o < (outputs < kPanel ? outputs : kPanel); o++) {
+    for (int o = 0; o < outputs; o++) {
         float value = t.bias ? y[o] + t.bias[column + o] : y[o];
         out[o] = t.accumulate ? out[o] + value : value;
     }
@@ -132,7 +140,7 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
     const float* scale_a[R];
     const float* sum_a[R];
     __m256 acc[R];
-    for (int r = 0; r < R; r++) {
+    unrolled<R>(LLM_EACH(r) {
         if constexpr (F == Format::q8)
             a[r] = t.input->wide + size_t(row + r) * t.input->cols;
         else
@@ -141,7 +149,7 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
                                      : t.input->scales + size_t(row + r) * groups * 2;
         sum_a[r] = t.input->sums + size_t(row + r) * groups;
         acc[r] = _mm256_setzero_ps();
-    }
+    });
     for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
         if (first) prefetch_group<F>(quants);
         __m256i dot[R][2];
@@ -152,7 +160,7 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
         else
             dots_q4<R>(quants, a, g * kGroup, dot);
         const GroupScales s = load_scales<F>(scales);
-        for (int r = 0; r < R; r++) {
+        unrolled<R>(LLM_EACH(r) {
             const __m256 first = _mm256_cvtepi32_ps(dot[r][0]);
             if constexpr (F == Format::q8) {
                 acc[r] = _mm256_fmadd_ps(_mm256_mul_ps(s.scale, _mm256_broadcast_ss(scale_a[r] + g)), first, acc[r]);
@@ -162,9 +170,9 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
                 acc[r] = _mm256_fmadd_ps(s.scale, both, acc[r]);
                 acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(sum_a[r] + g), acc[r]);
             }
-        }
+        });
     }
-    for (int r = 0; r < R; r++) store(t, panel, row + r, acc[r]);
+    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });
 }
 
 template <Format F>
@@ -190,22 +198,22 @@ void rows_of_f32_panels(const GemmTile& t, int panel, int row) {
     const auto* w1 = reinterpret_cast<const float*>(t.weight->quants(pair ? panel + 1 : panel));
     const float* a[R];
     __m256 acc[R][2];
-    for (int r = 0; r < R; r++) {
+    unrolled<R>(LLM_EACH(r) {
         a[r] = t.input->values + size_t(row + r) * cols;
         acc[r][0] = acc[r][1] = _mm256_setzero_ps();
-    }
+    });
     for (int k = 0; k < cols; k++) {
         const __m256 first = _mm256_loadu_ps(w0 + k * kPanel), second = _mm256_loadu_ps(w1 + k * kPanel);
-        for (int r = 0; r < R; r++) {
+        unrolled<R>(LLM_EACH(r) {
             const __m256 x = _mm256_broadcast_ss(a[r] + k);
             acc[r][0] = _mm256_fmadd_ps(x, first, acc[r][0]);
             acc[r][1] = _mm256_fmadd_ps(x, second, acc[r][1]);
-        }
+        });
     }
-    for (int r = 0; r < R; r++) {
-        store(t, panel, row + r, acc[r][0]);
-        if (pair) store(t, panel + 1, row + r, acc[r][1]);
-    }
+    unrolled<R>(LLM_EACH(r) {
+        store_outputs(t, panel, row + r, acc[r][0]);
+        if (pair) store_outputs(t, panel + 1, row + r, acc[r][1]);
+    });
 }
 
 void gemm_f32(const GemmTile& t) {

@@ -6,12 +6,24 @@
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
+#include <utility>
 
 #define LLM_INLINE __attribute__((always_inline)) static inline
 
 namespace llm::LLM_NAMESPACE {
 
 using llm::fused;
+
+// body(0), body(1), …, with indices the compiler knows: an array indexed by a loop's variable may end up in
+// memory, and a store for every accumulator and step costs more than the arithmetic.
+template <int N, class Body>
+LLM_INLINE void unrolled(Body body) {
+    [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+        (body(std::integral_constant<int, I>{}), ...);
+    }(std::make_integer_sequence<int, N>{});
+}
+
+#define LLM_EACH(i) [&](auto i) __attribute__((always_inline))
 
 #if defined(__AVX2__)
 
@@ -32,32 +44,63 @@ LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes n) {
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
 }
 
+// Sixteen values times `factor`, rounded to the nearest integers, ties to even.
+LLM_INLINE __m256i round16(const float* x, float factor) {
+    const __m256i low = _mm256_cvtps_epi32(multiply(load(x), broadcast(factor)));
+    const __m256i high = _mm256_cvtps_epi32(multiply(load(x + kLanes), broadcast(factor)));
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+}
+LLM_INLINE void round_wide(const float* x, float factor, int16_t* q) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), round16(x, factor));
+}
+// Returns the sum of the integers.
+LLM_INLINE int32_t round_narrow(const float* x, float factor, int8_t* q) {
+    const __m256i wide = round16(x, factor);
+    const __m128i low = _mm256_castsi256_si128(wide), high = _mm256_extracti128_si256(wide, 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
+    __m128i sums = _mm_madd_epi16(_mm_add_epi16(low, high), _mm_set1_epi16(1));
+    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xb1)));
+}
+
 #else
 
 struct Lanes {
     float v[kLanes];
 };
-#define LLM_EACH(expression)                        \
+#define LLM_LANES(expression)                        \
     Lanes r;                                        \
     for (int i = 0; i < kLanes; i++) r.v[i] = expression; \
     return r
-LLM_INLINE Lanes load(const float* p) { LLM_EACH(p[i]); }
+LLM_INLINE Lanes load(const float* p) { LLM_LANES(p[i]); }
 LLM_INLINE void store(float* p, Lanes a) {
     for (int i = 0; i < kLanes; i++) p[i] = a.v[i];
 }
-LLM_INLINE Lanes broadcast(float x) { LLM_EACH(x); }
-LLM_INLINE Lanes add(Lanes a, Lanes b) { LLM_EACH(a.v[i] + b.v[i]); }
-LLM_INLINE Lanes subtract(Lanes a, Lanes b) { LLM_EACH(a.v[i] - b.v[i]); }
-LLM_INLINE Lanes multiply(Lanes a, Lanes b) { LLM_EACH(a.v[i] * b.v[i]); }
-LLM_INLINE Lanes divide(Lanes a, Lanes b) { LLM_EACH(a.v[i] / b.v[i]); }
-LLM_INLINE Lanes fused(Lanes a, Lanes b, Lanes c) { LLM_EACH(llm::fused(a.v[i], b.v[i], c.v[i])); }
-LLM_INLINE Lanes maximum(Lanes a, Lanes b) { LLM_EACH(b.v[i] > a.v[i] ? b.v[i] : a.v[i]); }
-LLM_INLINE Lanes minimum(Lanes a, Lanes b) { LLM_EACH(b.v[i] < a.v[i] ? b.v[i] : a.v[i]); }
-LLM_INLINE Lanes widen8(const uint16_t* p) { LLM_EACH(half_to_float(p[i])); }
+LLM_INLINE Lanes broadcast(float x) { LLM_LANES(x); }
+LLM_INLINE Lanes add(Lanes a, Lanes b) { LLM_LANES(a.v[i] + b.v[i]); }
+LLM_INLINE Lanes subtract(Lanes a, Lanes b) { LLM_LANES(a.v[i] - b.v[i]); }
+LLM_INLINE Lanes multiply(Lanes a, Lanes b) { LLM_LANES(a.v[i] * b.v[i]); }
+LLM_INLINE Lanes divide(Lanes a, Lanes b) { LLM_LANES(a.v[i] / b.v[i]); }
+LLM_INLINE Lanes fused(Lanes a, Lanes b, Lanes c) { LLM_LANES(llm::fused(a.v[i], b.v[i], c.v[i])); }
+LLM_INLINE Lanes maximum(Lanes a, Lanes b) { LLM_LANES(b.v[i] > a.v[i] ? b.v[i] : a.v[i]); }
+LLM_INLINE Lanes minimum(Lanes a, Lanes b) { LLM_LANES(b.v[i] < a.v[i] ? b.v[i] : a.v[i]); }
+LLM_INLINE Lanes widen8(const uint16_t* p) { LLM_LANES(half_to_float(p[i])); }
 LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes n) {
-    LLM_EACH(bits_to_float(float_to_bits(p.v[i]) + (uint32_t(int32_t(n.v[i])) << 23)));
+    LLM_LANES(bits_to_float(float_to_bits(p.v[i]) + (uint32_t(int32_t(n.v[i])) << 23)));
 }
-#undef LLM_EACH
+#undef LLM_LANES
+LLM_INLINE void round_wide(const float* x, float factor, int16_t* q) {
+    for (int i = 0; i < kHalf; i++) q[i] = int16_t(int32_t(round_even(x[i] * factor)));
+}
+LLM_INLINE int32_t round_narrow(const float* x, float factor, int8_t* q) {
+    int32_t total = 0;
+    for (int i = 0; i < kHalf; i++) {
+        const int32_t rounded = int32_t(round_even(x[i] * factor));
+        q[i] = int8_t(rounded);
+        total += rounded;
+    }
+    return total;
+}
 
 #endif
 

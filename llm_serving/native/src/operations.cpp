@@ -105,12 +105,15 @@ void Gelu::run_tile(Model& model, const StepState& step, int tile, int worker) c
 // Row blocks keep the activations of a tile in L2; panels are cut so that every worker finds several tiles,
 // each long enough (some ten microseconds) to be worth the counter.
 Linear::Tiling Linear::tiling(const Model& model, const StepState& step) const {
-    constexpr int kRowBlock = 128;
+    constexpr int kMostRows = 128, kFewestRows = 24;
+    constexpr int kTileBytes = 192 << 10;  // of activations, less than half of any current L2
     constexpr double kTileWork = 1.5e6;  // multiply-adds
     Tiling t;
     const int rows = num_rows(step);
-    t.rows = std::min(rows, kRowBlock);
-    const int cols = model.matrices[size_t(projections[0].matrix)].cols;
+    const PackedMatrix& first = model.matrices[size_t(projections[0].matrix)];
+    const int cols = first.cols;
+    const int input_bytes = first.format == Format::f32 ? 4 : first.format == Format::q8 ? 2 : 1;
+    t.rows = std::min(rows, std::clamp(kTileBytes / (cols * input_bytes), kFewestRows, kMostRows));
     const int by_work = int(kTileWork / (double(kPanel) * cols * t.rows)) + 1;
     const int by_workers = total_panels / (4 * int(model.scratch.size())) + 1;
     t.panels = std::min(by_work, by_workers);
