@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 
@@ -26,6 +28,20 @@ def number(checkpoint: Checkpoint, *keys: str, default: float) -> float:
             "a positive number is needed."
         )
     return float(value)
+
+
+def rope_theta(checkpoint: Checkpoint, *keys: str, default: float, kind: str | None = None) -> float:
+    """The rotary base: newer files have it in `rope_parameters`, there by layer kind where kinds differ."""
+    parameters: Any = checkpoint.metadata.get("rope_parameters")
+    if isinstance(parameters, dict) and kind is not None:
+        parameters = parameters.get(kind)
+    if isinstance(parameters, dict) and isinstance(parameters.get("rope_theta"), (int, float)):
+        if parameters.get("rope_type", "default") != "default":
+            raise CheckpointError(
+                f"Rotary scaling {parameters['rope_type']!r} in '{checkpoint.path}' is not supported."
+            )
+        return float(parameters["rope_theta"])
+    return number(checkpoint, *keys, default=default)
 
 
 def require(checkpoint: Checkpoint, key: str, allowed: tuple[object, ...], default: object) -> None:

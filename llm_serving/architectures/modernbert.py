@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_serving.architectures.config_json import number, positive, prefix_of, require
+from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
@@ -52,9 +52,7 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
             ops.Linear((linear(f"{at}mlp.Wo", "x"),), accumulate=True),
         )
 
-    head = None
-    if "classifier.weight" in checkpoint.tensors:
-        head = ops.Head("classifier", "head.dense", "gelu", norm="head.norm", epsilon=epsilon)
+    head = _head(checkpoint, epsilon)
     pooling = str(checkpoint.metadata.get("classifier_pooling", "cls")) if head else "mean"
     return ops.EncoderPlan(
         hidden=hidden,
@@ -72,6 +70,12 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
     )
 
 
+def _head(checkpoint: Checkpoint, epsilon: float) -> ops.Head | None:
+    if "classifier.weight" not in checkpoint.tensors:
+        return None
+    return ops.Head("classifier", "head.dense", "gelu", norm="head.norm", epsilon=epsilon)
+
+
 def _layer_kinds(checkpoint: Checkpoint, layers: int) -> list[str]:
     kinds: Any = checkpoint.metadata.get("layer_types")
     if isinstance(kinds, list) and len(kinds) == layers:
@@ -81,9 +85,6 @@ def _layer_kinds(checkpoint: Checkpoint, layers: int) -> list[str]:
 
 
 def _theta(checkpoint: Checkpoint, kind: str) -> float:
-    parameters: Any = checkpoint.metadata.get("rope_parameters")
-    if isinstance(parameters, dict) and isinstance(parameters.get(kind), dict):
-        return float(parameters[kind].get("rope_theta", 10000.0))
     if kind == "sliding_attention":
-        return number(checkpoint, "local_rope_theta", default=10000.0)
-    return number(checkpoint, "global_rope_theta", default=160000.0)
+        return rope_theta(checkpoint, "local_rope_theta", default=10000.0, kind=kind)
+    return rope_theta(checkpoint, "global_rope_theta", default=160000.0, kind=kind)

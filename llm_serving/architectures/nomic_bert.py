@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from llm_serving.architectures.config_json import number, positive, prefix_of, require
+from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
 
 def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
-    """Names and keys as in the directories nomic-ai publishes.
+    """Config keys as nomic-ai publishes them, or as transformers writes them; tensor names are the same.
 
     Raises: CheckpointError for a variant (pre-norm, interleaved rotation) that is not computed here.
     """
     require(checkpoint, "activation_function", ("swiglu",), "swiglu")
+    require(checkpoint, "hidden_act", ("silu",), "silu")
     require(checkpoint, "prenorm", (False,), False)
     require(checkpoint, "rotary_emb_interleaved", (False,), False)
     prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")
@@ -21,7 +22,8 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
     ffn = positive(checkpoint, "n_inner", "intermediate_size", default=4 * hidden)
     epsilon = number(checkpoint, "layer_norm_epsilon", "layer_norm_eps", default=1e-12)
     head_dim = hidden // heads
-    rope = ops.Rope(number(checkpoint, "rotary_emb_base", default=10000.0), head_dim)
+    layers = positive(checkpoint, "n_layer", "num_hidden_layers")
+    rope = ops.Rope(rope_theta(checkpoint, "rotary_emb_base", default=10000.0), head_dim)
     biased = f"{prefix}encoder.layers.0.attn.Wqkv.bias" in checkpoint.tensors
     context = positive(checkpoint, "n_positions", "max_position_embeddings", default=2048)
 
@@ -47,24 +49,31 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
             norm(f"{at}norm2"),
         )
 
-    segments = f"{prefix}embeddings.token_type_embeddings.weight"
-    segment_rows: tuple[ops.Operation, ...] = ()
-    if segments in checkpoint.tensors:
-        segment_rows = (ops.AddPositions(None, "x", context, segments),)
+    head = _head(checkpoint, prefix)
+    words = f"{prefix}embeddings.word_embeddings.weight"
     return ops.EncoderPlan(
         hidden=hidden,
         context=context,
-        vocab_size=checkpoint.tensors[f"{prefix}embeddings.word_embeddings.weight"].shape[0],
+        vocab_size=checkpoint.tensors[words].shape[0],
         buffers={"x": hidden, "qkv": 3 * hidden, "attention": hidden, "up": 2 * ffn},
         operations=(
-            ops.Embed(f"{prefix}embeddings.word_embeddings.weight", "x"),
-            *segment_rows,
+            ops.Embed(words, "x"),
+            *_segments(checkpoint, prefix, context),
             norm("emb_ln"),
-            *(
-                operation
-                for i in range(positive(checkpoint, "n_layer", "num_hidden_layers"))
-                for operation in layer(i)
-            ),
+            *(operation for i in range(layers) for operation in layer(i)),
         ),
-        pooling="mean",
+        pooling="mean" if head is None else "cls",
+        segments=positive(checkpoint, "type_vocab_size", default=1),
+        head=head,
     )
+
+
+def _head(checkpoint: Checkpoint, prefix: str) -> ops.Head | None:
+    return (
+        ops.Head("classifier", f"{prefix}pooler.dense") if "classifier.weight" in checkpoint.tensors else None
+    )
+
+
+def _segments(checkpoint: Checkpoint, prefix: str, context: int) -> tuple[ops.Operation, ...]:
+    name = f"{prefix}embeddings.token_type_embeddings.weight"
+    return (ops.AddPositions(None, "x", context, name),) if name in checkpoint.tensors else ()

@@ -51,14 +51,7 @@ def describe_post_norm(
     head: ops.Head | None = None,
 ) -> ops.EncoderPlan:
     """Raises: CheckpointError when the sizes do not fit the engine or the tensors."""
-    words = checkpoint.tensors.get(f"{names.words}.weight")
-    if words is None:
-        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.words}.weight'.")
-    if sizes.hidden % sizes.heads or (sizes.hidden // sizes.heads) % 8:
-        raise CheckpointError(
-            f"{sizes.heads} heads over {sizes.hidden} dimensions in '{checkpoint.path}' is a shape "
-            "the engine does not run."
-        )
+    vocab_size = _check(checkpoint, names, sizes)
 
     def norm(name: str) -> ops.Quantize:
         return ops.Quantize("x", f"{name}.weight", sizes.epsilon, True, f"{name}.bias", keep=True)
@@ -91,7 +84,7 @@ def describe_post_norm(
     return ops.EncoderPlan(
         hidden=sizes.hidden,
         context=sizes.context,
-        vocab_size=words.shape[0],
+        vocab_size=vocab_size,
         buffers={"x": sizes.hidden, "qkv": 3 * sizes.hidden, "attention": sizes.hidden, "up": sizes.ffn},
         operations=(
             *embedding,
@@ -102,3 +95,16 @@ def describe_post_norm(
         segments=sizes.segments if names.segments is not None else 1,
         head=head,
     )
+
+
+def _check(checkpoint: Checkpoint, names: Names, sizes: Sizes) -> int:
+    """Rows of the word embedding."""
+    words = checkpoint.tensors.get(f"{names.words}.weight")
+    if words is None:
+        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.words}.weight'.")
+    if sizes.hidden % sizes.heads or (sizes.hidden // sizes.heads) % 8:
+        raise CheckpointError(
+            f"{sizes.heads} heads over {sizes.hidden} dimensions in '{checkpoint.path}' is a shape "
+            "the engine does not run."
+        )
+    return words.shape[0]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from llm_serving.architectures.config_json import number, positive, prefix_of, require
+from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
@@ -20,9 +18,7 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
     head_dim = positive(checkpoint, "head_dim", default=hidden // heads)
     ffn = positive(checkpoint, "intermediate_size")
     epsilon = number(checkpoint, "rms_norm_eps", default=1e-6)
-    parameters: Any = checkpoint.metadata.get("rope_parameters")
-    theta = parameters.get("rope_theta") if isinstance(parameters, dict) else None
-    rope = ops.Rope(float(theta or number(checkpoint, "rope_theta", default=1000000.0)), head_dim)
+    rope = ops.Rope(rope_theta(checkpoint, "rope_theta", default=1000000.0), head_dim)
     queries, keys = heads * head_dim, kv_heads * head_dim
 
     def layer(i: int) -> tuple[ops.Operation, ...]:
@@ -63,4 +59,5 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
             ops.Quantize("x", f"{prefix}norm.weight", epsilon, keep=True),
         ),
         pooling="last",
+        head=ops.Head("score") if "score.weight" in checkpoint.tensors else None,
     )

@@ -21,7 +21,7 @@ BACKENDS = {
     "native": "llm_serving.backends.native_backend",
 }
 # Each module has `load(checkpoint, precision, threads) -> Encoder`.
-ENCODERS: dict[str, str] = {}
+ENCODERS = {"native": "llm_serving.backends.native_encoder"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class PlanBuilder:
         self.core = core_plan
         self.weight_format = weight_format
         self.context = context
+        self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
         self._biases: dict[ops.WindowBias | ops.BucketBias, int] = {}
         self._matrices: dict[tuple[str, int], int] = {}
         self._vectors: dict[str, int] = {}
@@ -66,7 +67,7 @@ class PlanBuilder:
             case ops.HeadNorm(source, offset, heads, weight, epsilon):
                 core.head_norm(buffers[source], offset, heads, self._vector(weight), epsilon)
             case ops.Rotate(source, heads, head_dim, rope):
-                table = self._constant(rope_table(rope, self.checkpoint, self.context))
+                table = self._constant(rope_table(rope, self.checkpoint, self._text_tokens))
                 core.rotate(buffers[source], heads, head_dim, rope.rotated, table)
             case ops.EncoderAttention(source, target, heads, kv_heads, scale, causal, bias):
                 core.encoder_attention(

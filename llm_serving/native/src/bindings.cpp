@@ -144,8 +144,8 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op));
         })
         .def("rotate", [](Plan& p, int source, int heads, int head_dim, int rotated, int table) {
-            if (p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated))
-                throw std::invalid_argument("the rotation table is shorter than the context");
+            if (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(rotated))
+                throw std::invalid_argument("the rotation table is empty");
             auto op = std::make_unique<Rotate>();
             op->source = source;
             op->heads = heads;

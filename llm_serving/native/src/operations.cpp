@@ -207,8 +207,10 @@ void HeadNorm::run_tile(Model& model, const StepState& step, int tile, int) cons
 int Rotate::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
 void Rotate::run_tile(Model& model, const StepState& step, int tile, int) const {
+    const std::vector<float>& angles = model.vectors[size_t(table)];
     for_rows(tile, num_rows(step), [&](int r) {
-        const float* cos = model.vectors[size_t(table)].data() + size_t(step.input.positions[r]) * rotated;
+        const size_t position = size_t(step.input.positions[r]) % (angles.size() / size_t(rotated));
+        const float* cos = angles.data() + position * size_t(rotated);
         float* head = model.buffers[size_t(source)].row(r);
         for (int h = 0; h < heads; h++, head += head_dim) model.kernels->rope(head, cos, cos + rotated / 2, rotated);
     });

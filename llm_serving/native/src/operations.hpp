@@ -93,6 +93,7 @@ struct HeadNorm final : Operation {
 };
 
 // Rotates `heads` heads from the row's start; `table` is a vector [position][cos rotated/2, sin rotated/2].
+// Positions of a second segment start over after the table's last row.
 struct Rotate final : Operation {
     int source, heads, head_dim, rotated, table;
     int num_tiles(const Model&, const StepState&) const override;
