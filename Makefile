@@ -48,10 +48,12 @@ chat: install ## chat with the default model in the terminal
 
 test: $(VENV)/.dev ## every test that needs no torch, the real model and a live server included
 	$(BIN)/llm-serving models pull smollm2-135m-instruct
+	$(BIN)/llm-serving models pull all-minilm-l6-v2
 	$(BIN)/python -m pytest -m "not parity" $(PYTEST_ARGS)
 
 parity: $(PARITY_VENV)/.installed ## compare with transformers (installs torch into .venv-parity)
 	$(PARITY_VENV)/bin/llm-serving models pull smollm2-135m-instruct
+	$(PARITY_VENV)/bin/llm-serving models pull all-minilm-l6-v2
 	$(PARITY_VENV)/bin/python -m pytest -m parity $(PYTEST_ARGS)
 
 bench: install ## the engine's own prefill and decode rates

@@ -1,20 +1,20 @@
 """Every error that crosses a package boundary. No HTTP in here: `api/errors.py` maps types to statuses.
 
-    ServingError
-    ├── InvalidRequest(param)            the caller's fault; names the field
-    │   ├── ContextLengthExceeded        the prompt does not fit
-    │   ├── UnsupportedParameter         a field that is known and not implemented
-    │   └── TemplateError                the chat template refused the messages
-    ├── AuthError                        missing or wrong key
-    ├── ModelNotFound                    no such model, anywhere
-    ├── ModelLoading(retry_after_s)      known, not ready yet
-    ├── ModelUnavailable                 known, and will not answer: failed, unloaded, or the server stops
-    ├── Overloaded(retry_after_s)        the queue is full, or the server is draining
-    ├── RequestCancelled                 the client left, or the server stopped
-    ├── EngineDead(cause)                the engine thread died; nothing will answer any more
-    ├── CheckpointError                  a model file is damaged, hostile or of an unknown kind
-    ├── DownloadError                    fetching a model failed
-    └── MissingExtra(package, extra)     an optional dependency is not installed
+ServingError
+├── InvalidRequest(param)            the caller's fault; names the field
+│   ├── ContextLengthExceeded        the prompt does not fit
+│   ├── UnsupportedParameter         a field that is known and not implemented
+│   └── TemplateError                the chat template refused the messages
+├── AuthError                        missing or wrong key
+├── ModelNotFound                    no such model, anywhere
+├── ModelLoading(retry_after_s)      known, not ready yet
+├── ModelUnavailable                 known, and will not answer: failed, unloaded, or the server stops
+├── Overloaded(retry_after_s)        the queue is full, or the server is draining
+├── RequestCancelled                 the client left, or the server stopped
+├── EngineDead(cause)                the engine thread died; nothing will answer any more
+├── CheckpointError                  a model file is damaged, hostile or of an unknown kind
+├── DownloadError                    fetching a model failed
+└── MissingExtra(package, extra)     an optional dependency is not installed
 """
 
 from __future__ import annotations

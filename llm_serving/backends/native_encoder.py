@@ -8,7 +8,7 @@ from llm_serving.errors import InvalidRequest
 from llm_serving.native.cpu import cpu_budget
 from llm_serving.native.encoder import NativeEncoder
 
-# Weight format of each precision. q8 is what `auto` means only where tests prove it on real text.
+# Weight format of each precision. Whoever knows of a proof for a model asks for q8; `auto` here is safe.
 FORMATS = {"f32": "f32", "q8": "q8", "auto": "f32"}
 
 

@@ -46,6 +46,7 @@ class ModelSpec:
     licence: str
     context: int
     description: str
+    precision: str = ""  # of an embedding model: the lowest whose rows tests hold to the f32 ones
 
     @property
     def size(self) -> int:

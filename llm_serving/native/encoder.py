@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from llm_serving.checkpoints import Checkpoint, SentenceTransformers, dequantize
+from llm_serving.checkpoints import Checkpoint, SentenceTransformers, Tensor, dequantize
 from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -98,21 +98,22 @@ class Pooler:
 
     def __init__(self, plan: ops.EncoderPlan, checkpoint: Checkpoint) -> None:
         settings: SentenceTransformers | None = checkpoint.extras.get("sentence_transformers")
-        self._tensors = checkpoint.tensors
         self._modes: tuple[str, ...] = (plan.pooling,)
         self._layers: list[tuple[np.ndarray, np.ndarray | None, str]] = []
         self._normalize = plan.head is None
         self._norm: tuple[np.ndarray, float] | None = None
         width = plan.hidden
         if plan.head is not None:
-            self._add_head(plan.head)
+            self._add_head(plan.head, checkpoint.tensors)
         elif settings is not None:
             if settings.pooling is not None:
+                if not settings.pooling.include_prompt:
+                    raise CheckpointError("Pooling that leaves the prompt out is not supported.")
                 self._modes = settings.pooling.modes
             self._normalize = settings.normalize
             width *= len(self._modes)
             for dense in settings.dense:
-                self._add(f"{dense.prefix}linear", dense.activation)
+                self._add(f"{dense.prefix}linear", dense.activation, checkpoint.tensors)
         self.dimensions = len(self._layers[-1][0]) if self._layers else width
 
     def __call__(self, hidden: np.ndarray) -> np.ndarray:
@@ -128,18 +129,18 @@ class Pooler:
             x = x / max(np.sqrt(np.dot(x, x)), np.float32(1e-12))
         return x
 
-    def _add_head(self, head: ops.Head) -> None:
+    def _add_head(self, head: ops.Head, tensors: Mapping[str, Tensor]) -> None:
         if head.dense is not None:
-            self._add(head.dense, head.activation)
+            self._add(head.dense, head.activation, tensors)
         if head.norm is not None:
-            self._norm = (dequantize(self._tensors[f"{head.norm}.weight"]), head.epsilon)
-        self._add(head.classifier, "identity")
+            self._norm = (dequantize(tensors[f"{head.norm}.weight"]), head.epsilon)
+        self._add(head.classifier, "identity", tensors)
 
-    def _add(self, name: str, activation: str) -> None:
-        weight = self._tensors.get(f"{name}.weight")
+    def _add(self, name: str, activation: str, tensors: Mapping[str, Tensor]) -> None:
+        weight = tensors.get(f"{name}.weight")
         if weight is None:
             raise CheckpointError(f"The model has no tensor '{name}.weight'.")
-        bias = self._tensors.get(f"{name}.bias")
+        bias = tensors.get(f"{name}.bias")
         self._layers.append((dequantize(weight), None if bias is None else dequantize(bias), activation))
 
 

@@ -12,7 +12,7 @@ from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.errors import CheckpointError
-from llm_serving.models import OnProgress
+from llm_serving.models import OnProgress, find_model
 from llm_serving.service.loader import ProgressLog, find_path, naming_the_setting, public_name
 from llm_serving.service.model import EncoderModel, ModelKind
 
@@ -38,7 +38,7 @@ def load_encoder_model(
         encoder = load_encoder(
             settings.engine,
             checkpoint,
-            precision=settings.embedding_precision,
+            precision=_precision(settings, setting),
             threads=settings.threads,
             device=settings.device,
         )
@@ -55,6 +55,13 @@ def load_encoder_model(
         created=int(time.time()),
         details={"architecture": checkpoint.architecture},
     )
+
+
+def _precision(settings: Settings, name: str) -> str:
+    """`auto` is less than f32 only for models of the catalogue, where tests prove it on real text."""
+    spec = find_model(name)
+    proven = spec.precision if spec is not None else ""
+    return proven if settings.embedding_precision == "auto" and proven else settings.embedding_precision
 
 
 def _batcher(encoder: Encoder, settings: Settings) -> Batcher:
