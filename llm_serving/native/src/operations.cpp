@@ -115,7 +115,7 @@ Linear::Tiling Linear::tiling(const Model& model, const StepState& step) const {
     const int input_bytes = first.format == Format::f32 ? 4 : first.format == Format::q8 ? 2 : 1;
     t.rows = std::min(rows, std::clamp(kTileBytes / (cols * input_bytes), kFewestRows, kMostRows));
     const int by_work = int(kTileWork / (double(kPanel) * cols * t.rows)) + 1;
-    const int by_workers = total_panels / (4 * int(model.scratch.size())) + 1;
+    const int by_workers = total_panels / (2 * int(model.scratch.size())) + 1;
     t.panels = std::min(by_work, by_workers);
     t.row_tiles = (rows + t.rows - 1) / t.rows;
     t.panel_tiles = (total_panels + t.panels - 1) / t.panels;
