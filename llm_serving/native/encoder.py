@@ -14,8 +14,8 @@ from llm_serving.native import ops
 from llm_serving.native.plan import PlanBuilder, core_plan
 
 STEP_TOKENS = 1024  # a longer text gets a step of its own
-# Of the threads that embed, so that a chat sharing the cores keeps most of them: three quarters at 5.
-NICENESS = 5
+# Of the threads that embed, so that a chat sharing the cores keeps nine tenths of what both want.
+NICENESS = 10
 
 
 class NativeEncoder:
