@@ -39,11 +39,23 @@ def test_the_curl_answers(real_server: str) -> None:
 
 
 def test_the_python_client_streams(real_server: str) -> None:
-    script = at(real_server, block("python", "OpenAI("))
+    script = at(real_server, block("python", "stream=True"))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=180, check=True
     )
     assert len(done.stdout) > 40
+
+
+def test_the_python_client_embeds(real_server: str) -> None:
+    script = at(real_server, block("python", "embeddings.create"))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["2", "384"]
+
+
+def test_the_application_of_ones_own_compiles() -> None:
+    compile(block("py", "lifespan=lifespan"), "README.md", "exec")
 
 
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
