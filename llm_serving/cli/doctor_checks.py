@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from llm_serving.architectures import describe
-from llm_serving.checkpoints import open_checkpoint
+from llm_serving.backends import choose_engine
 from llm_serving.cli.terminal import format_bytes
 from llm_serving.config import Settings
 from llm_serving.errors import ServingError
@@ -147,14 +146,12 @@ def _model(settings: Settings) -> Check:
         text = f"{spec.name} is not here yet; the first start fetches {size}"
         return Check("model", "warning", text, f"Fetch it now with: llm-serving models pull {spec.name}")
     try:
-        checkpoint = open_checkpoint(path)
-        describe(checkpoint)
+        choice = choose_engine(settings.engine, settings.device, path)
     except ServingError as error:
         return Check(
             "model", "problem", " ".join(str(error).split()), "Serve another model, or fetch it again."
         )
-    context = checkpoint.hyper("context_length")
-    return Check("model", "ok", f"{name}: {checkpoint.architecture}, trained for {context} tokens, {path}")
+    return Check("model", "ok", f"{name}: the {choice.name} engine, because {choice.reason}; {path}")
 
 
 def _choice(settings: Settings, budget: CpuBudget) -> Check:

@@ -140,7 +140,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        timeout_graceful_shutdown=round(settings.drain_s) + 5,  # after our own deadline, which tells clients
     )
     server = Server(config)
     server.run(sockets=[listener])
