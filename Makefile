@@ -8,6 +8,8 @@ PIP_TORCH ?=
 SERVE_ARGS ?=
 
 BIN := $(VENV)/bin
+# From the sources here, not the installed copy: after a `git pull` that touches no C++ nothing is reinstalled.
+CLI := $(BIN)/python -m llm_serving.cli
 NATIVE := CMakeLists.txt pyproject.toml requirements.txt $(wildcard llm_serving/native/src/*)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -41,23 +43,23 @@ $(PARITY_VENV)/.installed: $(NATIVE)
 install: $(VENV)/.installed ## make .venv and install the package
 
 serve: install ## fetch the default model on first use and serve it on 127.0.0.1:8001
-	$(BIN)/llm-serving serve $(SERVE_ARGS)
+	$(CLI) serve $(SERVE_ARGS)
 
 chat: install ## chat with the default model in the terminal
-	$(BIN)/llm-serving chat
+	$(CLI) chat
 
 test: $(VENV)/.dev ## every test that needs no torch, the real model and a live server included
-	$(BIN)/llm-serving models pull smollm2-135m-instruct
-	$(BIN)/llm-serving models pull all-minilm-l6-v2
+	$(CLI) models pull smollm2-135m-instruct
+	$(CLI) models pull all-minilm-l6-v2
 	$(BIN)/python -m pytest -m "not parity" $(PYTEST_ARGS)
 
 parity: $(PARITY_VENV)/.installed ## compare with transformers (installs torch into .venv-parity)
-	$(PARITY_VENV)/bin/llm-serving models pull smollm2-135m-instruct
-	$(PARITY_VENV)/bin/llm-serving models pull all-minilm-l6-v2
+	$(PARITY_VENV)/bin/python -m llm_serving.cli models pull smollm2-135m-instruct
+	$(PARITY_VENV)/bin/python -m llm_serving.cli models pull all-minilm-l6-v2
 	$(PARITY_VENV)/bin/python -m pytest -m parity $(PYTEST_ARGS)
 
 bench: install ## the engine's own prefill and decode rates
-	$(BIN)/llm-serving bench
+	$(CLI) bench
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
