@@ -99,7 +99,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on")
     port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 = any free one")
     engine: str = Field(
-        "auto", min_length=1, description="What runs the model: auto, native, or fake (no model, for tests)"
+        "auto",
+        min_length=1,
+        description="What runs the model: auto, native, transformers, or fake (no model, for tests)",
     )
     quantization: str = Field(
         "auto", min_length=1, description="Format of the weights in memory; auto keeps the file's"

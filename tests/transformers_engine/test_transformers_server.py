@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch; run it with: make parity")
+pytest.importorskip("torch", reason="needs torch; run it with: make parity")
 
-import httpx  # noqa: E402
-import openai  # noqa: E402
-import transformers  # noqa: E402
-from fake_server import running_server  # noqa: E402
-from openai import OpenAI  # noqa: E402
-from tiny_directories import CHATML  # noqa: E402
+import httpx
+import openai
+import transformers
+from fake_server import running_server
+from openai import OpenAI
+from tiny_directories import CHATML
 
-from llm_serving.api.app import create_app  # noqa: E402
-from llm_serving.config import Settings, SettingsError  # noqa: E402
-from llm_serving.errors import CheckpointError, DownloadError, ModelNotFound  # noqa: E402
-from llm_serving.service.loader import load_chat_model  # noqa: E402
+from llm_serving.api.app import create_app
+from llm_serving.config import Settings, SettingsError
+from llm_serving.errors import CheckpointError, DownloadError, ModelNotFound
+from llm_serving.service.loader import load_chat_model
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
 
@@ -126,13 +127,19 @@ def test_status_and_models_say_where_it_runs_and_why(qwen: str) -> None:
     assert (model["dtype"], model["batching"], model["context_length"]) == ("float32", "continuous", 128)
 
 
+def running(url: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("llm_serving_sequences_running"))
+
+
 def test_leaving_a_stream_frees_its_place(qwen: str) -> None:
     body = {**QWEN, "stream": True, "max_tokens": 90, "ignore_eos": True}
     with httpx.stream("POST", f"{qwen}/chat/completions", json=body, timeout=60) as response:
         next(response.iter_lines())
-    for _ in range(200):
-        if "llm_serving_requests_running 0" in httpx.get(f"{qwen}/metrics").text.replace(".0", ""):
-            break
+    deadline_s = time.monotonic() + 10
+    while running(qwen):
+        assert time.monotonic() < deadline_s, "the sequence still runs"
+        time.sleep(0.005)
     answer = httpx.post(f"{qwen}/chat/completions", json=QWEN, timeout=60)
     assert answer.status_code == 200
 
