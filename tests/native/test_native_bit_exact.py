@@ -8,6 +8,7 @@ from runner_driver import DrivenSequence, RunnerDriver
 from tiny_models import SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen2
 
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.native.core import load_core
 
 # Formats: q4 and q8 together, q4 with wide scales, q8 alone. Shapes: odd groups, odd numbers of rows.
 MODELS = {
@@ -136,14 +137,12 @@ def test_any_blocks(checkpoint: Checkpoint, make_driver) -> None:
         assert_same_bits(driver.logits(TEXT), expected)
 
 
-def test_simd_equals_scalar(checkpoint: Checkpoint, make_driver) -> None:
-    best = make_driver(checkpoint)
-    if best.runner.isa == "scalar":
-        pytest.skip("this CPU has no other instruction set")
-    scalar = make_driver(checkpoint, isa="scalar")
-    assert scalar.runner.isa == "scalar"
+@pytest.mark.parametrize("isa", [name for name in load_core().instruction_sets() if name != "scalar"])
+def test_simd_equals_scalar(checkpoint: Checkpoint, make_driver, isa: str) -> None:
+    fast, scalar = make_driver(checkpoint, isa=isa), make_driver(checkpoint, isa="scalar")
+    assert (fast.runner.isa, scalar.runner.isa) == (isa, "scalar")
     for chunk in (0, 1, 3):  # many rows, one row and a few take different kernels
-        assert_same_bits(best.logits(TEXT[:60], chunk), scalar.logits(TEXT[:60], chunk))
+        assert_same_bits(fast.logits(TEXT[:60], chunk), scalar.logits(TEXT[:60], chunk))
 
 
 @pytest.mark.model
@@ -157,5 +156,6 @@ def test_the_real_model(real_checkpoint: Checkpoint, make_driver) -> None:
     assert_same_bits(one.step(batch)[31:101], whole)
     two = make_driver(real_checkpoint, context_length=128, max_concurrency=4, threads=2)
     assert_same_bits(two.logits(ids), whole)
-    scalar = make_driver(real_checkpoint, context_length=128, max_concurrency=4, threads=2, isa="scalar")
-    assert_same_bits(scalar.logits(ids[:24]), whole[:24])
+    for isa in load_core().instruction_sets()[1:]:
+        other = make_driver(real_checkpoint, context_length=128, max_concurrency=4, threads=2, isa=isa)
+        assert_same_bits(other.logits(ids[:24]), whole[:24])

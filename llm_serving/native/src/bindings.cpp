@@ -61,8 +61,9 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
 }  // namespace
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 6;
+    m.attr("ABI") = 7;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
+    m.def("instruction_sets", [] { return instruction_sets(); });
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<int, const std::string&, int, int, int>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"),
              nb::arg("max_context"), nb::arg("niceness") = 0)

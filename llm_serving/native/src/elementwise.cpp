@@ -140,16 +140,7 @@ void dequantize_row(const PackedMatrix& w, int row, float* out) {
                 minimum = half_to_float(half);
             }
         }
-        for (int k = 0; k < kGroup; k++) {
-            int q;
-            if (!is_q4(w.format)) {
-                q = int8_t(quants[(k / 4) * 32 + o * 4 + k % 4]);
-            } else {
-                uint8_t byte = quants[(k / 4 % 4) * 32 + o * 4 + k % 4];
-                q = k < 16 ? byte & 15 : byte >> 4;
-            }
-            *out++ = fused(scale, float(q), minimum);
-        }
+        for (int k = 0; k < kGroup; k++) *out++ = fused(scale, float(quant_at(w.format, quants, o, k)), minimum);
     }
 }
 

@@ -18,7 +18,7 @@ LLM_INLINE GroupScales load_scales(const uint8_t* s) {
     if constexpr (F == Format::q4_wide)
         return {_mm256_loadu_ps(reinterpret_cast<const float*>(s)), _mm256_loadu_ps(reinterpret_cast<const float*>(s + 32))};
     __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s)));
-    if constexpr (F == Format::q8) return {scale, _mm256_setzero_ps()};
+    if constexpr (reads_wide(F)) return {scale, _mm256_setzero_ps()};
     return {scale, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s + 16)))};
 }
 
@@ -63,14 +63,23 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const int8_t* const (&a)[R], int 
     });
 }
 
-// q8: 16-bit multiplies of widened weights. Each half of a vector is four outputs times two pairs of inputs;
-// the pairs meet, and the outputs fall into order, once a group.
-template <int R>
-LLM_INLINE void dots_q8(const uint8_t* quants, const int16_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+// Sums of four outputs times two pairs of inputs each: the pairs meet, and the outputs fall into order.
+LLM_INLINE __m256i in_order(__m256i low, __m256i high) { return _mm256_permute4x64_epi64(_mm256_hadd_epi32(low, high), 0xd8); }
+
+// Half a vector of a group in 16 bits: four outputs times four inputs.
+template <Format F>
+LLM_INLINE __m256i widened(const uint8_t* quants, int at) {
+    if constexpr (F == Format::q12) return load32(quants + 2 * at);
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + at));
+    return F == Format::u8 ? _mm256_cvtepu8_epi16(half) : _mm256_cvtepi8_epi16(half);
+}
+
+// 16-bit activations.
+template <Format F, int R>
+LLM_INLINE void dots_wide(const uint8_t* quants, const int16_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
     __m256i low[R], high[R];
     unrolled<8>(LLM_EACH(v) {
-        const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + 32 * v)));
-        const __m256i w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + 32 * v + 16)));
+        const __m256i w0 = widened<F>(quants, 32 * v), w1 = widened<F>(quants, 32 * v + 16);
         unrolled<R>(LLM_EACH(r) {
             int64_t four;
             __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
@@ -82,22 +91,29 @@ LLM_INLINE void dots_q8(const uint8_t* quants, const int16_t* const (&a)[R], int
             pin(high[r]);
         });
     });
-    unrolled<R>(LLM_EACH(r) { dot[r][0] = _mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8); });
+    unrolled<R>(LLM_EACH(r) { dot[r][0] = in_order(low[r], high[r]); });
 }
 
-// q6: unsigned weights; two products of two pairs fit in 16 bits before widening.
+// u8: bytes up to 255 times 127 do not add up in 16 bits, so both sides are widened, as for q8.
 template <int R>
-LLM_INLINE void dots_q6(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
-    unrolled<4>(LLM_EACH(pair) {
-        constexpr int v = 2 * pair;
-        const __m256i first = load32(quants + 32 * v), second = load32(quants + 32 * v + 32);
-        unrolled<R>(LLM_EACH(r) {
-            __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, broadcast4(a[r] + at + 4 * v)),
-                                             _mm256_maddubs_epi16(second, broadcast4(a[r] + at + 4 * v + 4)));
-            __m256i& half = dot[r][v / 4];
-            half = v % 4 == 0 ? widen(pairs) : _mm256_add_epi32(half, widen(pairs));
-            pin(half);
+LLM_INLINE void dots_u8(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+    unrolled<2>(LLM_EACH(half) {
+        __m256i low[R], high[R];
+        unrolled<4>(LLM_EACH(v) {
+            constexpr int vector = 128 * half + 32 * v;
+            const __m256i w0 = widened<Format::u8>(quants, vector), w1 = widened<Format::u8>(quants, vector + 16);
+            unrolled<R>(LLM_EACH(r) {
+                int32_t four;
+                __builtin_memcpy(&four, a[r] + at + kHalf * half + 4 * v, 4);
+                const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
+                const __m256i p0 = _mm256_madd_epi16(w0, x), p1 = _mm256_madd_epi16(w1, x);
+                low[r] = v == 0 ? p0 : _mm256_add_epi32(low[r], p0);
+                high[r] = v == 0 ? p1 : _mm256_add_epi32(high[r], p1);
+                pin(low[r]);
+                pin(high[r]);
+            });
         });
+        unrolled<R>(LLM_EACH(r) { dot[r][half] = in_order(low[r], high[r]); });
     });
 }
 
@@ -135,17 +151,17 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
     const uint8_t* quants = w.quants(panel);
     const uint8_t* scales = w.scales(panel);
     const bool first = row == t.row_begin;  // later rows find the panel in the cache
-    using Element = std::conditional_t<F == Format::q8, int16_t, int8_t>;
+    using Element = std::conditional_t<reads_wide(F), int16_t, int8_t>;
     const Element* a[R];
     const float* scale_a[R];
     const float* sum_a[R];
     __m256 acc[R];
     unrolled<R>(LLM_EACH(r) {
-        if constexpr (F == Format::q8)
+        if constexpr (reads_wide(F))
             a[r] = t.input->wide + size_t(row + r) * t.input->cols;
         else
             a[r] = t.input->quants + size_t(row + r) * t.input->cols;
-        scale_a[r] = F == Format::q8 ? t.input->wide_scales + size_t(row + r) * groups
+        scale_a[r] = reads_wide(F) ? t.input->wide_scales + size_t(row + r) * groups
                                      : t.input->scales + size_t(row + r) * groups * 2;
         sum_a[r] = t.input->sums + size_t(row + r) * groups;
         acc[r] = _mm256_setzero_ps();
@@ -153,16 +169,16 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
     for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
         if (first) prefetch_group<F>(quants);
         __m256i dot[R][2];
-        if constexpr (F == Format::q8)
-            dots_q8<R>(quants, a, g * kGroup, dot);
-        else if constexpr (F == Format::q6)
-            dots_q6<R>(quants, a, g * kGroup, dot);
+        if constexpr (reads_wide(F))
+            dots_wide<F, R>(quants, a, g * kGroup, dot);
+        else if constexpr (F == Format::u8)
+            dots_u8<R>(quants, a, g * kGroup, dot);
         else
             dots_q4<R>(quants, a, g * kGroup, dot);
         const GroupScales s = load_scales<F>(scales);
         unrolled<R>(LLM_EACH(r) {
             const __m256 first = _mm256_cvtepi32_ps(dot[r][0]);
-            if constexpr (F == Format::q8) {
+            if constexpr (reads_wide(F)) {
                 acc[r] = _mm256_fmadd_ps(_mm256_mul_ps(s.scale, _mm256_broadcast_ss(scale_a[r] + g)), first, acc[r]);
             } else {
                 __m256 both = _mm256_mul_ps(_mm256_broadcast_ss(scale_a[r] + 2 * g), first);
@@ -237,8 +253,9 @@ void gemm(const GemmTile& t) {
     switch (t.weight->format) {
         case Format::q4: return gemm_format<Format::q4>(t);
         case Format::q4_wide: return gemm_format<Format::q4_wide>(t);
-        case Format::q6: return gemm_format<Format::q6>(t);
+        case Format::u8: return gemm_format<Format::u8>(t);
         case Format::q8: return gemm_format<Format::q8>(t);
+        case Format::q12: return gemm_format<Format::q12>(t);
         case Format::f32: return gemm_f32(t);
     }
 }

@@ -1,8 +1,8 @@
 // The reference: plain C++, the portable fallback, and what the other gemm files must equal bit for bit.
 //
 // Per output and group, in this order:
-//   q8:      acc = fma(scale_w * scale_a, float(sum of q_w q_a), acc)
-//   q4, q6:  both = scale_a0 * float(first half's sum); both = fma(scale_a1, float(second half's sum), both)
+//   q8, q12: acc = fma(scale_w * scale_a, float(sum of q_w q_a), acc)
+//   q4, u8:  both = scale_a0 * float(first half's sum); both = fma(scale_a1, float(second half's sum), both)
 //            acc = fma(scale_w, both, acc); acc = fma(min_w, sum_a, acc)
 // f32 weights: acc = fma(a, w, acc), input by input.
 #include "elementwise.hpp"
@@ -12,16 +12,9 @@ namespace llm::LLM_NAMESPACE {
 
 namespace {
 
-void unpack_group(const PackedMatrix& w, const uint8_t* quants, int8_t (&q)[kPanel][kGroup]) {
+void unpack_group(const PackedMatrix& w, const uint8_t* quants, int16_t (&q)[kPanel][kGroup]) {
     for (int o = 0; o < kPanel; o++)
-        for (int k = 0; k < kGroup; k++) {
-            if (!is_q4(w.format)) {
-                q[o][k] = int8_t(quants[(k / 4) * 32 + o * 4 + k % 4]);
-            } else {
-                uint8_t byte = quants[(k / 4 % 4) * 32 + o * 4 + k % 4];
-                q[o][k] = int8_t(k < 16 ? byte & 15 : byte >> 4);
-            }
-        }
+        for (int k = 0; k < kGroup; k++) q[o][k] = int16_t(quant_at(w.format, quants, o, k));
 }
 
 void load_scales(const PackedMatrix& w, const uint8_t* source, float (&scale)[kPanel], float (&minimum)[kPanel]) {
@@ -38,20 +31,20 @@ void load_scales(const PackedMatrix& w, const uint8_t* source, float (&scale)[kP
     }
 }
 
-int32_t dot(const int8_t* q, const int8_t* a, int begin, int end) {
+int32_t dot(const int16_t* q, const int8_t* a, int begin, int end) {
     int32_t total = 0;
     for (int k = begin; k < end; k++) total += int32_t(q[k]) * a[k];
     return total;
 }
 
-int32_t dot_wide(const int8_t* q, const int16_t* a) {
+int32_t dot_wide(const int16_t* q, const int16_t* a) {
     int32_t total = 0;
     for (int k = 0; k < kGroup; k++) total += int32_t(q[k]) * a[k];
     return total;
 }
 
 // One group's share of an output.
-float add_group(const Activations& input, bool wide, int row, int g, const int8_t* q, float scale, float minimum, float acc) {
+float add_group(const Activations& input, bool wide, int row, int g, const int16_t* q, float scale, float minimum, float acc) {
     const size_t at = size_t(row) * (input.cols / kGroup) + g;
     if (wide) return fused(scale * input.wide_scales[at], float(dot_wide(q, input.wide + at * kGroup)), acc);
     const int8_t* a = input.quants + at * kGroup;
@@ -89,14 +82,14 @@ void gemm(const GemmTile& t) {
     if (t.weight->format == Format::f32) return gemm_f32(t);
     const PackedMatrix& w = *t.weight;
     const int groups = w.groups();
-    const bool wide = w.format == Format::q8;
+    const bool wide = reads_wide(w.format);
     constexpr int kRows = 32;  // unpack a group once for this many rows
     for (int panel = t.panel_begin; panel < t.panel_end; panel++)
         for (int row0 = t.row_begin; row0 < t.row_end; row0 += kRows) {
             const int rows = t.row_end - row0 < kRows ? t.row_end - row0 : kRows;
             float acc[kRows][kPanel] = {{0}};
             for (int g = 0; g < groups; g++) {
-                int8_t q[kPanel][kGroup];
+                int16_t q[kPanel][kGroup];
                 float scale[kPanel], minimum[kPanel];
                 unpack_group(w, w.quants(panel) + size_t(g) * quant_bytes(w.format), q);
                 load_scales(w, w.scales(panel) + size_t(g) * scale_bytes(w.format), scale, minimum);

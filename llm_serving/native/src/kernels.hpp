@@ -1,6 +1,9 @@
 // The arithmetic of one forward pass, as a table of functions per instruction set.
 // Every table computes the same bits; `docs/architecture.md` states why that holds.
 #pragma once
+#include <string>
+#include <vector>
+
 #include "packed.hpp"
 
 namespace llm {
@@ -91,11 +94,14 @@ struct Kernels {
 };
 
 const Kernels& kernels_scalar();
-#if defined(LLM_HAVE_AVX2)
+#if defined(LLM_HAVE_X86)
 const Kernels& kernels_avx2();
+const Kernels& kernels_avx512();  // with VNNI
 #endif
 
 // "auto" picks the best this CPU runs. Throws std::invalid_argument for an unknown or unsupported name.
 const Kernels& select_kernels(const char* isa);
+// What this CPU runs, the best first.
+std::vector<std::string> instruction_sets();
 
 }  // namespace llm

@@ -112,11 +112,11 @@ Linear::Tiling Linear::tiling(const Model& model, const StepState& step) const {
     const int rows = num_rows(step);
     const PackedMatrix& first = model.matrices[size_t(projections[0].matrix)];
     const int cols = first.cols;
-    const int input_bytes = first.format == Format::f32 ? 4 : first.format == Format::q8 ? 2 : 1;
+    const int input_bytes = first.format == Format::f32 ? 4 : reads_wide(first.format) ? 2 : 1;
     t.rows = std::min(rows, std::clamp(kTileBytes / (cols * input_bytes), kFewestRows, kMostRows));
     const int by_work = int(kTileWork / (double(kPanel) * cols * t.rows)) + 1;
     const int by_workers = total_panels / (2 * int(model.scratch.size())) + 1;
-    t.panels = std::min(by_work, by_workers);
+    t.panels = (std::min(by_work, by_workers) + 1) / 2 * 2;  // kernels take them in pairs
     t.row_tiles = (rows + t.rows - 1) / t.rows;
     t.panel_tiles = (total_panels + t.panels - 1) / t.panels;
     return t;

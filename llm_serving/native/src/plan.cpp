@@ -106,7 +106,7 @@ void Plan::read_activations(Format format) {
     for (auto operation = operations_.rbegin(); operation != operations_.rend(); ++operation) {
         Operation& writer = **operation;
         if (!writer.activation_cols) continue;
-        (format == Format::q8 ? writer.wide : writer.narrow) = true;
+        (reads_wide(format) ? writer.wide : writer.narrow) = true;
         return model.reserve_activations(writer.activation_cols, writer.narrow, writer.wide);
     }
     throw std::invalid_argument("a matrix product needs activations before it");

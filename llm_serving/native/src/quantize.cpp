@@ -13,7 +13,7 @@ namespace {
 struct Group {
     bool linear;
     float scale, minimum;
-    int8_t q[kGroup];
+    int16_t q[kGroup];
     float values[kGroup];
 };
 
@@ -58,8 +58,8 @@ void decode_legacy(Kind kind, const uint8_t* block, Group& out) {
         p += 4;
     }
     for (int j = 0; j < 16; j++) {
-        out.q[j] = int8_t(((p[j] & 15) | ((high >> j & 1) << 4)) - offset);
-        out.q[j + 16] = int8_t(((p[j] >> 4) | ((high >> (j + 16) & 1) << 4)) - offset);
+        out.q[j] = int16_t(((p[j] & 15) | ((high >> j & 1) << 4)) - offset);
+        out.q[j + 16] = int16_t(((p[j] >> 4) | ((high >> (j + 16) & 1) << 4)) - offset);
     }
 }
 
@@ -74,7 +74,7 @@ void decode_k(Kind kind, const uint8_t* block, int sub, Group& out) {
     for (int i = 0; i < kGroup; i++) {
         int q = sub % 2 ? low[i] >> 4 : low[i] & 15;
         if (five) q |= (high[i] >> sub & 1) << 4;
-        out.q[i] = int8_t(q);
+        out.q[i] = int16_t(q);
     }
 }
 
@@ -101,7 +101,7 @@ void decode(Kind kind, const uint8_t* row, int g, Group& out) {
         case Kind::q8_0:
             out.scale = half_at(row + size_t(g) * 34);
             out.minimum = 0;
-            memcpy(out.q, row + size_t(g) * 34 + 2, kGroup);
+            for (int i = 0; i < kGroup; i++) out.q[i] = int8_t(row[size_t(g) * 34 + 2 + i]);
             return;
         default: break;
     }
@@ -124,16 +124,17 @@ void to_values(Group& group) {
     for (int i = 0; i < kGroup; i++) group.values[i] = fused(group.scale, float(group.q[i]), group.minimum);
 }
 
-void requantize_q8(Group& group) {
+// q in -most..most with a scale.
+void requantize_symmetric(Group& group, float most) {
     to_values(group);
     float largest = 0;
     for (float v : group.values) largest = __builtin_fabsf(v) > largest ? __builtin_fabsf(v) : largest;
-    group.scale = half_to_float(float_to_half(largest / 127.0f));
+    group.scale = half_to_float(float_to_half(largest / most));
     group.minimum = 0;
     const float inverse = group.scale > 0 ? 1.0f / group.scale : 0;
     for (int i = 0; i < kGroup; i++) {
         float q = round_even(group.values[i] * inverse);
-        group.q[i] = int8_t(q > 127 ? 127 : q < -127 ? -127 : q);
+        group.q[i] = int16_t(q > most ? most : q < -most ? -most : q);
     }
 }
 
@@ -150,7 +151,7 @@ void requantize_range(Group& group, float most) {
     const float inverse = group.scale > 0 ? 1.0f / group.scale : 0;
     for (int i = 0; i < kGroup; i++) {
         float q = round_even((group.values[i] - group.minimum) * inverse);
-        group.q[i] = int8_t(q > most ? most : q < 0 ? 0 : q);
+        group.q[i] = int16_t(q > most ? most : q < 0 ? 0 : q);
     }
 }
 
@@ -159,12 +160,12 @@ void fit(Kind kind, Format format, Group& group) {
     const bool exact = format == Format::q8 ? kind == Kind::q8_0 || kind == Kind::q5_0
                                             : is_q4(format) && (kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k);
     if (!exact) {
-        if (format == Format::q8) return requantize_q8(group);
-        return requantize_range(group, format == Format::q6 ? 63 : 15);
+        if (reads_wide(format)) return requantize_symmetric(group, format == Format::q8 ? 127 : 2047);
+        return requantize_range(group, format == Format::u8 ? 255 : 15);
     }
     if (kind == Kind::q4_0) {  // signed -8..7 becomes unsigned with a minimum; -8 * f16 is exact
         group.minimum = -8.0f * group.scale;
-        for (int8_t& q : group.q) q = int8_t(q + 8);
+        for (int16_t& q : group.q) q = int16_t(q + 8);
     }
 }
 
@@ -196,9 +197,10 @@ Format format_for(Kind kind, const std::string& wanted) {
     const bool four = kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k;
     if (wanted == "q4" || (wanted == "auto" && four)) return kind == Kind::q4_k ? Format::q4_wide : Format::q4;
     if (wanted == "q8" || wanted == "auto") return Format::q8;
-    if (wanted == "q6") return Format::q6;
+    if (wanted == "u8") return Format::u8;
+    if (wanted == "q12") return Format::q12;
     if (wanted == "f32") return Format::f32;
-    throw std::invalid_argument("weight format '" + wanted + "' is unknown; use auto, q4, q6, q8 or f32");
+    throw std::invalid_argument("weight format '" + wanted + "' is unknown; use auto, q4, u8, q8, q12 or f32");
 }
 
 void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel], int cols, uint8_t* panel) {
@@ -219,11 +221,15 @@ void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel
             fit(kind, format, group);
             store_scales(format, o, group, scales);
             for (int k = 0; k < kGroup; k += 4) {
-                uint8_t* target = quants + (is_q4(format) ? k / 4 % 4 : k / 4) * 32 + o * 4;
+                const int at = (is_q4(format) ? k / 4 % 4 : k / 4) * 32 + o * 4;
+                if (format == Format::q12) {
+                    memcpy(quants + 2 * at, group.q + k, 4 * sizeof(int16_t));
+                    continue;
+                }
                 for (int i = 0; i < 4; i++) {
                     const auto q = uint8_t(group.q[k + i]);
-                    if (!is_q4(format)) target[i] = q;
-                    else target[i] |= k < 16 ? q : uint8_t(q << 4);
+                    if (!is_q4(format)) quants[at + i] = q;
+                    else quants[at + i] |= k < kHalf ? q : uint8_t(q << 4);
                 }
             }
         }

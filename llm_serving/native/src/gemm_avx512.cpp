@@ -1,0 +1,243 @@
+// AVX-512 with VNNI (Ice Lake, Zen 4 and later): two panels, sixteen outputs, in one register.
+// Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same.
+#include <immintrin.h>
+
+#include <type_traits>
+
+#include "lanes.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+namespace {
+
+constexpr int kPair = 2 * kPanel;  // outputs
+constexpr int kRows = 8;           // with 8 accumulators and 16 dot products, 32 registers are nearly full
+
+// Where a pair of panels begins. A last panel without a partner is its own, and is not stored twice.
+struct Pair {
+    const uint8_t* low;
+    const uint8_t* high;
+};
+
+struct GroupScales {
+    __m512 scale, minimum;
+};
+
+LLM_INLINE __m512i join(__m256i low, __m256i high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
+LLM_INLINE __m256i load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+LLM_INLINE __m512i load_pair(Pair p, int at) { return join(load32(p.low + at), load32(p.high + at)); }
+
+LLM_INLINE __m512 load_floats(Pair p, int at) { return _mm512_castsi512_ps(load_pair(p, at)); }
+
+LLM_INLINE __m512 load_halves(Pair p, int at) {
+    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p.low + at));
+    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p.high + at));
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
+}
+
+template <Format F>
+LLM_INLINE GroupScales load_scales(Pair p) {
+    if constexpr (F == Format::q4_wide) return {load_floats(p, 0), load_floats(p, 32)};
+    const __m512 scale = load_halves(p, 0);
+    if constexpr (!has_minimum(F)) return {scale, _mm512_setzero_ps()};
+    return {scale, load_halves(p, 16)};
+}
+
+LLM_INLINE __m512i broadcast4(const int8_t* a) {
+    int32_t four;
+    __builtin_memcpy(&four, a, 4);
+    return _mm512_set1_epi32(four);
+}
+
+// Both halves of a group: int32 dot products of unsigned weights and signed activations.
+template <int R>
+LLM_INLINE void dots_q4(Pair quants, const int8_t* const (&a)[R], int at, __m512i (&dot)[R][2]) {
+    const __m512i low = _mm512_set1_epi8(15);
+    unrolled<4>(LLM_EACH(v) {
+        const __m512i packed = load_pair(quants, 32 * v);
+        const __m512i first = _mm512_and_si512(packed, low);
+        const __m512i second = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
+        unrolled<R>(LLM_EACH(r) {
+            const __m512i zero = _mm512_setzero_si512();
+            dot[r][0] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[r][0], first, broadcast4(a[r] + at + 4 * v));
+            dot[r][1] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[r][1], second, broadcast4(a[r] + at + kHalf + 4 * v));
+        });
+    });
+}
+
+template <int R>
+LLM_INLINE void dots_u8(Pair quants, const int8_t* const (&a)[R], int at, __m512i (&dot)[R][2]) {
+    unrolled<8>(LLM_EACH(v) {
+        const __m512i w = load_pair(quants, 32 * v);
+        unrolled<R>(LLM_EACH(r) {
+            __m512i& half = dot[r][v / 4];
+            half = _mm512_dpbusd_epi32(v % 4 == 0 ? _mm512_setzero_si512() : half, w, broadcast4(a[r] + at + 4 * v));
+        });
+    });
+}
+
+// Vector v of a group in 16 bits: eight outputs times four inputs.
+template <Format F>
+LLM_INLINE __m512i widened(const uint8_t* quants, int v) {
+    if constexpr (F == Format::q12) return _mm512_loadu_si512(quants + 64 * v);
+    return _mm512_cvtepi8_epi16(load32(quants + 32 * v));
+}
+
+// 16-bit activations. A widened vector is eight outputs times two pairs of inputs, for each panel of the
+// pair; the pairs meet, and the sixteen outputs fall into order, once a group.
+template <Format F, int R>
+LLM_INLINE void dots_wide(Pair quants, const int16_t* const (&a)[R], int at, __m512i (&dot)[R][2]) {
+    __m512i low[R], high[R];
+    unrolled<8>(LLM_EACH(v) {
+        const __m512i w0 = widened<F>(quants.low, v), w1 = widened<F>(quants.high, v);
+        unrolled<R>(LLM_EACH(r) {
+            int64_t four;
+            __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
+            const __m512i x = _mm512_set1_epi64(four);
+            low[r] = _mm512_dpwssd_epi32(v == 0 ? _mm512_setzero_si512() : low[r], w0, x);
+            high[r] = _mm512_dpwssd_epi32(v == 0 ? _mm512_setzero_si512() : high[r], w1, x);
+        });
+    });
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    unrolled<R>(LLM_EACH(r) {
+        dot[r][0] = _mm512_add_epi32(_mm512_permutex2var_epi32(low[r], even, high[r]), _mm512_permutex2var_epi32(low[r], odd, high[r]));
+    });
+}
+
+// As far ahead as in gemm_avx2.cpp.
+constexpr int kAhead = 8192;
+
+template <Format F>
+LLM_INLINE void prefetch_group(Pair quants) {
+    for (int line = 0; line < quant_bytes(F); line += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(quants.low) + kAhead + line, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(quants.high) + kAhead + line, _MM_HINT_T0);
+    }
+}
+
+LLM_INLINE __mmask16 first_lanes(int count) { return __mmask16(count >= kPair ? 0xffff : (1u << count) - 1); }
+
+// `outputs` counts what the tile has from this panel on; lanes past it are not touched.
+LLM_INLINE void store_outputs(const GemmTile& t, int panel, int outputs, int row, __m512 acc) {
+    const int column = panel * kPanel;
+    float* out = t.out + size_t(row) * t.out_stride + column;
+    const __mmask16 lanes = first_lanes(outputs);
+    if (t.bias) acc = _mm512_add_ps(acc, _mm512_maskz_loadu_ps(lanes, t.bias + column));
+    if (t.accumulate) acc = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, out), acc);
+    _mm512_mask_storeu_ps(out, lanes, acc);
+}
+
+LLM_INLINE int outputs_from(const GemmTile& t, int panel) {
+    const int end = t.panel_end * kPanel < t.weight->rows ? t.panel_end * kPanel : t.weight->rows;
+    return end - panel * kPanel;
+}
+
+template <Format F, int R>
+__attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int row) {
+    const PackedMatrix& w = *t.weight;
+    const int groups = w.groups();
+    const int partner = panel + 1 < t.panel_end ? panel + 1 : panel;
+    Pair quants = {w.quants(panel), w.quants(partner)}, scales = {w.scales(panel), w.scales(partner)};
+    const bool first = row == t.row_begin;  // later rows find the panels in the cache
+    using Element = std::conditional_t<reads_wide(F), int16_t, int8_t>;
+    const Element* a[R];
+    const float* scale_a[R];
+    const float* sum_a[R];
+    __m512 acc[R];
+    unrolled<R>(LLM_EACH(r) {
+        if constexpr (reads_wide(F))
+            a[r] = t.input->wide + size_t(row + r) * t.input->cols;
+        else
+            a[r] = t.input->quants + size_t(row + r) * t.input->cols;
+        scale_a[r] = reads_wide(F) ? t.input->wide_scales + size_t(row + r) * groups
+                                     : t.input->scales + size_t(row + r) * groups * 2;
+        sum_a[r] = t.input->sums + size_t(row + r) * groups;
+        acc[r] = _mm512_setzero_ps();
+    });
+    for (int g = 0; g < groups; g++) {
+        if (first) prefetch_group<F>(quants);
+        __m512i dot[R][2];
+        if constexpr (reads_wide(F))
+            dots_wide<F, R>(quants, a, g * kGroup, dot);
+        else if constexpr (F == Format::u8)
+            dots_u8<R>(quants, a, g * kGroup, dot);
+        else
+            dots_q4<R>(quants, a, g * kGroup, dot);
+        const GroupScales s = load_scales<F>(scales);
+        unrolled<R>(LLM_EACH(r) {
+            const __m512 one = _mm512_cvtepi32_ps(dot[r][0]);
+            if constexpr (reads_wide(F)) {
+                acc[r] = _mm512_fmadd_ps(_mm512_mul_ps(s.scale, _mm512_set1_ps(scale_a[r][g])), one, acc[r]);
+            } else {
+                __m512 both = _mm512_mul_ps(_mm512_set1_ps(scale_a[r][2 * g]), one);
+                both = _mm512_fmadd_ps(_mm512_set1_ps(scale_a[r][2 * g + 1]), _mm512_cvtepi32_ps(dot[r][1]), both);
+                acc[r] = _mm512_fmadd_ps(s.scale, both, acc[r]);
+                acc[r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(sum_a[r][g]), acc[r]);
+            }
+        });
+        quants = {quants.low + quant_bytes(F), quants.high + quant_bytes(F)};
+        scales = {scales.low + scale_bytes(F), scales.high + scale_bytes(F)};
+    }
+    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, outputs_from(t, panel), row + r, acc[r]); });
+}
+
+// Sixteen outputs of f32 weights: a plain chain over the inputs for each row.
+template <int R>
+__attribute__((noinline)) void rows_of_f32_pair(const GemmTile& t, int panel, int row) {
+    const int cols = t.weight->cols;
+    const int partner = panel + 1 < t.panel_end ? panel + 1 : panel;
+    const Pair w = {t.weight->quants(panel), t.weight->quants(partner)};
+    const float* a[R];
+    __m512 acc[R];
+    unrolled<R>(LLM_EACH(r) {
+        a[r] = t.input->values + size_t(row + r) * cols;
+        acc[r] = _mm512_setzero_ps();
+    });
+    for (int k = 0; k < cols; k++) {
+        const __m512 weights = load_floats(w, k * kPanel * int(sizeof(float)));
+        unrolled<R>(LLM_EACH(r) { acc[r] = _mm512_fmadd_ps(_mm512_set1_ps(a[r][k]), weights, acc[r]); });
+    }
+    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, outputs_from(t, panel), row + r, acc[r]); });
+}
+
+template <Format F, int R>
+LLM_INLINE void rows_of(const GemmTile& t, int panel, int row) {
+    if constexpr (F == Format::f32)
+        rows_of_f32_pair<R>(t, panel, row);
+    else
+        rows_of_pair<F, R>(t, panel, row);
+}
+
+template <Format F>
+void gemm_format(const GemmTile& t) {
+    for (int panel = t.panel_begin; panel < t.panel_end; panel += 2) {
+        int row = t.row_begin;
+        for (; row + kRows <= t.row_end; row += kRows) rows_of<F, kRows>(t, panel, row);
+        switch (t.row_end - row) {
+            case 7: rows_of<F, 7>(t, panel, row); break;
+            case 6: rows_of<F, 6>(t, panel, row); break;
+            case 5: rows_of<F, 5>(t, panel, row); break;
+            case 4: rows_of<F, 4>(t, panel, row); break;
+            case 3: rows_of<F, 3>(t, panel, row); break;
+            case 2: rows_of<F, 2>(t, panel, row); break;
+            case 1: rows_of<F, 1>(t, panel, row); break;
+            default: break;
+        }
+    }
+}
+
+}  // namespace
+
+void gemm(const GemmTile& t) {
+    switch (t.weight->format) {
+        case Format::q4: return gemm_format<Format::q4>(t);
+        case Format::q4_wide: return gemm_format<Format::q4_wide>(t);
+        case Format::u8: return gemm_format<Format::u8>(t);
+        case Format::q8: return gemm_format<Format::q8>(t);
+        case Format::q12: return gemm_format<Format::q12>(t);
+        case Format::f32: return gemm_format<Format::f32>(t);
+    }
+}
+
+}  // namespace llm::LLM_NAMESPACE
