@@ -56,14 +56,19 @@ def describe_post_norm(
     def norm(name: str) -> ops.Quantize:
         return ops.Quantize("x", f"{name}.weight", sizes.epsilon, True, f"{name}.bias", keep=True)
 
-    def linear(name: str, target: str, offset: int = 0) -> ops.Projection:
-        return ops.Projection(f"{name}.weight", target, offset, f"{name}.bias")
+    def linear(name: str, target: str, offset: int = 0, fine: bool = False) -> ops.Projection:
+        return ops.Projection(f"{name}.weight", target, offset, f"{name}.bias", fine=fine)
 
     def layer(i: int) -> tuple[ops.Operation, ...]:
         hidden = sizes.hidden
-        parts = (names.query, names.key, names.value)
         return (
-            ops.Linear(tuple(linear(part.format(i=i), "qkv", n * hidden) for n, part in enumerate(parts))),
+            ops.Linear(
+                (
+                    linear(names.query.format(i=i), "qkv"),
+                    linear(names.key.format(i=i), "qkv", hidden),
+                    linear(names.value.format(i=i), "qkv", 2 * hidden, fine=True),
+                )
+            ),
             ops.EncoderAttention(
                 "qkv", "attention", sizes.heads, sizes.heads, (hidden // sizes.heads) ** -0.5, bias=bias
             ),
@@ -76,7 +81,7 @@ def describe_post_norm(
             norm(names.output_norm.format(i=i)),
         )
 
-    embedding: tuple[ops.Operation, ...] = (ops.Embed(f"{names.words}.weight", "x"),)
+    embedding: tuple[ops.Operation, ...] = (ops.Embed(f"{names.words}.weight", "x", fine=True),)
     if names.positions is not None:
         segments = None if names.segments is None else f"{names.segments}.weight"
         table = ops.AddPositions(f"{names.positions}.weight", "x", sizes.context, segments, sizes.skip)

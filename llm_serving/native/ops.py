@@ -21,10 +21,11 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """target = rows of `tensor`, by token id."""
+    """target = rows of `tensor`, by token id; `fine` as in `Projection`."""
 
     tensor: str
     target: str
+    fine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Projection:
 
     `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
     stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate.
+    `fine` keeps 12 bits where others keep 8: for what reaches the result with nothing to soften its rounding.
     """
 
     tensor: str
@@ -88,6 +90,7 @@ class Projection:
     offset: int = 0
     bias: str | None = None
     interleaved: int = 0
+    fine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

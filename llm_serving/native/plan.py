@@ -34,7 +34,7 @@ class PlanBuilder:
         self.context = context
         self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
         self._biases: dict[ops.WindowBias | ops.BucketBias, int] = {}
-        self._matrices: dict[tuple[str, int], int] = {}
+        self._matrices: dict[tuple[str, int, bool], int] = {}
         self._vectors: dict[str, int] = {}
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
         self._buffers = {name: core_plan.buffer(width) for name, width in plan.buffers.items()}
@@ -48,8 +48,8 @@ class PlanBuilder:
     def _add(self, operation: ops.Operation) -> None:
         core, buffers = self.core, self._buffers
         match operation:
-            case ops.Embed(tensor, target):
-                core.embed(self._matrix(tensor), buffers[target])
+            case ops.Embed(tensor, target, fine):
+                core.embed(self._matrix(tensor, fine=fine), buffers[target])
             case ops.AddPositions():
                 core.add_positions(self._positions(operation), buffers[operation.target])
             case ops.Quantize():
@@ -90,7 +90,7 @@ class PlanBuilder:
                 f"Tensor '{p.tensor}' has {rows} rows, more than the model's header allows."
             )
         bias = self._optional(p.bias, rows)
-        return self._matrix(p.tensor, p.interleaved), bias, self._buffers[p.target], p.offset
+        return self._matrix(p.tensor, p.interleaved, p.fine), bias, self._buffers[p.target], p.offset
 
     def _tensor(self, name: str) -> Any:
         try:
@@ -100,8 +100,8 @@ class PlanBuilder:
                 f"The model file '{self.checkpoint.path}' has no tensor '{name}'."
             ) from None
 
-    def _matrix(self, name: str, interleaved: int = 0) -> int:
-        key = (name, interleaved)
+    def _matrix(self, name: str, interleaved: int = 0, fine: bool = False) -> int:
+        key = (name, interleaved, fine)
         if key not in self._matrices:
             tensor = self._tensor(name)
             if len(tensor.shape) != 2 or tensor.shape[1] % 32:
@@ -111,8 +111,9 @@ class PlanBuilder:
                 )
             rows, cols = tensor.shape
             permutation = halves_order(rows, interleaved) if interleaved else None
+            weight_format = "q12" if fine and self.weight_format in ("q8", "u8") else self.weight_format
             self._matrices[key] = self.core.pack(
-                tensor.kind, tensor.data, rows, cols, self.weight_format, permutation
+                tensor.kind, tensor.data, rows, cols, weight_format, permutation
             )
         return self._matrices[key]
 
