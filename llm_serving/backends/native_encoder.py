@@ -35,4 +35,4 @@ def load(
 
 def _eight_bits(isa: str) -> str:
     """The 8-bit format that is fast here: AVX2 gains nothing from activations in bytes, so it keeps 16 bits."""
-    return "u8" if load_core().isa(isa) == "avx512" else "q8"
+    return "s8" if load_core().isa(isa) == "avx512" else "q8"

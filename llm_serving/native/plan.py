@@ -111,7 +111,7 @@ class PlanBuilder:
                 )
             rows, cols = tensor.shape
             permutation = halves_order(rows, interleaved) if interleaved else None
-            weight_format = "q12" if fine and self.weight_format in ("q8", "u8") else self.weight_format
+            weight_format = "q12" if fine and self.weight_format in ("q8", "s8") else self.weight_format
             self._matrices[key] = self.core.pack(
                 tensor.kind, tensor.data, rows, cols, weight_format, permutation
             )

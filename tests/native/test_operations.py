@@ -13,7 +13,7 @@ core = load_core()
 NAMES = core.instruction_sets()
 HIDDEN, VOCAB = 96, 40
 # What a format may lose of unit-normal weights, relative to the result's own size; int8 activations included.
-TOLERANCE = {"f32": 1e-6, "q12": 0.001, "q8": 0.012, "u8": 0.012, "q4": 0.12}
+TOLERANCE = {"f32": 1e-6, "q12": 0.001, "q8": 0.012, "s8": 0.012, "q4": 0.12}
 
 
 class Bench:

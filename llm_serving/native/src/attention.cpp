@@ -10,15 +10,17 @@ namespace llm::LLM_NAMESPACE {
 namespace {
 
 static_assert(kBlockTokens == 2 * kLanes);
+constexpr float kLeast = -3.0e38f;  // below any score
 constexpr int kChunk = 4;  // rows that share the loads of a block
 
 // One row's running softmax. `out` is the sum of weights times values, not yet divided by `total`.
 struct Row {
     const float* query;
     float* out;
-    float largest, total;
-    int position;
     const float* bias;  // null, or what is added to the score of key j, at [j]
+    float largest;
+    int position;
+    float total[kLanes];  // each lane sums every eighth key
 };
 
 static_assert(sizeof(Row) <= kRowFloats * sizeof(float));
@@ -54,23 +56,21 @@ LLM_INLINE void scores_of(const Row* rows, const float* keys, int head_dim, int 
 
 // Folds the scores into largest and total, shrinks what was summed so far, writes the weights.
 LLM_INLINE void soften(Row& row, const Lanes (&scores)[2], int valid, int head_dim, float* weights) {
-    float plain[kBlockTokens];
-    store(plain, scores[0]);
-    store(plain + kLanes, scores[1]);
-    float largest = row.largest;
-    for (int t = 0; t < valid; t++) largest = plain[t] > largest ? plain[t] : largest;
-    for (int half = 0; half < 2; half++)
-        store(weights + half * kLanes, exponential(subtract(scores[half], broadcast(largest))));
-    for (int t = valid; t < kBlockTokens; t++) weights[t] = 0;
-    if (largest != row.largest) {
-        const Lanes shrink = exponential(broadcast(row.largest - largest));
-        float factor[kLanes];
-        store(factor, shrink);
-        row.total *= factor[0];
+    const Lanes least = broadcast(kLeast), zero = broadcast(0.0f);
+    const float most = largest(maximum(first_lanes(scores[0], valid, least), first_lanes(scores[1], valid - kLanes, least)));
+    Lanes total = load(row.total);
+    if (most > row.largest) {
+        const Lanes shrink = exponential(broadcast(row.largest - most));
+        total = multiply(total, shrink);
         for (int d = 0; d < head_dim; d += kLanes) store(row.out + d, multiply(load(row.out + d), shrink));
-        row.largest = largest;
+        row.largest = most;
     }
-    row.total += sum(add(load(weights), load(weights + kLanes)));
+    const Lanes peak = broadcast(row.largest);
+    const Lanes low = first_lanes(exponential(subtract(scores[0], peak)), valid, zero);
+    const Lanes high = first_lanes(exponential(subtract(scores[1], peak)), valid - kLanes, zero);
+    store(weights, low);
+    store(weights + kLanes, high);
+    store(row.total, add(total, add(low, high)));
 }
 
 // out[row][d .. d + 8 V] += weights @ values over the first `valid` tokens, in token order.
@@ -95,7 +95,7 @@ void fold(Row* rows, const Block& block, int head_dim, float scale, int valid) {
     Lanes scores[R][2];
     float weights[R][kBlockTokens];
     scores_of<R>(rows, block.keys, head_dim, block.first_key, broadcast(scale), scores);
-    for (int r = 0; r < R; r++) soften(rows[r], scores[r], valid, head_dim, weights[r]);
+    unrolled<R>(LLM_EACH(r) { soften(rows[r], scores[r], valid, head_dim, weights[r]); });
     constexpr int kWide = R > 2 ? 2 : 4;  // accumulators stay in registers
     int d = 0;
     for (; d + kWide * kLanes <= head_dim; d += kWide * kLanes) add_values<R, kWide>(rows, weights, block.values, head_dim, valid, d);
@@ -113,7 +113,7 @@ void fold_rows(Row* rows, int count, const Block& block, int head_dim, float sca
 
 void finish_rows(Row* rows, int count, int head_dim) {
     for (int r = 0; r < count; r++) {
-        const Lanes inverse = broadcast(1.0f / rows[r].total);
+        const Lanes inverse = broadcast(1.0f / sum(load(rows[r].total)));
         for (int d = 0; d < head_dim; d += kLanes) store(rows[r].out + d, multiply(load(rows[r].out + d), inverse));
     }
 }
@@ -141,7 +141,7 @@ void attention(const AttentionTile& t) {
     for (int r = 0; r < num_rows; r++) {
         const int token = r / t.group, head = r % t.group;
         rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim,
-                   t.out + size_t(token) * t.out_stride + head * t.head_dim, -3.0e38f, 0.0f, t.first_position + token, nullptr};
+                   t.out + size_t(token) * t.out_stride + head * t.head_dim, nullptr, kLeast, t.first_position + token, {0}};
         for (int d = 0; d < t.head_dim; d++) rows[r].out[d] = 0;
     }
     const int last_position = t.first_position + t.num_tokens - 1;
@@ -175,8 +175,8 @@ void encoder_attention(const EncoderTile& t) {
         for (int r = 0; r < count; r++) {
             const int token = (first + r) / t.group, head = (first + r) % t.group;
             rows[r] = {t.query + size_t(token) * t.stride + head * t.head_dim,
-                       t.out + size_t(token) * t.out_stride + head * t.head_dim, -3.0e38f, 0.0f, token,
-                       t.bias ? t.bias + head * t.bias_stride - token : nullptr};
+                       t.out + size_t(token) * t.out_stride + head * t.head_dim,
+                       t.bias ? t.bias + head * t.bias_stride - token : nullptr, kLeast, token, {0}};
             for (int d = 0; d < t.head_dim; d++) rows[r].out[d] = 0;
         }
         for (int block = 0; block < num_blocks; block++) {

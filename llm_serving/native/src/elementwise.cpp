@@ -6,14 +6,12 @@ namespace {
 
 float largest_of(const float* x, int count) {
     const Lanes zero = broadcast(0.0f);
-    Lanes largest = zero;
+    Lanes most = zero;
     for (int i = 0; i < count; i += kLanes) {
         const Lanes v = load(x + i);
-        largest = maximum(largest, maximum(v, subtract(zero, v)));
+        most = maximum(most, maximum(v, subtract(zero, v)));
     }
-    float lanes[kLanes];
-    store(lanes, largest);
-    return max_lanes(lanes);
+    return largest(most);
 }
 
 // 1 / scale, or 0 where dividing by so small a number might overflow: such inputs count as zero.
@@ -21,7 +19,7 @@ float inverse_of(float largest, float most) { return largest > 1e-30f ? most / l
 
 }  // namespace
 
-void quantize(const float* x, int cols, int8_t* quants, float* scales, float* sums) {
+void quantize(const float* x, int cols, int8_t* quants, float* scales, float* sums, int32_t* offsets) {
     for (int g = 0; g < cols / kGroup; g++) {
         float sum = 0;
         for (int half = 0; half < 2; half++, x += kHalf, quants += kHalf) {
@@ -29,6 +27,7 @@ void quantize(const float* x, int cols, int8_t* quants, float* scales, float* su
             const float inverse = inverse_of(largest, 127.0f);
             const int32_t total = round_narrow(x, inverse, quants);
             scales[2 * g + half] = largest / 127.0f;
+            offsets[2 * g + half] = -128 * total;
             sum = fused(scales[2 * g + half], float(total), sum);
         }
         sums[g] = sum;

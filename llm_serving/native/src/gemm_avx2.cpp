@@ -18,7 +18,7 @@ LLM_INLINE GroupScales load_scales(const uint8_t* s) {
     if constexpr (F == Format::q4_wide)
         return {_mm256_loadu_ps(reinterpret_cast<const float*>(s)), _mm256_loadu_ps(reinterpret_cast<const float*>(s + 32))};
     __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s)));
-    if constexpr (reads_wide(F)) return {scale, _mm256_setzero_ps()};
+    if constexpr (!has_minimum(F)) return {scale, _mm256_setzero_ps()};
     return {scale, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s + 16)))};
 }
 
@@ -70,8 +70,7 @@ LLM_INLINE __m256i in_order(__m256i low, __m256i high) { return _mm256_permute4x
 template <Format F>
 LLM_INLINE __m256i widened(const uint8_t* quants, int at) {
     if constexpr (F == Format::q12) return load32(quants + 2 * at);
-    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + at));
-    return F == Format::u8 ? _mm256_cvtepu8_epi16(half) : _mm256_cvtepi8_epi16(half);
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + at)));
 }
 
 // 16-bit activations.
@@ -94,14 +93,14 @@ LLM_INLINE void dots_wide(const uint8_t* quants, const int16_t* const (&a)[R], i
     unrolled<R>(LLM_EACH(r) { dot[r][0] = in_order(low[r], high[r]); });
 }
 
-// u8: bytes up to 255 times 127 do not add up in 16 bits, so both sides are widened, as for q8.
+// s8: two products of 127 * 127 would do in 16 bits, but maddubs wants one side unsigned. Both are widened, as for q8.
 template <int R>
-LLM_INLINE void dots_u8(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+LLM_INLINE void dots_s8(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
     unrolled<2>(LLM_EACH(half) {
         __m256i low[R], high[R];
         unrolled<4>(LLM_EACH(v) {
             constexpr int vector = 128 * half + 32 * v;
-            const __m256i w0 = widened<Format::u8>(quants, vector), w1 = widened<Format::u8>(quants, vector + 16);
+            const __m256i w0 = widened<Format::s8>(quants, vector), w1 = widened<Format::s8>(quants, vector + 16);
             unrolled<R>(LLM_EACH(r) {
                 int32_t four;
                 __builtin_memcpy(&four, a[r] + at + kHalf * half + 4 * v, 4);
@@ -171,8 +170,8 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
         __m256i dot[R][2];
         if constexpr (reads_wide(F))
             dots_wide<F, R>(quants, a, g * kGroup, dot);
-        else if constexpr (F == Format::u8)
-            dots_u8<R>(quants, a, g * kGroup, dot);
+        else if constexpr (F == Format::s8)
+            dots_s8<R>(quants, a, g * kGroup, dot);
         else
             dots_q4<R>(quants, a, g * kGroup, dot);
         const GroupScales s = load_scales<F>(scales);
@@ -184,7 +183,7 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
                 __m256 both = _mm256_mul_ps(_mm256_broadcast_ss(scale_a[r] + 2 * g), first);
                 both = _mm256_fmadd_ps(_mm256_broadcast_ss(scale_a[r] + 2 * g + 1), _mm256_cvtepi32_ps(dot[r][1]), both);
                 acc[r] = _mm256_fmadd_ps(s.scale, both, acc[r]);
-                acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(sum_a[r] + g), acc[r]);
+                if constexpr (has_minimum(F)) acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(sum_a[r] + g), acc[r]);
             }
         });
     }
@@ -253,7 +252,7 @@ void gemm(const GemmTile& t) {
     switch (t.weight->format) {
         case Format::q4: return gemm_format<Format::q4>(t);
         case Format::q4_wide: return gemm_format<Format::q4_wide>(t);
-        case Format::u8: return gemm_format<Format::u8>(t);
+        case Format::s8: return gemm_format<Format::s8>(t);
         case Format::q8: return gemm_format<Format::q8>(t);
         case Format::q12: return gemm_format<Format::q12>(t);
         case Format::f32: return gemm_f32(t);

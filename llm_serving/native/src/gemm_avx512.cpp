@@ -65,13 +65,16 @@ LLM_INLINE void dots_q4(Pair quants, const int8_t* const (&a)[R], int at, __m512
     });
 }
 
+// Weights are raised by 128 to be unsigned; the sums start from what that adds too much.
 template <int R>
-LLM_INLINE void dots_u8(Pair quants, const int8_t* const (&a)[R], int at, __m512i (&dot)[R][2]) {
+LLM_INLINE void dots_s8(Pair quants, const int8_t* const (&a)[R], const int32_t* const (&offsets)[R], int g, __m512i (&dot)[R][2]) {
+    const __m512i raise = _mm512_set1_epi8(char(128));
     unrolled<8>(LLM_EACH(v) {
-        const __m512i w = load_pair(quants, 32 * v);
+        constexpr int half = v / 4;
+        const __m512i w = _mm512_xor_si512(load_pair(quants, 32 * v), raise);
         unrolled<R>(LLM_EACH(r) {
-            __m512i& half = dot[r][v / 4];
-            half = _mm512_dpbusd_epi32(v % 4 == 0 ? _mm512_setzero_si512() : half, w, broadcast4(a[r] + at + 4 * v));
+            const __m512i before = v % 4 == 0 ? _mm512_set1_epi32(offsets[r][2 * g + half]) : dot[r][half];
+            dot[r][half] = _mm512_dpbusd_epi32(before, w, broadcast4(a[r] + g * kGroup + 4 * v));
         });
     });
 }
@@ -144,6 +147,7 @@ __attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int ro
     const Element* a[R];
     const float* scale_a[R];
     const float* sum_a[R];
+    const int32_t* offsets[R];
     __m512 acc[R];
     unrolled<R>(LLM_EACH(r) {
         if constexpr (reads_wide(F))
@@ -153,6 +157,7 @@ __attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int ro
         scale_a[r] = reads_wide(F) ? t.input->wide_scales + size_t(row + r) * groups
                                      : t.input->scales + size_t(row + r) * groups * 2;
         sum_a[r] = t.input->sums + size_t(row + r) * groups;
+        offsets[r] = t.input->offsets + size_t(row + r) * groups * 2;
         acc[r] = _mm512_setzero_ps();
     });
     for (int g = 0; g < groups; g++) {
@@ -160,8 +165,8 @@ __attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int ro
         __m512i dot[R][2];
         if constexpr (reads_wide(F))
             dots_wide<F, R>(quants, a, g * kGroup, dot);
-        else if constexpr (F == Format::u8)
-            dots_u8<R>(quants, a, g * kGroup, dot);
+        else if constexpr (F == Format::s8)
+            dots_s8<R>(quants, a, offsets, g, dot);
         else
             dots_q4<R>(quants, a, g * kGroup, dot);
         const GroupScales s = load_scales<F>(scales);
@@ -173,7 +178,7 @@ __attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int ro
                 __m512 both = _mm512_mul_ps(_mm512_set1_ps(scale_a[r][2 * g]), one);
                 both = _mm512_fmadd_ps(_mm512_set1_ps(scale_a[r][2 * g + 1]), _mm512_cvtepi32_ps(dot[r][1]), both);
                 acc[r] = _mm512_fmadd_ps(s.scale, both, acc[r]);
-                acc[r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(sum_a[r][g]), acc[r]);
+                if constexpr (has_minimum(F)) acc[r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(sum_a[r][g]), acc[r]);
             }
         });
         quants = {quants.low + quant_bytes(F), quants.high + quant_bytes(F)};
@@ -233,7 +238,7 @@ void gemm(const GemmTile& t) {
     switch (t.weight->format) {
         case Format::q4: return gemm_format<Format::q4>(t);
         case Format::q4_wide: return gemm_format<Format::q4_wide>(t);
-        case Format::u8: return gemm_format<Format::u8>(t);
+        case Format::s8: return gemm_format<Format::s8>(t);
         case Format::q8: return gemm_format<Format::q8>(t);
         case Format::q12: return gemm_format<Format::q12>(t);
         case Format::f32: return gemm_format<Format::f32>(t);

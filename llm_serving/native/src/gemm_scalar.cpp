@@ -2,8 +2,8 @@
 //
 // Per output and group, in this order:
 //   q8, q12: acc = fma(scale_w * scale_a, float(sum of q_w q_a), acc)
-//   q4, u8:  both = scale_a0 * float(first half's sum); both = fma(scale_a1, float(second half's sum), both)
-//            acc = fma(scale_w, both, acc); acc = fma(min_w, sum_a, acc)
+//   q4, s8:  both = scale_a0 * float(first half's sum); both = fma(scale_a1, float(second half's sum), both)
+//            acc = fma(scale_w, both, acc); q4 only: acc = fma(min_w, sum_a, acc)
 // f32 weights: acc = fma(a, w, acc), input by input.
 #include "elementwise.hpp"
 #include "numeric.hpp"
@@ -44,13 +44,14 @@ int32_t dot_wide(const int16_t* q, const int16_t* a) {
 }
 
 // One group's share of an output.
-float add_group(const Activations& input, bool wide, int row, int g, const int16_t* q, float scale, float minimum, float acc) {
+float add_group(const Activations& input, Format format, int row, int g, const int16_t* q, float scale, float minimum, float acc) {
     const size_t at = size_t(row) * (input.cols / kGroup) + g;
-    if (wide) return fused(scale * input.wide_scales[at], float(dot_wide(q, input.wide + at * kGroup)), acc);
+    if (reads_wide(format)) return fused(scale * input.wide_scales[at], float(dot_wide(q, input.wide + at * kGroup)), acc);
     const int8_t* a = input.quants + at * kGroup;
     float both = input.scales[2 * at] * float(dot(q, a, 0, kHalf));
     both = fused(input.scales[2 * at + 1], float(dot(q, a, kHalf, kGroup)), both);
-    return fused(minimum, input.sums[at], fused(scale, both, acc));
+    acc = fused(scale, both, acc);
+    return has_minimum(format) ? fused(minimum, input.sums[at], acc) : acc;
 }
 
 void store(const GemmTile& t, int panel, int row, const float (&acc)[kPanel]) {
@@ -82,7 +83,6 @@ void gemm(const GemmTile& t) {
     if (t.weight->format == Format::f32) return gemm_f32(t);
     const PackedMatrix& w = *t.weight;
     const int groups = w.groups();
-    const bool wide = reads_wide(w.format);
     constexpr int kRows = 32;  // unpack a group once for this many rows
     for (int panel = t.panel_begin; panel < t.panel_end; panel++)
         for (int row0 = t.row_begin; row0 < t.row_end; row0 += kRows) {
@@ -95,7 +95,7 @@ void gemm(const GemmTile& t) {
                 load_scales(w, w.scales(panel) + size_t(g) * scale_bytes(w.format), scale, minimum);
                 for (int r = 0; r < rows; r++)
                     for (int o = 0; o < kPanel; o++)
-                        acc[r][o] = add_group(*t.input, wide, row0 + r, g, q[o], scale[o], minimum[o], acc[r][o]);
+                        acc[r][o] = add_group(*t.input, w.format, row0 + r, g, q[o], scale[o], minimum[o], acc[r][o]);
             }
             for (int r = 0; r < rows; r++) store(t, panel, row0 + r, acc[r]);
         }

@@ -56,7 +56,7 @@ struct EncoderTile {
 
 constexpr int kBlockTokens = 16;
 constexpr int kAttentionTokens = 8;  // most tokens of a tile
-constexpr int kRowFloats = 10;       // a row's running state takes no more room
+constexpr int kRowFloats = 16;       // a row's running state takes no more room
 
 inline size_t attention_scratch(int group, int head_dim) {
     return size_t(head_dim) * kBlockTokens * 2 + size_t(group) * kAttentionTokens * kRowFloats;
@@ -69,8 +69,8 @@ inline size_t encoder_scratch(int num_tokens, int head_dim) {
 struct Kernels {
     const char* name;
     void (*gemm)(const GemmTile&);
-    // x [cols] -> quants, scales and sums of one token.
-    void (*quantize)(const float* x, int cols, int8_t* quants, float* scales, float* sums);
+    // x [cols] -> quants, scales, sums and offsets of one token.
+    void (*quantize)(const float* x, int cols, int8_t* quants, float* scales, float* sums, int32_t* offsets);
     // x [cols] -> wide and wide_scales of one token.
     void (*quantize_wide)(const float* x, int cols, int16_t* wide, float* wide_scales);
     // y = x / rms(x) * weight (Zhang & Sennrich 2019).

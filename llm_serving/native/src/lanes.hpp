@@ -38,6 +38,22 @@ LLM_INLINE Lanes divide(Lanes a, Lanes b) { return _mm256_div_ps(a, b); }
 LLM_INLINE Lanes fused(Lanes a, Lanes b, Lanes c) { return _mm256_fmadd_ps(a, b, c); }
 LLM_INLINE Lanes maximum(Lanes a, Lanes b) { return _mm256_max_ps(b, a); }  // a > b ? a : b, NaN in a loses
 LLM_INLINE Lanes minimum(Lanes a, Lanes b) { return _mm256_min_ps(b, a); }
+// The first `count` lanes of v, and `other` after them.
+LLM_INLINE Lanes first_lanes(Lanes v, int count, Lanes other) {
+    const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(count), index)));
+}
+// As sum_lanes and max_lanes do it.
+LLM_INLINE float sum(Lanes v) {
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+LLM_INLINE float largest(Lanes v) {
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
 LLM_INLINE Lanes widen8(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes n) {
     __m256i exponent = _mm256_slli_epi32(_mm256_cvttps_epi32(n), 23);
@@ -84,6 +100,9 @@ LLM_INLINE Lanes divide(Lanes a, Lanes b) { LLM_LANES(a.v[i] / b.v[i]); }
 LLM_INLINE Lanes fused(Lanes a, Lanes b, Lanes c) { LLM_LANES(llm::fused(a.v[i], b.v[i], c.v[i])); }
 LLM_INLINE Lanes maximum(Lanes a, Lanes b) { LLM_LANES(b.v[i] > a.v[i] ? b.v[i] : a.v[i]); }
 LLM_INLINE Lanes minimum(Lanes a, Lanes b) { LLM_LANES(b.v[i] < a.v[i] ? b.v[i] : a.v[i]); }
+LLM_INLINE Lanes first_lanes(Lanes a, int count, Lanes b) { LLM_LANES(i < count ? a.v[i] : b.v[i]); }
+LLM_INLINE float sum(Lanes a) { return sum_lanes(a.v); }
+LLM_INLINE float largest(Lanes a) { return max_lanes(a.v); }
 LLM_INLINE Lanes widen8(const uint16_t* p) { LLM_LANES(half_to_float(p[i])); }
 LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes n) {
     LLM_LANES(bits_to_float(float_to_bits(p.v[i]) + (uint32_t(int32_t(n.v[i])) << 23)));
@@ -103,12 +122,6 @@ LLM_INLINE int32_t round_narrow(const float* x, float factor, int8_t* q) {
 }
 
 #endif
-
-LLM_INLINE float sum(Lanes a) {
-    float lanes[kLanes];
-    store(lanes, a);
-    return sum_lanes(lanes);
-}
 
 // e^x to about 1 ulp for x in [-87, 88], clamped outside. Cephes' reduction, degree-6 polynomial.
 LLM_INLINE Lanes exponential(Lanes x) {

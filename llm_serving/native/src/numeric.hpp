@@ -56,10 +56,11 @@ static inline float sum_lanes(const float* s) {
     return (a + c) + (b + d);
 }
 
+static inline float larger(float a, float b) { return a > b ? a : b; }
+
 static inline float max_lanes(const float* s) {
-    float m = s[0];
-    for (int i = 1; i < kLanes; i++) m = s[i] > m ? s[i] : m;
-    return m;
+    float a = larger(s[0], s[4]), b = larger(s[1], s[5]), c = larger(s[2], s[6]), d = larger(s[3], s[7]);
+    return larger(larger(a, c), larger(b, d));
 }
 
 }  // namespace llm

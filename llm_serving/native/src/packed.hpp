@@ -10,8 +10,7 @@
 //       scales: 8 scales, 8 minima; f16 (32 bytes) where that is exact, else f32 (64 bytes).
 //   q8  quant_bytes 256: eight 32-byte vectors v. Byte o*4+i of v is input 4v+i of output o.
 //       w = scale * q, q in -127..127. scales: 8 f16 (16 bytes).
-//   u8  laid out as q8, w = scale * q + min, q in 0..255. scales: as q4. Reads 8-bit activations: one
-//       instruction for four products where the CPU has VNNI.
+//   s8  the same bytes as q8, for 8-bit activations: one instruction for four products where the CPU has VNNI.
 //   q12 quant_bytes 512: q8 with 16-bit numbers, q in -2047..2047, so that sums of 32 products fit. For matrices
 //       whose rounding shows most in the result.
 //   f32 quant_bytes 1024: thirty-two vectors of eight outputs, one for each input. No scales.
@@ -25,14 +24,14 @@ constexpr int kPanel = 8;
 constexpr int kGroup = 32;
 constexpr int kHalf = 16;  // inputs that share a scale of 8-bit activations
 
-enum class Format : uint8_t { q4, q4_wide, u8, q8, q12, f32 };  // q4_wide: f32 scales
+enum class Format : uint8_t { q4, q4_wide, s8, q8, q12, f32 };  // q4_wide: f32 scales
 
 constexpr bool is_q4(Format f) { return f == Format::q4 || f == Format::q4_wide; }
-constexpr bool has_minimum(Format f) { return is_q4(f) || f == Format::u8; }
+constexpr bool has_minimum(Format f) { return is_q4(f); }
 constexpr bool reads_wide(Format f) { return f == Format::q8 || f == Format::q12; }  // 16-bit activations
 constexpr int quant_bytes(Format f) { return f == Format::f32 ? 1024 : f == Format::q12 ? 512 : is_q4(f) ? 128 : 256; }
 constexpr int scale_bytes(Format f) {
-    return f == Format::f32 ? 0 : reads_wide(f) ? 16 : f == Format::q4_wide ? 64 : 32;
+    return f == Format::f32 ? 0 : !is_q4(f) ? 16 : f == Format::q4_wide ? 64 : 32;
 }
 
 // Input k of output o in a group of a panel; not for f32.
@@ -41,7 +40,7 @@ constexpr int quant_at(Format f, const uint8_t* quants, int o, int k) {
     if (f == Format::q12) return int16_t(quants[2 * at] | quants[2 * at + 1] << 8);
     const uint8_t byte = quants[at];
     if (is_q4(f)) return k < kHalf ? byte & 15 : byte >> 4;
-    return f == Format::q8 ? int8_t(byte) : byte;
+    return int8_t(byte);
 }
 
 struct PackedMatrix {
@@ -62,15 +61,17 @@ inline size_t panel_stride(Format f, int cols) {
     return (bytes + 63) & ~size_t(63);
 }
 
-// Activations of many tokens. q4 and u8 weights read 8 bits, x ~ scale * q with a scale for each half of a
-// group; `sums` (over the whole group, of x as quantised) serves their minima. q8 and q12 weights read 16 bits,
+// Activations of many tokens. q4 and s8 weights read 8 bits, x ~ scale * q with a scale for each half of a
+// group; `sums` (over the whole group, of x as quantised) serves the minima of q4. VNNI multiplies unsigned
+// by signed bytes: `offsets` takes back what s8 weights raised by 128 add too much. q8 and q12 weights read 16 bits,
 // x ~ wide_scale * wide: they need 16-bit multiplies anyway, and the output head is where rounding is seen.
 struct Activations {
     int8_t* quants;  // [token][cols], null where nobody reads them
     int16_t* wide;   // [token][cols], null where nobody reads them
     float* scales;       // [token][cols / 16]
     float* wide_scales;  // [token][cols / 32]
-    float* sums;     // [token][cols / 32]
+    float* sums;         // [token][cols / 32]
+    int32_t* offsets;    // [token][cols / 16], -128 * sum of a half's quants
     float* values;   // [token][cols], used instead of the others with f32 weights
     int cols;
 };

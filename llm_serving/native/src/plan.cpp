@@ -25,6 +25,7 @@ void Model::reserve_activations(int cols, bool narrow_rows, bool wide_rows) {
         quants.resize(size);
         scales.resize(size / kHalf);
         sums.resize(size / kGroup);
+        offsets.resize(size / kHalf);
     }
     if (wide_rows && wide.size() < size) {
         wide.resize(size);

@@ -91,12 +91,13 @@ struct Model {
     std::vector<int8_t> quants;
     std::vector<int16_t> wide;
     std::vector<float> scales, wide_scales, sums;
+    std::vector<int32_t> offsets;
     std::vector<float> values;  // activations as they are, for f32 weights
     bool exact = false;         // weights are f32: nothing is quantised
     std::vector<std::vector<float>> scratch;  // [worker]
 
     // Quantised rows of the operation at hand; the storage is shared by all of them in turn.
-    Activations activations(int cols) { return {quants.data(), wide.data(), scales.data(), wide_scales.data(), sums.data(), values.data(), cols}; }
+    Activations activations(int cols) { return {quants.data(), wide.data(), scales.data(), wide_scales.data(), sums.data(), offsets.data(), values.data(), cols}; }
     void reserve_activations(int cols, bool narrow_rows, bool wide_rows);
 };
 

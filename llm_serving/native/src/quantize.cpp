@@ -138,8 +138,9 @@ void requantize_symmetric(Group& group, float most) {
     }
 }
 
-// q in 0..most with a scale and a minimum.
-void requantize_range(Group& group, float most) {
+// q in 0..15 with a scale and a minimum.
+void requantize_q4(Group& group) {
+    constexpr float most = 15;
     to_values(group);
     float low = group.values[0], high = group.values[0];
     for (float v : group.values) {
@@ -157,11 +158,11 @@ void requantize_range(Group& group, float most) {
 
 // After this `q`, `scale`, `minimum` are what the packed format holds.
 void fit(Kind kind, Format format, Group& group) {
-    const bool exact = format == Format::q8 ? kind == Kind::q8_0 || kind == Kind::q5_0
+    const bool exact = format == Format::q8 || format == Format::s8 ? kind == Kind::q8_0 || kind == Kind::q5_0
                                             : is_q4(format) && (kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k);
     if (!exact) {
-        if (reads_wide(format)) return requantize_symmetric(group, format == Format::q8 ? 127 : 2047);
-        return requantize_range(group, format == Format::u8 ? 255 : 15);
+        if (is_q4(format)) return requantize_q4(group);
+        return requantize_symmetric(group, format == Format::q12 ? 2047 : 127);
     }
     if (kind == Kind::q4_0) {  // signed -8..7 becomes unsigned with a minimum; -8 * f16 is exact
         group.minimum = -8.0f * group.scale;
@@ -197,10 +198,10 @@ Format format_for(Kind kind, const std::string& wanted) {
     const bool four = kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k;
     if (wanted == "q4" || (wanted == "auto" && four)) return kind == Kind::q4_k ? Format::q4_wide : Format::q4;
     if (wanted == "q8" || wanted == "auto") return Format::q8;
-    if (wanted == "u8") return Format::u8;
+    if (wanted == "s8") return Format::s8;
     if (wanted == "q12") return Format::q12;
     if (wanted == "f32") return Format::f32;
-    throw std::invalid_argument("weight format '" + wanted + "' is unknown; use auto, q4, u8, q8, q12 or f32");
+    throw std::invalid_argument("weight format '" + wanted + "' is unknown; use auto, q4, s8, q8, q12 or f32");
 }
 
 void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel], int cols, uint8_t* panel) {
