@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from llm_serving.api.dispatch import Dispatch
 from llm_serving.api.errors import install_error_handlers
 from llm_serving.api.lifespan import build_services, lifespan
 from llm_serving.api.middleware import RequestMiddleware
-from llm_serving.api.routes import install_routes
+from llm_serving.api.routes import ROUTES, install_routes
 from llm_serving.config import Settings
 from llm_serving.ops.auth import is_loopback
 from llm_serving.service.encoder_loader import load_encoder_model
@@ -32,6 +33,7 @@ def create_app(
     app.state.services = services
     install_error_handlers(app)
     install_routes(app)
+    app.add_middleware(Dispatch, routes=ROUTES)
     app.add_middleware(
         RequestMiddleware,
         metrics=services.metrics,
