@@ -32,6 +32,7 @@ ENCODER_FAMILIES = {
     "distilbert": bert.describe_distilbert,
     "mpnet": bert.describe_mpnet,
     "nomic_bert": nomic_bert.describe,
+    "nomic-bert": nomic_bert.describe_gguf,
     "modernbert": modernbert.describe,
     "qwen3": qwen3_embedding.describe,
 }
