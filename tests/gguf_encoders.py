@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
 import numpy as np
+from tokenizers import Tokenizer
 
 from llm_serving.checkpoints import Checkpoint, dequantize, open_checkpoint
 
@@ -109,6 +111,18 @@ def _add_keys(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
         writer.add_layer_norm_eps(config.get("layer_norm_eps", 1e-12))
     if checkpoint.architecture in ("qwen3", "nomic_bert"):
         writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+
+
+def tiny_bert_tokenizer(directory: Path) -> Any:
+    """What `write_tiny_bert` wrote, with the part of transformers' interface that is used here."""
+    return SimpleNamespace(
+        backend_tokenizer=Tokenizer.from_file(str(directory / "tokenizer.json")),
+        all_special_ids=range(5),
+        pad_token_id=0,
+        unk_token_id=1,
+        cls_token_id=2,
+        sep_token_id=3,
+    )
 
 
 def write_gguf_tokenizer(path: Path, family: str, tokenizer: Any) -> Path:

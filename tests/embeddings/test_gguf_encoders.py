@@ -34,7 +34,8 @@ BATCH = [
 
 def rows_of(source: Path | Checkpoint) -> np.ndarray:
     checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
-    return load_encoder("native", checkpoint, precision="f32", threads=2).encode(BATCH)
+    encoder, _ = load_encoder("native", checkpoint, precision="f32", threads=2)
+    return encoder.encode(BATCH)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ TEXTS.append(" ".join(TEXTS) * 3)
 
 def opened(path: Path) -> tuple[Encoder, EncoderTokenizer]:
     checkpoint = open_checkpoint(path)
-    encoder = load_encoder("native", checkpoint, precision="f32", threads=2)
+    encoder, _ = load_encoder("native", checkpoint, precision="f32", threads=2)
     return encoder, build_encoder_tokenizer(checkpoint)
 
 

@@ -43,7 +43,7 @@ def test_prompts(family: str, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(directory)
     assert checkpoint.extras["sentence_transformers"].prompts == prompts
     tokenizer = build_encoder_tokenizer(checkpoint)
-    encoder = load_encoder("native", checkpoint, precision="f32", threads=1)
+    encoder, _ = load_encoder("native", checkpoint, precision="f32", threads=1)
     for name, prompt in prompts.items():
         ours = encoder.encode([EncoderInput(ids) for ids in tokenizer.encode_batch(TEXTS, prompt)])
         expected = theirs.encode(TEXTS, prompt_name=name, show_progress_bar=False)
