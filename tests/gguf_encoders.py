@@ -25,6 +25,7 @@ ARCHITECTURES = {
     "roberta": gguf.MODEL_ARCH.BERT,
     "xlm-roberta": gguf.MODEL_ARCH.BERT,
     "nomic_bert": gguf.MODEL_ARCH.NOMIC_BERT,
+    "modernbert": gguf.MODEL_ARCH.MODERN_BERT,
     "qwen3": gguf.MODEL_ARCH.QWEN3,
 }
 _LEFT_OUT = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
@@ -106,6 +107,12 @@ def _add_keys(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    elif checkpoint.architecture == "modernbert":
+        writer.add_layer_norm_rms_eps(config["norm_eps"])
+        writer.add_string("modern-bert.hidden_activation", config["hidden_activation"])
+        writer.add_sliding_window(config["local_attention"])
+        writer.add_rope_freq_base(config["rope_parameters"]["full_attention"]["rope_theta"])
+        writer.add_rope_freq_base_swa(config["rope_parameters"]["sliding_attention"]["rope_theta"])
     else:
         writer.add_causal_attention(False)
         writer.add_layer_norm_eps(config.get("layer_norm_eps", 1e-12))

@@ -34,6 +34,7 @@ ENCODER_FAMILIES = {
     "nomic_bert": nomic_bert.describe,
     "nomic-bert": nomic_bert.describe_gguf,
     "modernbert": modernbert.describe,
+    "modern-bert": modernbert.describe_gguf,
     "qwen3": qwen3_embedding.describe,
 }
 
