@@ -37,9 +37,10 @@ class ContextLengthExceeded(InvalidRequest):
 
     def __init__(self, num_prompt: int, num_max: int, limit: int, param: str = "messages") -> None:
         asked = f" and {num_max} were asked for in the completion" if num_max else ""
+        # In words that clients look for: OpenAI's, and those by which LangChain knows the case.
         super().__init__(
-            f"This model's context holds {limit} tokens, but the prompt has {num_prompt}{asked}. "
-            "Shorten the prompt or lower max_tokens.",
+            f"This model's maximum context length is {limit} tokens, and the prompt is too long: it has "
+            f"{num_prompt}{asked}. Shorten the prompt or lower max_tokens.",
             param,
         )
         self.num_prompt = num_prompt

@@ -1,26 +1,151 @@
-"""GGUF files with the tokenizers of encoders, spelled as llama.cpp's converter spells them."""
+"""GGUF files of encoders, named and spelled as llama.cpp's converter does it: tensors, keys, tokenizers."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
+import numpy as np
+from tokenizers import Tokenizer
+
+from llm_serving.checkpoints import Checkpoint, dequantize, open_checkpoint
 
 _NORMAL, _UNKNOWN, _CONTROL = (
     gguf.TokenType.NORMAL,
     gguf.TokenType.UNKNOWN,
     gguf.TokenType.CONTROL,
 )
-_RULES = {"roberta": "roberta-bpe", "modernbert": "modern-bert", "qwen3": "qwen2"}
+# What each family of `transformers` is called in GGUF files.
+ARCHITECTURES = {
+    "bert": gguf.MODEL_ARCH.BERT,
+    "distilbert": gguf.MODEL_ARCH.BERT,
+    "roberta": gguf.MODEL_ARCH.BERT,
+    "xlm-roberta": gguf.MODEL_ARCH.BERT,
+    "nomic_bert": gguf.MODEL_ARCH.NOMIC_BERT,
+    "modernbert": gguf.MODEL_ARCH.MODERN_BERT,
+    "qwen3": gguf.MODEL_ARCH.QWEN3,
+}
+_LEFT_OUT = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
+POOLING = {"mean": gguf.PoolingType.MEAN, "cls": gguf.PoolingType.CLS, "last": gguf.PoolingType.LAST}
+
+
+def write_gguf_encoder(
+    path: Path,
+    directory: Path,
+    tokenizer: Any = None,
+    *,
+    pooling: gguf.PoolingType | None = None,
+    kind: str = "F32",
+) -> Path:
+    """Convert a Hugging Face directory; matrices become `kind`. Returns `path`."""
+    checkpoint = open_checkpoint(directory)
+    family = checkpoint.architecture
+    architecture = ARCHITECTURES[family]
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
+    _add_keys(writer, checkpoint)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
+    if tokenizer is not None:
+        _add_tokenizer(writer, family, tokenizer)
+    names = gguf.get_tensor_name_map(architecture, 99)
+    for name, tensor in checkpoint.tensors.items():
+        if name.endswith(_LEFT_OUT):
+            continue
+        values = dequantize(tensor)
+        if name.endswith("position_embeddings.weight"):
+            values = values[_position_offset(checkpoint) :]
+        new = names.get_name(_mapped(name, family), (".weight", ".bias"))
+        assert new is not None, name
+        _add_tensor(writer, new, values, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_tensor(writer: gguf.GGUFWriter, name: str, values: np.ndarray, kind: str) -> None:
+    is_matrix = values.ndim == 2 and name not in ("position_embd.weight", "token_types.weight")
+    if kind == "F32" or not is_matrix:
+        writer.add_tensor(name, values)
+    else:
+        to = gguf.GGMLQuantizationType[kind]
+        writer.add_tensor(name, gguf.quants.quantize(values, to), raw_dtype=to)
+
+
+def _mapped(name: str, family: str) -> str:
+    """The name that the table of `gguf` knows."""
+    name = name.removeprefix("bert.").removeprefix("roberta.").removeprefix("distilbert.")
+    if family == "qwen3":
+        return f"model.{name.removeprefix('model.')}"
+    if family in ("bert", "distilbert") and name.startswith("classifier."):
+        return name.replace("classifier.", "classifier.out_proj.")
+    return name
+
+
+def _position_offset(checkpoint: Checkpoint) -> int:
+    is_roberta = checkpoint.architecture in ("roberta", "xlm-roberta")
+    return int(checkpoint.metadata["pad_token_id"]) + 1 if is_roberta else 0
+
+
+def _add_keys(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
+    config = checkpoint.metadata
+
+    def first(*keys: str) -> Any:
+        return next(config[key] for key in keys if config.get(key) is not None)
+
+    writer.add_context_length(config["max_position_embeddings"] - _position_offset(checkpoint))
+    writer.add_embedding_length(first("hidden_size", "dim"))
+    writer.add_feed_forward_length(first("intermediate_size", "hidden_dim"))
+    writer.add_block_count(first("num_hidden_layers", "n_layers"))
+    writer.add_head_count(first("num_attention_heads", "n_heads"))
+    if checkpoint.architecture == "qwen3":
+        writer.add_head_count_kv(config["num_key_value_heads"])
+        writer.add_key_length(config["head_dim"])
+        writer.add_value_length(config["head_dim"])
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    elif checkpoint.architecture == "modernbert":
+        writer.add_layer_norm_rms_eps(config["norm_eps"])
+        writer.add_string("modern-bert.hidden_activation", config["hidden_activation"])
+        writer.add_sliding_window(config["local_attention"])
+        writer.add_rope_freq_base(config["rope_parameters"]["full_attention"]["rope_theta"])
+        writer.add_rope_freq_base_swa(config["rope_parameters"]["sliding_attention"]["rope_theta"])
+    else:
+        writer.add_causal_attention(False)
+        writer.add_layer_norm_eps(config.get("layer_norm_eps", 1e-12))
+    if checkpoint.architecture in ("qwen3", "nomic_bert"):
+        writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+
+
+def tiny_bert_tokenizer(directory: Path) -> Any:
+    """What `write_tiny_bert` wrote, with the part of transformers' interface that is used here."""
+    return SimpleNamespace(
+        backend_tokenizer=Tokenizer.from_file(str(directory / "tokenizer.json")),
+        all_special_ids=range(5),
+        pad_token_id=0,
+        unk_token_id=1,
+        cls_token_id=2,
+        sep_token_id=3,
+    )
 
 
 def write_gguf_tokenizer(path: Path, family: str, tokenizer: Any) -> Path:
     """Write a tokenizer of `transformers` into a GGUF without tensors. Returns `path`."""
+    architecture = ARCHITECTURES.get(family)
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture] if architecture else family)
+    _add_tokenizer(writer, family, tokenizer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, family: str, tokenizer: Any) -> None:
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     special = set(tokenizer.all_special_ids)
-    writer = gguf.GGUFWriter(path, {"xlm-roberta": "bert", "roberta": "bert"}.get(family, family))
     if model["type"] == "Unigram":
         tokens, scores = zip(*model["vocab"], strict=True)
         writer.add_tokenizer_model("t5")
@@ -45,10 +170,6 @@ def write_gguf_tokenizer(path: Path, family: str, tokenizer: Any) -> Path:
     writer.add_token_list(list(tokens))
     writer.add_token_types(types)
     _add_special_ids(writer, tokenizer)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return path
 
 
 def phantom_space(token: str, kind: int) -> str:

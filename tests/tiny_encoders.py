@@ -84,6 +84,7 @@ class TinyBert:
     activation: str = "gelu"
     bfloat16: bool = False
     seed: int = 0
+    family: str = "bert"  # or roberta, xlm-roberta: the same tensors, positions counted from 2
 
 
 def write_tiny_bert(directory: Path, **shape: Any) -> Path:
@@ -101,7 +102,7 @@ def write_tiny_bert(directory: Path, **shape: Any) -> Path:
 def _bert_config(bert: TinyBert) -> dict[str, Any]:
     config: dict[str, Any] = {
         "architectures": ["BertForSequenceClassification" if bert.labels else "BertModel"],
-        "model_type": "bert",
+        "model_type": bert.family,
         "hidden_size": bert.hidden,
         "num_hidden_layers": bert.layers,
         "num_attention_heads": bert.heads,
@@ -112,7 +113,7 @@ def _bert_config(bert: TinyBert) -> dict[str, Any]:
         "max_position_embeddings": bert.positions,
         "type_vocab_size": bert.segments,
         "position_embedding_type": "absolute",
-        "pad_token_id": 0,
+        "pad_token_id": 0 if bert.family == "bert" else 1,
     }
     if bert.labels:
         config["id2label"] = {str(i): f"LABEL_{i}" for i in range(bert.labels)}

@@ -32,7 +32,9 @@ ENCODER_FAMILIES = {
     "distilbert": bert.describe_distilbert,
     "mpnet": bert.describe_mpnet,
     "nomic_bert": nomic_bert.describe,
+    "nomic-bert": nomic_bert.describe_gguf,
     "modernbert": modernbert.describe,
+    "modern-bert": modernbert.describe_gguf,
     "qwen3": qwen3_embedding.describe,
 }
 

@@ -1,4 +1,4 @@
-"""BERT, RoBERTa, XLM-R, DistilBERT and MPNet from Hugging Face directories, BERT from GGUF.
+"""BERT, RoBERTa, XLM-R, DistilBERT and MPNet; from GGUF files, where they are all called bert, not MPNet.
 
 One encoder under five sets of names. RoBERTa counts positions from its padding id + 1; MPNet adds a learned
 bias by distance; DistilBERT has no segments.
@@ -6,9 +6,13 @@ bias by distance; DistilBERT has no segments.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require
 from llm_serving.architectures.post_norm import Names, Sizes, describe_post_norm
 from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 GELU = ("gelu", "gelu_python")
@@ -138,19 +142,33 @@ _GGUF = Names(
     down="blk.{i}.ffn_down",
     output_norm="blk.{i}.layer_output_norm",
 )
-_GGUF_POOLING = {1: "mean", 2: "cls", 3: "last", 4: "cls"}  # LLAMA_POOLING_TYPE_*
 
 
 def _describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    """All four of them but MPNet look the same here; positions that RoBERTa skips are not in the file."""
+    has_segments = "token_types.weight" in checkpoint.tensors
     sizes = Sizes(
-        hidden=int(checkpoint.hyper("embedding_length", 0)),
-        layers=int(checkpoint.hyper("block_count", 0)),
-        heads=int(checkpoint.hyper("attention.head_count", 1)),
-        ffn=int(checkpoint.hyper("feed_forward_length", 0)),
-        context=int(checkpoint.hyper("context_length", 512)),
-        epsilon=float(checkpoint.hyper("attention.layer_norm_epsilon", 1e-12)),
-        segments=1,
+        hidden=gguf_keys.positive(checkpoint, "embedding_length"),
+        layers=gguf_keys.positive(checkpoint, "block_count"),
+        heads=gguf_keys.positive(checkpoint, "attention.head_count"),
+        ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
+        context=gguf_keys.positive(checkpoint, "context_length", 512),
+        epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_epsilon", 1e-12),
+        segments=checkpoint.tensors["token_types.weight"].shape[0] if has_segments else 1,
     )
-    pooling = _GGUF_POOLING.get(int(checkpoint.hyper("pooling_type", 1)), "mean")
-    head = _head(checkpoint, "cls.output", "cls")
-    return describe_post_norm(checkpoint, _GGUF, sizes, pooling="cls" if head else pooling, head=head)
+    names = _GGUF if has_segments else replace(_GGUF, segments=None)
+    head = _gguf_head(checkpoint, has_segments)
+    pooling = gguf_keys.pooling(checkpoint, "mean", ranks=head is not None)
+    return describe_post_norm(checkpoint, names, sizes, pooling="cls" if head else pooling, head=head)
+
+
+def _gguf_head(checkpoint: Checkpoint, has_segments: bool) -> ops.Head | None:
+    if "cls.output.weight" not in checkpoint.tensors:
+        return None
+    if "cls.weight" not in checkpoint.tensors:
+        raise CheckpointError(
+            f"'{checkpoint.path}' has a classifier but not the pooler before it, which conversion to GGUF "
+            "leaves out of BERT; its scores would be others. Serve the directory it was made from."
+        )
+    # Of these families only DistilBERT has no segments, and it alone has relu here. The file does not say.
+    return ops.Head("cls.output", "cls", "tanh" if has_segments else "relu")

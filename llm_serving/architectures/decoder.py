@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llm_serving.architectures import gguf_keys
+from llm_serving.architectures.gguf_keys import positive
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -41,12 +43,12 @@ def describe_decoder(checkpoint: Checkpoint, *, interleaved: bool, qkv_bias: boo
     if embedding is None:
         raise CheckpointError(f"The model file '{checkpoint.path}' has no tensor 'token_embd.weight'.")
     shape = _shape(checkpoint, interleaved, qkv_bias)
-    layers = _positive(checkpoint, "block_count")
+    layers = positive(checkpoint, "block_count")
     head = "output.weight" if "output.weight" in checkpoint.tensors else "token_embd.weight"
     vocab = embedding.shape[0]
     return ops.ModelPlan(
         vocab_size=vocab,
-        max_context=_positive(checkpoint, "context_length", 2048),
+        max_context=positive(checkpoint, "context_length", 2048),
         layers=layers,
         query_heads=shape.query_heads,
         kv_heads=shape.kv_heads,
@@ -104,14 +106,14 @@ def _layer(index: int, shape: _Shape) -> tuple[ops.Operation, ...]:
 
 
 def _shape(checkpoint: Checkpoint, interleaved: bool, qkv_bias: bool) -> _Shape:
-    hidden = _positive(checkpoint, "embedding_length")
-    query_heads = _positive(checkpoint, "attention.head_count")
+    hidden = positive(checkpoint, "embedding_length")
+    query_heads = positive(checkpoint, "attention.head_count")
     shape = _Shape(
         hidden=hidden,
         query_heads=query_heads,
-        kv_heads=_positive(checkpoint, "attention.head_count_kv", query_heads),
-        head_dim=_positive(checkpoint, "attention.key_length", hidden // query_heads),
-        ffn=_positive(checkpoint, "feed_forward_length"),
+        kv_heads=positive(checkpoint, "attention.head_count_kv", query_heads),
+        head_dim=positive(checkpoint, "attention.key_length", hidden // query_heads),
+        ffn=positive(checkpoint, "feed_forward_length"),
         epsilon=float(checkpoint.hyper("attention.layer_norm_rms_epsilon", 1e-5)),
         interleaved=interleaved,
         qkv_bias=qkv_bias,
@@ -124,33 +126,10 @@ def _shape(checkpoint: Checkpoint, interleaved: bool, qkv_bias: bool) -> _Shape:
     return shape
 
 
-def _positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> int:
-    value = checkpoint.hyper(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
-        raise CheckpointError(
-            f"'{checkpoint.architecture}.{key}' in '{checkpoint.path}' is {value!r}; "
-            "a positive integer is needed."
-        )
-    return value
-
-
 def _rope(checkpoint: Checkpoint, shape: _Shape) -> ops.Rope:
-    scaling = checkpoint.hyper("rope.scaling.type", "none")
-    if scaling not in ("none", "linear"):
+    rope = gguf_keys.rope(checkpoint, shape.head_dim)
+    if shape.interleaved and rope.rotated != shape.head_dim:
         raise CheckpointError(
-            f"Rotary scaling '{scaling}' in '{checkpoint.path}' is not supported; none and linear are."
+            f"Rotating {rope.rotated} of {shape.head_dim} interleaved dimensions is not supported."
         )
-    factor = float(checkpoint.hyper("rope.scaling.factor", 1.0)) if scaling == "linear" else 1.0
-    theta = float(checkpoint.hyper("rope.freq_base", 10000.0))
-    rotated = _positive(checkpoint, "rope.dimension_count", shape.head_dim)
-    if not (theta > 0 and factor > 0) or rotated % 2 or rotated > shape.head_dim:
-        raise CheckpointError(
-            f"Rotating {rotated} of {shape.head_dim} dimensions with base {theta} and factor {factor} "
-            f"in '{checkpoint.path}' is not possible."
-        )
-    if shape.interleaved and rotated != shape.head_dim:
-        raise CheckpointError(
-            f"Rotating {rotated} of {shape.head_dim} interleaved dimensions is not supported."
-        )
-    factors = "rope_freqs.weight" if "rope_freqs.weight" in checkpoint.tensors else None
-    return ops.Rope(theta, rotated, factor, factors)
+    return rope

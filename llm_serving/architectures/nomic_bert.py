@@ -2,9 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
 from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Tensor names without `.weight` and `.bias`; those of a layer contain `{i}`."""
+
+    words: str
+    segments: str
+    embedding_norm: str
+    qkv: str
+    output: str
+    attention_norm: str
+    gate: str
+    up: str
+    down: str
+    output_norm: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    hidden: int
+    layers: int
+    heads: int
+    ffn: int
+    context: int
+    epsilon: float
+    rope: ops.Rope
+
+
+_GGUF = _Names(
+    words="token_embd",
+    segments="token_types",
+    embedding_norm="token_embd_norm",
+    qkv="blk.{i}.attn_qkv",
+    output="blk.{i}.attn_output",
+    attention_norm="blk.{i}.attn_output_norm",
+    gate="blk.{i}.ffn_gate",
+    up="blk.{i}.ffn_up",
+    down="blk.{i}.ffn_down",
+    output_norm="blk.{i}.layer_output_norm",
+)
 
 
 def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
@@ -17,63 +62,100 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
     require(checkpoint, "prenorm", (False,), False)
     require(checkpoint, "rotary_emb_interleaved", (False,), False)
     prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")
+    layer = prefix + "encoder.layers.{i}."
+    names = _Names(
+        words=f"{prefix}embeddings.word_embeddings",
+        segments=f"{prefix}embeddings.token_type_embeddings",
+        embedding_norm=f"{prefix}emb_ln",
+        qkv=f"{layer}attn.Wqkv",
+        output=f"{layer}attn.out_proj",
+        attention_norm=f"{layer}norm1",
+        gate=f"{layer}mlp.fc12",
+        up=f"{layer}mlp.fc11",
+        down=f"{layer}mlp.fc2",
+        output_norm=f"{layer}norm2",
+    )
     hidden = positive(checkpoint, "n_embd", "hidden_size")
     heads = positive(checkpoint, "n_head", "num_attention_heads")
-    ffn = positive(checkpoint, "n_inner", "intermediate_size", default=4 * hidden)
-    epsilon = number(checkpoint, "layer_norm_epsilon", "layer_norm_eps", default=1e-12)
-    head_dim = hidden // heads
-    layers = positive(checkpoint, "n_layer", "num_hidden_layers")
-    rope = ops.Rope(rope_theta(checkpoint, "rotary_emb_base", default=10000.0), head_dim)
-    biased = f"{prefix}encoder.layers.0.attn.Wqkv.bias" in checkpoint.tensors
-    context = positive(checkpoint, "n_positions", "max_position_embeddings", default=2048)
+    sizes = _Sizes(
+        hidden=hidden,
+        layers=positive(checkpoint, "n_layer", "num_hidden_layers"),
+        heads=heads,
+        ffn=positive(checkpoint, "n_inner", "intermediate_size", default=4 * hidden),
+        context=positive(checkpoint, "n_positions", "max_position_embeddings", default=2048),
+        epsilon=number(checkpoint, "layer_norm_epsilon", "layer_norm_eps", default=1e-12),
+        rope=ops.Rope(rope_theta(checkpoint, "rotary_emb_base", default=10000.0), hidden // heads),
+    )
+    if "classifier.weight" not in checkpoint.tensors:
+        return _plan(checkpoint, names, sizes, "mean", None)
+    return _plan(checkpoint, names, sizes, "cls", ops.Head("classifier", f"{prefix}pooler.dense"))
 
-    def norm(name: str) -> ops.Quantize:
-        return ops.Quantize("x", f"{prefix}{name}.weight", epsilon, True, f"{prefix}{name}.bias", keep=True)
 
-    def linear(name: str, target: str, offset: int = 0) -> ops.Projection:
-        bias = f"{prefix}{name}.bias" if biased else None
-        return ops.Projection(f"{prefix}{name}.weight", target, offset, bias)
+def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    """Raises: CheckpointError for a hyperparameter that is missing or out of range."""
+    hidden = gguf_keys.positive(checkpoint, "embedding_length")
+    heads = gguf_keys.positive(checkpoint, "attention.head_count")
+    sizes = _Sizes(
+        hidden=hidden,
+        layers=gguf_keys.positive(checkpoint, "block_count"),
+        heads=heads,
+        ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
+        context=gguf_keys.positive(checkpoint, "context_length", 2048),
+        epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_epsilon", 1e-12),
+        rope=gguf_keys.rope(checkpoint, hidden // heads),
+    )
+    return _plan(checkpoint, _GGUF, sizes, gguf_keys.pooling(checkpoint, "mean"), None)
 
-    def layer(i: int) -> tuple[ops.Operation, ...]:
-        at = f"encoder.layers.{i}."
-        return (
-            ops.Linear((linear(f"{at}attn.Wqkv", "qkv"),)),
-            ops.Rotate("qkv", 2 * heads, head_dim, rope),
-            ops.EncoderAttention("qkv", "attention", heads, heads, head_dim**-0.5),
-            ops.Quantize("attention"),
-            ops.Linear((linear(f"{at}attn.out_proj", "x"),), accumulate=True),
-            norm(f"{at}norm1"),
-            ops.Linear((linear(f"{at}mlp.fc12", "up"), linear(f"{at}mlp.fc11", "up", ffn))),
-            ops.Gated("up", ffn),
-            ops.Linear((linear(f"{at}mlp.fc2", "x"),), accumulate=True),
-            norm(f"{at}norm2"),
-        )
 
-    head = _head(checkpoint, prefix)
-    words = f"{prefix}embeddings.word_embeddings.weight"
+def _plan(
+    checkpoint: Checkpoint, names: _Names, sizes: _Sizes, pooling: str, head: ops.Head | None
+) -> ops.EncoderPlan:
+    words = checkpoint.tensors.get(f"{names.words}.weight")
+    if words is None:
+        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.words}.weight'.")
+    segments = checkpoint.tensors.get(f"{names.segments}.weight")
+    table = (
+        () if segments is None else (ops.AddPositions(None, "x", sizes.context, f"{names.segments}.weight"),)
+    )
+    hidden, ffn = sizes.hidden, sizes.ffn
     return ops.EncoderPlan(
         hidden=hidden,
-        context=context,
-        vocab_size=checkpoint.tensors[words].shape[0],
+        context=sizes.context,
+        vocab_size=words.shape[0],
         buffers={"x": hidden, "qkv": 3 * hidden, "attention": hidden, "up": 2 * ffn},
         operations=(
-            ops.Embed(words, "x"),
-            *_segments(checkpoint, prefix, context),
-            norm("emb_ln"),
-            *(operation for i in range(layers) for operation in layer(i)),
+            ops.Embed(f"{names.words}.weight", "x"),
+            *table,
+            _norm(names.embedding_norm, sizes),
+            *(operation for i in range(sizes.layers) for operation in _layer(checkpoint, names, sizes, i)),
         ),
-        pooling="mean" if head is None else "cls",
-        segments=positive(checkpoint, "type_vocab_size", default=1),
+        pooling=pooling,
+        segments=1 if segments is None else segments.shape[0],
         head=head,
     )
 
 
-def _head(checkpoint: Checkpoint, prefix: str) -> ops.Head | None:
+def _layer(checkpoint: Checkpoint, names: _Names, sizes: _Sizes, i: int) -> tuple[ops.Operation, ...]:
+    heads, head_dim = sizes.heads, sizes.hidden // sizes.heads
+
+    def linear(name: str, target: str, offset: int = 0) -> ops.Projection:
+        name = name.format(i=i)
+        bias = f"{name}.bias" if f"{name}.bias" in checkpoint.tensors else None
+        return ops.Projection(f"{name}.weight", target, offset, bias)
+
     return (
-        ops.Head("classifier", f"{prefix}pooler.dense") if "classifier.weight" in checkpoint.tensors else None
+        ops.Linear((linear(names.qkv, "qkv"),)),
+        ops.Rotate("qkv", 2 * heads, head_dim, sizes.rope),
+        ops.EncoderAttention("qkv", "attention", heads, heads, head_dim**-0.5),
+        ops.Quantize("attention"),
+        ops.Linear((linear(names.output, "x"),), accumulate=True),
+        _norm(names.attention_norm.format(i=i), sizes),
+        ops.Linear((linear(names.gate, "up"), linear(names.up, "up", sizes.ffn))),
+        ops.Gated("up", sizes.ffn),
+        ops.Linear((linear(names.down, "x"),), accumulate=True),
+        _norm(names.output_norm.format(i=i), sizes),
     )
 
 
-def _segments(checkpoint: Checkpoint, prefix: str, context: int) -> tuple[ops.Operation, ...]:
-    name = f"{prefix}embeddings.token_type_embeddings.weight"
-    return (ops.AddPositions(None, "x", context, name),) if name in checkpoint.tensors else ()
+def _norm(name: str, sizes: _Sizes) -> ops.Quantize:
+    return ops.Quantize("x", f"{name}.weight", sizes.epsilon, True, f"{name}.bias", keep=True)

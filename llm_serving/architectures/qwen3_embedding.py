@@ -2,62 +2,184 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
 from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Tensor names without `.weight`; those of a layer contain `{i}`."""
+
+    words: str
+    input_norm: str
+    query: str
+    key: str
+    value: str
+    query_norm: str
+    key_norm: str
+    output: str
+    attention_norm: str
+    gate: str
+    up: str
+    down: str
+    norm: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    context: int
+    epsilon: float
+    rope: ops.Rope
+
+    @property
+    def queries(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        return self.kv_heads * self.head_dim
+
+
+_GGUF = _Names(
+    words="token_embd",
+    input_norm="blk.{i}.attn_norm",
+    query="blk.{i}.attn_q",
+    key="blk.{i}.attn_k",
+    value="blk.{i}.attn_v",
+    query_norm="blk.{i}.attn_q_norm",
+    key_norm="blk.{i}.attn_k_norm",
+    output="blk.{i}.attn_output",
+    attention_norm="blk.{i}.ffn_norm",
+    gate="blk.{i}.ffn_gate",
+    up="blk.{i}.ffn_up",
+    down="blk.{i}.ffn_down",
+    norm="output_norm",
+)
+
+
 def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
-    """Raises: CheckpointError for sliding windows or another activation."""
+    """Raises: CheckpointError for sliding windows, another activation, or a GGUF file of a ranking model."""
+    if checkpoint.format == "gguf":
+        return _describe_gguf(checkpoint)
     require(checkpoint, "hidden_act", ("silu",), "silu")
     require(checkpoint, "use_sliding_window", (False,), False)
+    require(checkpoint, "attention_bias", (False,), False)
     prefix = prefix_of(checkpoint, "embed_tokens.weight")
+    layer = prefix + "layers.{i}."
+    names = _Names(
+        words=f"{prefix}embed_tokens",
+        input_norm=f"{layer}input_layernorm",
+        query=f"{layer}self_attn.q_proj",
+        key=f"{layer}self_attn.k_proj",
+        value=f"{layer}self_attn.v_proj",
+        query_norm=f"{layer}self_attn.q_norm",
+        key_norm=f"{layer}self_attn.k_norm",
+        output=f"{layer}self_attn.o_proj",
+        attention_norm=f"{layer}post_attention_layernorm",
+        gate=f"{layer}mlp.gate_proj",
+        up=f"{layer}mlp.up_proj",
+        down=f"{layer}mlp.down_proj",
+        norm=f"{prefix}norm",
+    )
     hidden = positive(checkpoint, "hidden_size")
     heads = positive(checkpoint, "num_attention_heads")
-    kv_heads = positive(checkpoint, "num_key_value_heads", default=heads)
     head_dim = positive(checkpoint, "head_dim", default=hidden // heads)
-    ffn = positive(checkpoint, "intermediate_size")
-    epsilon = number(checkpoint, "rms_norm_eps", default=1e-6)
-    rope = ops.Rope(rope_theta(checkpoint, "rope_theta", default=1000000.0), head_dim)
-    queries, keys = heads * head_dim, kv_heads * head_dim
-
-    def layer(i: int) -> tuple[ops.Operation, ...]:
-        at = f"{prefix}layers.{i}."
-
-        def projection(name: str, target: str, offset: int = 0) -> ops.Projection:
-            return ops.Projection(f"{at}{name}.weight", target, offset)
-
-        return (
-            ops.Quantize("x", f"{at}input_layernorm.weight", epsilon),
-            ops.Linear(
-                (
-                    projection("self_attn.q_proj", "qkv"),
-                    projection("self_attn.k_proj", "qkv", queries),
-                    projection("self_attn.v_proj", "qkv", queries + keys),
-                )
-            ),
-            ops.HeadNorm("qkv", 0, heads, f"{at}self_attn.q_norm.weight", epsilon),
-            ops.HeadNorm("qkv", queries, kv_heads, f"{at}self_attn.k_norm.weight", epsilon),
-            ops.Rotate("qkv", heads + kv_heads, head_dim, rope),
-            ops.EncoderAttention("qkv", "attention", heads, kv_heads, head_dim**-0.5, causal=True),
-            ops.Quantize("attention"),
-            ops.Linear((projection("self_attn.o_proj", "x"),), accumulate=True),
-            ops.Quantize("x", f"{at}post_attention_layernorm.weight", epsilon),
-            ops.Linear((projection("mlp.gate_proj", "up"), projection("mlp.up_proj", "up", ffn))),
-            ops.Gated("up", ffn),
-            ops.Linear((projection("mlp.down_proj", "x"),), accumulate=True),
-        )
-
-    return ops.EncoderPlan(
+    sizes = _Sizes(
         hidden=hidden,
+        layers=positive(checkpoint, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=positive(checkpoint, "num_key_value_heads", default=heads),
+        head_dim=head_dim,
+        ffn=positive(checkpoint, "intermediate_size"),
         context=positive(checkpoint, "max_position_embeddings", default=32768),
-        vocab_size=checkpoint.tensors[f"{prefix}embed_tokens.weight"].shape[0],
-        buffers={"x": hidden, "qkv": queries + 2 * keys, "attention": queries, "up": 2 * ffn},
+        epsilon=number(checkpoint, "rms_norm_eps", default=1e-6),
+        rope=ops.Rope(rope_theta(checkpoint, "rope_theta", default=1000000.0), head_dim),
+    )
+    head = ops.Head("score") if "score.weight" in checkpoint.tensors else None
+    return _plan(checkpoint, names, sizes, "last", head)
+
+
+def _describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    hidden = gguf_keys.positive(checkpoint, "embedding_length")
+    heads = gguf_keys.positive(checkpoint, "attention.head_count")
+    head_dim = gguf_keys.positive(checkpoint, "attention.key_length", hidden // heads)
+    sizes = _Sizes(
+        hidden=hidden,
+        layers=gguf_keys.positive(checkpoint, "block_count"),
+        heads=heads,
+        kv_heads=gguf_keys.positive(checkpoint, "attention.head_count_kv", heads),
+        head_dim=head_dim,
+        ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
+        context=gguf_keys.positive(checkpoint, "context_length", 32768),
+        epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_rms_epsilon", 1e-6),
+        rope=gguf_keys.rope(checkpoint, head_dim, theta=1000000.0),
+    )
+    return _plan(checkpoint, _GGUF, sizes, gguf_keys.pooling(checkpoint, "last"), None)
+
+
+def _plan(
+    checkpoint: Checkpoint, names: _Names, sizes: _Sizes, pooling: str, head: ops.Head | None
+) -> ops.EncoderPlan:
+    words = checkpoint.tensors.get(f"{names.words}.weight")
+    if words is None:
+        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.words}.weight'.")
+    return ops.EncoderPlan(
+        hidden=sizes.hidden,
+        context=sizes.context,
+        vocab_size=words.shape[0],
+        buffers={
+            "x": sizes.hidden,
+            "qkv": sizes.queries + 2 * sizes.keys,
+            "attention": sizes.queries,
+            "up": 2 * sizes.ffn,
+        },
         operations=(
-            ops.Embed(f"{prefix}embed_tokens.weight", "x"),
-            *(operation for i in range(positive(checkpoint, "num_hidden_layers")) for operation in layer(i)),
-            ops.Quantize("x", f"{prefix}norm.weight", epsilon, keep=True),
+            ops.Embed(f"{names.words}.weight", "x"),
+            *(operation for i in range(sizes.layers) for operation in _layer(names, sizes, i)),
+            ops.Quantize("x", f"{names.norm}.weight", sizes.epsilon, keep=True),
         ),
-        pooling="last",
-        head=ops.Head("score") if "score.weight" in checkpoint.tensors else None,
+        pooling=pooling,
+        head=head,
+    )
+
+
+def _layer(names: _Names, sizes: _Sizes, i: int) -> tuple[ops.Operation, ...]:
+    heads, kv_heads, head_dim, epsilon = sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.epsilon
+
+    def weight(name: str) -> str:
+        return f"{name.format(i=i)}.weight"
+
+    def linear(name: str, target: str, offset: int = 0) -> ops.Projection:
+        return ops.Projection(weight(name), target, offset)
+
+    return (
+        ops.Quantize("x", weight(names.input_norm), epsilon),
+        ops.Linear(
+            (
+                linear(names.query, "qkv"),
+                linear(names.key, "qkv", sizes.queries),
+                linear(names.value, "qkv", sizes.queries + sizes.keys),
+            )
+        ),
+        ops.HeadNorm("qkv", 0, heads, weight(names.query_norm), epsilon),
+        ops.HeadNorm("qkv", sizes.queries, kv_heads, weight(names.key_norm), epsilon),
+        ops.Rotate("qkv", heads + kv_heads, head_dim, sizes.rope),
+        ops.EncoderAttention("qkv", "attention", heads, kv_heads, head_dim**-0.5, causal=True),
+        ops.Quantize("attention"),
+        ops.Linear((linear(names.output, "x"),), accumulate=True),
+        ops.Quantize("x", weight(names.attention_norm), epsilon),
+        ops.Linear((linear(names.gate, "up"), linear(names.up, "up", sizes.ffn))),
+        ops.Gated("up", sizes.ffn),
+        ops.Linear((linear(names.down, "x"),), accumulate=True),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from llm_serving.architectures import describe
+from llm_serving.architectures import describe, describe_encoder
 from llm_serving.backends import transformers_backend
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.embeddings.encoder import Encoder
@@ -56,11 +56,8 @@ def choose_engine(engine: str, device: str, path: Path) -> EngineChoice:
 
     Raises: what `check_engine` raises; CheckpointError, naming both ways out, when neither engine can run it.
     """
-    check_engine(engine, device)
-    if engine != "auto":
-        return EngineChoice(engine, f"--engine {engine} was asked for")
-    if device not in ("auto", "cpu"):
-        return EngineChoice("transformers", f"device '{device}' was asked for; the native engine is for CPUs")
+    if (asked := _asked_for(engine, device)) is not None:
+        return asked
     is_directory = path.is_dir() and any(path.glob("*.safetensors"))
     try:
         checkpoint = open_checkpoint(path)
@@ -77,6 +74,32 @@ def choose_engine(engine: str, device: str, path: Path) -> EngineChoice:
             f"{problem} The transformers engine may run the directory of safetensors it was made from."
         ) from problem
     return EngineChoice("native", f"it runs the family '{checkpoint.architecture}'", checkpoint)
+
+
+def choose_encoder_engine(engine: str, device: str, checkpoint: Checkpoint) -> EngineChoice:
+    """The engine for an embedding model or a reranker, by the rule of `choose_engine`.
+
+    Raises: what `check_engine` raises; CheckpointError.
+    """
+    if (asked := _asked_for(engine, device)) is not None:
+        return asked
+    try:
+        describe_encoder(checkpoint)
+    except CheckpointError as problem:
+        if checkpoint.format != "huggingface":
+            raise
+        return _without_native(problem)
+    return EngineChoice("native", f"it runs the family '{checkpoint.architecture}'", checkpoint)
+
+
+def _asked_for(engine: str, device: str) -> EngineChoice | None:
+    """What settings alone decide."""
+    check_engine(engine, device)
+    if engine != "auto":
+        return EngineChoice(engine, f"--engine {engine} was asked for")
+    if device not in ("auto", "cpu"):
+        return EngineChoice("transformers", f"device '{device}' was asked for; the native engine is for CPUs")
+    return None
 
 
 def _without_native(problem: CheckpointError) -> EngineChoice:
@@ -106,25 +129,21 @@ def load_engine(
 
 def load_encoder(
     engine: str, checkpoint: Checkpoint, *, precision: str = "auto", threads: int = 0, device: str = "auto"
-) -> Encoder:
-    """Load an embedding model or a cross-encoder; the engine is chosen as `choose_engine` does. Blocking.
+) -> tuple[Encoder, EngineChoice]:
+    """Load an embedding model or a cross-encoder into the engine of `choose_encoder_engine`. Blocking.
 
+    Weights that do not fit the native engine go to the other one, if that may be chosen.
     Raises: what `check_engine` raises; CheckpointError.
     """
-    check_engine(engine, device)
-    if engine != "transformers" and device in ("auto", "cpu"):
+    choice = choose_encoder_engine(engine, device, checkpoint)
+    encoder: Encoder
+    if choice.name == "native":
         try:
-            return _load_native_encoder(checkpoint, precision, threads)
+            encoder = import_module(ENCODERS["native"]).load(checkpoint, precision, threads)
+            return encoder, choice
         except CheckpointError as problem:
             if engine != "auto" or checkpoint.format != "huggingface":
                 raise
-            _without_native(problem)
-    encoder: Encoder = transformers_backend.load_encoder(checkpoint, device, precision, threads)
-    return encoder
-
-
-def _load_native_encoder(checkpoint: Checkpoint, precision: str, threads: int) -> Encoder:
-    if "native" not in ENCODERS:
-        raise CheckpointError(f"The native engine does not run encoders such as '{checkpoint.path}'.")
-    encoder: Encoder = import_module(ENCODERS["native"]).load(checkpoint, precision, threads)
-    return encoder
+            choice = _without_native(problem)
+    encoder = transformers_backend.load_encoder(checkpoint, device, precision, threads)
+    return encoder, choice

@@ -25,8 +25,8 @@ _TABLE_SEED = 20240229
 class FakeEncoderTokenizer:
     """One token a word or punctuation mark, by hash and without case, between `BEGIN_ID` and `END_ID`."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[BEGIN_ID, *_words(text), END_ID] for text in texts]
+    def encode_batch(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
+        return [[BEGIN_ID, *_words(prompt + text), END_ID] for text in texts]
 
     def encode_pairs(
         self, first: str, seconds: Sequence[str], max_tokens: int | None = None

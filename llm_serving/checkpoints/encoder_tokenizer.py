@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from llm_serving.checkpoints.checkpoint import Checkpoint
 from llm_serving.checkpoints.encoder_vocabulary import EncoderVocabulary
 from llm_serving.checkpoints.gguf_encoder import read_gguf_vocabulary
+from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.checkpoints.tokenizer import valid_text
 from llm_serving.checkpoints.tokenizer_files import read_tokenizer_files
 
@@ -16,12 +17,14 @@ class EncoderTokenizer:
 
     User text does not become special tokens: `[SEP]` or `<s>` in it are these characters. That is what
     `transformers` does with `split_special_tokens=True`; on all other text ids are equal to its own.
+    Prompts from the model's own settings do, as they do in sentence-transformers.
     `max_tokens` is the length the model's files name, special tokens included, or None.
     """
 
     def __init__(self, vocabulary: EncoderVocabulary) -> None:
         self._vocabulary = vocabulary
         self._frame = vocabulary.frame
+        self._special = SpecialTokens(vocabulary.prompt_ids)
         self.vocab_size = vocabulary.vocab_size
         self.special_ids = vocabulary.special_ids
         self.max_tokens = vocabulary.max_tokens
@@ -30,10 +33,14 @@ class EncoderTokenizer:
         """Ids of one text with the model's special tokens; these alone for an empty one."""
         return self.encode_batch([text])[0]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each, on all cores."""
+    def encode_batch(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
+        """`encode` of each, on all cores, with the model's own `prompt` in front: `prompt + text` is read as
+        one text, but special tokens are recognised in the prompt only."""
+        *parts, last = self._special.split(prompt)
         before, after = list(self._frame.before), list(self._frame.after)
-        return [[*before, *ids, *after] for ids in self._plain(texts)]
+        for ids, special in zip(self._plain(parts[::2]), parts[1::2], strict=True):
+            before += [*ids, self._vocabulary.prompt_ids[special]]
+        return [[*before, *ids, *after] for ids in self._plain([last + text for text in texts])]
 
     def encode_pair(self, first: str, second: str, max_tokens: int | None = None) -> tuple[list[int], int]:
         """(ids of both texts, place of the second's first token); see `encode_pairs`."""
@@ -102,8 +109,6 @@ class EncoderTokenizer:
 
     def _plain(self, texts: Sequence[str]) -> list[list[int]]:
         prepared = [valid_text(text) for text in texts]
-        if self._vocabulary.strip:
-            prepared = [text.strip() for text in prepared]
         if self._vocabulary.lower_case:
             prepared = [text.lower() for text in prepared]
         return self._vocabulary.encode(prepared) if prepared else []

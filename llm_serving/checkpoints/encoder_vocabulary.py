@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -21,8 +21,9 @@ class SpecialFrame:
 class EncoderVocabulary:
     """What a tokenizer's files come down to.
 
-    `encode` takes plain texts in parallel and adds nothing; `decode` gets no special ids. `lower_case` and
-    `strip` are what sentence-transformers does to a text first.
+    `encode` takes plain texts in parallel and adds nothing; `decode` gets no special ids. `prompt_ids` maps
+    the strings that the model's own prompts may use for one token. `lower_case` is what
+    sentence-transformers does to a text first.
     """
 
     encode: Callable[[list[str]], list[list[int]]]
@@ -30,6 +31,6 @@ class EncoderVocabulary:
     frame: SpecialFrame
     vocab_size: int
     special_ids: frozenset[int]
+    prompt_ids: Mapping[str, int]
     max_tokens: int | None = None
     lower_case: bool = False
-    strip: bool = False

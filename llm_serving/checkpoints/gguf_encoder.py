@@ -117,6 +117,7 @@ def _byte_pairs(checkpoint: Checkpoint) -> EncoderVocabulary:
         frame=_frame(opening, closing * 2 if doubled else closing, closing),
         vocab_size=tokenizer.vocab_size,
         special_ids=tokenizer.special_ids,
+        prompt_ids=tokenizer.prompt_ids,
     )
 
 
@@ -134,6 +135,7 @@ def _encoder_vocabulary(
         frame=frame,
         vocab_size=len(vocabulary.tokens),
         special_ids=special_ids,
+        prompt_ids={vocabulary.tokens[i]: i for i in special_ids if vocabulary.tokens[i]},
     )
 
 

@@ -17,6 +17,7 @@ class Tokenizer:
     """Thread-safe. Encoding releases the GIL and takes time linear in the text, also without any space.
 
     `token_bytes[i]` is what token i adds to the text, `b""` for `special_ids`. `eos_ids` end an answer.
+    `prompt_ids` maps the strings that a rendered template may use for one token to it.
     A text of n bytes has at least `n / longest_token_bytes` tokens, which refuses a hopeless text for free.
     """
 
@@ -39,7 +40,7 @@ class Tokenizer:
         self.longest_token_bytes = max(map(len, token_bytes), default=1) or 1
         self.adds_bos = adds_bos and vocabulary.bos_id is not None
         self._tokens = vocabulary.tokens
-        self._prompt_ids = vocabulary.prompt_ids
+        self.prompt_ids = vocabulary.prompt_ids
         self._special = SpecialTokens(vocabulary.prompt_ids)
         self._first = first
         self._later = later
@@ -65,7 +66,7 @@ class Tokenizer:
         ids = self.encode(parts[0])
         later = iter(_encode(self._later, [part for part in parts[2::2] if part]))
         for special, plain in zip(parts[1::2], parts[2::2], strict=True):
-            ids.append(self._prompt_ids[special])
+            ids.append(self.prompt_ids[special])
             if plain:
                 ids.extend(next(later))
         if add_bos and self.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:

@@ -72,9 +72,9 @@ def _vocabulary(
         frame=frame,
         vocab_size=backend.get_vocab_size(),
         special_ids=frozenset(special),
+        prompt_ids={content: i for i, content in special.items()},
         max_tokens=min((limit for limit in limits if limit is not None), default=None),
         lower_case=settings is not None and settings.lower_case,
-        strip=settings is not None,
     )
 
 

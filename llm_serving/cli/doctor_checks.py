@@ -7,11 +7,13 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from llm_serving.backends import choose_engine
+from llm_serving.backends import EngineChoice, choose_encoder_engine, choose_engine
+from llm_serving.checkpoints import open_checkpoint
 from llm_serving.cli.terminal import format_bytes
 from llm_serving.config import Settings
 from llm_serving.errors import ServingError
@@ -51,6 +53,7 @@ def all_checks(cache_dir: Path | None) -> list[Check]:
         _disk(cache),
         _pip(settings),
         _model(settings),
+        *_encoders(settings),
         _choice(settings, budget),
     ]
 
@@ -133,25 +136,46 @@ def _pip(settings: Settings) -> Check:
 
 
 def _model(settings: Settings) -> Check:
-    name = settings.model_name
+    """The chat model: whether it is here, and which engine would run it."""
+
+    def choose(path: Path) -> EngineChoice:
+        return choose_engine(settings.engine, settings.device, path)
+
+    return _served("model", "LLM_SERVING_MODEL_NAME", settings.model_name, settings, choose)
+
+
+def _encoders(settings: Settings) -> list[Check]:
+    """The same of the embedding model and the reranker, as far as there are any."""
+
+    def choose(path: Path) -> EngineChoice:
+        return choose_encoder_engine(settings.engine, settings.device, open_checkpoint(path))
+
+    return [
+        _served(name, f"LLM_SERVING_{name.upper()}_MODEL", model, settings, choose)
+        for name, model in (("embedding", settings.embedding_model), ("reranker", settings.reranker_model))
+        if model
+    ]
+
+
+def _served(
+    check: str, variable: str, name: str, settings: Settings, choose: Callable[[Path], EngineChoice]
+) -> Check:
     try:
         path = resolve_model(name, cache_dir=settings.cache_dir, offline=True)
     except ServingError as error:
         spec = find_model(name)
         if spec is None:
-            return Check(
-                "model", "problem", str(error), "Set LLM_SERVING_MODEL_NAME to a known name or a path."
-            )
+            return Check(check, "problem", str(error), f"Set {variable} to a known name or a path.")
         size = format_bytes(spec.source.size)
         text = f"{spec.name} is not here yet; the first start fetches {size}"
-        return Check("model", "warning", text, f"Fetch it now with: llm-serving models pull {spec.name}")
+        return Check(check, "warning", text, f"Fetch it now with: llm-serving models pull {spec.name}")
     try:
-        choice = choose_engine(settings.engine, settings.device, path)
+        choice = choose(path)
     except ServingError as error:
         return Check(
-            "model", "problem", " ".join(str(error).split()), "Serve another model, or fetch it again."
+            check, "problem", " ".join(str(error).split()), "Serve another model, or fetch it again."
         )
-    return Check("model", "ok", f"{name}: the {choice.name} engine, because {choice.reason}; {path}")
+    return Check(check, "ok", f"{name}: the {choice.name} engine, because {choice.reason}; {path}")
 
 
 def _choice(settings: Settings, budget: CpuBudget) -> Check:

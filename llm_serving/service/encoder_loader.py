@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 
@@ -13,8 +14,10 @@ from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.errors import CheckpointError
 from llm_serving.models import OnProgress, find_model
-from llm_serving.service.loader import ProgressLog, find_path, naming_the_setting, public_name
+from llm_serving.service.loader import ProgressLog, find_path, naming_the_setting, of_engine, public_name
 from llm_serving.service.model import EncoderModel, ModelKind
+
+logger = logging.getLogger(__name__)
 
 
 def load_encoder_model(
@@ -35,13 +38,14 @@ def load_encoder_model(
     checkpoint = open_checkpoint(path)
     tokenizer = build_encoder_tokenizer(checkpoint)
     with naming_the_setting(settings):
-        encoder = load_encoder(
+        encoder, choice = load_encoder(
             settings.engine,
             checkpoint,
             precision=_precision(settings, setting),
             threads=settings.threads,
             device=settings.device,
         )
+    logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
     if kind is ModelKind.RERANKER and encoder.dimensions != 1:
         encoder.close()
         raise CheckpointError(f"{path}: has {encoder.dimensions} outputs; a reranker has one.")
@@ -53,7 +57,7 @@ def load_encoder_model(
         prompts,
         default_prompt,
         created=int(time.time()),
-        details={"architecture": checkpoint.architecture},
+        details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
     )
 
 

@@ -67,12 +67,15 @@ async def encode(
 
 
 def text_inputs(
-    model: EncoderModel, texts: Sequence[str], name_of: NameOf, cut: int | None, prefix: str = ""
+    model: EncoderModel, texts: Sequence[str], name_of: NameOf, cut: int | None, prompt: str = ""
 ) -> list[EncoderInput]:
-    """One input a text, with `prefix` before it; `cut` as in `_Fit`. Raises: InvalidRequest, TextTooLong."""
+    """One input a text, with the model's `prompt` before it; `cut` as in `_Fit`.
+
+    Raises: InvalidRequest, TextTooLong.
+    """
     check_not_empty(texts, name_of)
     fit = _Fit(model, cut)
-    encoded = model.tokenizer.encode_batch([prefix + text for text in texts] if prefix else texts)
+    encoded = model.tokenizer.encode_batch(texts, prompt)
     return [EncoderInput(fit(ids, name_of(i))) for i, ids in enumerate(encoded)]
 
 

@@ -52,7 +52,7 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
         _template(checkpoint.chat_template, tokenizer),
         fingerprint=fingerprint(path, settings),
         created=int(time.time()),
-        details={"architecture": checkpoint.architecture, **_of_engine(choice)},
+        details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
     )
 
 
@@ -65,7 +65,7 @@ def _load_transformers(name: str, path: Path, settings: Settings, choice: Engine
         _template(lm.chat_template, lm.tokenizer),
         fingerprint=fingerprint(path, settings),
         created=int(time.time()),
-        details={**lm.details, **_of_engine(choice)},
+        details={**lm.details, **of_engine(choice, path, name)},
     )
 
 
@@ -87,8 +87,9 @@ def _template(source: str | None, tokenizer: Tokenizer) -> ChatTemplate | None:
     return ChatTemplate(source, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token)
 
 
-def _of_engine(choice: EngineChoice) -> dict[str, str]:
-    return {"engine": choice.name, "engine_reason": choice.reason}
+def of_engine(choice: EngineChoice, path: Path, name: str) -> dict[str, str]:
+    """What lists of models say about it; where the model lies on this machine is nobody's business."""
+    return {"engine": choice.name, "engine_reason": choice.reason.replace(str(path), name)}
 
 
 def engine_options(settings: Settings) -> EngineOptions:

@@ -43,7 +43,9 @@ class PromptTemplate(Protocol):
 class EncoderTokenizer(Protocol):
     """What turns texts into an encoder's input, special tokens included."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+    def encode_batch(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
+        """Ids of each text behind `prompt`, which is the model's own and may hold special tokens."""
+        ...
 
     def encode_pairs(
         self, first: str, seconds: Sequence[str], max_tokens: int | None = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_encoders import write_tiny_bert
 from tiny_models import write_tiny_llama
 
-from llm_serving.backends import choose_engine, transformers_backend
+from llm_serving.backends import choose_encoder_engine, choose_engine, transformers_backend
+from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
 
 
@@ -107,3 +109,22 @@ def test_names_of_the_extra_without_it(not_installed: None) -> None:
             getattr(transformers_backend, name)
     with pytest.raises(AttributeError):
         _ = transformers_backend.nothing
+
+
+def test_encoders_go_by_the_same_rule(tmp_path: Path, directory: Path, installed: None) -> None:
+    bert = open_checkpoint(write_tiny_bert(tmp_path / "bert"))
+    assert choose_encoder_engine("auto", "cpu", bert).reason == "it runs the family 'bert'"
+    for engine, device in (("transformers", "auto"), ("native", "cpu"), ("auto", "cuda:1")):
+        choice = choose_encoder_engine(engine, device, bert)
+        assert choice.name == ("transformers" if device == "cuda:1" else engine)
+        assert "was asked for" in choice.reason
+    choice = choose_encoder_engine("auto", "auto", open_checkpoint(directory))
+    assert choice.name == "transformers"
+    assert "does not run the encoder family 'bloom'" in choice.reason
+    with pytest.raises(CheckpointError, match="does not run the encoder family 'nonsense'"):
+        choose_encoder_engine("auto", "cpu", Checkpoint("m.gguf", "nonsense", {}, {}))
+
+
+def test_encoders_without_the_extra(directory: Path, not_installed: None) -> None:
+    with pytest.raises(CheckpointError, match=r"pip install 'llm-serving\[transformers\]'"):
+        choose_encoder_engine("auto", "cpu", open_checkpoint(directory))

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from llm_serving.checkpoints import Checkpoint, EncoderTokenizer, build_encoder_tokenizer, open_checkpoint
 from llm_serving.errors import CheckpointError
 
-CLS, SEP, UNK = 2, 3, 1
+CLS, SEP, UNK, MASK = 2, 3, 1, 4
 HELLO, WORLD, THE = (BERT_VOCAB.index(word) for word in ("hello", "world", "the"))
 
 
@@ -42,6 +42,18 @@ def test_texts_get_special_tokens_and_no_others(bert: EncoderTokenizer) -> None:
     assert bert.encode_batch([]) == []
     assert bert.encode("hello [SEP] world [MASK][CLS]").count(SEP) == 1
     assert 4 not in bert.encode("[MASK]")
+
+
+def test_special_tokens_are_recognised_in_the_models_own_prompt_only(bert: EncoderTokenizer) -> None:
+    prompt = "[MASK] the [SEP]hello"
+    assert bert.encode_batch(["world", "[SEP]", ""], prompt) == [
+        [CLS, MASK, THE, SEP, *bert.encode("helloworld")[1:]],
+        [CLS, MASK, THE, SEP, HELLO, *bert.encode("[SEP]")[1:]],
+        [CLS, MASK, THE, SEP, HELLO, SEP],
+    ]
+    assert bert.encode_batch(["SEP] world"], "hello [") == [bert.encode("hello [SEP] world")]
+    assert bert.encode_batch(["world"], "hello ") == [bert.encode("hello world")]
+    assert bert.encode_batch(["world"], "[CLS]") == [[CLS, CLS, WORLD, SEP]]
 
 
 def test_batches_are_the_single_texts_uncut_and_unpadded(bert: EncoderTokenizer) -> None:

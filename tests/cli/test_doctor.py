@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_encoders import write_tiny_bert
 
 from llm_serving.cli import doctor_checks
 from llm_serving.cli.program import run
@@ -34,10 +35,11 @@ def report(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, dict[str,
 
 def test_a_fresh_machine_is_fine_and_told_what_to_fetch(capsys: pytest.CaptureFixture[str]) -> None:
     checks = report(capsys, 0)
-    assert " ".join(checks) == "python cpu isa engine memory cache disk pip model choice"
+    assert " ".join(checks) == "python cpu isa engine memory cache disk pip model embedding choice"
     assert "no model yet" in checks["cache"]["text"]
     assert checks["model"]["status"] == "warning"
     assert "llm-serving models pull smollm2-135m-instruct" in checks["model"]["remedy"]
+    assert "llm-serving models pull all-minilm-l6-v2" in checks["embedding"]["remedy"]
     assert "127.0.0.1:8001" in checks["choice"]["text"]
 
 
@@ -78,6 +80,23 @@ def test_a_damaged_model_is_a_problem(
     path.write_bytes(b"GGUF\x03\x00\x00\x00")
     monkeypatch.setenv("LLM_SERVING_MODEL_NAME", str(path))
     assert report(capsys, 1)["model"]["status"] == "problem"
+
+
+def test_embedding_models_and_rerankers_are_told_with_engine_and_reason(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLM_SERVING_EMBEDDING_MODEL", str(write_tiny_bert(tmp_path / "bert")))
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("LLM_SERVING_RERANKER_MODEL", str(tmp_path / "other"))
+    checks = report(capsys, 1)
+    assert checks["embedding"]["status"] == "ok"
+    assert "the native engine, because it runs the family 'bert'" in checks["embedding"]["text"]
+    assert checks["reranker"]["status"] == "problem"
+    monkeypatch.setenv("LLM_SERVING_EMBEDDING_MODEL", "")
+    monkeypatch.setenv("LLM_SERVING_RERANKER_MODEL", "nonsense")
+    checks = report(capsys, 1)
+    assert "embedding" not in checks
+    assert "LLM_SERVING_RERANKER_MODEL" in checks["reranker"]["remedy"]
 
 
 def test_more_threads_than_are_granted_is_a_warning(

@@ -27,9 +27,12 @@ def random_texts(vocab_size: int) -> list[list[int]]:
     return [rng.integers(5, vocab_size, length).tolist() for length in (1, 2, 16, 17, 60, 100)]
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-def test_mean_of_the_hidden_states(family: str, tmp_path: Path) -> None:
-    directory = save_encoder(tmp_path / family, family, pooling="mean")
+VARIANTS = [*((family, {}) for family in CONFIGS), ("modernbert", {"hidden_activation": "silu"})]
+
+
+@pytest.mark.parametrize(("family", "config"), VARIANTS)
+def test_mean_of_the_hidden_states(family: str, config: dict[str, str], tmp_path: Path) -> None:
+    directory = save_encoder(tmp_path / family, family, pooling="mean", **config)
     model = transformers.AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
     encoder = load(open_checkpoint(directory), "f32", 2)
     texts = random_texts(model.config.vocab_size)

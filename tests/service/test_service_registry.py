@@ -6,19 +6,24 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gguf_encoders import tiny_bert_tokenizer, write_gguf_encoder
+from tiny_encoders import write_tiny_bert
 
+from llm_serving.backends import EngineChoice
 from llm_serving.backends.fake import FIRST_SPECIAL, FakeTokenizer, load_fake_engine
 from llm_serving.chat.messages import Message
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.config import Settings, SettingsError
+from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import Progress
 from llm_serving.service.chat import prompt_ids
 from llm_serving.service.completion import prompts_ids
 from llm_serving.service.encoder_loader import load_encoder_model
-from llm_serving.service.loader import ProgressLog, engine_options, load_chat_model, public_name
+from llm_serving.service.loader import ProgressLog, engine_options, load_chat_model, of_engine, public_name
 from llm_serving.service.model import ChatModel, ModelKind
 from llm_serving.service.registry import Registry
 
@@ -98,6 +103,30 @@ def test_encoder_loader_of_the_fake_engine(kind: ModelKind) -> None:
     model = load_encoder_model(settings, kind)
     assert (model.name, model.device) == ({"embedding": "e", "reranker": "r"}[kind.value], "fake")
     assert (model.batcher.dimensions == 1) is (kind is ModelKind.RERANKER)
+
+
+@pytest.mark.anyio
+async def test_encoders_from_a_directory_and_a_gguf_file_are_the_same_model(tmp_path: Path) -> None:
+    directory = write_tiny_bert(tmp_path / "mine")
+    file = write_gguf_encoder(tmp_path / "mine.gguf", directory, tiny_bert_tokenizer(directory))
+    rows = []
+    for path in (directory, file):
+        model = load_encoder_model(Settings(embedding_model=str(path)), ModelKind.EMBEDDING)
+        assert model.name == "mine"
+        assert model.details == {
+            "architecture": "bert",
+            "engine": "native",
+            "engine_reason": "it runs the family 'bert'",
+        }
+        ids = model.tokenizer.encode_batch(["Hello, world!", "the [SEP] of paris"])
+        rows.append(await model.batcher.encode([EncoderInput(each) for each in ids]))
+        await model.close()
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+
+
+def test_reasons_do_not_tell_where_a_model_lies(tmp_path: Path) -> None:
+    choice = EngineChoice("transformers", f"it does not run '{tmp_path}/m/sub'")
+    assert of_engine(choice, tmp_path / "m", "mine")["engine_reason"] == "it does not run 'mine/sub'"
 
 
 def test_encoder_loader_names_what_is_not_there() -> None:

@@ -8,13 +8,14 @@ import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch; run it with: make parity")
 
 import transformers  # noqa: E402
+from tiny_directories import CHATML  # noqa: E402
 
 from llm_serving.backends.transformers_backend import CustomStreamer  # noqa: E402
 
@@ -80,15 +81,103 @@ def test_chunks_are_openais() -> None:
     assert [choice["finish_reason"] for choice in choices] == [None] * (len(choices) - 1) + ["stop"]
 
 
-def test_generate_streams_through_it(directory_of: Callable[..., Path]) -> None:
-    directory = directory_of("qwen2")
+# Tiny models of the guide's own two: what they are asked, with and without roles.
+GUIDE = {
+    "bigscience/bloomz-1b1": ("bloom", [{"content": "Translate to English: Je t’aime."}]),
+    "Qwen/Qwen2.5-3B-Instruct": (
+        "qwen2",
+        [
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "Hello! Talk about the News."},
+        ],
+    ),
+}
+
+
+class Asked(NamedTuple):
+    """A model, and the arguments of `generate()` for what it is asked; `text` is its whole answer."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    arguments: dict[str, Any]
+    text: str
+
+    def streamer(self, **options: Any) -> CustomStreamer:
+        return CustomStreamer(
+            self.tokenizer,
+            skip_prompt=True,
+            timeout=30,
+            model_name=self.name,
+            skip_special_tokens=True,
+            **options,
+        )
+
+
+@pytest.fixture(params=GUIDE)
+def asked(request: pytest.FixtureRequest, directory_of: Callable[..., Path]) -> Asked:
+    family, messages = GUIDE[request.param]
+    directory = directory_of(family, **({"chat_template": CHATML} if family == "qwen2" else {}))
     model = transformers.AutoModelForCausalLM.from_pretrained(directory).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-    inputs = tokenizer("Hello! Talk about the News.", return_tensors="pt", return_token_type_ids=False)
-    how = {**inputs, "max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
-    out = model.generate(**how)[0, inputs["input_ids"].shape[1] :]
-    streamer = CustomStreamer(tokenizer, skip_prompt=True, timeout=30, skip_special_tokens=True)
-    thread = threading.Thread(target=model.generate, kwargs={**how, "streamer": streamer})
+    prompt = messages[0]["content"]
+    if family == "qwen2":
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    arguments = {**inputs, "max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
+    out = model.generate(**arguments)[0, inputs["input_ids"].shape[1] :]
+    text = tokenizer.decode(out, skip_special_tokens=True)
+    return Asked(request.param, model, tokenizer, arguments, text)
+
+
+def test_generate_streams_through_it(asked: Asked) -> None:
+    """As the guide has it: `generate()` fills the queue on a thread, text ends with the stop signal."""
+    streamer = asked.streamer()
+    thread = threading.Thread(target=asked.model.generate, kwargs={**asked.arguments, "streamer": streamer})
     thread.start()
-    assert "".join(streamer) == tokenizer.decode(out, skip_special_tokens=True)
+    texts = []
+    while (text := streamer.text_queue.get(timeout=streamer.timeout)) is not streamer.stop_signal:
+        texts.append(text)
     thread.join()
+    assert "".join(texts) == asked.text
+    assert len(texts) > 1, "token by token, though whole words only are text"
+    assert streamer.text_queue.empty()
+
+
+def test_start_runs_generate_and_iterating_gives_its_text(asked: Asked) -> None:
+    assert "".join(asked.streamer().start(asked.model, **asked.arguments)) == asked.text
+
+
+def test_generate_becomes_openai_chunks(asked: Asked) -> None:
+    streamer = asked.streamer().start(asked.model, **asked.arguments)
+    *frames, last = streamer.chunks("length")
+    assert last == streamer.stop_signal
+    chunks = [json.loads(frame.removeprefix("data: ")) for frame in frames]
+    assert {(chunk["id"], chunk["model"]) for chunk in chunks} == {
+        (f"chatcmpl-{streamer.id.hex}", asked.name)
+    }
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("content", "") for delta in deltas) == asked.text
+    assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_two_answers_at_once_keep_apart(asked: Asked) -> None:
+    streamers = [asked.streamer().start(asked.model, **asked.arguments) for _ in range(2)]
+    assert ["".join(streamer) for streamer in streamers] == [asked.text] * 2
+
+
+def test_closing_ends_generate_within_a_token(asked: Asked) -> None:
+    endless = {**asked.arguments, "max_new_tokens": 10**6, "min_new_tokens": 10**6}
+    streamer = asked.streamer().start(asked.model, **endless)
+    next(streamer)
+    streamer.close()
+    assert f"generate-{streamer.id}" not in {thread.name for thread in threading.enumerate()}
+    list(streamer)  # what was there already, then the end
+    streamer.close()
+
+
+def test_what_generate_raises_reaches_the_reader(asked: Asked) -> None:
+    streamer = asked.streamer().start(asked.model, **{**asked.arguments, "max_new_tokens": -1})
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        list(streamer)
+    assert list(streamer) == []

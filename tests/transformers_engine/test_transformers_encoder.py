@@ -42,7 +42,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 def load(directory: Path, **how: Any) -> Any:
-    return load_encoder("transformers", open_checkpoint(directory), threads=1, device="cpu", **how)
+    return load_encoder("transformers", open_checkpoint(directory), threads=1, device="cpu", **how)[0]
 
 
 def texts(vocab_size: int = 200) -> list[list[int]]:

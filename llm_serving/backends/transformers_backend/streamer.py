@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from queue import Queue
@@ -14,8 +15,13 @@ from transformers import TextIteratorStreamer
 STOP_SIGNAL = "data: [DONE]\n\n"
 
 
+class _Closed(Exception):
+    """Nobody reads the rest."""
+
+
 class CustomStreamer(TextIteratorStreamer):  # type: ignore[misc, unused-ignore]
     """Give it to `generate(streamer=...)` on one thread and iterate on another: text, or OpenAI's chunks.
+    `start` does the first half.
 
     Attributes
         text_queue: thread-safe; holds text, and `stop_signal` after the last
@@ -45,6 +51,40 @@ class CustomStreamer(TextIteratorStreamer):  # type: ignore[misc, unused-ignore]
         self.model_name = model_name
         self.created = int(time.time())
         self._ended = False
+        self._closed = False
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, model: Any, **arguments: Any) -> CustomStreamer:
+        """Call `model.generate(**arguments, streamer=self)` on a thread of its own; returns this streamer.
+
+        What `generate()` raises is raised to the reader, after the text so far.
+        """
+        arguments["streamer"] = self
+        self._thread = threading.Thread(
+            target=self._generate, args=(model, arguments), name=f"generate-{self.id}", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """End a `generate()` that nobody reads any more, within a token. Safe to call at any time."""
+        self._closed = True
+        if self._thread is not None:
+            self._thread.join()
+
+    def put(self, value: Any) -> None:
+        """Called by `generate()` for each token."""
+        if self._closed:
+            raise _Closed
+        super().put(value)
+
+    def _generate(self, model: Any, arguments: dict[str, Any]) -> None:
+        try:
+            model.generate(**arguments)
+        except BaseException as error:
+            self._error = None if isinstance(error, _Closed) else error
+            self.text_queue.put(self.stop_signal)
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -56,6 +96,8 @@ class CustomStreamer(TextIteratorStreamer):  # type: ignore[misc, unused-ignore]
         # Identity, not equality: a model may say the very words.
         if text is self.stop_signal:
             self._ended = True
+            if self._error is not None:
+                raise self._error
             raise StopIteration
         return text
 

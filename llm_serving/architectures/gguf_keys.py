@@ -1,0 +1,66 @@
+"""Typed reading of a GGUF file's hyperparameters, the keys that begin with the architecture's name."""
+
+from __future__ import annotations
+
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
+from llm_serving.native import ops
+
+_POOLING = {0: None, 1: "mean", 2: "cls", 3: "last"}  # LLAMA_POOLING_TYPE_*; 0 is none in particular
+_RANK = 4
+
+
+def positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> int:
+    """Raises: CheckpointError unless the value is a positive integer."""
+    value = checkpoint.hyper(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
+        raise _problem(checkpoint, key, value, "a positive integer is needed")
+    return value
+
+
+def number(checkpoint: Checkpoint, key: str, default: float) -> float:
+    """Raises: CheckpointError unless the value is a number > 0."""
+    value = checkpoint.hyper(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise _problem(checkpoint, key, value, "a positive number is needed")
+    return float(value)
+
+
+def pooling(checkpoint: Checkpoint, default: str, *, ranks: bool = False) -> str:
+    """How a text's row comes of its tokens'; `ranks` says that the file has a head to rank with.
+
+    Raises: CheckpointError for a kind that is not known, or a ranking model without its head.
+    """
+    kind = checkpoint.hyper("pooling_type", 0)
+    if kind == _RANK and ranks:
+        return "cls"
+    if isinstance(kind, bool) or not isinstance(kind, int) or kind not in _POOLING:
+        raise _problem(checkpoint, "pooling_type", kind, "supported: 0 to 3, and 4 with a classifier")
+    return _POOLING[kind] or default
+
+
+def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0) -> ops.Rope:
+    """Rotary positions; `theta` is the base where the file names none.
+
+    Raises: CheckpointError for a scaling that is not supported, or numbers that are not possible.
+    """
+    scaling = checkpoint.hyper("rope.scaling.type", "none")
+    if scaling not in ("none", "linear"):
+        raise CheckpointError(
+            f"Rotary scaling '{scaling}' in '{checkpoint.path}' is not supported; none and linear are."
+        )
+    factor = number(checkpoint, "rope.scaling.factor", 1.0) if scaling == "linear" else 1.0
+    base = number(checkpoint, "rope.freq_base", theta)
+    rotated = positive(checkpoint, "rope.dimension_count", head_dim)
+    if rotated % 2 or rotated > head_dim:
+        raise CheckpointError(
+            f"Rotating {rotated} of {head_dim} dimensions in '{checkpoint.path}' is not possible."
+        )
+    factors = "rope_freqs.weight" if "rope_freqs.weight" in checkpoint.tensors else None
+    return ops.Rope(base, rotated, factor, factors)
+
+
+def _problem(checkpoint: Checkpoint, key: str, value: object, wanted: str) -> CheckpointError:
+    return CheckpointError(
+        f"'{checkpoint.architecture}.{key}' in '{checkpoint.path}' is {value!r}; {wanted}."
+    )
