@@ -60,8 +60,10 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
 
 }  // namespace
 
+void bind_sampler(nb::module_& m);  // bindings_sample.cpp
+
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 7;
+    m.attr("ABI") = 8;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     m.def("instruction_sets", [] { return instruction_sets(); });
     nb::class_<Plan>(m, "Plan")
@@ -177,4 +179,5 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op));
         })
         .def("run", &run);
+    bind_sampler(m);
 }
