@@ -60,6 +60,7 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
 
 }  // namespace
 
+void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
@@ -179,5 +180,6 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op));
         })
         .def("run", &run);
+    bind_measure(m);
     bind_sampler(m);
 }
