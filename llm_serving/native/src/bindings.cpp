@@ -73,6 +73,7 @@ NB_MODULE(_llm_serving_native, m) {
         .def_prop_ro("isa", [](const Plan& p) { return std::string(p.model.kernels->name); })
         .def_prop_ro("threads", &Plan::threads)
         .def_prop_ro("weight_bytes", &Plan::weight_bytes)
+        .def("matrix_bytes", [](const Plan& p, int matrix) { const auto& m = p.model.matrices.at(size_t(matrix)); return size_t(m.panels()) * m.panel_stride; })
         .def("pack", &pack, nb::arg("kind"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"), nb::arg("format"), nb::arg("permutation").none())
         .def("vector", [](Plan& p, Floats v) { return p.vector(v.data(), int(v.size())); })
         .def("buffer", &Plan::buffer)
