@@ -6,11 +6,11 @@ from llm_serving.architectures import describe
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.engine.sampler import NumpySampler
 from llm_serving.errors import ServingError
 from llm_serving.native.cpu import cpu_budget, memory_limit_bytes
 from llm_serving.native.ops import ModelPlan
 from llm_serving.native.runner import BLOCK_SIZE, NativeRunner, kv_block_bytes
+from llm_serving.native.sampler import NativeSampler
 
 MAX_STEP_TOKENS = 512
 WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
@@ -60,4 +60,5 @@ def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOption
     """Load a model and start its engine. Blocking; call it from a loader thread."""
     runner = build_runner(checkpoint, options)
     device = f"cpu ({runner.isa}, {runner.threads} threads)"
-    return AsyncEngine(runner, NumpySampler(), token_bytes, options, device)
+    sampler = NativeSampler(runner.threads, runner.isa)
+    return AsyncEngine(runner, sampler, token_bytes, options, device)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llm_serving.cli.terminal import print_json, print_table
+
+if TYPE_CHECKING:
+    from llm_serving.cli.bench_engine import Rate
+    from llm_serving.cli.bench_share import Share
+    from llm_serving.native.measure import MachineLimits
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 _DECODE_STEPS = 24
@@ -42,6 +47,9 @@ def _sizes(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int
 @click.option("--context", type=click.IntRange(1), default=128, help="Engine: tokens before decode.  [128]")
 @click.option("--threads", type=click.IntRange(0), default=0, help="Engine: threads; 0 = the CPU quota.")
 @click.option("--repeats", type=click.IntRange(1, 100), default=3, help="Engine: times each.  [3]")
+@click.option(
+    "--limits", is_flag=True, help="Engine: measure the machine too, some seconds, and print our share."
+)
 @click.option("--url", help="Load this server instead, such as http://127.0.0.1:8001.")
 @click.option("--clients", type=click.IntRange(1, 4096), default=4, help="Closed loop: clients.  [4]")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Open loop: requests/s, Poisson.")
@@ -107,6 +115,8 @@ def _engine(model: str, as_json: bool, options: dict[str, Any]) -> int:
     from llm_serving.backends.native_backend import build_runner
     from llm_serving.checkpoints import open_checkpoint
     from llm_serving.cli.bench_engine import measure_decode, measure_prefill
+    from llm_serving.cli.bench_share import share_of
+    from llm_serving.cli.doctor_measure import measure
     from llm_serving.cli.terminal import fetch_progress
     from llm_serving.engine.protocol import EngineOptions
     from llm_serving.models import resolve_model
@@ -131,18 +141,49 @@ def _engine(model: str, as_json: bool, options: dict[str, Any]) -> int:
             for size in options["decode"]
         ]
         facts = {"model": model, "isa": runner.isa, "threads": runner.threads}
+        shares = None
+        if options["limits"]:
+            limits = measure(runner.threads)
+            shares = limits, [share_of(rate, runner.work, limits) for rate in rates]
     finally:
         runner.close()
+    _print_rates(facts, rates, shares, as_json, options)
+    return 0
+
+
+def _print_rates(
+    facts: dict[str, Any],
+    rates: list[Rate],
+    shares: tuple[MachineLimits, list[Share]] | None,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    from llm_serving.cli.bench_share import limits_line, share_cells
+    from llm_serving.cli.doctor_measure import limits_as_json
+
     if as_json:
-        print_json({**facts, "context": options["context"], "rates": [asdict(rate) for rate in rates]})
-        return 0
-    click.echo(f"{model} on {facts['isa']}, {facts['threads']} threads; tok/s, {options['repeats']} repeats")
+        report = {**facts, "context": options["context"], "rates": [asdict(rate) for rate in rates]}
+        if shares is not None:
+            limits, of_limits = shares
+            report |= {"limits": limits_as_json(limits), "shares": [asdict(share) for share in of_limits]}
+        print_json(report)
+        return
+    click.echo(
+        f"{facts['model']} on {facts['isa']}, {facts['threads']} threads; tok/s, {options['repeats']} repeats"
+    )
+    headers = ["", "", "median", "best"]
     rows = [
         [rate.work, _what(rate.work, rate.size, options), f"{rate.median:.1f}", f"{rate.best:.1f}"]
         for rate in rates
     ]
-    print_table(["", "", "median", "best"], rows, numbers_from=2)
-    return 0
+    if shares is None:
+        print_table(headers, rows, numbers_from=2)
+        return
+    limits, of_limits = shares
+    headers += ["GOP/s", "of peak", "weights GB/s", "of reads"]
+    rows = [[*row, *share_cells(share)] for row, share in zip(rows, of_limits, strict=True)]
+    print_table(headers, rows, numbers_from=2)
+    click.echo(f"\n{limits_line(limits)}")
 
 
 def _what(work: str, size: int, options: dict[str, Any]) -> str:

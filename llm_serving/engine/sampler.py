@@ -8,12 +8,14 @@ All steps are IEEE operations in the type and order given, without fused multipl
 3. temperature == 0: the id of the greatest logit, the lowest of equals; so id 0 when all are -inf.
    Otherwise these steps:
 4. top-k: the k greatest logits; of equals the lower ids. (Before the temperature, which keeps the order.)
-5. z = (x - max x) / max(temperature, 1e-6), float32; weight w = exp32(z), see there; then widened to float64.
-6. top-p, float64: ids by (w descending, id ascending); sums are made one by one in that order. Kept up to and
-   including the first whose sum is >= top_p * total, where total is summed one by one in the order of ids.
+5. z = (x - max x) / max(temperature, 1e-6), float32; weight w = exp32(z), see there; then widened to float64
+   and rounded to the nearest multiple of 2**-32, ties to even. So sums of up to 2**21 weights are exact, in
+   any order; and what is 2**33 times less likely than the best token, or less, has the weight 0.
+6. top-p, float64: ids by (w descending, id ascending). Kept up to and including the first whose running sum
+   is >= top_p * total.
 7. min-p, float64: kept if w >= min_p * (greatest w).
 8. u = uniform(seed, position). Over the kept ids in ascending order with running sums s, float64:
-   the first with s > u * s_last; if rounding leaves none, the last whose w is positive.
+   the first with s > u * s_last. There is one, because u <= 1 - 2**-53.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from llm_serving.engine.request import SamplingParams
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _LARGEST = np.finfo(np.float32).max
+_ROUNDING = 2.0**20  # a float64 near it is a multiple of 2**-32
 _STRIDE = 8192  # temporaries of this many floats stay in the cache and in malloc's arena
 
 
@@ -112,7 +115,6 @@ class NumpySampler:
             ids, w = kept if ids is None else ids[kept], w[kept]
             sums = self._sums_of(w)
         index = int(np.searchsorted(sums, uniform(params.seed, row.position) * sums[-1], side="right"))
-        index = min(index, int(np.searchsorted(sums, sums[-1], side="left")))
         return index if ids is None else int(ids[index])
 
     def _weights_of(self, x: np.ndarray, temperature: float) -> np.ndarray:
@@ -125,11 +127,14 @@ class NumpySampler:
             x -= x.max()
             x /= max(np.float32(temperature), np.float32(1e-6))
         for start in range(0, len(x), _STRIDE):
-            w[start : start + _STRIDE] = exp32(x[start : start + _STRIDE])
+            part = w[start : start + _STRIDE]
+            part[:] = exp32(x[start : start + _STRIDE])
+            part += _ROUNDING
+            part -= _ROUNDING
         return w
 
     def _sums_of(self, w: np.ndarray) -> np.ndarray:
-        """Running sums, one by one. Valid until the next call."""
+        """Running sums. Valid until the next call."""
         sums: np.ndarray = np.cumsum(w, out=self._sums[: len(w)])
         return sums
 

@@ -45,6 +45,11 @@ class PlanBuilder:
             self._add(operation)
         return cast(int, list(self._buffers.values())[-1])
 
+    def packed_bytes(self, projection: ops.Projection) -> int:
+        """Length of a projection's packed matrix; packs it if `build` has not."""
+        p = projection
+        return cast(int, self.core.matrix_bytes(self._matrix(p.tensor, p.interleaved, p.fine)))
+
     def _add(self, operation: ops.Operation) -> None:
         core, buffers = self.core, self._buffers
         match operation:

@@ -9,6 +9,7 @@ from llm_serving.engine.protocol import RunnerLimits, Step
 from llm_serving.native.ops import ModelPlan
 from llm_serving.native.plan import PlanBuilder, core_plan
 from llm_serving.native.tables import rope_table
+from llm_serving.native.work import matrix_work
 
 BLOCK_SIZE = 16  # tokens; kBlockTokens in kernels.hpp
 
@@ -46,12 +47,14 @@ class NativeRunner:
             max_context=max_context,
         )
         self._core = core_plan(threads=threads, isa=isa, max_tokens=max_step_tokens, max_context=max_context)
-        self._logits = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context).build()
+        builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context)
+        self._logits = builder.build()
         self._core.rope_table(rope_table(plan.rope, checkpoint, max_context))
         self._core.kv_cache(plan.layers, num_blocks, plan.kv_heads, plan.head_dim)
         self.isa: str = self._core.isa
         self.threads: int = self._core.threads
         self.weight_bytes: int = self._core.weight_bytes
+        self.work = matrix_work(plan, checkpoint, builder.packed_bytes)
 
     def run(self, step: Step) -> np.ndarray:
         """See `ModelRunner.run`. Raises: ValueError for ids out of range."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from tiny_encoders import write_tiny_bert
 
-from llm_serving.cli import doctor_checks
+from llm_serving.cli import doctor_checks, doctor_measure
 from llm_serving.cli.program import run
 from llm_serving.native.core import ExtensionMissing
+from llm_serving.native.measure import INSTRUCTIONS, MachineLimits, Rate
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +113,39 @@ def test_the_report_for_people_has_the_remedies(capsys: pytest.CaptureFixture[st
     output = capsys.readouterr().out
     assert "ok       python" in output
     assert "→ Fetch it now with" in output
+
+
+LIMITS = MachineLimits(
+    threads=2,
+    read_bytes=1 << 30,
+    read=Rate(30e9, 36e9),
+    peaks={**dict.fromkeys(INSTRUCTIONS), "vpmaddubsw": Rate(376e9, 750e9)},
+)
+
+
+def test_measured_limits_are_part_of_the_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_measure, "machine_limits", lambda threads, on_progress: LIMITS)
+    assert run(["doctor", "--json", "--measure"]) == 0
+    limits = json.loads(capsys.readouterr().out)["limits"]
+    assert limits["read_gb_s"] == {"one_thread": 30.0, "all_threads": 36.0, "ratio": 1.2}
+    assert set(limits["peak_gop_s"]) == set(INSTRUCTIONS)
+    assert limits["peak_gop_s"]["vpmaddubsw"]["all_threads"] == 750.0
+    assert limits["peak_gop_s"]["vpdpbusd"] is None
+    assert limits["cores_are_real"] is True
+
+
+def test_measured_limits_for_people(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_measure, "machine_limits", lambda threads, on_progress: LIMITS)
+    assert run(["doctor", "--measure"]) == 0
+    output = capsys.readouterr().out
+    assert "750.0" in output
+    assert output.count("not measured on this CPU") == len(INSTRUCTIONS) - 1
+    assert "The cores are real" in output
+    shared = MachineLimits(2, 1 << 30, LIMITS.read, {**LIMITS.peaks, "vpmaddubsw": Rate(376e9, 380e9)})
+    monkeypatch.setattr(doctor_measure, "machine_limits", lambda threads, on_progress: shared)
+    assert run(["doctor", "--measure"]) == 0
+    assert "share execution units" in capsys.readouterr().out

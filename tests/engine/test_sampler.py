@@ -214,7 +214,7 @@ def by_definition(logits, seed, position, temperature, top_k, top_p, min_p) -> i
     ids = sorted(range(len(logits)), key=lambda i: (-logits[i], i))[: top_k or None]
     ids.sort()
     x = logits[ids]
-    weights = [float(w) for w in exp32((x - x.max()) / np.float32(temperature))]
+    weights = [round(float(w) * 2**32) / 2**32 for w in exp32((x - x.max()) / np.float32(temperature))]
     w = dict(zip(ids, weights, strict=True))
     if top_p < 1:
         total = running = 0.0

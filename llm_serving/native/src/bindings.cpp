@@ -60,8 +60,11 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
 
 }  // namespace
 
+void bind_measure(nb::module_& m);  // bindings_measure.cpp
+void bind_sampler(nb::module_& m);  // bindings_sample.cpp
+
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 7;
+    m.attr("ABI") = 8;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     m.def("instruction_sets", [] { return instruction_sets(); });
     nb::class_<Plan>(m, "Plan")
@@ -70,6 +73,7 @@ NB_MODULE(_llm_serving_native, m) {
         .def_prop_ro("isa", [](const Plan& p) { return std::string(p.model.kernels->name); })
         .def_prop_ro("threads", &Plan::threads)
         .def_prop_ro("weight_bytes", &Plan::weight_bytes)
+        .def("matrix_bytes", [](const Plan& p, int matrix) { const auto& m = p.model.matrices.at(size_t(matrix)); return size_t(m.panels()) * m.panel_stride; })
         .def("pack", &pack, nb::arg("kind"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"), nb::arg("format"), nb::arg("permutation").none())
         .def("vector", [](Plan& p, Floats v) { return p.vector(v.data(), int(v.size())); })
         .def("buffer", &Plan::buffer)
@@ -177,4 +181,6 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op));
         })
         .def("run", &run);
+    bind_measure(m);
+    bind_sampler(m);
 }

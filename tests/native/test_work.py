@@ -1,0 +1,31 @@
+"""The work of a model's matrices, counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_models import SMALLEST_VOCAB, write_tiny_llama
+
+from llm_serving.backends.native_backend import build_runner
+from llm_serving.checkpoints import open_checkpoint
+from llm_serving.engine.protocol import EngineOptions
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_matrix_work(tmp_path: Path, tied: bool) -> None:
+    path = write_tiny_llama(
+        tmp_path / "tiny.gguf", layers=3, hidden=64, heads=4, kv_heads=2, ffn=96, tied=tied
+    )
+    runner = build_runner(open_checkpoint(path), EngineOptions(threads=1, max_concurrency=2))
+    work = runner.work
+    runner.close()
+    layer = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64  # q and o; k and v; gate, up and down
+    head = SMALLEST_VOCAB * 64
+    assert (work.token_operations, work.row_operations) == (2 * 3 * layer, 2 * head)
+    assert work.operations(tokens=5, rows=2) == 2 * (5 * 3 * layer + 2 * head)
+    embedding = runner.weight_bytes - work.step_bytes
+    if tied:
+        assert embedding == 0
+    else:
+        assert 0.8 < embedding / (runner.weight_bytes / (3 * layer + 2 * head) * head) < 1.2
