@@ -22,10 +22,10 @@ OURS = "llm_serving"
 
 
 class Results:
-    """Values of one kind, `unit` named in the title. `better` says which direction a ratio above 1 means."""
+    """Values of one kind, their unit named in the title; `better`: "higher", "lower" or "" (no ratios)."""
 
-    def __init__(self, title: str, engines: Sequence[str], better: str = "higher") -> None:
-        self.title, self.engines, self.better = title, list(engines), better
+    def __init__(self, title: str, engines: Sequence[str], better: str = "higher", digits: int = -1) -> None:
+        self.title, self.engines, self.better, self.digits = title, list(engines), better, digits
         self.values: dict[str, dict[str, list[float | None]]] = {}
 
     def add(self, row: str, engine: str, value: float | None) -> None:
@@ -38,12 +38,12 @@ class Results:
     def markdown(self) -> str:
         peers = [name for name in self.engines if name != OURS]
         ratios = [f"ours / {name}" if self.better == "higher" else f"{name} / ours" for name in peers]
-        if OURS not in self.engines:
+        if OURS not in self.engines or not self.better:
             peers = ratios = []
         lines = [f"**{self.title}**", "", "| | " + " | ".join([*self.engines, *ratios]) + " |"]
         lines.append("|---" * (1 + len(self.engines) + len(ratios)) + "|")
         for row, cells in self.values.items():
-            texts = [_spread(_known(cells[name])) for name in self.engines]
+            texts = [_spread(_known(cells[name]), self.digits) for name in self.engines]
             texts += [_spread(self._ratios(cells[OURS], cells[name])) for name in peers]
             lines.append(f"| {row} | " + " | ".join(texts) + " |")
         return "\n".join(lines)
@@ -93,11 +93,12 @@ def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float], digits: int = -1) -> str:
     if not values:
         return "–"
     middle = statistics.median(values)
-    digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
+    if digits < 0:
+        digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
     if len(values) == 1:
         return f"{middle:.{digits}f}"
     return f"{middle:.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
