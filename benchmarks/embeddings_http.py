@@ -30,7 +30,8 @@ TEXTS = {"mixed": 64.0, "short": 9.5}  # words on average
 
 
 def request(texts: list[str]) -> bytes:
-    return post("/v1/embeddings", orjson.dumps({"input": texts, "encoding_format": "base64"}))
+    body = {"model": "all-minilm-l6-v2", "input": texts, "encoding_format": "base64"}
+    return post("/v1/embeddings", orjson.dumps(body))
 
 
 def measure(port: int, texts: list[str], tokens: int) -> dict[str, float]:
@@ -50,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="all-minilm-l6-v2")
+    parser.add_argument("--model", default="all-minilm-l6-v2", help="a catalogue name")
     parser.add_argument("--xllamacpp", type=Path, help="environment with xllamacpp")
     parser.add_argument("--files", type=Path, default=CACHE, help="what peer_files.py wrote")
     parser.add_argument("--texts", type=int, default=512)
@@ -62,7 +63,8 @@ def main() -> None:
     arguments.logs.mkdir(exist_ok=True)
     model = Path(resolve_model(arguments.model))
     tokenizer = build_encoder_tokenizer(open_checkpoint(model))
-    chosen = [peers.ours(model, arguments.threads)]
+    chat = Path(resolve_model("smollm2-135m-instruct"))
+    chosen = [peers.ours(chat, arguments.threads, 8101, "--embedding-model", arguments.model)]
     if arguments.xllamacpp:
         file = arguments.files / "minilm-f16.gguf"
         peer = peers.xllamacpp(arguments.xllamacpp, file, arguments.threads, CLIENTS, 256)

@@ -60,3 +60,11 @@ def passages(mean_words: float, count: int, seed: int = 1) -> list[str]:
                 pieces.append(" ".join(words[:length]))
                 break
     return pieces
+
+
+def passage(words: int, seed: int) -> str:
+    """`words` words in a row from somewhere; another seed, another place."""
+    rng = np.random.default_rng(seed)
+    everything = " ".join(speeches(1934)).split()
+    start = rng.integers(len(everything) - words)
+    return " ".join(everything[start : start + words])

