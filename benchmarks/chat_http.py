@@ -5,9 +5,10 @@
     python benchmarks/chat_http.py --llama /work/venvs/llama --suite prefix  --json prefix.json
     python benchmarks/chat_http.py --llama /work/venvs/llama --suite open    --json open.json
 
-How the environments are made: peers.py, engine.py. All servers are up; only one is under load at a time, and they
-take turns. The load generator (`llm-serving bench --url`) shares the cores with the server under test. Prompts and
-answers are greedy, answers of full length; tokens are counted from each server's `usage`. Prints Markdown.
+How the environments are made: peers.py, engine.py. All servers are up; only one is under load at a time,
+and they take turns. The load generator (`llm-serving bench --url`) shares the cores with the server under
+test. Prompts and answers are greedy, answers of full length; tokens are counted from each server's
+`usage`. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def suite(name: str) -> list[Load]:
 def run_load(server: Server, load: Load, seed: int) -> dict[str, Any]:
     """The summary of one load run, made in a process of its own. Raises: SystemExit if a request failed."""
     command = [sys.executable, "-m", "llm_serving.cli", "bench", server.model, "--url", server.url, "--json"]
+    command += [] if server.ignores_eos else ["--no-ignore-eos"]
     done = subprocess.run([*command, *load.options(seed)], capture_output=True, text=True, check=False)
     summary: dict[str, Any] = json.loads(done.stdout or "{}")
     if done.returncode or summary.get("errors"):

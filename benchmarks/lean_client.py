@@ -1,9 +1,10 @@
-"""An HTTP/1.1 client that costs as little as Python allows, for load on the cores that the server under test needs.
+"""An HTTP/1.1 client that costs as little as Python allows, for load on the cores that the server under
+test needs.
 
     python benchmarks/lean_client.py        # its own cost, against a server that does nothing
 
-Requests are bytes made beforehand; connections are kept; an answer is looked at for its status and length only.
-Answers must carry Content-Length.
+Requests are bytes made beforehand; connections are kept; an answer is looked at for its status and length
+only. Answers must carry Content-Length.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ async def _serve(port: int) -> None:
 
 
 def own_cost(port: int = 8190) -> tuple[float, float, float]:
-    """(median seconds of one request, seconds a request with 32 clients, CPU seconds a request of the client)."""
+    """Seconds: median of single requests; a request with 32 clients; the client's CPU of one of these."""
     command = [sys.executable, __file__, "--serve", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:

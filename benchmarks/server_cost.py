@@ -2,9 +2,10 @@
 
     python benchmarks/server_cost.py --llama /work/venvs/llama --xllamacpp /work/venvs/xlla
 
-Each is started anew every repeat, alone; one start before is not counted, so that the file is in the page cache.
-Start to first token runs from the process' creation to the first event with text of a request that is repeated until
-it is served. Memory is resident memory after that answer, less the model's file; what it holds of KV is a few MB then.
+Each is started anew every repeat, alone; one start before is not counted, so that the file is in the page
+cache. Start to first token runs from the process' creation to the first event with text of a request that
+is repeated until it is served. Memory is resident memory after that answer, less the model's file; what it
+holds of KV is a few MB then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """llama.cpp through its own `llama-batched-bench`, one process a measurement; --program is that binary.
 
-The context is computed once and copied to every sequence (`-pps`; each has a KV stream of its own, so a decode step
-costs what separate prompts cost). Loading is not counted. A prompt is measured twice, and the second counts.
+The context is computed once and copied to every sequence (`-pps`; each has a KV stream of its own, so a
+decode step costs what separate prompts cost). Loading is not counted. A prompt is measured twice, and the
+second counts.
 """
 
 from __future__ import annotations

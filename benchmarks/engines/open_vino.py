@@ -1,4 +1,5 @@
-"""OpenVINO GenAI's continuous batching on the same GGUF file; it also samples (greedy), which the others do not.
+"""OpenVINO GenAI's continuous batching on the same GGUF file; it also samples (greedy), which the others
+do not.
 
 python3 -m venv /work/venvs/openvino && /work/venvs/openvino/bin/pip install openvino-genai==2026.4.1
 """

@@ -1,8 +1,9 @@
 """An engine in a process of its own: it reads one JSON object a line and answers each with one.
 
-Peers live in environments of their own, so this module imports nothing but the standard library. A request is
-{"prefill": tokens} or {"decode": sequences, "context": tokens, "steps": tokens}; the answer {"tok_s": number}, or
-{"error": text} where the engine cannot do it. Only one worker computes at a time; the others wait in a read.
+Peers live in environments of their own, so this module imports nothing but the standard library. A request
+is {"prefill": tokens} or {"decode": sequences, "context": tokens, "steps": tokens}; the answer {"tok_s":
+number}, or {"error": text} where the engine cannot do it. Only one worker computes at a time; the others
+wait in a read.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 class Engine(Protocol):
-    """Tokens per second. Prompts and contexts are random tokens; nothing is cached from one call to the next."""
+    """Tokens per second. Prompts and contexts are random tokens; no call finds anything cached."""
 
     def prefill(self, tokens: int) -> float:
         """One prompt; the logits of its last token are computed."""
@@ -31,7 +32,7 @@ class Engine(Protocol):
 
 
 def arguments() -> argparse.Namespace:
-    """What every worker is told: model, threads, max_sequences, max_context (tokens of one sequence), program."""
+    """What every worker is told; `max_context` is tokens of one sequence."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, required=True)
@@ -75,7 +76,7 @@ class Worker:
         )
 
     def ask(self, request: dict[str, int]) -> float | None:
-        """Tokens per second, None when the engine said why not (see its log). Raises: SystemExit if it died."""
+        """Tokens per second, None when the engine said why not. Raises: SystemExit if it died."""
         assert self._process.stdin
         assert self._process.stdout
         try:
