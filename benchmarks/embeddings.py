@@ -24,7 +24,7 @@ from llm_serving.checkpoints import build_encoder_tokenizer, open_checkpoint
 from llm_serving.models import resolve_model
 from llm_serving.native.cpu import cpu_budget
 
-TEXTS = {"mixed": 64.0, "short": 9.5}  # words on average
+TEXTS = {"mixed": 64.0, "short": 10.5}  # words on average
 EXACT = "sentence-transformers"
 
 

@@ -26,7 +26,7 @@ from llm_serving.models import resolve_model
 from llm_serving.native.cpu import cpu_budget
 
 CLIENTS = 32
-TEXTS = {"mixed": 64.0, "short": 9.5}  # words on average
+TEXTS = {"mixed": 64.0, "short": 10.5}  # words on average
 
 
 def request(texts: list[str]) -> bytes:
