@@ -81,7 +81,7 @@ def figure(table: dict[str, Any], title: str, path: Path, points: Curve | None, 
     axes.set_title(table["title"], fontsize=10)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8)
-    picture.savefig(path)
+    picture.savefig(path, metadata={"Date": None})
     plt.close(picture)
     print(path)
 
