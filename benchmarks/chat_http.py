@@ -1,10 +1,14 @@
-"""How fast are we over HTTP, beside llama.cpp's server, on the same file and the same cores?
+"""How fast are we over HTTP, beside other servers, on the same file and the same cores?
 
-    python -m venv /some/where && /some/where/bin/pip install xllamacpp
-    .venv/bin/python benchmarks/chat_http.py --peer-python /some/where/bin/python
+    python benchmarks/chat_http.py --llama /work/venvs/llama --xllamacpp /work/venvs/xlla
+    python benchmarks/chat_http.py --llama /work/venvs/llama --suite clients --json clients.json
+    python benchmarks/chat_http.py --llama /work/venvs/llama --suite prefix  --json prefix.json
+    python benchmarks/chat_http.py --llama /work/venvs/llama --suite open    --json open.json
 
-Both servers are up; only one is under load at a time, and they take turns. The load generator shares the
-cores with the server under test. Tokens are counted from each server's `usage`. Prints a Markdown table.
+How the environments are made: peers.py, engine.py. All servers are up; only one is under load at a time,
+and they take turns. The load generator (`llm-serving bench --url`) shares the cores with the server under
+test. Prompts and answers are greedy, answers of full length; tokens are counted from each server's
+`usage`. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -12,138 +16,111 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import signal
-import statistics
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from llm_serving.models import resolve_model
-from llm_serving.native.cpu import cpu_budget
+import peers
+from peers import Server
+from results import Results, publish, turns
 
-HERE = Path(__file__).parent
-SCRIPT = Path(sys.executable).with_name("llm-serving")
+# What is taken from the summary of a load run: title, key, percentile, which direction is good.
+FIGURES = {
+    "prompt": ("prompt tok/s", "prompt_tok_s", "", "higher"),
+    "output": ("output tok/s", "output_tok_s", "", "higher"),
+    "ttft": ("time to first token, median ms", "ttft_ms", "p50", "lower"),
+    "ttft95": ("time to first token, 95 % ms", "ttft_ms", "p95", "lower"),
+    "itl": ("time per further token, median ms", "itl_ms", "p50", "lower"),
+    "gap": ("longest silence between tokens, ms", "gap_ms", "max", "lower"),
+}
 
 
 @dataclass(frozen=True)
-class Scenario:
-    """One kind of load; `figure` is the number that is compared."""
+class Load:
+    """One kind of load, closed loop with `clients` or open loop with `rate` requests a second."""
 
     name: str
-    clients: int
     requests: int
     prompt_tokens: int
     max_tokens: int
-    figure: str
+    figures: tuple[str, ...]
+    clients: int = 1
+    rate: float | None = None
     shared_prefix: int = 0
 
     def options(self, seed: int) -> list[str]:
+        how = ["--rate", str(self.rate)] if self.rate else ["--clients", str(self.clients)]
         return [
-            *("--clients", str(self.clients), "--requests", str(self.requests), "--warmup", "1"),
+            *how,
+            *("--requests", str(self.requests), "--warmup", "1", "--timeout", "600"),
             *("--prompt-tokens", str(self.prompt_tokens), "--max-tokens", str(self.max_tokens)),
-            *("--shared-prefix", str(self.shared_prefix), "--seed", str(seed), "--timeout", "600"),
+            *("--shared-prefix", str(self.shared_prefix), "--seed", str(seed)),
         ]
 
 
-SCENARIOS = (
-    Scenario("prefill 512, prompt tok/s", 1, 4, 512, 2, "prompt_tok_s"),
-    Scenario("1 client, output tok/s", 1, 4, 128, 64, "output_tok_s"),
-    Scenario("8 clients, output tok/s", 8, 16, 128, 64, "output_tok_s"),
-    Scenario("16 clients, output tok/s", 16, 32, 128, 64, "output_tok_s"),
-    Scenario("8 clients, shared 1 k prefix, output tok/s", 8, 16, 1100, 64, "output_tok_s", 1000),
-    Scenario("8 clients, shared 1 k prefix, median TTFT ms", 8, 16, 1100, 64, "ttft_ms", 1000),
-)
-
-
-@contextlib.contextmanager
-def running(command: list[str], url: str, log: Path) -> Iterator[None]:
-    """Start a server and wait until it answers; end it on leaving."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        for _ in range(600):
-            if process.poll() is not None:
-                raise SystemExit(f"{command[0]} ended with {process.returncode}; see {log}")
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(url, timeout=1).close()
-                break
-            time.sleep(0.1)
-        else:
-            raise SystemExit(f"{url} did not answer within a minute; see {log}")
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def measure(url: str, scenario: Scenario, seed: int) -> float:
-    """One load run in a process of its own; the scenario's figure."""
-    command = [str(SCRIPT), "bench", "--url", url, "--json", *scenario.options(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    summary = json.loads(done.stdout or "{}")
-    if done.returncode or summary.get("errors"):
-        raise SystemExit(f"load on {url} failed: {summary.get('errors')} {done.stderr[-400:]}")
-    value = summary[scenario.figure]
-    return float(value["p50"] if isinstance(value, dict) else value)
-
-
-def row(name: str, ours: list[float], peers: list[float]) -> str:
-    ratios = [a / b for a, b in zip(ours, peers, strict=True)]
-    cells = [
-        f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})" for values in (ours, peers)
+def suite(name: str) -> list[Load]:
+    if name == "clients":
+        all_figures = ("output", "ttft", "itl")
+        return [
+            Load(f"{n} clients", max(4, 2 * n), 128, 64, all_figures, n) for n in (1, 2, 4, 8, 16, 32, 64)
+        ]
+    if name == "prefix":
+        return [
+            Load(f"8 clients, shared {n}", 16, n + 100, 64, ("output", "ttft"), 8, shared_prefix=n)
+            for n in (0, 256, 1000, 2000)
+        ]
+    if name == "open":
+        figures = ("ttft", "ttft95", "itl", "gap")
+        return [Load(f"{r:g} requests/s", round(20 * r), 128, 64, figures, rate=r) for r in (0.5, 1, 2, 4)]
+    return [
+        Load("1 client, prompt of 512", 4, 512, 2, ("prompt",)),
+        Load("1 client", 4, 128, 64, ("output", "ttft", "itl")),
+        Load("8 clients", 16, 128, 64, ("output", "ttft"), 8),
+        Load("16 clients", 32, 128, 64, ("output", "ttft"), 16),
+        Load("8 clients, shared 1 k", 16, 1100, 64, ("output", "ttft", "gap"), 8, shared_prefix=1000),
     ]
-    cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
-    return f"| {name} | {' | '.join(cells)} |"
+
+
+def run_load(server: Server, load: Load, seed: int) -> dict[str, Any]:
+    """The summary of one load run, made in a process of its own. Raises: SystemExit if a request failed."""
+    command = [sys.executable, "-m", "llm_serving.cli", "bench", server.model, "--url", server.url, "--json"]
+    command += [] if server.ignores_eos else ["--no-ignore-eos"]
+    done = subprocess.run([*command, *load.options(seed)], capture_output=True, text=True, check=False)
+    summary: dict[str, Any] = json.loads(done.stdout or "{}")
+    if done.returncode or summary.get("errors"):
+        raise SystemExit(f"load on {server.name} failed: {summary.get('first_error')} {done.stderr[-400:]}")
+    return summary
+
+
+def take(summary: dict[str, Any], figure: str) -> float | None:
+    _, key, part, _ = FIGURES[figure]
+    return summary[key].get(part) if part else summary[key]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer-python", required=True, help="a Python that has xllamacpp")
-    parser.add_argument("--model", default="smollm2-135m-instruct")
+    peers.add_arguments(parser)
+    parser.add_argument("--suite", choices=("main", "clients", "prefix", "open"), default="main")
+    parser.add_argument("--only", default="", help="part of the loads' names")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--slots", type=int, default=16, help="of the peer; ours takes what comes")
-    parser.add_argument("--only", default="", help="part of the scenarios' names")
-    parser.add_argument("--logs", type=Path, default=Path("build"))
     arguments = parser.parse_args()
-    arguments.logs.mkdir(exist_ok=True)
-    model = str(resolve_model(arguments.model))
-    threads = cpu_budget().threads
-    scenarios = [scenario for scenario in SCENARIOS if arguments.only in scenario.name]
-    ours = [str(SCRIPT), "serve", model, "--port", "8101", "--threads", str(threads)]
-    peer = [arguments.peer_python, str(HERE / "serve_xllamacpp.py"), model, "--port", "8102"]
-    peer += ["--threads", str(threads), "--slots", str(arguments.slots), "--context", "2048"]
-    urls = ("http://127.0.0.1:8101", "http://127.0.0.1:8102")
-    results: dict[str, tuple[list[float], list[float]]] = {s.name: ([], []) for s in scenarios}
-    with (
-        running(ours, urls[0] + "/ready", arguments.logs / "ours.log"),
-        running(peer, urls[1] + "/health", arguments.logs / "peer.log"),
-    ):
+    model, servers = peers.chosen(arguments)
+    chosen = {server.name: server for server in servers}
+    loads = [load for load in suite(arguments.suite) if arguments.only in load.name]
+    tables = {key: Results(figure[0], list(chosen), figure[3]) for key, figure in FIGURES.items()}
+    with contextlib.ExitStack() as stack:
+        for server in chosen.values():
+            stack.enter_context(peers.running(server, arguments.logs))
         for repeat in range(arguments.repeats):
-            for scenario in scenarios:
-                for which in (0, 1) if repeat % 2 == 0 else (1, 0):
-                    value = measure(urls[which], scenario, seed=1000 * repeat + 1)
-                    results[scenario.name][which].append(value)
-                    print(
-                        f"# {repeat} {scenario.name}: {'ours' if which == 0 else 'peer'} {value:.1f}",
-                        file=sys.stderr,
-                    )
-    print(
-        f"{threads} threads, {arguments.repeats} interleaved repeats, median (min–max), "
-        f"load average {os.getloadavg()[0]:.1f}\n"
-    )
-    print("| | llm_serving | llama.cpp server | ratio |\n|---|---|---|---|")
-    for name, values in results.items():
-        print(row(name, *values))
+            for load in loads:
+                for name in turns(list(chosen), repeat):
+                    summary = run_load(chosen[name], load, seed=1000 * repeat + 1)
+                    for figure in load.figures:
+                        tables[figure].add(load.name, name, take(summary, figure))
+    publish(list(tables.values()), arguments.json, model=model.name, suite=arguments.suite)
 
 
 if __name__ == "__main__":
