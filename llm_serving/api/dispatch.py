@@ -1,7 +1,7 @@
 """From a path to its endpoint in one look-up, ahead of the framework's own routing.
 
-Matching, dependencies and exit stacks cost a short embedding more CPU time than its answer. What is not in the
-table, other methods and paths with parameters included, goes on to the framework.
+Matching, dependencies and exit stacks cost a short embedding more CPU time than its answer. What is not in
+the table, other methods and paths with parameters included, goes on to the framework.
 """
 
 from __future__ import annotations

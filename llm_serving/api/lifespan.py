@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -71,6 +72,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = app.state.services = build_services(Settings())
     elif services.keys.is_open and not is_loopback(services.settings.host):
         logger.warning("listening on %s without an API key: set --api-key", services.settings.host)
+    # An engine's thread wants the GIL for some microseconds between two steps. With Python's 5 ms it stood
+    # still that long whenever the event loop was busy.
+    sys.setswitchinterval(0.0005)
     services.registry.start()
     try:
         with on_stop_signal(services.registry.begin_close), announced(Running.here(services)):

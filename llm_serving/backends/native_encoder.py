@@ -34,5 +34,5 @@ def load(
 
 
 def _eight_bits(isa: str) -> str:
-    """The 8-bit format that is fast here: AVX2 gains nothing from activations in bytes, so it keeps 16 bits."""
+    """The fast 8-bit format: AVX2 gains nothing from activations in bytes, so it keeps 16 bits there."""
     return "s8" if load_core().isa(isa) == "avx512" else "q8"
