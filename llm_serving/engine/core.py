@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 
+from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.detokenizer import Detokenizer
 from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
 from llm_serving.engine.request import GenerateRequest, TokenEvent
@@ -38,7 +39,8 @@ class EngineCore:
         on_death: Callable[[BaseException], None],
     ) -> None:
         self.limits = runner.limits
-        self.scheduler = Scheduler(runner.limits, options.max_concurrency)
+        budget = PrefillBudget(options.step_ms / 1000)
+        self.scheduler = Scheduler(runner.limits, options.max_concurrency, budget)
         if options.context_length:
             self.scheduler.max_context = min(self.scheduler.max_context, options.context_length)
         self.max_context = self.scheduler.max_context
@@ -156,7 +158,11 @@ class EngineCore:
                     self._forget(sequence)
             self._num_generated_tokens += len(tokens)
             self._num_steps += 1
-            self._step_seconds += time.monotonic() - started_s
+            seconds = time.monotonic() - started_s
+            self._step_seconds += seconds
+            self.scheduler.budget.costs.observe(
+                plan.num_rows, len(plan.step.token_ids) - plan.num_rows, seconds
+            )
         return events
 
     def _check(self, request: GenerateRequest) -> None:

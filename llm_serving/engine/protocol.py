@@ -85,6 +85,7 @@ class EngineOptions:
     max_concurrency: int = 32  # sequences in one step
     max_queue: int = 64  # requests that may wait for a place
     quantization: str = "auto"
+    step_ms: float = 60.0  # longest step, as far as prompts make it, while anyone decodes
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ class Sequence:
 
     __slots__ = (
         "request", "token_ids", "output_ids", "num_computed_tokens", "num_cached_tokens", "block_ids",
-        "digests", "slot", "arrival", "status", "finish_reason", "timings", "detokenizer", "max_tokens",
+        "digests", "num_found_blocks", "slot", "arrival", "status", "finish_reason",
+        "timings", "detokenizer", "max_tokens",
     )  # fmt: skip
 
     def __init__(self, request: GenerateRequest, detokenizer: Detokenizer, max_context: int) -> None:
@@ -39,8 +40,9 @@ class Sequence:
         self.num_cached_tokens = 0  # of the prompt, taken from the prefix cache
         self.block_ids: list[int] = []
         self.digests: list[bytes] = []  # hash chain over the full blocks of token_ids, as far as known
-        self.slot = -1  # row in the scheduler's block-table matrix
-        self.arrival = -1  # order of submission; older sequences are preempted last
+        self.num_found_blocks = 0  # while waiting: leading blocks that the prefix cache has
+        self.slot = -1  # row in the step builder's block-table matrix
+        self.arrival = -1  # order of submission; of one priority, older sequences are preempted last
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
         self.timings = Timings(arrived_s=time.monotonic())

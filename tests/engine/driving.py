@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_serving.backends.fake import EOS_ID, VOCAB_SIZE, FakeRunner, FakeTokenizer
+from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.core import EngineCore
 from llm_serving.engine.protocol import EngineOptions, RunnerLimits
 from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenEvent
@@ -29,6 +30,17 @@ def request(
     return GenerateRequest(request_id, ids, params, frozenset({EOS_ID}))
 
 
+class FixedBudget(PrefillBudget):
+    """Whatever steps cost."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__(step_s=1.0)
+        self._num_tokens = num_tokens
+
+    def num_tokens(self, num_rows: int) -> int:
+        return self._num_tokens
+
+
 class Driver:
     """An `EngineCore` without its thread; keeps every event and checks integrity after every step."""
 
@@ -51,7 +63,7 @@ class Driver:
             self.deaths.append,
         )
         if prefill_budget is not None:
-            self.core.scheduler.prefill_budget = prefill_budget
+            self.core.scheduler.budget = FixedBudget(prefill_budget)
 
     def step(self) -> list[TokenEvent]:
         events = self.core.step()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from dataclasses import replace
 
 import pytest
 from driving import Driver, alone, limits, request
@@ -20,7 +22,7 @@ def a_request(rng: random.Random, number: int, max_context: int) -> GenerateRequ
     sampling = rng.choice(
         [{}, {"temperature": 1.0, "seed": number}, {"temperature": 0.8, "top_k": 20, "seed": 1}]
     )
-    return request(
+    plain = request(
         f"r{number}",
         prompt,
         max_tokens=rng.randrange(1, 30),
@@ -28,6 +30,7 @@ def a_request(rng: random.Random, number: int, max_context: int) -> GenerateRequ
         stop=rng.choice([(), ("a", "\x00")]),
         **sampling,
     )
+    return replace(plain, priority=rng.choice([0, 0, 1, -7]), fairness_key=rng.choice(["", "a", "b"]))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -38,7 +41,7 @@ def test_random_walk(seed: int):
     num_blocks = -(-max_context // block_size) * rng.choice([1, 2, 4]) + rng.randrange(3)
     runner_limits = limits(num_blocks, block_size, rng.choice([3, 8, 32]), 6, max_context)
     options = EngineOptions(max_concurrency=rng.choice([1, 3, 6]), max_queue=5)
-    driver = Driver(runner_limits, options, prefill_budget=rng.choice([1, 4, 16]), random=True)
+    driver = Driver(runner_limits, options, prefill_budget=rng.choice([None, 1, 4, 16]), random=True)
     accepted: dict[str, GenerateRequest] = {}
     aborted: set[str] = set()
     for _ in range(90):
@@ -70,6 +73,35 @@ def test_random_walk(seed: int):
         else:
             assert tokens == expected
             assert events[-1].num_completion_tokens == len(tokens)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_starves_while_others_keep_coming(seed: int, monkeypatch: pytest.MonkeyPatch):
+    """One key sends short prompts as fast as they are taken; another, and itself, now and then a long one."""
+    now_s = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    rng = random.Random(seed)
+    driver = Driver(
+        limits(24, 4, 16, 4, 64), EngineOptions(max_concurrency=3, max_queue=9), prefill_budget=4, random=True
+    )
+    arrived: dict[str, int] = {}
+    started: dict[str, int] = {}
+    for step in range(600):
+        now_s += 0.05
+        is_long = step % 60 == 30
+        key = "a" if is_long and step % 120 == 30 else "b"
+        prompt = [rng.randrange(256) for _ in range(50 if is_long else rng.randrange(1, 9))]
+        new = replace(request(f"r{step}", prompt, max_tokens=6, ignore_eos=True), fairness_key=key)
+        if is_long or len(arrived) - len(started) < 4:
+            driver.core.submit(new)
+            arrived[new.request_id] = step
+        driver.step()
+        for sequence in driver.core.scheduler.running:
+            started.setdefault(sequence.request.request_id, step)
+    assert len(arrived) > 100
+    waits = [started.get(name, 600) - step for name, step in arrived.items() if step < 500]
+    assert max(waits) < 90, "2 s are 40 steps, and those that come before it need some"
+    driver.run()
 
 
 def alone_at(its_request: GenerateRequest, max_context: int) -> list[int]:
