@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         64, ge=0, description="Requests that may wait for a place; more are refused with 429"
     )
+    speculation: Literal["auto", "off"] = Field(
+        "auto", description="Guess ahead when a text repeats itself: auto or off; never changes an answer"
+    )
     step_ms: float = Field(
         60.0,
         gt=0,

@@ -18,7 +18,7 @@ class Plan:
 
     sequences: list[Sequence]
     counts: list[int]
-    sampled: list[Sequence]  # in the order of step.logit_rows
+    sampled: list[Sequence]  # in the order of step.logit_rows; each has a row, and one more for each draft
     num_rows: int  # of the step's tokens, how many are decoded; the others are prompts'
     step: Step
 
@@ -44,19 +44,28 @@ class StepBuilder:
         self._tables[sequence.slot, len(sequence.block_ids)] = block
         sequence.block_ids.append(block)
 
+    def cut_blocks(self, sequence: Sequence, count: int) -> list[int]:
+        """Keep the first `count` blocks; returns the others."""
+        blocks = sequence.block_ids[count:]
+        del sequence.block_ids[count:]
+        self._tables[sequence.slot, count : count + len(blocks)] = -1
+        return blocks
+
     def close(self, sequence: Sequence) -> list[int]:
         """Take the row back, and return the blocks that were in it."""
-        blocks, sequence.block_ids = sequence.block_ids, []
-        self._tables[sequence.slot, : len(blocks)] = -1
+        blocks = self.cut_blocks(sequence, 0)
         self._free_slots.append(sequence.slot)
         sequence.slot = -1
         return blocks
 
     def build(self, planned: dict[Sequence, int]) -> Plan:
-        """The step that computes the next `planned[sequence]` tokens of each. Valid until the next call."""
+        """The step that computes the next `planned[sequence]` tokens of each, drafts included.
+
+        Valid until the next call.
+        """
         token_ids, positions, starts = self._token_ids, self._positions, self._query_starts
         sampled: list[Sequence] = []
-        end = width = num_rows = 0
+        end = width = num_rows = num_logits = 0
         for row, (sequence, count) in enumerate(planned.items()):
             first = sequence.num_computed_tokens
             begin, end = end, end + count
@@ -64,7 +73,7 @@ class StepBuilder:
                 token_ids[begin] = sequence.token_ids[first]
                 positions[begin] = first
             else:
-                token_ids[begin:end] = sequence.token_ids[first : first + count]
+                token_ids[begin:end] = sequence.token_ids[first : first + count] + sequence.draft_ids
                 positions[begin:end] = self._counting[first : first + count]
             starts[row + 1] = end
             width = max(width, len(sequence.block_ids))
@@ -72,8 +81,10 @@ class StepBuilder:
                 sequence.timings.scheduled_s = time.monotonic()
             if sequence.num_uncomputed_tokens == 1:
                 num_rows += count
-            if count == sequence.num_uncomputed_tokens:
-                self._logit_rows[len(sampled)] = end - 1
+            if count >= sequence.num_uncomputed_tokens:
+                begin = end - 1 - len(sequence.draft_ids)
+                self._logit_rows[num_logits : num_logits + end - begin] = self._counting[begin:end]
+                num_logits += end - begin
                 sampled.append(sequence)
         slots = [sequence.slot for sequence in planned]
         step = Step(
@@ -81,7 +92,7 @@ class StepBuilder:
             positions=positions[:end],
             query_starts=starts[: len(planned) + 1],
             block_tables=self._tables[:, :width].take(slots, axis=0),
-            logit_rows=self._logit_rows[: len(sampled)],
+            logit_rows=self._logit_rows[:num_logits],
         )
         return Plan(list(planned), list(planned.values()), sampled, num_rows, step)
 

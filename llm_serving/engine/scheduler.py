@@ -1,7 +1,7 @@
 """Who computes how many tokens in the next step. Owns the block pool; engine thread only.
 
     plan = scheduler.schedule()      blocks are reserved, buffers filled
-    runner.run(plan.step)
+    runner.run(plan.step)            then every sampled sequence takes its new tokens
     scheduler.commit(plan)           the tokens are computed, full blocks become findable
 
 There are no prefill and decode modes: a sequence whose last token only is uncomputed gets one token first,
@@ -19,6 +19,7 @@ from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.policy import PrefillPolicy
 from llm_serving.engine.protocol import RunnerLimits
 from llm_serving.engine.sequence import Sequence, SequenceStatus
+from llm_serving.engine.speculation import MAX_DRAFTING
 
 
 class Scheduler:
@@ -42,6 +43,7 @@ class Scheduler:
         self.max_running = max(1, min(max_concurrency, limits.max_sequences, limits.max_step_tokens))
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.speculates = limits.takes_drafts
         self.num_preemptions = 0
         self.num_prompt_tokens = 0
         self.num_cached_tokens = 0
@@ -71,22 +73,31 @@ class Scheduler:
             self.preempt(self._last())
             planned = self._plan_tokens(may_admit=False)
         if planned:
+            self._plan_drafts(planned)
             return self._builder.build(planned)
         if self.has_work:
             raise RuntimeError("a sequence alone in the engine cannot get on: the block pool is inconsistent")
         return None
 
     def commit(self, plan: Plan) -> None:
-        """The step ran: count its tokens as computed and let their full blocks be found."""
+        """The step ran: count its tokens as computed and let their full blocks be found.
+
+        Drafts count if they have become tokens; the blocks of the others are given back. The last token of a
+        sequence is never computed yet.
+        """
         for sequence, count in zip(plan.sequences, plan.counts, strict=True):
             first = sequence.num_computed_tokens // self.block_size
-            sequence.num_computed_tokens += count
+            sequence.num_computed_tokens = min(sequence.num_computed_tokens + count, sequence.num_tokens - 1)
             self._policy.serve(sequence, count)
             last = sequence.num_computed_tokens // self.block_size
             if last > first:
                 extend_chain(sequence.digests, sequence.token_ids, self.block_size, last)
                 for index in range(first, last):
                     self.pool.publish(sequence.block_ids[index], sequence.digests[index])
+            if sequence.draft_ids:
+                sequence.draft_ids = []
+                num_blocks = -(-sequence.num_computed_tokens // self.block_size)
+                self.pool.release(self._builder.cut_blocks(sequence, num_blocks))
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's blocks and put it back at the head of the queue."""
@@ -145,6 +156,22 @@ class Scheduler:
                 planned[sequence] = count
                 budget -= count
         return planned
+
+    def _plan_drafts(self, planned: dict[Sequence, int]) -> None:
+        """Let few sequences that all decode guess ahead, into blocks that nobody else needs."""
+        if not self.speculates or len(self.running) > MAX_DRAFTING or self.waiting:
+            return
+        if any(sequence.num_uncomputed_tokens > 1 for sequence in self.running):
+            return
+        room = self.max_step_tokens - len(planned)
+        for sequence in planned:
+            most = min(room, sequence.max_tokens - len(sequence.output_ids) - 1)
+            draft = sequence.lookup.propose(sequence.token_ids, most)
+            num_blocks = -(-(sequence.num_tokens + len(draft)) // self.block_size)
+            if draft and num_blocks - len(sequence.block_ids) <= self.pool.num_free:
+                planned[sequence] = self._reserve(sequence, 1 + len(draft), planned)
+                sequence.draft_ids = draft
+                room -= len(draft)
 
     def _prefill(self, sequence: Sequence, budget: int, planned: dict[Sequence, int]) -> int:
         """How many tokens to compute now; 0 = wait for blocks, or for another that computes the same."""

@@ -18,8 +18,11 @@ def limits(
     max_step_tokens: int = 32,
     max_sequences: int = 8,
     max_context: int = 128,
+    takes_drafts: bool = True,
 ) -> RunnerLimits:
-    return RunnerLimits(VOCAB_SIZE, block_size, num_blocks, max_step_tokens, max_sequences, max_context)
+    return RunnerLimits(
+        VOCAB_SIZE, block_size, num_blocks, max_step_tokens, max_sequences, max_context, takes_drafts
+    )
 
 
 def request(

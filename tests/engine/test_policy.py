@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
+from functools import partial
 
+import driving
 import pytest
-from driving import FixedBudget, limits, request
+from driving import FixedBudget, request
 
 from llm_serving.backends.fake import FakeTokenizer
 from llm_serving.engine.detokenizer import Detokenizer
@@ -16,6 +18,7 @@ from llm_serving.engine.scheduler import Scheduler
 from llm_serving.engine.sequence import Sequence
 
 TOKEN_BYTES = FakeTokenizer().token_bytes
+limits = partial(driving.limits, takes_drafts=False)
 
 
 class Clock:
@@ -50,9 +53,10 @@ def turn(scheduler: Scheduler) -> dict[str, int]:
     plan = scheduler.schedule()
     if plan is None:
         return {}
-    scheduler.commit(plan)
     for sequence in plan.sampled:
         sequence.advance(300)
+    scheduler.commit(plan)
+    for sequence in plan.sampled:
         if sequence.is_finished:
             scheduler.finish(sequence)
     scheduler.check_integrity()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from functools import partial
+
+import driving
 import pytest
-from driving import FixedBudget, limits, request
+from driving import FixedBudget, request
 
 from llm_serving.backends.fake import FakeTokenizer
 from llm_serving.engine.batch import Plan
@@ -10,6 +13,7 @@ from llm_serving.engine.scheduler import Scheduler
 from llm_serving.engine.sequence import Sequence, SequenceStatus
 
 TOKEN_BYTES = FakeTokenizer().token_bytes
+limits = partial(driving.limits, takes_drafts=False)
 
 
 def add(scheduler: Scheduler, name: str, prompt: list[int], max_tokens: int = 100) -> Sequence:
@@ -24,9 +28,10 @@ def turn(scheduler: Scheduler, token: int = 300) -> dict[str, int]:
     if plan is None:
         return {}
     verify(scheduler, plan)
-    scheduler.commit(plan)
     for sequence in plan.sampled:
         sequence.advance(token)
+    scheduler.commit(plan)
+    for sequence in plan.sampled:
         if sequence.is_finished:
             scheduler.finish(sequence)
     scheduler.check_integrity()
