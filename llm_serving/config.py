@@ -121,6 +121,15 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         64, ge=0, description="Requests that may wait for a place; more are refused with 429"
     )
+    speculation: Literal["auto", "off"] = Field(
+        "auto", description="Guess ahead when a text repeats itself: auto or off; never changes an answer"
+    )
+    step_ms: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest engine step in ms while answers are generated; prompts are read in pieces",
+    )
     max_embedding_inputs: int = Field(
         2048, ge=1, description="Texts that one request may embed or rank; more are refused with 400"
     )

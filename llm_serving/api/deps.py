@@ -43,9 +43,14 @@ def services_of(request: Request) -> Services:
 
 
 async def require_key(request: Request) -> None:
-    """A route dependency. Raises: AuthError."""
+    """A route dependency; remembers which key it was. Raises: AuthError."""
     header = next((value for name, value in request.scope["headers"] if name == b"authorization"), None)
-    services_of(request).keys.check(header)
+    request.state.fairness_key = services_of(request).keys.check(header)
+
+
+def fairness_key_of(request: Request) -> str:
+    """Whose request it is, for taking turns; the same for all on a server without keys."""
+    return cast(str, request.state.fairness_key)
 
 
 async def read_json(request: Request) -> dict[str, Any]:

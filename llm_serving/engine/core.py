@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 
+from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.detokenizer import Detokenizer
 from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
 from llm_serving.engine.request import GenerateRequest, TokenEvent
 from llm_serving.engine.scheduler import Scheduler
 from llm_serving.engine.sequence import Sequence
+from llm_serving.engine.speculation import num_accepted
 from llm_serving.errors import ContextLengthExceeded, EngineDead, InvalidRequest, Overloaded
 
 
@@ -38,7 +40,9 @@ class EngineCore:
         on_death: Callable[[BaseException], None],
     ) -> None:
         self.limits = runner.limits
-        self.scheduler = Scheduler(runner.limits, options.max_concurrency)
+        budget = PrefillBudget(options.step_ms / 1000)
+        self.scheduler = Scheduler(runner.limits, options.max_concurrency, budget)
+        self.scheduler.speculates &= options.speculation != "off"
         if options.context_length:
             self.scheduler.max_context = min(self.scheduler.max_context, options.context_length)
         self.max_context = self.scheduler.max_context
@@ -59,6 +63,8 @@ class EngineCore:
         self._num_steps = 0
         self._step_seconds = 0.0
         self._num_generated_tokens = 0
+        self._num_drafted_tokens = 0
+        self._num_accepted_tokens = 0
 
     def submit(self, request: GenerateRequest) -> None:
         """Accept a request. As many may wait as the options say, beside those that can run at once.
@@ -119,6 +125,8 @@ class EngineCore:
             num_cached_tokens=scheduler.num_cached_tokens,
             num_generated_tokens=self._num_generated_tokens,
             num_preemptions=scheduler.num_preemptions,
+            num_drafted_tokens=self._num_drafted_tokens,
+            num_accepted_tokens=self._num_accepted_tokens,
             num_steps=self._num_steps,
             step_seconds=self._step_seconds,
         )
@@ -144,19 +152,39 @@ class EngineCore:
         plan = self.scheduler.schedule()
         if plan is not None:
             logits = self._runner.run(plan.step)
-            tokens = (
-                self._sampler.sample(logits, [sequence.sampling_row() for sequence in plan.sampled])
-                if plan.sampled
-                else []
-            )
+            if plan.sampled:
+                rows = [row for sequence in plan.sampled for row in sequence.sampling_rows()]
+                events += self._advance(plan.sampled, self._sampler.sample(logits, rows))
             self.scheduler.commit(plan)
-            for sequence, token in zip(plan.sampled, tokens, strict=True):
-                events.append(sequence.advance(token))
+            for sequence in plan.sampled:
                 if sequence.is_finished:
                     self._forget(sequence)
-            self._num_generated_tokens += len(tokens)
             self._num_steps += 1
-            self._step_seconds += time.monotonic() - started_s
+            seconds = time.monotonic() - started_s
+            self._step_seconds += seconds
+            self.scheduler.budget.costs.observe(
+                plan.num_rows, len(plan.step.token_ids) - plan.num_rows, seconds
+            )
+        return events
+
+    def _advance(self, sequences: list[Sequence], chosen_ids: list[int]) -> list[TokenEvent]:
+        """Give each the drafts that were chosen as well, and the token after them; an event a token."""
+        events = []
+        begin = 0
+        for sequence in sequences:
+            draft_ids = sequence.draft_ids
+            end = begin + len(draft_ids) + 1
+            count = num_accepted(draft_ids, chosen_ids[begin:end])
+            if draft_ids:
+                sequence.lookup.record(len(draft_ids), count)
+                self._num_drafted_tokens += len(draft_ids)
+                self._num_accepted_tokens += count
+            for token in chosen_ids[begin : begin + count + 1]:
+                events.append(sequence.advance(token))
+                if sequence.is_finished:
+                    break
+            begin = end
+        self._num_generated_tokens += len(events)
         return events
 
     def _check(self, request: GenerateRequest) -> None:

@@ -21,6 +21,7 @@ class RunnerLimits:
     max_step_tokens: int  # tokens one `run` may carry
     max_sequences: int  # sequences one `run` may carry
     max_context: int  # tokens one sequence may hold
+    takes_drafts: bool = True  # whether tokens of a sequence may be computed and then replaced by others
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Step:
     Tokens of sequence i are `token_ids[query_starts[i] : query_starts[i + 1]]`, at consecutive
     `positions`. The keys and values of position p live in block `block_tables[i, p // block_size]`,
     slot `p % block_size`; all earlier positions of the sequence have been written by earlier steps.
+    A position may come again with another token, which then replaces what was written (drafts).
     """
 
     token_ids: np.ndarray  # int32 [num_tokens]
@@ -85,6 +87,8 @@ class EngineOptions:
     max_concurrency: int = 32  # sequences in one step
     max_queue: int = 64  # requests that may wait for a place
     quantization: str = "auto"
+    speculation: str = "auto"  # or "off"
+    step_ms: float = 60.0  # longest step, as far as prompts make it, while anyone decodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,8 @@ class EngineStats:
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
     num_preemptions: int = 0
+    num_drafted_tokens: int = 0  # guessed ahead
+    num_accepted_tokens: int = 0  # of these, guessed right
     num_steps: int = 0
     step_seconds: float = 0.0  # total time spent in steps
 

@@ -45,6 +45,8 @@ class GenerateRequest:
     prompt_ids: list[int]
     sampling: SamplingParams
     eos_ids: frozenset[int] = frozenset()
+    priority: int = 0  # lower numbers go first
+    fairness_key: str = ""  # who asks, never a secret: requests of different keys take turns
 
 
 @dataclass(slots=True)

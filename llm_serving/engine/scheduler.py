@@ -1,7 +1,7 @@
 """Who computes how many tokens in the next step. Owns the block pool; engine thread only.
 
     plan = scheduler.schedule()      blocks are reserved, buffers filled
-    runner.run(plan.step)
+    runner.run(plan.step)            then every sampled sequence takes its new tokens
     scheduler.commit(plan)           the tokens are computed, full blocks become findable
 
 There are no prefill and decode modes: a sequence whose last token only is uncomputed gets one token first,
@@ -12,65 +12,44 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
 
-import numpy as np
-
+from llm_serving.engine.batch import Plan, StepBuilder
 from llm_serving.engine.blocks import BlockPool, extend_chain
-from llm_serving.engine.protocol import RunnerLimits, Step
+from llm_serving.engine.budget import PrefillBudget
+from llm_serving.engine.policy import PrefillPolicy
+from llm_serving.engine.protocol import RunnerLimits
 from llm_serving.engine.sequence import Sequence, SequenceStatus
-
-
-@dataclass(slots=True)
-class Plan:
-    """One step: who takes part, with how many tokens, and who gets a new token from it."""
-
-    sequences: list[Sequence]
-    counts: list[int]
-    sampled: list[Sequence]  # in the order of step.logit_rows
-    step: Step
-
-
-def prefill_order(running: Iterable[Sequence], waiting: Iterable[Sequence]) -> Iterator[Sequence]:
-    """The policy: who gets the prefill budget first. Now: first come, first served."""
-    return chain(running, waiting)
+from llm_serving.engine.speculation import MAX_DRAFTING
 
 
 class Scheduler:
     """Continuous batching over a paged, prefix-cached block pool.
 
-    Younger sequences give way: when the pool is empty the last to arrive loses its blocks and recomputes
-    later, mostly from the prefix cache. The oldest therefore always gets on.
+    Less urgent, then younger sequences give way: when the pool is empty the last of them loses its blocks and
+    recomputes later, mostly from the prefix cache. The oldest of the most urgent therefore always gets on.
     """
 
-    PREFILL_BUDGET = 128  # prompt tokens a step may carry while anyone decodes
+    STEP_S = 0.06
 
     def __init__(
-        self, limits: RunnerLimits, max_concurrency: int, prefill_budget: int = PREFILL_BUDGET
+        self, limits: RunnerLimits, max_concurrency: int, budget: PrefillBudget | None = None
     ) -> None:
         self.block_size = limits.block_size
         self.pool = BlockPool(limits.num_blocks)
         self.max_context = min(limits.max_context, limits.num_blocks * limits.block_size)
         self.max_step_tokens = limits.max_step_tokens
-        self.prefill_budget = prefill_budget
+        self.budget = budget or PrefillBudget(self.STEP_S)
         # One token each must fit into a step, or decoding would starve someone.
         self.max_running = max(1, min(max_concurrency, limits.max_sequences, limits.max_step_tokens))
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.speculates = limits.takes_drafts
         self.num_preemptions = 0
         self.num_prompt_tokens = 0
         self.num_cached_tokens = 0
         self._num_arrived = 0
-        self._free_slots = list(range(self.max_running - 1, -1, -1))
-        width = -(-self.max_context // self.block_size)
-        self._tables = np.full((self.max_running, width), -1, np.int32)
-        self._token_ids = np.empty(limits.max_step_tokens, np.int32)
-        self._positions = np.empty(limits.max_step_tokens, np.int32)
-        self._query_starts = np.zeros(self.max_running + 1, np.int32)
-        self._logit_rows = np.empty(self.max_running, np.int32)
-        self._counting = np.arange(self.max_context, dtype=np.int32)
+        self._policy = PrefillPolicy()
+        self._builder = StepBuilder(limits, self.max_running, self.max_context)
 
     @property
     def has_work(self) -> bool:
@@ -80,6 +59,7 @@ class Scheduler:
         """Queue a sequence that fits: `num_tokens < max_context`."""
         sequence.arrival = self._num_arrived
         self._num_arrived += 1
+        self._policy.arrive(sequence)
         self.waiting.append(sequence)
 
     def schedule(self) -> Plan | None:
@@ -90,24 +70,34 @@ class Scheduler:
         planned = self._plan_tokens()
         while not planned and len(self.running) > 1:
             # Everyone waits for blocks that another one holds, or will compute: one has to give way.
-            self.preempt(self._youngest())
+            self.preempt(self._last())
             planned = self._plan_tokens(may_admit=False)
         if planned:
-            return self._build(planned)
+            self._plan_drafts(planned)
+            return self._builder.build(planned)
         if self.has_work:
             raise RuntimeError("a sequence alone in the engine cannot get on: the block pool is inconsistent")
         return None
 
     def commit(self, plan: Plan) -> None:
-        """The step ran: count its tokens as computed and let their full blocks be found."""
+        """The step ran: count its tokens as computed and let their full blocks be found.
+
+        Drafts count if they have become tokens; the blocks of the others are given back. The last token of a
+        sequence is never computed yet.
+        """
         for sequence, count in zip(plan.sequences, plan.counts, strict=True):
             first = sequence.num_computed_tokens // self.block_size
-            sequence.num_computed_tokens += count
+            sequence.num_computed_tokens = min(sequence.num_computed_tokens + count, sequence.num_tokens - 1)
+            self._policy.serve(sequence, count)
             last = sequence.num_computed_tokens // self.block_size
             if last > first:
                 extend_chain(sequence.digests, sequence.token_ids, self.block_size, last)
                 for index in range(first, last):
                     self.pool.publish(sequence.block_ids[index], sequence.digests[index])
+            if sequence.draft_ids:
+                sequence.draft_ids = []
+                num_blocks = -(-sequence.num_computed_tokens // self.block_size)
+                self.pool.release(self._builder.cut_blocks(sequence, num_blocks))
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's blocks and put it back at the head of the queue."""
@@ -123,23 +113,16 @@ class Scheduler:
             self._release(sequence)
         elif sequence.status is SequenceStatus.WAITING:
             self.waiting.remove(sequence)
+        self._policy.leave(sequence)
         sequence.status = SequenceStatus.FINISHED
 
     def check_integrity(self) -> None:
         """Verify blocks, tables and slots against each other. Raises: AssertionError."""
         self.pool.check_integrity(sequence.block_ids for sequence in self.running)
-        slots = [sequence.slot for sequence in self.running]
-        if sorted(slots + self._free_slots) != list(range(self.max_running)):
-            raise AssertionError("a slot is lost or used twice")
+        self._builder.check_integrity(self.running)
         for sequence in self.running:
-            row = self._tables[sequence.slot].tolist()
-            padding = [-1] * (len(row) - len(sequence.block_ids))
-            if row != sequence.block_ids + padding:
-                raise AssertionError("a block table differs from its sequence")
             if len(sequence.block_ids) != -(-sequence.num_computed_tokens // self.block_size):
                 raise AssertionError("a sequence holds more or fewer blocks than it has computed")
-        if (self._tables[self._free_slots] != -1).any():
-            raise AssertionError("an unused block table is not empty")
         if any(sequence.block_ids or sequence.num_computed_tokens for sequence in self.waiting):
             raise AssertionError("a waiting sequence holds blocks")
 
@@ -153,24 +136,42 @@ class Scheduler:
             elif sequence.status is SequenceStatus.RUNNING and self._reserve(sequence, 1, planned):
                 planned[sequence] = 1
         budget = self.max_step_tokens - len(planned)
-        if planned:
-            budget = min(budget, self.prefill_budget)
-        elif not prefilling and not self.waiting:
+        may_admit = may_admit and len(self.running) < self.max_running
+        candidates = prefilling + list(self.waiting) if may_admit else prefilling
+        if not candidates:
             return planned
-        for sequence in prefill_order(prefilling, tuple(self.waiting)):
+        if planned:
+            budget = min(budget, self.budget.num_tokens(len(planned)))
+        for sequence in self._policy.order(candidates, list(planned), self._num_remaining, time.monotonic()):
             if budget <= 0:
                 break
             if sequence.status is SequenceStatus.WAITING:
-                # Whoever has just given way must not take the blocks back at once.
-                if not may_admit or self.num_preemptions > num_preempted:
+                # Whoever has just given way must not take the blocks back at once, and nobody overtakes
+                # the first who finds no place: it would wait for ever.
+                may_admit = may_admit and self.num_preemptions == num_preempted and self._admit(sequence)
+                if not may_admit:
                     continue
-                if not self._admit(sequence):
-                    break
             count = self._prefill(sequence, budget, planned)
             if count:
                 planned[sequence] = count
                 budget -= count
         return planned
+
+    def _plan_drafts(self, planned: dict[Sequence, int]) -> None:
+        """Let few sequences that all decode guess ahead, into blocks that nobody else needs."""
+        if not self.speculates or len(self.running) > MAX_DRAFTING or self.waiting:
+            return
+        if any(sequence.num_uncomputed_tokens > 1 for sequence in self.running):
+            return
+        room = self.max_step_tokens - len(planned)
+        for sequence in planned:
+            most = min(room, sequence.max_tokens - len(sequence.output_ids) - 1)
+            draft = sequence.lookup.propose(sequence.token_ids, most)
+            num_blocks = -(-(sequence.num_tokens + len(draft)) // self.block_size)
+            if draft and num_blocks - len(sequence.block_ids) <= self.pool.num_free:
+                planned[sequence] = self._reserve(sequence, 1 + len(draft), planned)
+                sequence.draft_ids = draft
+                room -= len(draft)
 
     def _prefill(self, sequence: Sequence, budget: int, planned: dict[Sequence, int]) -> int:
         """How many tokens to compute now; 0 = wait for blocks, or for another that computes the same."""
@@ -185,6 +186,24 @@ class Scheduler:
                 return 0
         return self._reserve(sequence, min(budget, sequence.num_uncomputed_tokens), planned)
 
+    def _num_remaining(self, sequence: Sequence) -> int:
+        """Tokens to compute until the next one can be sampled, beside what the cache has."""
+        if sequence.status is SequenceStatus.RUNNING:
+            return sequence.num_uncomputed_tokens
+        self._name_blocks(sequence)
+        # Blocks come to the cache first to last and leave it last to first: look on from where they ended.
+        found, digests, pool = sequence.num_found_blocks, sequence.digests, self.pool
+        while found and pool.find(digests[found - 1]) is None:
+            found -= 1
+        while found < self._num_sharable(sequence) and pool.find(digests[found]) is not None:
+            found += 1
+        sequence.num_found_blocks = found
+        return sequence.num_tokens - found * self.block_size
+
+    def _name_blocks(self, sequence: Sequence) -> None:
+        num_full = sequence.num_tokens // self.block_size
+        extend_chain(sequence.digests, sequence.token_ids, self.block_size, num_full)
+
     def _adopt(self, sequence: Sequence) -> None:
         """Take over what the cache has of the uncomputed tokens, block by block."""
         while not sequence.num_computed_tokens % self.block_size:
@@ -193,7 +212,7 @@ class Scheduler:
             if block is None:
                 break
             self.pool.acquire(block)
-            self._append_block(sequence, block)
+            self._builder.append_block(sequence, block)
             sequence.num_computed_tokens += self.block_size
             if not sequence.timings.num_preemptions:
                 sequence.num_cached_tokens += self.block_size
@@ -207,9 +226,7 @@ class Scheduler:
         """Give a place, if there are blocks for all its tokens beside those promised to the running ones."""
         if len(self.running) >= self.max_running:
             return False
-        extend_chain(
-            sequence.digests, sequence.token_ids, self.block_size, sequence.num_tokens // self.block_size
-        )
+        self._name_blocks(sequence)
         needed = sequence.num_tokens // self.block_size + 1
         for digest in sequence.digests[: self._num_sharable(sequence)]:
             block = self.pool.find(digest)
@@ -222,70 +239,33 @@ class Scheduler:
             return False
         self.waiting.remove(sequence)
         self.running.append(sequence)
-        sequence.slot = self._free_slots.pop()
+        self._builder.open(sequence)
         sequence.status = SequenceStatus.RUNNING
         if not sequence.timings.num_preemptions:
             self.num_prompt_tokens += sequence.num_prompt_tokens
         return True
 
     def _reserve(self, sequence: Sequence, count: int, planned: dict[Sequence, int]) -> int:
-        """Get blocks for up to `count` more tokens, if need be from younger sequences; how many fit."""
+        """Get blocks for up to `count` more tokens, if need be from those who give way; how many fit."""
         end = sequence.num_computed_tokens + count
         while len(sequence.block_ids) * self.block_size < end:
             block = self.pool.allocate()
             if block is None:
-                victim = self._youngest()
+                victim = self._last()
                 if victim is sequence:
                     return len(sequence.block_ids) * self.block_size - sequence.num_computed_tokens
                 self.preempt(victim)
                 planned.pop(victim, None)
             else:
-                self._append_block(sequence, block)
+                self._builder.append_block(sequence, block)
         return count
 
-    def _youngest(self) -> Sequence:
-        return max(self.running, key=lambda sequence: sequence.arrival)
-
-    def _append_block(self, sequence: Sequence, block: int) -> None:
-        self._tables[sequence.slot, len(sequence.block_ids)] = block
-        sequence.block_ids.append(block)
+    def _last(self) -> Sequence:
+        """Who gives way first."""
+        return max(self.running, key=lambda sequence: (sequence.request.priority, sequence.arrival))
 
     def _release(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.pool.withdraw(sequence.digests, sequence)
-        self.pool.release(sequence.block_ids)
-        self._tables[sequence.slot, : len(sequence.block_ids)] = -1
-        self._free_slots.append(sequence.slot)
-        sequence.slot = -1
-        sequence.block_ids = []
+        self.pool.release(self._builder.close(sequence))
         sequence.num_computed_tokens = 0
-
-    def _build(self, planned: dict[Sequence, int]) -> Plan:
-        token_ids, positions, starts = self._token_ids, self._positions, self._query_starts
-        sampled: list[Sequence] = []
-        end = width = 0
-        for row, (sequence, count) in enumerate(planned.items()):
-            first = sequence.num_computed_tokens
-            begin, end = end, end + count
-            if count == 1:
-                token_ids[begin] = sequence.token_ids[first]
-                positions[begin] = first
-            else:
-                token_ids[begin:end] = sequence.token_ids[first : first + count]
-                positions[begin:end] = self._counting[first : first + count]
-            starts[row + 1] = end
-            width = max(width, len(sequence.block_ids))
-            if not sequence.timings.scheduled_s:
-                sequence.timings.scheduled_s = time.monotonic()
-            if count == sequence.num_uncomputed_tokens:
-                self._logit_rows[len(sampled)] = end - 1
-                sampled.append(sequence)
-        slots = [sequence.slot for sequence in planned]
-        step = Step(
-            token_ids=token_ids[:end],
-            positions=positions[:end],
-            query_starts=starts[: len(planned) + 1],
-            block_tables=self._tables[:, :width].take(slots, axis=0),
-            logit_rows=self._logit_rows[: len(sampled)],
-        )
-        return Plan(list(planned), list(planned.values()), sampled, step)

@@ -8,6 +8,7 @@ from enum import Enum
 from llm_serving.engine.detokenizer import Detokenizer
 from llm_serving.engine.protocol import SamplingRow
 from llm_serving.engine.request import FinishReason, GenerateRequest, Timings, TokenEvent
+from llm_serving.engine.speculation import PromptLookup
 
 
 class SequenceStatus(Enum):
@@ -23,12 +24,14 @@ class Sequence:
                     [ computed ............... | uncomputed ............. ]
         block_ids   [ full, published | full | last, partly filled ]
 
-    Between two steps `len(block_ids)` is `num_computed_tokens` in blocks, rounded up.
+    In a step `draft_ids` may follow. Between two steps there are none, and `len(block_ids)` is
+    `num_computed_tokens` in blocks, rounded up.
     """
 
     __slots__ = (
         "request", "token_ids", "output_ids", "num_computed_tokens", "num_cached_tokens", "block_ids",
-        "digests", "slot", "arrival", "status", "finish_reason", "timings", "detokenizer", "max_tokens",
+        "digests", "num_found_blocks", "slot", "arrival", "status", "finish_reason",
+        "timings", "detokenizer", "max_tokens", "lookup", "draft_ids",
     )  # fmt: skip
 
     def __init__(self, request: GenerateRequest, detokenizer: Detokenizer, max_context: int) -> None:
@@ -39,12 +42,15 @@ class Sequence:
         self.num_cached_tokens = 0  # of the prompt, taken from the prefix cache
         self.block_ids: list[int] = []
         self.digests: list[bytes] = []  # hash chain over the full blocks of token_ids, as far as known
-        self.slot = -1  # row in the scheduler's block-table matrix
-        self.arrival = -1  # order of submission; older sequences are preempted last
+        self.num_found_blocks = 0  # while waiting: leading blocks that the prefix cache has
+        self.slot = -1  # row in the step builder's block-table matrix
+        self.arrival = -1  # order of submission; of one priority, older sequences are preempted last
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
         self.timings = Timings(arrived_s=time.monotonic())
         self.detokenizer = detokenizer
+        self.lookup = PromptLookup()
+        self.draft_ids: list[int] = []
         self.max_tokens = min(request.sampling.max_tokens, max_context - len(request.prompt_ids))
 
     @property
@@ -63,10 +69,14 @@ class Sequence:
     def is_finished(self) -> bool:
         return self.finish_reason is not None
 
-    def sampling_row(self) -> SamplingRow:
-        return SamplingRow(
-            self.request.sampling, len(self.token_ids), self.request.prompt_ids, self.output_ids
-        )
+    def sampling_rows(self) -> list[SamplingRow]:
+        """A row for the next token, and one for each after a draft: it only counts if all before it hold."""
+        request, position = self.request, len(self.token_ids)
+        rows = [SamplingRow(request.sampling, position, request.prompt_ids, self.output_ids)]
+        for end in range(1, len(self.draft_ids) + 1):
+            output_ids = self.output_ids + self.draft_ids[:end]
+            rows.append(SamplingRow(request.sampling, position + end, request.prompt_ids, output_ids))
+        return rows
 
     def advance(self, token_id: int) -> TokenEvent:
         """Take the sampled token, decide whether the sequence ends, and tell what became of it."""

@@ -82,6 +82,8 @@ class _EngineCollector(Collector):
         "prompt_tokens": ("num_prompt_tokens", "Prompt tokens taken in"),
         "cached_tokens": ("num_cached_tokens", "Prompt tokens found in the prefix cache"),
         "generated_tokens": ("num_generated_tokens", "Tokens generated"),
+        "drafted_tokens": ("num_drafted_tokens", "Tokens guessed ahead"),
+        "accepted_tokens": ("num_accepted_tokens", "Of the tokens guessed ahead, those that were right"),
         "preemptions": ("num_preemptions", "Sequences put back for lack of KV blocks"),
         "engine_steps": ("num_steps", "Engine steps"),
         "engine_step_seconds": ("step_seconds", "Seconds spent in engine steps"),

@@ -35,6 +35,8 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()
     n: int = 1
     ignore_eos: bool = False
+    priority: int = 0  # lower goes first
+    fairness_key: str = ""  # of whoever asks; see `GenerateRequest`
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,10 @@ async def start_generation(
             for i in range(options.n):
                 index = p * options.n + i
                 sampling = _sampling(options, defaults, limit - len(prompt), seed + i)
-                await generation.submit(GenerateRequest(f"{request_id}-{index}", prompt, sampling, eos_ids))
+                request = GenerateRequest(
+                    f"{request_id}-{index}", prompt, sampling, eos_ids, options.priority, options.fairness_key
+                )
+                await generation.submit(request)
     except BaseException as error:
         await generation.__aexit__()
         if isinstance(error, EngineDead):

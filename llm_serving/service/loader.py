@@ -101,6 +101,8 @@ def engine_options(settings: Settings) -> EngineOptions:
         max_concurrency=settings.max_concurrency,
         max_queue=settings.max_queue,
         quantization=settings.quantization,
+        speculation=settings.speculation,
+        step_ms=settings.step_ms,
     )
 
 

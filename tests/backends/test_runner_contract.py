@@ -125,6 +125,16 @@ def test_blocks_can_be_used_again(runner: ModelRunner):
     assert same(again, alone(runner, prompt, 17))
 
 
+def test_drafts_that_are_taken_back_leave_nothing(runner: ModelRunner):
+    prompt = tokens(30, 7)
+    fed = Fed([*prompt[:14], 1, 2, 3, 4, 5, 6], blocks_for(runner, prompt, random.Random(7), set()))
+    step(runner, [(fed, 14)])
+    step(runner, [(fed, 6)])
+    fed.token_ids, fed.num_computed = prompt, 14
+    again = [step(runner, [(fed, count)])[0] for count in (1, 2, 13)]
+    assert same(np.concatenate(again), alone(runner, prompt, 30)[14:])
+
+
 def test_every_token_of_the_context_matters(runner: ModelRunner):
     prompt = tokens(20, 6)
     whole = alone(runner, prompt, 20)

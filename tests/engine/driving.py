@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_serving.backends.fake import EOS_ID, VOCAB_SIZE, FakeRunner, FakeTokenizer
+from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.core import EngineCore
 from llm_serving.engine.protocol import EngineOptions, RunnerLimits
 from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenEvent
@@ -17,8 +18,11 @@ def limits(
     max_step_tokens: int = 32,
     max_sequences: int = 8,
     max_context: int = 128,
+    takes_drafts: bool = True,
 ) -> RunnerLimits:
-    return RunnerLimits(VOCAB_SIZE, block_size, num_blocks, max_step_tokens, max_sequences, max_context)
+    return RunnerLimits(
+        VOCAB_SIZE, block_size, num_blocks, max_step_tokens, max_sequences, max_context, takes_drafts
+    )
 
 
 def request(
@@ -27,6 +31,17 @@ def request(
     ids = TOKENIZER.encode(prompt) if isinstance(prompt, str) else prompt
     params = SamplingParams(max_tokens=max_tokens, **{"temperature": 0.0, **sampling})
     return GenerateRequest(request_id, ids, params, frozenset({EOS_ID}))
+
+
+class FixedBudget(PrefillBudget):
+    """Whatever steps cost."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__(step_s=1.0)
+        self._num_tokens = num_tokens
+
+    def num_tokens(self, num_rows: int) -> int:
+        return self._num_tokens
 
 
 class Driver:
@@ -51,7 +66,7 @@ class Driver:
             self.deaths.append,
         )
         if prefill_budget is not None:
-            self.core.scheduler.prefill_budget = prefill_budget
+            self.core.scheduler.budget = FixedBudget(prefill_budget)
 
     def step(self) -> list[TokenEvent]:
         events = self.core.step()

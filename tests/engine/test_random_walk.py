@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from dataclasses import replace
 
 import pytest
 from driving import Driver, alone, limits, request
@@ -11,6 +13,9 @@ from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.request import FinishReason, GenerateRequest
 from llm_serving.errors import Overloaded
 
+# The second says what can be guessed, but for those who sample at a temperature of 6.
+BEHAVIOURS: list[dict[str, object]] = [{"random": True}, {"reply": "so it goes, so it goes, and so on, so"}]
+
 
 def a_request(rng: random.Random, number: int, max_context: int) -> GenerateRequest:
     """Prompts are made of few pieces, so that they share prefixes."""
@@ -18,9 +23,9 @@ def a_request(rng: random.Random, number: int, max_context: int) -> GenerateRequ
     prompt = [token for _ in range(rng.randrange(1, 5)) for token in rng.choice(pieces)]
     prompt = prompt[: rng.randrange(1, max_context - 1)]
     sampling = rng.choice(
-        [{}, {"temperature": 1.0, "seed": number}, {"temperature": 0.8, "top_k": 20, "seed": 1}]
+        [{}, {"temperature": 6.0, "seed": number}, {"temperature": 0.8, "top_k": 20, "seed": 1}]
     )
-    return request(
+    plain = request(
         f"r{number}",
         prompt,
         max_tokens=rng.randrange(1, 30),
@@ -28,17 +33,19 @@ def a_request(rng: random.Random, number: int, max_context: int) -> GenerateRequ
         stop=rng.choice([(), ("a", "\x00")]),
         **sampling,
     )
+    return replace(plain, priority=rng.choice([0, 0, 1, -7]), fairness_key=rng.choice(["", "a", "b"]))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_walk(seed: int):
     rng = random.Random(seed)
+    behaviour = BEHAVIOURS[seed % 2]
     max_context = rng.choice([24, 40])
     block_size = rng.choice([1, 2, 4, 8])
     num_blocks = -(-max_context // block_size) * rng.choice([1, 2, 4]) + rng.randrange(3)
     runner_limits = limits(num_blocks, block_size, rng.choice([3, 8, 32]), 6, max_context)
     options = EngineOptions(max_concurrency=rng.choice([1, 3, 6]), max_queue=5)
-    driver = Driver(runner_limits, options, prefill_budget=rng.choice([1, 4, 16]), random=True)
+    driver = Driver(runner_limits, options, prefill_budget=rng.choice([None, 1, 4, 16]), **behaviour)
     accepted: dict[str, GenerateRequest] = {}
     aborted: set[str] = set()
     for _ in range(90):
@@ -63,7 +70,7 @@ def test_random_walk(seed: int):
     for name, its_request in accepted.items():
         events = driver.of(name)
         assert [event.finish_reason is not None for event in events] == [False] * (len(events) - 1) + [True]
-        tokens, expected = driver.tokens(name), alone_at(its_request, max_context)
+        tokens, expected = driver.tokens(name), alone_at(its_request, max_context, behaviour)
         if events[-1].finish_reason is FinishReason.ABORT:
             assert name in aborted
             assert tokens == expected[: len(tokens)]
@@ -72,9 +79,43 @@ def test_random_walk(seed: int):
             assert events[-1].num_completion_tokens == len(tokens)
 
 
-def alone_at(its_request: GenerateRequest, max_context: int) -> list[int]:
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_starves_while_others_keep_coming(seed: int, monkeypatch: pytest.MonkeyPatch):
+    """One key sends short prompts as fast as they are taken; another, and itself, now and then a long one."""
+    now_s = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    rng = random.Random(seed)
     driver = Driver(
-        limits(max_context=max_context, block_size=16, num_blocks=8, max_step_tokens=64), random=True
+        limits(24, 4, 16, 4, 64), EngineOptions(max_concurrency=3, max_queue=9), prefill_budget=4, random=True
+    )
+    arrived: dict[str, int] = {}
+    started: dict[str, int] = {}
+    for step in range(600):
+        now_s += 0.05
+        is_long = step % 60 == 30
+        key = "a" if is_long and step % 120 == 30 else "b"
+        prompt = [rng.randrange(256) for _ in range(50 if is_long else rng.randrange(1, 9))]
+        new = replace(request(f"r{step}", prompt, max_tokens=6, ignore_eos=True), fairness_key=key)
+        if is_long or len(arrived) - len(started) < 4:
+            driver.core.submit(new)
+            arrived[new.request_id] = step
+        driver.step()
+        for sequence in driver.core.scheduler.running:
+            started.setdefault(sequence.request.request_id, step)
+    assert len(arrived) > 100
+    waits = [started.get(name, 600) - step for name, step in arrived.items() if step < 500]
+    assert max(waits) < 90, "2 s are 40 steps, and those that come before it need some"
+    driver.run()
+
+
+def alone_at(
+    its_request: GenerateRequest, max_context: int, behaviour: dict[str, object] = BEHAVIOURS[0]
+) -> list[int]:
+    """In an engine of its own, without guesses."""
+    driver = Driver(
+        limits(max_context=max_context, block_size=16, num_blocks=8, max_step_tokens=64),
+        EngineOptions(speculation="off"),
+        **behaviour,
     )
     driver.core.submit(its_request)
     driver.run()
@@ -83,18 +124,26 @@ def alone_at(its_request: GenerateRequest, max_context: int) -> list[int]:
 
 def test_the_walks_visit_every_kind_of_event():
     """Otherwise the test above proves less than it seems to."""
-    preempted = cached = 0
-    for seed in range(2):
+    preempted = cached = accepted = rejected = 0
+    for seed in range(4):
         rng = random.Random(seed)
-        driver = Driver(limits(8, 4, 16, 6, 32), EngineOptions(max_concurrency=6, max_queue=20), random=True)
+        driver = Driver(
+            limits(8, 4, 16, 6, 32), EngineOptions(max_concurrency=6, max_queue=20), **BEHAVIOURS[seed % 2]
+        )
         for number in range(20):
             driver.core.submit(a_request(rng, number, 20))
+            if seed >= 2:  # few at once, who may guess
+                driver.run()
         driver.run()
         stats = driver.core.stats("fake")
         preempted += stats.num_preemptions
         cached += stats.num_cached_tokens
+        accepted += stats.num_accepted_tokens
+        rejected += stats.num_drafted_tokens - stats.num_accepted_tokens
     assert preempted > 2
     assert cached > 25
+    assert accepted > 10
+    assert rejected > 2
 
 
 def test_alone_is_what_a_plain_engine_gives():

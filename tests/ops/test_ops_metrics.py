@@ -47,13 +47,24 @@ def test_engine_is_read_when_asked() -> None:
     before = samples_of(metrics)
     assert before["llm_serving_ready"] == 0
     assert "llm_serving_kv_blocks" not in before
-    stats[0] = EngineStats("cpu", num_running=2, num_waiting=3, num_blocks=9, num_free_blocks=4, num_steps=7)
+    stats[0] = EngineStats(
+        "cpu",
+        num_running=2,
+        num_waiting=3,
+        num_blocks=9,
+        num_free_blocks=4,
+        num_drafted_tokens=6,
+        num_accepted_tokens=5,
+        num_steps=7,
+    )
     after = samples_of(metrics)
     assert after["llm_serving_ready"] == 1
     assert after["llm_serving_sequences_running"] == 2
     assert after["llm_serving_sequences_waiting"] == 3
     assert after["llm_serving_kv_blocks_free"] == 4
     assert after["llm_serving_engine_steps_total"] == 7
+    assert after["llm_serving_drafted_tokens_total"] == 6
+    assert after["llm_serving_accepted_tokens_total"] == 5
 
 
 def test_apps_do_not_share_metrics() -> None:

@@ -12,7 +12,7 @@ from llm_serving.service.chat import ChatRequest
 from llm_serving.service.generation import Generation
 
 
-def to_request(body: ChatCompletionRequest) -> ChatRequest:
+def to_request(body: ChatCompletionRequest, fairness_key: str = "") -> ChatRequest:
     """`max_completion_tokens` wins over the older `max_tokens`.
 
     Raises: InvalidRequest that names the message.
@@ -21,7 +21,7 @@ def to_request(body: ChatCompletionRequest) -> ChatRequest:
     return ChatRequest(
         request_id=new_id("chatcmpl"),
         messages=normalize_messages(body.messages),
-        options=to_options(body, limit),
+        options=to_options(body, limit, fairness_key),
         model=body.model,
     )
 

@@ -11,11 +11,11 @@ from llm_serving.service.completion import CompletionRequest
 from llm_serving.service.generation import Generation
 
 
-def to_request(body: CompletionBody) -> CompletionRequest:
+def to_request(body: CompletionBody, fairness_key: str = "") -> CompletionRequest:
     return CompletionRequest(
         request_id=new_id("cmpl"),
         prompts=body.prompt,
-        options=to_options(body, body.max_tokens),
+        options=to_options(body, body.max_tokens, fairness_key),
         model=body.model,
     )
 

@@ -12,7 +12,7 @@ from llm_serving.service.generation import GenerationOptions
 T = TypeVar("T")
 
 
-def to_options(body: SamplingFields, max_tokens: int | None) -> GenerationOptions:
+def to_options(body: SamplingFields, max_tokens: int | None, fairness_key: str) -> GenerationOptions:
     """null is as good as absent."""
     return GenerationOptions(
         max_tokens=max_tokens,
@@ -27,6 +27,8 @@ def to_options(body: SamplingFields, max_tokens: int | None) -> GenerationOption
         stop=tuple(body.stop),
         n=_given(body.n, 1),
         ignore_eos=bool(body.ignore_eos),
+        priority=_given(body.priority, 0),
+        fairness_key=fairness_key,
     )
 
 

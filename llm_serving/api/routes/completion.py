@@ -8,7 +8,7 @@ from starlette.responses import Response
 from llm_serving.api.convert import completion as convert
 from llm_serving.api.convert.frames import completion_frames
 from llm_serving.api.convert.sampling import check_together
-from llm_serving.api.deps import read_json, services_of, validate
+from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.completion import CompletionRequest
 from llm_serving.api.schemas.neutral import COMPLETION, ignored_fields
@@ -21,7 +21,7 @@ async def create_completion(request: Request) -> Response:
     strict = services.settings.strict_parameters
     headers = ignored_fields(body.unknown_fields(), COMPLETION, strict=strict)
     check_together(body, services.settings, len(body.prompt))
-    asked = convert.to_request(body)
+    asked = convert.to_request(body, fairness_key_of(request))
     generation = await services.completion.open(asked)
     return await respond(
         request, generation, body, asked.request_id, headers, completion_frames, convert.to_response

@@ -27,7 +27,6 @@ SHARED: Neutral = {
     "metadata": ({},),
     "parallel_tool_calls": (True, False),  # no tools, no calls
     "prediction": (),
-    "priority": (0,),
     "reasoning_effort": ("none",),
     "regex": (),
     "response_format": ({"type": "text"},),

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+MAX_PRIORITY = 1000
 
 
 class StreamOptions(BaseModel):
@@ -52,6 +53,7 @@ class SamplingFields(BaseModel):
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: Annotated[list[Stop], BeforeValidator(_stops), Field(max_length=MAX_STOPS)] = []
     ignore_eos: bool | None = None
+    priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
     user: str | None = Field(None, max_length=512)
 
     def unknown_fields(self) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def build_runner(model: Any, options: EngineOptions, device: torch.device) -> Mo
         max_step_tokens=MAX_STEP_TOKENS,
         max_sequences=options.max_concurrency,
         max_context=context,
+        takes_drafts=False,  # logits beside drafts are rounded differently: answers would depend on them
     )
     return PagedRunner(model, shapes, limits, device)
 
