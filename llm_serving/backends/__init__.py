@@ -12,6 +12,7 @@ from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.engine.protocol import Engine, EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
+from llm_serving.native.packed_cache import PackedCache
 
 ENGINES = ("auto", "native", "transformers", "fake")
 
@@ -20,7 +21,7 @@ ENGINES = ("auto", "native", "transformers", "fake")
 BACKENDS = {
     "native": "llm_serving.backends.native_backend",
 }
-# Each module has `load(checkpoint, precision, threads) -> Encoder`.
+# Each module has `load(checkpoint, precision, threads, packed) -> Encoder`.
 ENCODERS = {"native": "llm_serving.backends.native_encoder"}
 
 
@@ -105,16 +106,24 @@ def load_engine(
 
 
 def load_encoder(
-    engine: str, checkpoint: Checkpoint, *, precision: str = "auto", threads: int = 0, device: str = "auto"
+    engine: str,
+    checkpoint: Checkpoint,
+    *,
+    precision: str = "auto",
+    threads: int = 0,
+    device: str = "auto",
+    packed: PackedCache | None = None,
 ) -> Encoder:
     """Load an embedding model or a cross-encoder; the engine is chosen as `choose_engine` does. Blocking.
+
+    `packed`: where the native engine keeps packed weights for the next start.
 
     Raises: what `check_engine` raises; CheckpointError.
     """
     check_engine(engine, device)
     if engine != "transformers" and device in ("auto", "cpu"):
         try:
-            return _load_native_encoder(checkpoint, precision, threads)
+            return _load_native_encoder(checkpoint, precision, threads, packed)
         except CheckpointError as problem:
             if engine != "auto" or checkpoint.format != "huggingface":
                 raise
@@ -123,8 +132,10 @@ def load_encoder(
     return encoder
 
 
-def _load_native_encoder(checkpoint: Checkpoint, precision: str, threads: int) -> Encoder:
+def _load_native_encoder(
+    checkpoint: Checkpoint, precision: str, threads: int, packed: PackedCache | None
+) -> Encoder:
     if "native" not in ENCODERS:
         raise CheckpointError(f"The native engine does not run encoders such as '{checkpoint.path}'.")
-    encoder: Encoder = import_module(ENCODERS["native"]).load(checkpoint, precision, threads)
+    encoder: Encoder = import_module(ENCODERS["native"]).load(checkpoint, precision, threads, packed)
     return encoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -85,6 +86,8 @@ class EngineOptions:
     max_concurrency: int = 32  # sequences in one step
     max_queue: int = 64  # requests that may wait for a place
     quantization: str = "auto"
+    packed_dir: Path | None = None  # where packed weights are kept for the next start
+    packed_bytes: int = 0  # bound for them; 0 = keep none
 
 
 @dataclass(frozen=True, slots=True)

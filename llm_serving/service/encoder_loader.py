@@ -12,7 +12,8 @@ from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.errors import CheckpointError
-from llm_serving.models import OnProgress, find_model
+from llm_serving.models import OnProgress, find_model, packed_directory
+from llm_serving.native.packed_cache import PackedCache
 from llm_serving.service.loader import ProgressLog, find_path, naming_the_setting, public_name
 from llm_serving.service.model import EncoderModel, ModelKind
 
@@ -41,6 +42,7 @@ def load_encoder_model(
             precision=_precision(settings, setting),
             threads=settings.threads,
             device=settings.device,
+            packed=PackedCache(packed_directory(settings.cache_dir), settings.packed_cache),
         )
     if kind is ModelKind.RERANKER and encoder.dimensions != 1:
         encoder.close()
