@@ -28,19 +28,19 @@ class PackedModel:
     """A file of the directory, for people: the model's path and the weights' format as they were packed."""
 
     path: Path
-    model: str
+    model: Path
     weight_format: str
     size: int
     used: float  # seconds since 1970
 
 
 class PackedCache:
-    """Packed files below `directory`, up to `limit` bytes; those unused for longest go first.
+    """Packed files in `directory`, up to `limit` bytes, 0 to write none; those unused for longest go first.
 
     Nothing here raises for a disk that is full, slow or read-only: a line in the log, and packing as before.
     """
 
-    def __init__(self, directory: Path, limit: int) -> None:
+    def __init__(self, directory: Path, limit: int = 0) -> None:
         self.directory = directory
         self.limit = limit
 
@@ -72,15 +72,17 @@ class PackedCache:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._clean()
-            file = path.open("xb", buffering=0)
+            file = path.open("xb")
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             logger.warning("packed weights are not kept: %s", error)
             return None
-        return PendingFile(self, path, self._path(digest), file, {"model": model, "format": weight_format})
+        return PendingFile(
+            self, path, self._path(digest), file, {"model": os.path.abspath(model), "format": weight_format}
+        )
 
     def models(self) -> list[PackedModel]:
-        """What is there, last used first; unreadable files have no model's name."""
+        """What is there, last used first; a damaged file has "?" for a model."""
         found = []
         for path in self._files(_ENDING):
             with contextlib.suppress(OSError):
@@ -89,17 +91,9 @@ class PackedCache:
                     facts = PackedFile(path).facts
                 except PackedFileError:
                     facts = {}
-                name, form = str(facts.get("model", "")), str(facts.get("format", ""))
-                found.append(PackedModel(path, name, form, stat.st_size, stat.st_mtime))
+                model, form = Path(str(facts.get("model", "?"))), str(facts.get("format", "?"))
+                found.append(PackedModel(path, model, form, stat.st_size, stat.st_mtime))
         return sorted(found, key=lambda model: -model.used)
-
-    def clear(self) -> int:
-        """Remove all files; bytes freed. Raises: OSError."""
-        self._clean()
-        sizes = [(path, path.stat().st_size) for path in self._files(_ENDING)]
-        for path, _ in sizes:
-            path.unlink(missing_ok=True)
-        return sum(size for _, size in sizes)
 
     def trim(self, keep: Path) -> None:
         """Remove what was not used for longest until the rest fits the limit; never `keep`."""

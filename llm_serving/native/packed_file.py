@@ -47,7 +47,7 @@ class PackedEntry:
 
 
 class PackedWriter:
-    """Writes a file in order, in aligned pieces: kernels that can, then keep it in huge pages. Raises: OSError."""
+    """Writes a file in order, in aligned pieces, which some kernels keep in huge pages. Raises: OSError."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
