@@ -10,10 +10,10 @@ import numpy as np
 from llm_serving.native.core import load_core
 
 KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0")
-FORMATS = ("q4", "u8", "q8", "q12")
+FORMATS = ("q4", "s8", "q8", "q12")
 ROWS, COLS = 11, 256
 VERSION = 1
-DIGEST = "07866c93c09b41f4689db6c586d1c5d4a329ecf4e5ce2d979e93132d1f7f23bf"
+DIGEST = "a48ceb1c11338d34b43e01f86c945dd8c71226a20ad065c37a46f2aa6950d9fa"
 
 
 class Bits:

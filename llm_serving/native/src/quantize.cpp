@@ -26,7 +26,7 @@ constexpr KindInfo kKinds[] = {{"F32", 1, 4},       {"F16", 1, 2},      {"BF16",
                                {"Q4_1", 32, 20},    {"Q4_K", 256, 144}, {"Q5_0", 32, 22},   {"Q5_1", 32, 24},
                                {"Q5_K", 256, 176},  {"Q6_K", 256, 210}, {"Q8_0", 32, 34}};
 
-constexpr const char* kFormatNames[] = {"q4", "q4_wide", "u8", "q8", "q12", "f32"};
+constexpr const char* kFormatNames[] = {"q4", "q4_wide", "s8", "q8", "q12", "f32"};
 static_assert(sizeof kFormatNames / sizeof *kFormatNames == size_t(Format::f32) + 1);
 
 uint16_t load_half(const uint8_t* p) {
