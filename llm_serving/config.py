@@ -103,8 +103,10 @@ class Settings(BaseSettings):
         min_length=1,
         description="What runs the model: auto, native, transformers, or fake (no model, for tests)",
     )
-    quantization: str = Field(
-        "auto", min_length=1, description="Format of the weights in memory; auto keeps the file's"
+    quantization: Literal["auto", "q4", "q8", "f16", "bf16", "f32"] = Field(
+        "auto",
+        description="Format of the weights in memory: auto (as near to the file's as is fast), q4, q8, f32; "
+        "transformers: auto, f16, bf16, f32",
     )
     threads: int = Field(
         0, ge=0, le=1024, description="Threads for the model; 0 = the CPU quota of this process"
@@ -165,6 +167,11 @@ class Settings(BaseSettings):
     )
     cache_dir: Path | None = Field(
         None, description="Where models are kept; default: $LLM_SERVING_CACHE or ~/.cache/llm-serving"
+    )
+    packed_cache: Bytes = Field(
+        8 << 30,
+        ge=0,
+        description="Bound in bytes for packed weights on disk, for a fast next start; 0 = keep none",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged: debug, info, warning, error"

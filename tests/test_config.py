@@ -67,6 +67,8 @@ def test_argument_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ("temperature", "nan"),
         ("heartbeat_s", 0),
         ("device", "gpu"),
+        ("quantization", "q6"),
+        ("packed_cache", "some"),
         ("log_level", "loud"),
         ("model_name", ""),
         ("api_key", [" "]),

@@ -12,6 +12,7 @@ from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.engine.protocol import Engine, EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
+from llm_serving.native.packed_cache import PackedCache
 
 ENGINES = ("auto", "native", "transformers", "fake")
 
@@ -20,7 +21,7 @@ ENGINES = ("auto", "native", "transformers", "fake")
 BACKENDS = {
     "native": "llm_serving.backends.native_backend",
 }
-# Each module has `load(checkpoint, precision, threads) -> Encoder`.
+# Each module has `load(checkpoint, precision, threads, packed) -> Encoder`.
 ENCODERS = {"native": "llm_serving.backends.native_encoder"}
 
 
@@ -128,18 +129,25 @@ def load_engine(
 
 
 def load_encoder(
-    engine: str, checkpoint: Checkpoint, *, precision: str = "auto", threads: int = 0, device: str = "auto"
+    engine: str,
+    checkpoint: Checkpoint,
+    *,
+    precision: str = "auto",
+    threads: int = 0,
+    device: str = "auto",
+    packed: PackedCache | None = None,
 ) -> tuple[Encoder, EngineChoice]:
     """Load an embedding model or a cross-encoder into the engine of `choose_encoder_engine`. Blocking.
 
-    Weights that do not fit the native engine go to the other one, if that may be chosen.
+    Weights that do not fit the native engine go to the other one, if that may be chosen. `packed`: where the
+    native engine keeps packed weights for the next start.
     Raises: what `check_engine` raises; CheckpointError.
     """
     choice = choose_encoder_engine(engine, device, checkpoint)
     encoder: Encoder
     if choice.name == "native":
         try:
-            encoder = import_module(ENCODERS["native"]).load(checkpoint, precision, threads)
+            encoder = import_module(ENCODERS["native"]).load(checkpoint, precision, threads, packed)
             return encoder, choice
         except CheckpointError as problem:
             if engine != "auto" or checkpoint.format != "huggingface":

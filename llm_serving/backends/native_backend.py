@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import math
+
 from llm_serving.architectures import describe
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.errors import ServingError
+from llm_serving.errors import InvalidRequest, ServingError
 from llm_serving.native.cpu import cpu_budget, memory_limit_bytes
 from llm_serving.native.ops import ModelPlan
+from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.runner import BLOCK_SIZE, NativeRunner, kv_block_bytes
 from llm_serving.native.sampler import NativeSampler
 
 MAX_STEP_TOKENS = 512
 WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
 DEFAULT_KV_BYTES = 4 << 30
+# Bytes a weight takes in memory, at most; None: about what it takes in the file.
+QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
 
 
 def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "auto") -> NativeRunner:
     """Load weights and size the KV pool.
 
-    Raises: CheckpointError; ServingError when the memory bound leaves no room for one sequence.
+    Raises: CheckpointError; InvalidRequest for an unknown quantisation; ServingError when the memory bound
+    leaves no room for one sequence.
     """
+    if options.quantization not in QUANTIZATIONS:
+        raise InvalidRequest(
+            f"The native engine has weights as {', '.join(QUANTIZATIONS)}, not as '{options.quantization}'.",
+            "quantization",
+        )
     plan = describe(checkpoint)
     context = min(options.context_length or plan.max_context, plan.max_context)
     return NativeRunner(
@@ -34,6 +45,7 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
         threads=options.threads or cpu_budget().threads,
         isa=isa,
         weight_format=options.quantization,
+        packed=PackedCache(options.packed_dir, options.packed_bytes) if options.packed_dir else None,
     )
 
 
@@ -41,7 +53,7 @@ def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions,
     block = kv_block_bytes(plan)
     blocks_per_sequence = -(-context // BLOCK_SIZE)
     wanted = blocks_per_sequence * options.max_concurrency
-    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    weights = _weight_bytes(checkpoint, QUANTIZATIONS[options.quantization])
     if options.memory_bytes:
         room = options.memory_bytes - weights - WORKING_BYTES
     else:
@@ -54,6 +66,13 @@ def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions,
             "Raise --memory or lower --context-length."
         )
     return int(blocks)
+
+
+def _weight_bytes(checkpoint: Checkpoint, a_weight: float | None) -> int:
+    tensors = checkpoint.tensors.values()
+    if a_weight is None:
+        return sum(tensor.data.nbytes for tensor in tensors)
+    return int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors))
 
 
 def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOptions) -> AsyncEngine:

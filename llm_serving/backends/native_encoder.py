@@ -8,13 +8,19 @@ from llm_serving.errors import InvalidRequest
 from llm_serving.native.core import load_core
 from llm_serving.native.cpu import cpu_budget
 from llm_serving.native.encoder import NativeEncoder
+from llm_serving.native.packed_cache import PackedCache
 
 # Whoever knows of a proof for a model asks for q8; `auto` here is safe.
 PRECISIONS = ("auto", "f32", "q8")
 
 
 def load(
-    checkpoint: Checkpoint, precision: str = "auto", threads: int = 0, *, isa: str = "auto"
+    checkpoint: Checkpoint,
+    precision: str = "auto",
+    threads: int = 0,
+    packed: PackedCache | None = None,
+    *,
+    isa: str = "auto",
 ) -> NativeEncoder:
     """Load weights and start threads. Blocking.
 
@@ -30,6 +36,7 @@ def load(
         threads=threads or cpu_budget().threads,
         isa=isa,
         weight_format=_eight_bits(isa) if precision == "q8" else "f32",
+        packed=packed,
     )
 
 

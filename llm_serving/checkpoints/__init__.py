@@ -7,6 +7,7 @@ from llm_serving.checkpoints.dequantize import dequantize
 from llm_serving.checkpoints.encoder_tokenizer import EncoderTokenizer, build_encoder_tokenizer
 from llm_serving.checkpoints.gguf import read_gguf
 from llm_serving.checkpoints.huggingface import read_huggingface
+from llm_serving.checkpoints.mapped_file import content_digest, release
 from llm_serving.checkpoints.opening import open_checkpoint
 from llm_serving.checkpoints.sentence_transformers import Dense, Pooling, SentenceTransformers
 from llm_serving.checkpoints.tokenizer import Tokenizer, build_tokenizer
@@ -21,8 +22,10 @@ __all__ = [
     "Tokenizer",
     "build_encoder_tokenizer",
     "build_tokenizer",
+    "content_digest",
     "dequantize",
     "open_checkpoint",
     "read_gguf",
     "read_huggingface",
+    "release",
 ]

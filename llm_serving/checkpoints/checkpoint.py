@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from llm_serving.checkpoints.mapped_file import FileStamp
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -34,6 +36,7 @@ class Checkpoint:
     chat_template: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     format: Literal["gguf", "huggingface"] = "gguf"
+    files: tuple[FileStamp, ...] = ()  # that the tensors are in, as they were before they were opened
 
     def hyper(self, key: str, default: Any = None) -> Any:
         """`metadata["<architecture>.<key>"]`, or the default; keys of `config.json` have no such prefix."""

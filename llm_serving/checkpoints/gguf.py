@@ -18,7 +18,7 @@ import numpy as np
 
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.kinds import GGML_TYPE_NAMES, KINDS
-from llm_serving.checkpoints.mapped_file import map_file
+from llm_serving.checkpoints.mapped_file import FileStamp, map_file, stamp_files
 from llm_serving.errors import CheckpointError
 
 MAGIC = b"GGUF"
@@ -51,11 +51,14 @@ def read_gguf(path: str | Path) -> Checkpoint:
 
     Raises: CheckpointError, naming the file, the place and what is wrong.
     """
+    files = stamp_files([path])
     metadata, tensors = read_gguf_file(path)
-    return to_checkpoint(path, metadata, tensors)
+    return to_checkpoint(path, metadata, tensors, files)
 
 
-def to_checkpoint(path: str | Path, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
+def to_checkpoint(
+    path: str | Path, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], files: tuple[FileStamp, ...]
+) -> Checkpoint:
     """Check the few keys every model must have. Raises: CheckpointError."""
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
@@ -63,7 +66,7 @@ def to_checkpoint(path: str | Path, metadata: Mapping[str, Any], tensors: Mappin
     template = metadata.get("tokenizer.chat_template")
     if template is not None and not isinstance(template, str):
         raise CheckpointError(f"{path}: 'tokenizer.chat_template' is not a text.")
-    return Checkpoint(str(path), architecture, metadata, tensors, template)
+    return Checkpoint(str(path), architecture, metadata, tensors, template, files=files)
 
 
 def read_gguf_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

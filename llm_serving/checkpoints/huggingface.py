@@ -61,7 +61,9 @@ def read_huggingface(path: Path) -> Checkpoint:
     if settings is not None:
         extras["sentence_transformers"] = settings
         tensors = tensors | _dense_tensors(root, settings)
-    return Checkpoint(str(folder), architecture, config, tensors, extras=extras, format="huggingface")
+    return Checkpoint(
+        str(folder), architecture, config, tensors, extras=extras, format="huggingface", files=file.files
+    )
 
 
 def explain_missing_weights(directory: Path) -> CheckpointError:
@@ -113,7 +115,7 @@ def _read_shards(index: Path) -> SafetensorsFile:
             skipped[tensor] = shard.skipped[tensor]
         else:
             raise CheckpointError(f"{index}: tensor {tensor[:200]!r} is not in {str(name)[:60]!r}.")
-    return SafetensorsFile(tensors, skipped)
+    return SafetensorsFile(tensors, skipped, tuple(file for shard in shards.values() for file in shard.files))
 
 
 def _dense_tensors(root: Path, settings: SentenceTransformers) -> dict[str, Tensor]:

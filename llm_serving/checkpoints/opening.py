@@ -9,6 +9,7 @@ from typing import Any
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.gguf import read_gguf_file, to_checkpoint
 from llm_serving.checkpoints.huggingface import explain_missing_weights, is_huggingface, read_huggingface
+from llm_serving.checkpoints.mapped_file import stamp_files
 from llm_serving.errors import CheckpointError
 
 MAX_PARTS = 1000
@@ -28,6 +29,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     if path.suffix == ".safetensors" or (path.is_dir() and is_huggingface(path)):
         return read_huggingface(path)
     parts = parts_of(_model_in(path) if path.is_dir() else path)
+    files = stamp_files(parts)
     metadata, tensors = read_gguf_file(parts[0])
     for part in parts[1:]:
         _, more = read_gguf_file(part)
@@ -36,7 +38,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
             raise CheckpointError(f"{part}: the tensor {min(twice)!r} stands in an earlier part already.")
         tensors.update(more)
     _check_complete(parts, metadata, tensors)
-    return to_checkpoint(parts[0], metadata, tensors)
+    return to_checkpoint(parts[0], metadata, tensors, files)
 
 
 def parts_of(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from llm_serving.checkpoints.checkpoint import Tensor
 from llm_serving.checkpoints.json_files import parse_object
-from llm_serving.checkpoints.mapped_file import map_file
+from llm_serving.checkpoints.mapped_file import FileStamp, map_file, stamp_files
 from llm_serving.errors import CheckpointError
 
 MAX_HEADER_BYTES = 1 << 25  # some 250 000 tensors
@@ -33,6 +33,7 @@ class SafetensorsFile:
 
     tensors: dict[str, Tensor]
     skipped: dict[str, str]
+    files: tuple[FileStamp, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ def read_safetensors(path: str | Path) -> SafetensorsFile:
     Their addresses need not be multiples of their values' size. Raises: CheckpointError, naming the file,
     the tensor and what is wrong.
     """
+    files = stamp_files([path])
     mapped = map_file(path)
     if len(mapped) < 8:
         raise CheckpointError(f"{path}: the file has {len(mapped)} bytes; a safetensors file has at least 8.")
@@ -75,7 +77,7 @@ def read_safetensors(path: str | Path) -> SafetensorsFile:
         if info.dtype in KINDS_READ
     }
     skipped = {info.name: info.dtype for info in infos if info.dtype not in KINDS_READ}
-    return SafetensorsFile(tensors, skipped)
+    return SafetensorsFile(tensors, skipped, files)
 
 
 def _info(path: str | Path, name: str, entry: Any) -> _Info:

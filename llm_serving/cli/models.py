@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from llm_serving.cli.terminal import fetch_progress, format_bytes, print_facts, print_json, print_table
-from llm_serving.errors import ModelNotFound
+from llm_serving.errors import ModelNotFound, ServingError
 from llm_serving.models import (
     ModelCache,
     ModelSpec,
     find_model,
     list_installed,
     load_catalog,
+    packed_directory,
     remove_model,
     resolve_model,
 )
+from llm_serving.native.packed_cache import PackedCache, PackedModel
 
 _cache_dir = click.option(
     "--cache-dir",
@@ -107,12 +111,57 @@ def show(name: str, cache_dir: Path | None, as_json: bool) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_cache_dir
 def remove(name: str, yes: bool, cache_dir: Path | None) -> None:
-    """Delete a model from the cache."""
+    """Delete a model from the cache, and what was packed of it."""
     spec = _known(name)
     if not yes:
         click.confirm(f"Delete {spec.name} ({format_bytes(spec.size)})?", abort=True, err=True)
+    directory = ModelCache(cache_dir).directory(spec)
     freed = remove_model(spec.name, cache_dir)
+    freed += _remove_packed(
+        [packed for packed in _packed(cache_dir) if directory in (packed.model, *packed.model.parents)]
+    )
     click.echo(f"{spec.name} is deleted, {format_bytes(freed)} freed.")
+
+
+@command.command("packed")
+@click.option("--clear", is_flag=True, help="Delete all of them; the next start of a model packs it anew.")
+@_cache_dir
+@_as_json
+def packed_weights(clear: bool, cache_dir: Path | None, as_json: bool) -> None:
+    """Show packed weights, which make a model's next start fast."""
+    found = _packed(cache_dir)
+    if clear:
+        freed = _remove_packed(found)
+        click.echo(f"{len(found)} files are deleted, {format_bytes(freed)} freed.")
+        return
+    if as_json:
+        print_json([{**asdict(each), "path": str(each.path), "model": str(each.model)} for each in found])
+        return
+    rows = [
+        [
+            str(each.model),
+            each.weight_format,
+            format_bytes(each.size),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used)),
+        ]
+        for each in found
+    ]
+    print_table(["Model", "Weights", "Size", "Used"], rows)
+    size = format_bytes(sum(each.size for each in found))
+    click.echo(f"\n{size} in {packed_directory(cache_dir)}; --clear deletes them.")
+
+
+def _packed(cache_dir: Path | None) -> list[PackedModel]:
+    return PackedCache(packed_directory(cache_dir)).models()
+
+
+def _remove_packed(packed: list[PackedModel]) -> int:
+    try:
+        for each in packed:
+            each.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ServingError(f"{error.filename} cannot be deleted: {error.strerror}.") from error
+    return sum(each.size for each in packed)
 
 
 def _known(name: str) -> ModelSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -89,6 +90,8 @@ class EngineOptions:
     quantization: str = "auto"
     speculation: str = "auto"  # or "off"
     step_ms: float = 60.0  # longest step, as far as prompts make it, while anyone decodes
+    packed_dir: Path | None = None  # where packed weights are kept for the next start
+    packed_bytes: int = 0  # bound for them; 0 = keep none
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Pure of any engine: a name goes in, a path comes out.
 
 from __future__ import annotations
 
-from llm_serving.models.cache import ModelCache
+from llm_serving.models.cache import ModelCache, packed_directory
 from llm_serving.models.catalog import find_model, load_catalog
 from llm_serving.models.resolve import list_installed, remove_model, resolve_model
 from llm_serving.models.spec import (
@@ -30,6 +30,7 @@ __all__ = [
     "find_model",
     "list_installed",
     "load_catalog",
+    "packed_directory",
     "remove_model",
     "resolve_model",
 ]

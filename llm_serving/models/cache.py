@@ -4,6 +4,7 @@
 <root>/models/<name>/verified.json   what was checked: hash, size and time of change of each file
 <root>/staging/<name>/…              a fetch in progress; removed by the next one if it was killed
 <root>/locks/<name>                  flock: one fetch of a model at a time, over all processes
+<root>/packed/                       weights as the native engine packed them; see native/packed_cache.py
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def default_root() -> Path:
     """`$LLM_SERVING_CACHE`, else `~/.cache/llm-serving`; read at every call."""
     chosen = os.environ.get("LLM_SERVING_CACHE", "").strip()
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "llm-serving"
+
+
+def packed_directory(root: Path | None = None) -> Path:
+    """Where packed weights are kept, beside the models."""
+    return (root or default_root()).absolute() / "packed"
 
 
 class ModelCache:

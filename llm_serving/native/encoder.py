@@ -11,6 +11,7 @@ from llm_serving.checkpoints import Checkpoint, SentenceTransformers, Tensor, de
 from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
+from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.plan import PlanBuilder, core_plan
 
 STEP_TOKENS = 1024  # a longer text gets a step of its own
@@ -32,6 +33,7 @@ class NativeEncoder:
         threads: int = 1,
         isa: str = "auto",
         weight_format: str = "f32",
+        packed: PackedCache | None = None,
     ) -> None:
         settings: SentenceTransformers | None = checkpoint.extras.get("sentence_transformers")
         self.max_tokens = min(plan.context, (settings and settings.max_tokens) or plan.context)
@@ -44,7 +46,7 @@ class NativeEncoder:
             max_context=plan.context * plan.segments,
             niceness=NICENESS,
         )
-        PlanBuilder(plan, checkpoint, self._core, weight_format, plan.context * plan.segments).build()
+        PlanBuilder(plan, checkpoint, self._core, weight_format, plan.context * plan.segments, packed).build()
         self._pooler = Pooler(plan, checkpoint)
         self.dimensions = self._pooler.dimensions
         self.device = f"cpu ({self._core.isa}, {self._core.threads} threads, {weight_format})"

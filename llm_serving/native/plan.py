@@ -10,7 +10,9 @@ from llm_serving.checkpoints import Checkpoint, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 from llm_serving.native.core import load_core
-from llm_serving.native.tables import bucket_bias, halves_order, position_table, rope_table, window_bias
+from llm_serving.native.packed_cache import PackedCache
+from llm_serving.native.packed_weights import PackedWeights
+from llm_serving.native.tables import bucket_bias, position_table, rope_table, window_bias
 
 
 class PlanBuilder:
@@ -26,6 +28,7 @@ class PlanBuilder:
         core_plan: Any,
         weight_format: str,
         context: int,
+        packed: PackedCache | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.plan = plan
@@ -36,13 +39,18 @@ class PlanBuilder:
         self._biases: dict[ops.WindowBias | ops.BucketBias, int] = {}
         self._matrices: dict[tuple[str, int, bool], int] = {}
         self._vectors: dict[str, int] = {}
+        self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
         self._buffers = {name: core_plan.buffer(width) for name, width in plan.buffers.items()}
 
     def build(self) -> int:
         """Add every operation; return the number of the last buffer, which logits go to."""
-        for operation in self.plan.operations:
-            self._add(operation)
+        try:
+            for operation in self.plan.operations:
+                self._add(operation)
+            self._weights.finish()
+        finally:
+            self._weights.discard()  # which is nothing after `finish`
         return cast(int, list(self._buffers.values())[-1])
 
     def packed_bytes(self, projection: ops.Projection) -> int:
@@ -114,12 +122,8 @@ class PlanBuilder:
                     f"Tensor '{name}' has shape {tensor.shape}; the engine needs two dimensions, "
                     "the second a multiple of 32."
                 )
-            rows, cols = tensor.shape
-            permutation = halves_order(rows, interleaved) if interleaved else None
             weight_format = "q12" if fine and self.weight_format in ("q8", "s8") else self.weight_format
-            self._matrices[key] = self.core.pack(
-                tensor.kind, tensor.data, rows, cols, weight_format, permutation
-            )
+            self._matrices[key] = self._weights.matrix(tensor, interleaved, weight_format)
         return self._matrices[key]
 
     def _optional(self, name: str | None, size: int) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.engine.protocol import RunnerLimits, Step
 from llm_serving.native.ops import ModelPlan
+from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.plan import PlanBuilder, core_plan
 from llm_serving.native.tables import rope_table
 from llm_serving.native.work import matrix_work
@@ -37,6 +38,7 @@ class NativeRunner:
         threads: int = 1,
         isa: str = "auto",
         weight_format: str = "auto",
+        packed: PackedCache | None = None,
     ) -> None:
         self.limits = RunnerLimits(
             vocab_size=plan.vocab_size,
@@ -47,7 +49,7 @@ class NativeRunner:
             max_context=max_context,
         )
         self._core = core_plan(threads=threads, isa=isa, max_tokens=max_step_tokens, max_context=max_context)
-        builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context)
+        builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context, packed)
         self._logits = builder.build()
         self._core.rope_table(rope_table(plan.rope, checkpoint, max_context))
         self._core.kv_cache(plan.layers, num_blocks, plan.kv_heads, plan.head_dim)

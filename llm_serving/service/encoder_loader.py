@@ -13,7 +13,8 @@ from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.errors import CheckpointError
-from llm_serving.models import OnProgress, find_model
+from llm_serving.models import OnProgress, find_model, packed_directory
+from llm_serving.native.packed_cache import PackedCache
 from llm_serving.service.loader import ProgressLog, find_path, naming_the_setting, of_engine, public_name
 from llm_serving.service.model import EncoderModel, ModelKind
 
@@ -44,6 +45,7 @@ def load_encoder_model(
             precision=_precision(settings, setting),
             threads=settings.threads,
             device=settings.device,
+            packed=PackedCache(packed_directory(settings.cache_dir), settings.packed_cache),
         )
     logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
     if kind is ModelKind.RERANKER and encoder.dimensions != 1:

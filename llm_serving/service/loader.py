@@ -17,7 +17,7 @@ from llm_serving.checkpoints import Tokenizer, build_tokenizer, open_checkpoint
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import InvalidRequest, MissingExtra, ModelNotFound
-from llm_serving.models import OnProgress, Progress, find_model, resolve_model
+from llm_serving.models import OnProgress, Progress, find_model, packed_directory, resolve_model
 from llm_serving.service.model import ChatModel
 
 logger = logging.getLogger(__name__)
@@ -45,9 +45,11 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
             return _load_transformers(name, path, settings, choice)
     checkpoint = choice.checkpoint or open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
+    with naming_the_setting(settings):
+        engine = load_engine(choice.name, checkpoint, tokenizer.token_bytes, options)
     return ChatModel(
         name,
-        load_engine(choice.name, checkpoint, tokenizer.token_bytes, options),
+        engine,
         tokenizer,
         _template(checkpoint.chat_template, tokenizer),
         fingerprint=fingerprint(path, settings),
@@ -103,6 +105,8 @@ def engine_options(settings: Settings) -> EngineOptions:
         quantization=settings.quantization,
         speculation=settings.speculation,
         step_ms=settings.step_ms,
+        packed_dir=packed_directory(settings.cache_dir),
+        packed_bytes=settings.packed_cache,
     )
 
 

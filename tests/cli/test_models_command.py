@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_wheel import Index
 
 from llm_serving.cli.program import run
+from llm_serving.models import packed_directory
+from llm_serving.native.packed_file import PackedWriter
 
 Run = Callable[..., str]
 
@@ -75,3 +79,34 @@ def test_rm_asks_first(index: Index, models: Run, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("command", ["show", "pull", "rm"])
 def test_unknown_names_list_the_known(models: Run, command: str) -> None:
     assert "Known names: tiny." in models(command, "nonsense", code=2)
+
+
+def pack(index: Index, name: str, model: Path) -> Path:
+    """A file of packed weights in the cache, as the engine would leave it."""
+    path = packed_directory(index.cache) / f"{name}.packed"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        writer = PackedWriter(file)
+        writer.add("w", "q8", (8, 32), np.zeros(320, np.uint8), 0)
+        writer.finish({"model": str(model), "format": "auto"})
+    return path
+
+
+def test_packed_weights_are_shown_and_cleared(index: Index, models: Run) -> None:
+    assert json.loads(models("packed", "--json")) == []
+    pack(index, "a", index.path)
+    pack(index, "b", Path("/elsewhere/m.gguf"))
+    (packed_directory(index.cache) / "c.packed").write_bytes(b"damaged")
+    found = json.loads(models("packed", "--json"))
+    assert sorted(each["model"] for each in found) == sorted(["?", "/elsewhere/m.gguf", str(index.path)])
+    assert "/elsewhere/m.gguf" in models("packed")
+    assert "3 files are deleted" in models("packed", "--clear")
+    assert list(packed_directory(index.cache).iterdir()) == []
+
+
+def test_rm_removes_what_was_packed_of_the_model(index: Index, models: Run) -> None:
+    model = index.place()
+    mine = pack(index, "a", model / "x.gguf" if model.is_dir() else model)
+    other = pack(index, "b", Path("/elsewhere/m.gguf"))
+    models("rm", "tiny", "--yes")
+    assert (mine.exists(), other.exists()) == (False, True)

@@ -160,9 +160,20 @@ def test_progress_of_a_fetch_is_logged_in_steps(caplog: pytest.LogCaptureFixture
 
 def test_engine_options_are_the_settings() -> None:
     settings = Settings(
-        threads=3, context_length=5, memory="1k", max_concurrency=7, max_queue=0, speculation="off", step_ms=9
+        threads=3,
+        context_length=5,
+        memory="1k",
+        max_concurrency=7,
+        max_queue=0,
+        quantization="q8",
+        speculation="off",
+        step_ms=9,
+        cache_dir=Path("/c"),
+        packed_cache="2k",
     )
-    assert engine_options(settings) == EngineOptions(3, 5, 1024, 7, 0, "auto", "off", 9)
+    assert engine_options(settings) == EngineOptions(
+        3, 5, 1024, 7, 0, "q8", "off", 9, Path("/c/packed"), 2048
+    )
 
 
 def test_template_brings_special_tokens_and_messages_do_not() -> None:

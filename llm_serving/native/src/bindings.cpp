@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "operations.hpp"
+#include "quantize.hpp"
 
 namespace nb = nanobind;
 using namespace llm;
@@ -58,13 +59,31 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
     return Logits(const_cast<float*>(logits), 2, shape, nb::find(plan));
 }
 
+int adopt(Plan& plan, const std::string& format, Bytes panels, int rows, int cols, bool copy) {
+    nb::gil_scoped_release release;
+    return plan.adopt(format, panels.data(), panels.size(), rows, cols, copy);
+}
+
+nb::tuple panels(Plan& plan, int matrix) {
+    const PackedMatrix& m = plan.model.matrices.at(size_t(matrix));
+    const size_t shape[1] = {m.bytes()};
+    nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>> bytes(m.data, 1, shape, nb::find(plan));
+    return nb::make_tuple(std::string(format_name(m.format)), bytes);
+}
+
+uint64_t checksum(Plan& plan, Bytes bytes) {
+    nb::gil_scoped_release release;
+    return plan.checksum(bytes.data(), bytes.size());
+}
+
 }  // namespace
 
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 8;
+    m.attr("ABI") = 9;
+    m.attr("PACKING") = kPacking;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     m.def("instruction_sets", [] { return instruction_sets(); });
     nb::class_<Plan>(m, "Plan")
@@ -75,6 +94,9 @@ NB_MODULE(_llm_serving_native, m) {
         .def_prop_ro("weight_bytes", &Plan::weight_bytes)
         .def("matrix_bytes", [](const Plan& p, int matrix) { const auto& m = p.model.matrices.at(size_t(matrix)); return size_t(m.panels()) * m.panel_stride; })
         .def("pack", &pack, nb::arg("kind"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"), nb::arg("format"), nb::arg("permutation").none())
+        .def("adopt", &adopt, nb::arg("format"), nb::arg("panels"), nb::arg("rows"), nb::arg("cols"), nb::arg("copy"), nb::keep_alive<1, 3>())
+        .def("panels", &panels)
+        .def("checksum", &checksum)
         .def("vector", [](Plan& p, Floats v) { return p.vector(v.data(), int(v.size())); })
         .def("buffer", &Plan::buffer)
         .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("heads"), nb::arg("head_dim"))

@@ -38,7 +38,6 @@ void* Arena::allocate(size_t bytes) {
     }
     void* result = static_cast<char*>(slabs_.back().data()) + offset_;
     offset_ += bytes;
-    used_ += bytes;
     return result;
 }
 

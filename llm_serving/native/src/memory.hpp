@@ -26,11 +26,10 @@ private:
 class Arena {
 public:
     void* allocate(size_t bytes);
-    size_t used() const { return used_; }
 
 private:
     std::vector<Mapping> slabs_;
-    size_t offset_ = 0, used_ = 0;
+    size_t offset_ = 0;
 };
 
 }  // namespace llm

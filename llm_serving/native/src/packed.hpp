@@ -20,6 +20,10 @@
 
 namespace llm {
 
+// Names what packing makes of a tensor: bump it with any change of layouts or rounding, and packed files
+// on disk are written anew. tests/native/test_packing_version.py notices a change that forgot to.
+constexpr int kPacking = 1;
+
 constexpr int kPanel = 8;
 constexpr int kGroup = 32;
 constexpr int kHalf = 16;  // inputs that share a scale of 8-bit activations
@@ -52,6 +56,7 @@ struct PackedMatrix {
 
     int groups() const { return cols / kGroup; }
     int panels() const { return (rows + kPanel - 1) / kPanel; }
+    size_t bytes() const { return panel_stride * size_t(panels()); }
     const uint8_t* quants(int panel) const { return data + size_t(panel) * panel_stride; }
     const uint8_t* scales(int panel) const { return quants(panel) + size_t(groups()) * quant_bytes(format); }
 };

@@ -107,6 +107,11 @@ public:
 
     int pack(const std::string& kind, const uint8_t* data, size_t bytes, int rows, int cols, const std::string& format,
              const int32_t* permutation);
+    // Panels that were packed before, as they lie, or a copy in the plan's own memory; those that are not
+    // copied must outlive the plan. Throws std::invalid_argument where size or alignment do not fit.
+    int adopt(const std::string& format, const uint8_t* data, size_t bytes, int rows, int cols, bool copy);
+    // Of the bytes and their number; the same on every machine, whatever the threads.
+    uint64_t checksum(const uint8_t* data, size_t bytes);
     int vector(const float* values, int count);
     int buffer(int width);
     void kv_cache(int layers, int blocks, int heads, int head_dim);
@@ -120,7 +125,7 @@ public:
     const float* run(const StepInput& input, int output_buffer);
 
     Model model;
-    size_t weight_bytes() const { return arena_.used(); }
+    size_t weight_bytes() const;
     int threads() const { return pool_.size(); }
     bool selects_rows() const { return selecting_; }
 

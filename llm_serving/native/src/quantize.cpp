@@ -26,6 +26,9 @@ constexpr KindInfo kKinds[] = {{"F32", 1, 4},       {"F16", 1, 2},      {"BF16",
                                {"Q4_1", 32, 20},    {"Q4_K", 256, 144}, {"Q5_0", 32, 22},   {"Q5_1", 32, 24},
                                {"Q5_K", 256, 176},  {"Q6_K", 256, 210}, {"Q8_0", 32, 34}};
 
+constexpr const char* kFormatNames[] = {"q4", "q4_wide", "s8", "q8", "q12", "f32"};
+static_assert(sizeof kFormatNames / sizeof *kFormatNames == size_t(Format::f32) + 1);
+
 uint16_t load_half(const uint8_t* p) {
     uint16_t bits;
     memcpy(&bits, p, 2);
@@ -202,6 +205,14 @@ Format format_for(Kind kind, const std::string& wanted) {
     if (wanted == "q12") return Format::q12;
     if (wanted == "f32") return Format::f32;
     throw std::invalid_argument("weight format '" + wanted + "' is unknown; use auto, q4, s8, q8, q12 or f32");
+}
+
+const char* format_name(Format format) { return kFormatNames[int(format)]; }
+
+Format format_from_name(const std::string& name) {
+    for (int i = 0; i < int(sizeof kFormatNames / sizeof *kFormatNames); i++)
+        if (name == kFormatNames[i]) return Format(i);
+    throw std::invalid_argument("packed format '" + name + "' is unknown");
 }
 
 void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel], int cols, uint8_t* panel) {

@@ -1,0 +1,161 @@
+"""Write a GGUF file of random weights in the shape of a real model: for speed and start-up, not for sense.
+
+    python benchmarks/random_model.py 1.5b q4_0 /tmp/random-1.5b-q4_0.gguf
+
+Shapes are those of Qwen2.5 (biases on queries, keys and values; the output head is the embedding), 0.5b,
+1.5b and 3b, in q4_0 or q8_0; the embedding is Q8_0 in both, as in files in the field. Scales are such that
+activations stay near one. The tokenizer is SmolLM2's, filled up to 151 936 tokens with joined pairs of its
+own, each with a merge. The same arguments give the same file. Needs the `gguf` package.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.models import resolve_model
+
+VOCABULARY = 151_936
+HEAD_TOKENS, TAIL_TOKENS = 600, 300  # which are joined to new tokens; more pairs than are needed
+KINDS = {"q4_0": gguf.GGMLQuantizationType.Q4_0, "q8_0": gguf.GGMLQuantizationType.Q8_0}
+FILE_TYPES = {"q4_0": gguf.LlamaFileType.MOSTLY_Q4_0, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
+BLOCK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a Qwen2.5 model; a head's size is hidden / heads."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    ffn: int
+
+
+SHAPES = {
+    "0.5b": Shape(896, 24, 14, 2, 4864),
+    "1.5b": Shape(1536, 28, 12, 2, 8960),
+    "3b": Shape(2048, 36, 16, 2, 11008),
+}
+
+
+def write_model(shape: Shape, kind: str, path: Path) -> None:
+    """One tensor after another, so that the largest of them is all the memory this needs."""
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_name(path.stem)
+    writer.add_file_type(FILE_TYPES[kind])
+    writer.add_quantization_version(2)
+    writer.add_context_length(32_768)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.ffn)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(1e6)
+    add_tokenizer(writer, open_checkpoint(resolve_model("smollm2-135m-instruct")))
+    tensors = list(tensors_of(shape, KINDS[kind]))
+    for name, dims, type_ in tensors:
+        size = gguf.GGML_QUANT_SIZES[type_]
+        num_bytes = int(np.prod(dims)) // size[0] * size[1]
+        stored = gguf.quant_shape_to_byte_shape(dims, type_) if size[0] > 1 else dims
+        dtype = np.dtype(np.uint8 if size[0] > 1 else np.float32)
+        writer.add_tensor_info(name, stored, dtype, num_bytes, raw_dtype=type_)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    rng = np.random.default_rng(0)
+    for name, dims, type_ in tensors:
+        writer.write_tensor_data(values_of(name, dims, type_, rng))
+    writer.close()
+
+
+def tensors_of(
+    shape: Shape, kind: gguf.GGMLQuantizationType
+) -> Iterator[tuple[str, tuple[int, ...], gguf.GGMLQuantizationType]]:
+    """(name, shape in numpy order, type) of every tensor."""
+    f32, hidden = gguf.GGMLQuantizationType.F32, shape.hidden
+    keys = hidden // shape.heads * shape.kv_heads
+    yield "token_embd.weight", (VOCABULARY, hidden), gguf.GGMLQuantizationType.Q8_0
+    yield "output_norm.weight", (hidden,), f32
+    for block in (f"blk.{i}." for i in range(shape.layers)):
+        yield block + "attn_norm.weight", (hidden,), f32
+        yield block + "ffn_norm.weight", (hidden,), f32
+        for name, rows in (("attn_q", hidden), ("attn_k", keys), ("attn_v", keys)):
+            yield f"{block}{name}.weight", (rows, hidden), kind
+            yield f"{block}{name}.bias", (rows,), f32
+        yield block + "attn_output.weight", (hidden, hidden), kind
+        yield block + "ffn_gate.weight", (shape.ffn, hidden), kind
+        yield block + "ffn_up.weight", (shape.ffn, hidden), kind
+        yield block + "ffn_down.weight", (hidden, shape.ffn), kind
+
+
+def values_of(
+    name: str, dims: tuple[int, ...], kind: gguf.GGMLQuantizationType, rng: np.random.Generator
+) -> np.ndarray:
+    """Uniform weights of variance 1 / columns as blocks of `kind`; norms are one, biases small."""
+    if kind == gguf.GGMLQuantizationType.F32:
+        if name.endswith(".bias"):
+            return rng.normal(0, 0.1, dims).astype(np.float32)
+        return np.ones(dims, np.float32)
+    blocks = int(np.prod(dims)) // BLOCK
+    if kind == gguf.GGMLQuantizationType.Q4_0:
+        quants, deviation = rng.integers(0, 256, (blocks, BLOCK // 2), np.uint8), np.sqrt((16**2 - 1) / 12)
+    else:
+        signed = rng.integers(-127, 128, (blocks, BLOCK), np.int8)
+        quants, deviation = signed.view(np.uint8), np.sqrt((255**2 - 1) / 12)
+    scale = np.float16(1 / (deviation * np.sqrt(dims[-1])))
+    data = np.empty((blocks, 2 + quants.shape[1]), np.uint8)
+    data[:, :2] = np.frombuffer(scale.tobytes(), np.uint8)
+    data[:, 2:] = quants
+    return data.reshape(*dims[:-1], -1)
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, source: Checkpoint) -> None:
+    """The source's tokens keep their ids; the new ones merge last."""
+    tokens = list(source.metadata["tokenizer.ggml.tokens"])
+    types = source.metadata["tokenizer.ggml.token_type"].tolist()
+    merges = list(source.metadata["tokenizer.ggml.merges"])
+    known = set(tokens)
+    heads = [token for token in tokens if token.startswith("Ġ") and token[1:].isalpha()][:HEAD_TOKENS]
+    tails = [token for token in tokens if token.isascii() and token.isalpha() and len(token) > 1]
+    for head, tail in ((head, tail) for head in heads for tail in tails[:TAIL_TOKENS]):
+        if len(tokens) == VOCABULARY:
+            break
+        if head + tail not in known:
+            known.add(head + tail)
+            tokens.append(head + tail)
+            merges.append(f"{head} {tail}")
+    types += [int(gguf.TokenType.NORMAL)] * (len(tokens) - len(types))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(source.metadata["tokenizer.ggml.bos_token_id"])
+    writer.add_eos_token_id(source.metadata["tokenizer.ggml.eos_token_id"])
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(source.chat_template or "")
+    if len(tokens) != VOCABULARY:
+        raise SystemExit(f"only {len(tokens)} tokens could be made")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("path", type=Path)
+    arguments = parser.parse_args()
+    write_model(SHAPES[arguments.shape], arguments.kind, arguments.path)
+    print(f"{arguments.path}: {arguments.path.stat().st_size / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

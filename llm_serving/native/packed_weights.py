@@ -1,0 +1,103 @@
+"""The matrices of a core plan: from a packed file where there is one, else packed, and kept for next time."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, cast
+
+import numpy as np
+
+from llm_serving.checkpoints import Checkpoint, Tensor, content_digest, release
+from llm_serving.native.core import load_core
+from llm_serving.native.packed_cache import PackedCache
+from llm_serving.native.packed_file import PackedFile
+from llm_serving.native.tables import halves_order
+
+
+class PackedWeights:
+    """Fills a core plan with matrices. The bytes are the same whichever way they come.
+
+    In memory there is one copy: packed panels, or a mapping of the file; of the checkpoint's pages only
+    those of the tensor being packed.
+    """
+
+    def __init__(
+        self, core: Any, checkpoint: Checkpoint, weight_format: str, cache: PackedCache | None
+    ) -> None:
+        self._core = core
+        self._checkpoint = checkpoint
+        self._cache = cache
+        self._digest = self._name(weight_format) if cache is not None and cache.limit else None
+        self._copies = False
+        self._missed = False
+        self._file = self._open()
+        self._pending = None
+        if cache is not None and self._digest is not None and self._file is None:
+            self._pending = cache.write(self._digest, checkpoint.path, weight_format)
+
+    def matrix(self, tensor: Tensor, interleaved: int, weight_format: str) -> int:
+        """The number of the tensor's matrix in the plan; `interleaved` as in `Projection`.
+
+        Raises: ValueError for a kind, shape or format that cannot be packed.
+        """
+        key = f"{tensor.name} {interleaved} {weight_format}"
+        number = self._stored(key, tensor)
+        return self._pack(key, tensor, interleaved, weight_format) if number is None else number
+
+    def finish(self) -> None:
+        """All matrices are there: keep what was packed, if the model is still what it was when opened."""
+        if self._missed and self._cache is not None and self._digest is not None:
+            self._cache.reject(self._digest, "they lack a matrix")
+        if self._pending is None:
+            return
+        if content_digest(self._checkpoint.files) is None:
+            self._pending.discard()
+        else:
+            self._pending.publish()
+        self._pending = None
+
+    def discard(self) -> None:
+        """The plan is not going to be complete: keep nothing."""
+        if self._pending is not None:
+            self._pending.discard()
+            self._pending = None
+
+    def _name(self, weight_format: str) -> str | None:
+        content = content_digest(self._checkpoint.files)
+        if content is None:
+            return None
+        return hashlib.sha256(f"{content} {weight_format} {load_core().PACKING}".encode()).hexdigest()[:40]
+
+    def _open(self) -> PackedFile | None:
+        if self._cache is None or self._digest is None:
+            return None
+        file = self._cache.open(self._digest)
+        if file is None:
+            return None
+        self._copies = not file.is_fast_to_map()
+        for entry in file.entries.values():
+            if self._core.checksum(file.panels(entry)) != entry.checksum:
+                self._cache.reject(self._digest, "their bytes are damaged")
+                return None
+        return file
+
+    def _stored(self, key: str, tensor: Tensor) -> int | None:
+        entry = self._file.entries.get(key) if self._file is not None else None
+        if self._file is None or entry is None or (entry.rows, entry.cols) != tensor.shape:
+            self._missed = self._file is not None
+            return None
+        panels = self._file.panels(entry)
+        number = self._core.adopt(entry.format, panels, entry.rows, entry.cols, self._copies)
+        if self._copies:
+            release(panels)
+        return cast(int, number)
+
+    def _pack(self, key: str, tensor: Tensor, interleaved: int, weight_format: str) -> int:
+        rows, cols = tensor.shape
+        order: np.ndarray | None = halves_order(rows, interleaved) if interleaved else None
+        number: int = self._core.pack(tensor.kind, tensor.data, rows, cols, weight_format, order)
+        release(tensor.data)
+        if self._pending is not None:
+            form, panels = self._core.panels(number)
+            self._pending.add(key, form, (rows, cols), panels, self._core.checksum(panels))
+        return number

@@ -1,0 +1,61 @@
+"""Who changes what packing gives must raise kPacking, or files on disk are read as what they are not."""
+
+from __future__ import annotations
+
+import hashlib
+
+import gguf
+import numpy as np
+
+from llm_serving.native.core import load_core
+
+KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0")
+FORMATS = ("q4", "s8", "q8", "q12")
+ROWS, COLS = 11, 256
+VERSION = 1
+DIGEST = "a48ceb1c11338d34b43e01f86c945dd8c71226a20ad065c37a46f2aa6950d9fa"
+
+
+class Bits:
+    """Random bytes that are the same with every numpy: only its bit generators promise that."""
+
+    def __init__(self) -> None:
+        self._source = np.random.PCG64(0)
+
+    def take(self, *shape: int) -> np.ndarray:
+        words = self._source.random_raw(-(-int(np.prod(shape)) // 8))
+        return words.view(np.uint8)[: int(np.prod(shape))].reshape(shape)
+
+
+def blocks_of(kind: str, bits: Bits) -> np.ndarray:
+    """Random quants, and scales that are finite numbers of a usual size."""
+    if kind in ("F32", "F16", "BF16"):
+        values = bits.take(2 * ROWS * COLS).view(np.int16).astype(np.float32).reshape(ROWS, COLS) / 7919
+        if kind == "BF16":
+            return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8).reshape(-1)
+        return values.astype(np.float16 if kind == "F16" else np.float32).view(np.uint8).reshape(-1)
+    size, num_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    blocks = bits.take(ROWS * COLS // size, num_bytes)
+    places = {"Q6_K": (208,), "Q4_0": (0,), "Q5_0": (0,), "Q8_0": (0,)}.get(kind, (0, 2))
+    for place in places:
+        scales = ((1 + bits.take(len(blocks)).astype(np.float32)) / 2579).astype(np.float16)
+        blocks[:, place : place + 2] = scales.view(np.uint8).reshape(-1, 2)
+    return blocks.reshape(-1)
+
+
+def test_packing_is_what_its_version_says() -> None:
+    core = load_core()
+    bits = Bits()
+    digest = hashlib.sha256()
+    order = np.arange(ROWS, dtype=np.int32)[::-1].copy()
+    packed, plain = core.Plan(2, "scalar", 1, 1), core.Plan(2, "scalar", 1, 1)
+    for kind in KINDS:
+        data = blocks_of(kind, bits)
+        for form in (*FORMATS, "f32"):
+            plan = plain if form == "f32" else packed
+            name, panels = plan.panels(plan.pack(kind, data, ROWS, COLS, form, order))
+            digest.update(f"{kind} {form} {name} {packed.checksum(panels)}".encode())
+            digest.update(panels)
+    assert (core.PACKING, digest.hexdigest()) == (VERSION, DIGEST), (
+        "packing has changed: raise kPacking in packed.hpp, then VERSION and DIGEST here"
+    )
