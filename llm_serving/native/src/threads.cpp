@@ -29,8 +29,10 @@ void set_niceness(int niceness) {
 #endif
 }
 
-// A few microseconds: longer than the skew between workers of a step, shorter than a time slice by far.
-constexpr int kSpins = 256;
+// Some fifty microseconds: shorter than a time slice by far, and longer than what others need for a tile. Who
+// sleeps on a busy core is woken one time slice late: beside one busy process per core, 16 sequences got 11 % of
+// their rate with a spin of three microseconds, and 45 % with this one.
+constexpr int kSpins = 4096;
 
 }  // namespace
 
