@@ -66,7 +66,8 @@ def test_streamed_and_whole_answers_are_the_same_text(real_server: str) -> None:
     )
     assert whole.usage is not None
     assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens == 40
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert 0 < whole.usage.completion_tokens <= 40
     assert chunks[-1].usage.prompt_tokens_details is not None
     assert chunks[-1].usage.prompt_tokens_details.cached_tokens > 0
 
