@@ -146,7 +146,7 @@ void attention(const AttentionTile& t) {
     }
     const int last_position = t.first_position + t.num_tokens - 1;
     for (int block = 0; block * kBlockTokens <= last_position; block++) {
-        const size_t at = size_t(t.blocks[block]) * t.block_stride;
+        const size_t at = block_offset(t.blocks[block], size_t(t.head_dim) * kBlockTokens, t.chunk_stride);
         widen(t.keys + at, t.head_dim * kBlockTokens, keys);
         widen(t.values + at, t.head_dim * kBlockTokens, values);
         fold_causal(rows, num_rows, {keys, values, block * kBlockTokens}, t.head_dim, t.scale);

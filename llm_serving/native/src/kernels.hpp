@@ -29,7 +29,7 @@ struct AttentionTile {
     size_t query_stride, out_stride;  // floats between tokens
     const uint16_t* keys;    // of this layer and KV head, block 0
     const uint16_t* values;
-    size_t block_stride;     // halves between blocks
+    size_t chunk_stride;     // halves between chunks of blocks
     const int32_t* blocks;   // block table of the sequence
     int first_position;      // of the first token
     int num_tokens;
@@ -55,6 +55,16 @@ struct EncoderTile {
 };
 
 constexpr int kBlockTokens = 16;
+// Blocks of one layer and head lie together in chunks, and a chunk of all layers and heads follows the other.
+// All blocks together would touch a huge page for each layer and head from the first token on; each alone
+// spreads a context over as many pages as it has blocks, and took one sequence of 1 900 tokens from 147 to 88 tok/s.
+// Not a power of two, lest keys, values and heads meet in the same sets of caches and banks of memory.
+constexpr int kChunkBlocks = 61;
+
+// Halves from block 0 of a layer and head to block `block`.
+inline size_t block_offset(int block, size_t block_halves, size_t chunk_stride) {
+    return size_t(block / kChunkBlocks) * chunk_stride + size_t(block % kChunkBlocks) * block_halves;
+}
 constexpr int kAttentionTokens = 8;  // most tokens of a tile
 constexpr int kRowFloats = 16;       // a row's running state takes no more room
 

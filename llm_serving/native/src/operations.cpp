@@ -187,7 +187,7 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
     Buffer& to = model.buffers[size_t(target)];
     model.kernels->attention({from.row(tokens.first) + size_t(head) * group * kv.head_dim,
                               to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
-                              size_t(to.width), kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.block_halves(),
+                              size_t(to.width), kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
                               step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
                               step.input.positions[tokens.first], tokens.count, group, kv.head_dim, scale,
                               worker_scratch(model, worker, attention_scratch(group, kv.head_dim))});

@@ -88,7 +88,7 @@ void Plan::kv_cache(int layers, int blocks, int heads, int head_dim) {
     kv.blocks = blocks;
     kv.heads = heads;
     kv.head_dim = head_dim;
-    kv.memory = std::make_unique<Mapping>(size_t(layers) * 2 * heads * blocks * kv.block_halves() * sizeof(uint16_t));
+    kv.memory = std::make_unique<Mapping>(kv.chunks() * kv.chunk_stride() * sizeof(uint16_t));
 }
 
 void Plan::rope_table(const float* values, int positions, int rotated) {

@@ -26,14 +26,17 @@ struct Buffer {
 struct KvCache {
     int layers = 0, blocks = 0, heads = 0, head_dim = 0;
     std::unique_ptr<Mapping> memory;
-    size_t block_halves() const { return size_t(head_dim) * kBlockTokens; }
+    size_t block_halves() const { return size_t(head_dim) * kBlockTokens; }  // of one head's keys, or values
+    size_t chunk_stride() const { return size_t(layers) * 2 * heads * kChunkBlocks * block_halves(); }
+    size_t chunks() const { return (size_t(blocks) + kChunkBlocks - 1) / kChunkBlocks; }
     uint16_t* keys(int layer, int head, int block) const { return at(layer, 0, head, block); }
     uint16_t* values(int layer, int head, int block) const { return at(layer, 1, head, block); }
 
 private:
     uint16_t* at(int layer, int which, int head, int block) const {
-        size_t index = ((size_t(layer) * 2 + which) * heads + head) * blocks + block;
-        return static_cast<uint16_t*>(memory->data()) + index * block_halves();
+        const size_t index = (size_t(layer) * 2 + which) * heads + head;
+        return static_cast<uint16_t*>(memory->data()) + index * kChunkBlocks * block_halves() +
+               block_offset(block, block_halves(), chunk_stride());
     }
 };
 
