@@ -1,9 +1,9 @@
 """How fast are we over HTTP, beside other servers, on the same file and the same cores?
 
-    python benchmarks/chat_http.py --llama /work/venvs/llama --xllamacpp /work/venvs/xlla
-    python benchmarks/chat_http.py --llama /work/venvs/llama --suite clients --json clients.json
-    python benchmarks/chat_http.py --llama /work/venvs/llama --suite prefix  --json prefix.json
-    python benchmarks/chat_http.py --llama /work/venvs/llama --suite open    --json open.json
+    python benchmarks/chat_http.py --llama ~/peers/llama --xllamacpp ~/peers/xlla
+    python benchmarks/chat_http.py --llama ~/peers/llama --suite clients --json clients.json
+    python benchmarks/chat_http.py --llama ~/peers/llama --suite prefix  --json prefix.json
+    python benchmarks/chat_http.py --llama ~/peers/llama --suite open    --json open.json
 
 How the environments are made: peers.py, engine.py. All servers are up; only one is under load at a time,
 and they take turns. The load generator (`llm-serving bench --url`) shares the cores with the server under

@@ -1,6 +1,6 @@
 """How does a server behave when it is disturbed: by a long prompt, and by busy neighbours on its cores?
 
-    python benchmarks/disturbed.py --llama /work/venvs/llama --xllamacpp /work/venvs/xlla
+    python benchmarks/disturbed.py --llama ~/peers/llama --xllamacpp ~/peers/xlla
 
 A long prompt: one client reads a stream; after a while a prompt of 2 k tokens arrives. The longest silence
 in the stream from then until that prompt is answered, against the usual one before. Neighbours: 8 clients,

@@ -1,7 +1,7 @@
 """How fast are embeddings, beside other libraries, on the same texts?
 
-    /work/venvs/emb/bin/python benchmarks/peer_files.py ~/.cache/llm-serving-bench     # once, see there
-    /work/venvs/emb/bin/python benchmarks/embeddings.py [--json embeddings.json]
+    ~/peers/emb/bin/python benchmarks/peer_files.py ~/.cache/llm-serving-bench     # once, see there
+    ~/peers/emb/bin/python benchmarks/embeddings.py [--json embeddings.json]
 
 All engines live in this process and take turns; every figure includes tokenising. Texts are passages of
 real English (english.py): mixed, mean near 70 tokens, and short, mean near 12. Prints Markdown tables.

@@ -1,6 +1,6 @@
 """Embeddings over HTTP: one text on an idle server, 32 clients with one text each, all texts in one request.
 
-    python benchmarks/embeddings_http.py [--xllamacpp /work/venvs/xlla] [--json embeddings-http.json]
+    python benchmarks/embeddings_http.py [--xllamacpp ~/peers/xlla] [--json embeddings-http.json]
 
 Starts our server (both default models) and, with --xllamacpp, llama.cpp's with the GGUF file that
 peer_files.py wrote; they take turns. The client is lean_client.py, whose own cost is measured and printed

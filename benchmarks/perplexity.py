@@ -1,6 +1,6 @@
 """Does the engine compute what llama.cpp computes: perplexity of both on the same file and the same English.
 
-    python benchmarks/perplexity.py --llama /work/venvs/llama          # how it is made: see engine.py
+    python benchmarks/perplexity.py --llama ~/peers/llama          # how it is made: see engine.py
 
 Windows of 512 tokens, none seeing another; the second half of each is scored, as `llama-perplexity` does.
 Where a vocabulary asks for a BOS token at the start of a text, it replaces a window's first token, also as

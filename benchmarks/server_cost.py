@@ -1,6 +1,6 @@
 """What does a server cost before it works: start to first token, memory, and CPU while idle.
 
-    python benchmarks/server_cost.py --llama /work/venvs/llama --xllamacpp /work/venvs/xlla
+    python benchmarks/server_cost.py --llama ~/peers/llama --xllamacpp ~/peers/xlla
 
 Each is started anew every repeat, alone; one start before is not counted, so that the file is in the page
 cache. Start to first token runs from the process' creation to the first event with text of a request that

@@ -1,6 +1,6 @@
 """ik_llama.cpp through the bindings of its wheel, weights repacked at load (its fastest way on a CPU).
 
-python3 -m venv /work/venvs/ik && /work/venvs/ik/bin/pip install ik-llama-cpp-python==0.1.5
+python3 -m venv ~/peers/ik && ~/peers/ik/bin/pip install ik-llama-cpp-python==0.1.5
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """OpenVINO GenAI's continuous batching on the same GGUF file; it also samples (greedy), which the others
 do not.
 
-python3 -m venv /work/venvs/openvino && /work/venvs/openvino/bin/pip install openvino-genai==2026.4.1
+python3 -m venv ~/peers/openvino && ~/peers/openvino/bin/pip install openvino-genai==2026.4.1
 """
 
 from __future__ import annotations
