@@ -19,15 +19,21 @@ async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(receive))
+
+    def leave(watched: asyncio.Future[None]) -> None:
+        if not watched.cancelled():
+            watched.exception()  # a receive that fails is a client that left
+            working.cancel()
+
+    watching.add_done_callback(leave)
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
+        return await working
+    except asyncio.CancelledError:
+        if watching.done() and not watching.cancelled():
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
         watching.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
 
 
 async def _disconnected(receive: Receive) -> None:
