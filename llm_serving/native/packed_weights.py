@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import threading
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +14,11 @@ from llm_serving.native.core import load_core
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.packed_file import PackedFile
 from llm_serving.native.tables import halves_order
+
+# A loading thread is a daemon. Ended by the interpreter on its way out of C++, it would abort the process: the
+# end waits for the tensor at hand, and lets no other begin.
+_in_core = threading.Lock()
+atexit.register(_in_core.acquire)
 
 
 class PackedWeights:
@@ -41,8 +48,9 @@ class PackedWeights:
         Raises: ValueError for a kind, shape or format that cannot be packed.
         """
         key = f"{tensor.name} {interleaved} {weight_format}"
-        number = self._stored(key, tensor)
-        return self._pack(key, tensor, interleaved, weight_format) if number is None else number
+        with _in_core:
+            number = self._stored(key, tensor)
+            return self._pack(key, tensor, interleaved, weight_format) if number is None else number
 
     def finish(self) -> None:
         """All matrices are there: keep what was packed, if the model is still what it was when opened."""
@@ -76,7 +84,9 @@ class PackedWeights:
             return None
         self._copies = not file.is_fast_to_map()
         for entry in file.entries.values():
-            if self._core.checksum(file.panels(entry)) != entry.checksum:
+            with _in_core:
+                checksum = self._core.checksum(file.panels(entry))
+            if checksum != entry.checksum:
                 self._cache.reject(self._digest, "their bytes are damaged")
                 return None
         return file
