@@ -15,8 +15,8 @@ from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.packed_file import PackedFile
 from llm_serving.native.tables import halves_order
 
-# A loading thread is a daemon. Ended by the interpreter on its way out of C++, it would abort the process: the
-# end waits for the tensor at hand, and lets no other begin.
+# A loading thread is a daemon. Ended by the interpreter on its way out of C++, it would abort the process.
+# So the end waits for the tensor at hand, and lets no other begin.
 _in_core = threading.Lock()
 atexit.register(_in_core.acquire)
 
