@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "lanes.hpp"
+#include "prefetch.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -116,16 +117,6 @@ LLM_INLINE void dots_s8(const uint8_t* quants, const int8_t* const (&a)[R], int 
     });
 }
 
-// Panels follow each other in memory. The hardware prefetcher stops at every page; asking two ahead
-// took one row from 8 to 50 GB/s where it was measured (two Zen 3 cores).
-constexpr int kAhead = 8192;
-
-template <Format F>
-LLM_INLINE void prefetch_group(const uint8_t* quants) {
-    for (int line = 0; line < quant_bytes(F); line += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(quants) + kAhead + line, _MM_HINT_T0);
-}
-
 void store_outputs(const GemmTile& t, int panel, int row, __m256 acc) {
     const int column = panel * kPanel;
     float* out = t.out + size_t(row) * t.out_stride + column;
@@ -166,7 +157,7 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
         acc[r] = _mm256_setzero_ps();
     });
     for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
-        if (first) prefetch_group<F>(quants);
+        if (first) prefetch_weights<quant_bytes(F) + scale_bytes(F)>(w.quants(panel), g);
         __m256i dot[R][2];
         if constexpr (reads_wide(F))
             dots_wide<F, R>(quants, a, g * kGroup, dot);

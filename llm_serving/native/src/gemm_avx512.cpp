@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "lanes.hpp"
+#include "prefetch.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -108,17 +109,6 @@ LLM_INLINE void dots_wide(Pair quants, const int16_t* const (&a)[R], int at, __m
     });
 }
 
-// As far ahead as in gemm_avx2.cpp.
-constexpr int kAhead = 8192;
-
-template <Format F>
-LLM_INLINE void prefetch_group(Pair quants) {
-    for (int line = 0; line < quant_bytes(F); line += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(quants.low) + kAhead + line, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(quants.high) + kAhead + line, _MM_HINT_T0);
-    }
-}
-
 LLM_INLINE __mmask16 first_lanes(int count) { return __mmask16(count >= kPair ? 0xffff : (1u << count) - 1); }
 
 // `outputs` counts what the tile has from this panel on; lanes past it are not touched.
@@ -161,7 +151,7 @@ __attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int ro
         acc[r] = _mm512_setzero_ps();
     });
     for (int g = 0; g < groups; g++) {
-        if (first) prefetch_group<F>(quants);
+        if (first) prefetch_weights<2 * (quant_bytes(F) + scale_bytes(F))>(w.quants(panel), g);
         __m512i dot[R][2];
         if constexpr (reads_wide(F))
             dots_wide<F, R>(quants, a, g * kGroup, dot);
