@@ -39,9 +39,7 @@ def describe_decoder(checkpoint: Checkpoint, *, interleaved: bool, qkv_bias: boo
     `interleaved`: query and key rows stand as rotary pairs in the file.
     Raises: CheckpointError when a hyperparameter is missing or out of range.
     """
-    embedding = checkpoint.tensors.get("token_embd.weight")
-    if embedding is None:
-        raise CheckpointError(f"The model file '{checkpoint.path}' has no tensor 'token_embd.weight'.")
+    embedding = checkpoint.tensor("token_embd.weight")
     shape = _shape(checkpoint, interleaved, qkv_bias)
     layers = positive(checkpoint, "block_count")
     head = "output.weight" if "output.weight" in checkpoint.tensors else "token_embd.weight"

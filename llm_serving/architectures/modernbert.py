@@ -125,9 +125,7 @@ def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
 def _plan(
     checkpoint: Checkpoint, names: _Names, sizes: _Sizes, pooling: str, head: ops.Head | None
 ) -> ops.EncoderPlan:
-    words = checkpoint.tensors.get(f"{names.words}.weight")
-    if words is None:
-        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.words}.weight'.")
+    words = checkpoint.tensor(f"{names.words}.weight")
     hidden = sizes.hidden
     layers = range(len(sizes.kinds))
     return ops.EncoderPlan(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 
@@ -110,9 +109,7 @@ def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
 def _plan(
     checkpoint: Checkpoint, names: _Names, sizes: _Sizes, pooling: str, head: ops.Head | None
 ) -> ops.EncoderPlan:
-    words = checkpoint.tensors.get(f"{names.words}.weight")
-    if words is None:
-        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.words}.weight'.")
+    words = checkpoint.tensor(f"{names.words}.weight")
     segments = checkpoint.tensors.get(f"{names.segments}.weight")
     table = (
         () if segments is None else (ops.AddPositions(None, "x", sizes.context, f"{names.segments}.weight"),)

@@ -104,9 +104,7 @@ def describe_post_norm(
 
 def _check(checkpoint: Checkpoint, names: Names, sizes: Sizes) -> int:
     """Rows of the word embedding."""
-    words = checkpoint.tensors.get(f"{names.words}.weight")
-    if words is None:
-        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.words}.weight'.")
+    words = checkpoint.tensor(f"{names.words}.weight")
     if sizes.hidden % sizes.heads or (sizes.hidden // sizes.heads) % 8:
         raise CheckpointError(
             f"{sizes.heads} heads over {sizes.hidden} dimensions in '{checkpoint.path}' is a shape "

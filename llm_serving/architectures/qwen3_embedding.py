@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 
@@ -131,9 +130,7 @@ def _describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
 def _plan(
     checkpoint: Checkpoint, names: _Names, sizes: _Sizes, pooling: str, head: ops.Head | None
 ) -> ops.EncoderPlan:
-    words = checkpoint.tensors.get(f"{names.words}.weight")
-    if words is None:
-        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.words}.weight'.")
+    words = checkpoint.tensor(f"{names.words}.weight")
     return ops.EncoderPlan(
         hidden=sizes.hidden,
         context=sizes.context,

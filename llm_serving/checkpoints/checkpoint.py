@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llm_serving.checkpoints.mapped_file import FileStamp
+from llm_serving.errors import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,10 @@ class Checkpoint:
     def hyper(self, key: str, default: Any = None) -> Any:
         """`metadata["<architecture>.<key>"]`, or the default; keys of `config.json` have no such prefix."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
+
+    def tensor(self, name: str) -> Tensor:
+        """Raises: CheckpointError when it is not there."""
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise CheckpointError(f"The model '{self.path}' has no tensor '{name}'.") from None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from llm_serving.checkpoints import Checkpoint, SentenceTransformers, Tensor, dequantize
+from llm_serving.checkpoints import Checkpoint, SentenceTransformers, dequantize
 from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -106,7 +106,7 @@ class Pooler:
         self._norm: tuple[np.ndarray, float] | None = None
         width = plan.hidden
         if plan.head is not None:
-            self._add_head(plan.head, checkpoint.tensors)
+            self._add_head(plan.head, checkpoint)
         elif settings is not None:
             if settings.pooling is not None:
                 if not settings.pooling.include_prompt:
@@ -115,7 +115,7 @@ class Pooler:
             self._normalize = settings.normalize
             width *= len(self._modes)
             for dense in settings.dense:
-                self._add(f"{dense.prefix}linear", dense.activation, checkpoint.tensors)
+                self._add(f"{dense.prefix}linear", dense.activation, checkpoint)
         self.dimensions = len(self._layers[-1][0]) if self._layers else width
 
     def __call__(self, hidden: np.ndarray) -> np.ndarray:
@@ -131,18 +131,16 @@ class Pooler:
             x = x / max(np.sqrt(np.dot(x, x)), np.float32(1e-12))
         return x
 
-    def _add_head(self, head: ops.Head, tensors: Mapping[str, Tensor]) -> None:
+    def _add_head(self, head: ops.Head, checkpoint: Checkpoint) -> None:
         if head.dense is not None:
-            self._add(head.dense, head.activation, tensors)
+            self._add(head.dense, head.activation, checkpoint)
         if head.norm is not None:
-            self._norm = (dequantize(tensors[f"{head.norm}.weight"]), head.epsilon)
-        self._add(head.classifier, "identity", tensors)
+            self._norm = (dequantize(checkpoint.tensor(f"{head.norm}.weight")), head.epsilon)
+        self._add(head.classifier, "identity", checkpoint)
 
-    def _add(self, name: str, activation: str, tensors: Mapping[str, Tensor]) -> None:
-        weight = tensors.get(f"{name}.weight")
-        if weight is None:
-            raise CheckpointError(f"The model has no tensor '{name}.weight'.")
-        bias = tensors.get(f"{name}.bias")
+    def _add(self, name: str, activation: str, checkpoint: Checkpoint) -> None:
+        weight = checkpoint.tensor(f"{name}.weight")
+        bias = checkpoint.tensors.get(f"{name}.bias")
         self._layers.append((dequantize(weight), None if bias is None else dequantize(bias), activation))
 
 

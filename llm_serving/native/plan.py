@@ -97,7 +97,7 @@ class PlanBuilder:
                 core.select_rows(buffers[source], buffers[target])
 
     def _projection(self, p: ops.Projection) -> tuple[int, int, int, int]:
-        rows = self._tensor(p.tensor).shape[0]
+        rows = self.checkpoint.tensor(p.tensor).shape[0]
         if p.offset + rows > self.plan.buffers[p.target]:
             raise CheckpointError(
                 f"Tensor '{p.tensor}' has {rows} rows, more than the model's header allows."
@@ -105,18 +105,10 @@ class PlanBuilder:
         bias = self._optional(p.bias, rows)
         return self._matrix(p.tensor, p.interleaved, p.fine), bias, self._buffers[p.target], p.offset
 
-    def _tensor(self, name: str) -> Any:
-        try:
-            return self.checkpoint.tensors[name]
-        except KeyError:
-            raise CheckpointError(
-                f"The model file '{self.checkpoint.path}' has no tensor '{name}'."
-            ) from None
-
     def _matrix(self, name: str, interleaved: int = 0, fine: bool = False) -> int:
         key = (name, interleaved, fine)
         if key not in self._matrices:
-            tensor = self._tensor(name)
+            tensor = self.checkpoint.tensor(name)
             if len(tensor.shape) != 2 or tensor.shape[1] % 32:
                 raise CheckpointError(
                     f"Tensor '{name}' has shape {tensor.shape}; the engine needs two dimensions, "
@@ -137,12 +129,12 @@ class PlanBuilder:
         self.core.quantize(self._buffers[q.source], self._optional(q.weight, width), bias, q.epsilon, q.keep)
 
     def _positions(self, p: ops.AddPositions) -> int:
-        segments = None if p.segments is None else dequantize(self._tensor(p.segments))
+        segments = None if p.segments is None else dequantize(self.checkpoint.tensor(p.segments))
         width = self.plan.buffers[p.target]
         rows = (
             np.zeros((p.context, width), np.float32)
             if p.tensor is None
-            else dequantize(self._tensor(p.tensor))
+            else dequantize(self.checkpoint.tensor(p.tensor))
         )
         if rows.ndim != 2 or rows.shape[1] != width or (segments is not None and segments.shape[1] != width):
             raise CheckpointError(f"Tensor '{p.tensor or p.segments}' does not fit a width of {width}.")
@@ -156,7 +148,9 @@ class PlanBuilder:
             if isinstance(bias, ops.WindowBias):
                 table = window_bias(bias, self.context)
             else:
-                table = bucket_bias(dequantize(self._tensor(bias.tensor)), bias.max_distance, self.context)
+                table = bucket_bias(
+                    dequantize(self.checkpoint.tensor(bias.tensor)), bias.max_distance, self.context
+                )
             self._biases[bias] = self._constant(table)
         return self._biases[bias]
 
@@ -165,7 +159,7 @@ class PlanBuilder:
 
     def _vector(self, name: str, size: int | None = None) -> int:
         if name not in self._vectors:
-            values = dequantize(self._tensor(name)).reshape(-1)
+            values = dequantize(self.checkpoint.tensor(name)).reshape(-1)
             if size is not None and values.size != size:
                 raise CheckpointError(f"Tensor '{name}' has {values.size} values where {size} are needed.")
             self._vectors[name] = self._constant(values)
