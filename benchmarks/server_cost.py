@@ -4,8 +4,9 @@
 
 Each is started anew every repeat, alone; one start before is not counted, so that the file is in the page
 cache. Start to first token runs from the process' creation to the first event with text of a request that
-is repeated until it is served. Memory is resident memory after that answer, less the model's file; what it
-holds of KV is a few MB then.
+is repeated until it is served. Ours is also started with no packed weights on disk, as the very first time,
+in a cache of its own. Memory is resident memory after that answer, less the model's file; what it holds of
+KV is a few MB then.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import peers
 from peers import Server
-from results import Results, publish, turns
+from results import OURS, Results, publish, turns
 
 from llm_serving.cli.bench_http import ChatClient, parse_target
+from llm_serving.models import packed_directory
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -81,7 +85,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--idle", type=float, default=5.0, help="seconds of looking at an idle server")
     arguments = parser.parse_args()
-    model, chosen = peers.chosen(arguments)
+    with tempfile.TemporaryDirectory(dir=packed_directory().parent) as directory:
+        measure(arguments, Path(directory))
+
+
+def measure(arguments: argparse.Namespace, cache: Path) -> None:
+    model, chosen = peers.chosen(arguments, "--cache-dir", str(cache))
     servers = {server.name: server for server in chosen}
     start = Results("start to first token, s", list(servers), "lower")
     memory = Results("resident memory less the model's file, MB", list(servers), "lower")
@@ -89,6 +98,10 @@ def main() -> None:
     for server in chosen:
         life(server, arguments.logs, 0.1)
     for repeat in range(arguments.repeats):
+        shutil.rmtree(packed_directory(cache), ignore_errors=True)
+        first_s, _, _ = life(servers[OURS], arguments.logs, 0.1)
+        for name in servers:
+            start.add(f"{model.name}, the first time", name, first_s if name == OURS else None)
         for name in turns(list(servers), repeat):
             seconds, resident, percent = life(servers[name], arguments.logs, arguments.idle)
             start.add(model.name, name, seconds)
