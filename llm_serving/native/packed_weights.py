@@ -35,6 +35,9 @@ class PackedWeights:
         self._checkpoint = checkpoint
         self._cache = cache
         self._digest = self._name(weight_format) if cache is not None and cache.limit else None
+        self.sums: list[
+            tuple[str, int, str, int]
+        ] = []  # of each matrix: tensor, interleaved, format, checksum
         self._copies = False
         self._missed = False
         self._file = self._open()
@@ -49,7 +52,7 @@ class PackedWeights:
         """
         key = f"{tensor.name} {interleaved} {weight_format}"
         with _in_core:
-            number = self._stored(key, tensor)
+            number = self._stored(key, tensor, interleaved)
             return self._pack(key, tensor, interleaved, weight_format) if number is None else number
 
     def finish(self) -> None:
@@ -91,12 +94,13 @@ class PackedWeights:
                 return None
         return file
 
-    def _stored(self, key: str, tensor: Tensor) -> int | None:
+    def _stored(self, key: str, tensor: Tensor, interleaved: int) -> int | None:
         entry = self._file.entries.get(key) if self._file is not None else None
         if self._file is None or entry is None or (entry.rows, entry.cols) != tensor.shape:
             self._missed = self._file is not None
             return None
         panels = self._file.panels(entry)
+        self.sums.append((tensor.name, interleaved, entry.format, entry.checksum))
         number = self._core.adopt(entry.format, panels, entry.rows, entry.cols, self._copies)
         if self._copies:
             release(panels)
@@ -107,7 +111,9 @@ class PackedWeights:
         order: np.ndarray | None = halves_order(rows, interleaved) if interleaved else None
         number: int = self._core.pack(tensor.kind, tensor.data, rows, cols, weight_format, order)
         release(tensor.data)
+        form, panels = self._core.panels(number)
+        checksum: int = self._core.checksum(panels)
+        self.sums.append((tensor.name, interleaved, form, checksum))
         if self._pending is not None:
-            form, panels = self._core.panels(number)
-            self._pending.add(key, form, (rows, cols), panels, self._core.checksum(panels))
+            self._pending.add(key, form, (rows, cols), panels, checksum)
         return number

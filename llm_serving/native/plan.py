@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any, cast
 
 import numpy as np
@@ -39,6 +40,7 @@ class PlanBuilder:
         self._biases: dict[ops.WindowBias | ops.BucketBias, int] = {}
         self._matrices: dict[tuple[str, int, bool], int] = {}
         self._vectors: dict[str, int] = {}
+        self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
         self._buffers = {name: core_plan.buffer(width) for name, width in plan.buffers.items()}
@@ -57,6 +59,12 @@ class PlanBuilder:
         """Length of a projection's packed matrix; packs it if `build` has not."""
         p = projection
         return cast(int, self.core.matrix_bytes(self._matrix(p.tensor, p.interleaved, p.fine)))
+
+    def content_digest(self, *more: Any) -> bytes:
+        """16 bytes that name what `build` made and how it computes: equal if a pass gives equal bits."""
+        core = load_core()
+        facts = (core.ARITHMETIC, core.PACKING, self.plan, self._weights.sums, *more)
+        return blake2b(repr(facts).encode() + self._constants.digest(), digest_size=16).digest()
 
     def _add(self, operation: ops.Operation) -> None:
         core, buffers = self.core, self._buffers
@@ -155,7 +163,9 @@ class PlanBuilder:
         return self._biases[bias]
 
     def _constant(self, values: np.ndarray) -> int:
-        return cast(int, self.core.vector(np.ascontiguousarray(values, dtype=np.float32).reshape(-1)))
+        constant = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+        self._constants.update(constant.data)
+        return cast(int, self.core.vector(constant))
 
     def _vector(self, name: str, size: int | None = None) -> int:
         if name not in self._vectors:

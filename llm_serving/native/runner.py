@@ -13,6 +13,7 @@ from llm_serving.native.tables import rope_table
 from llm_serving.native.work import matrix_work
 
 BLOCK_SIZE = 16  # tokens; kBlockTokens in kernels.hpp
+ROPE_SAMPLE = 64  # positions whose sines and cosines tell those of another math library
 
 
 def kv_block_bytes(plan: ModelPlan) -> int:
@@ -22,6 +23,8 @@ def kv_block_bytes(plan: ModelPlan) -> int:
 
 class NativeRunner:
     """Owns weights, KV pool and threads. Not thread-safe: one engine thread calls it.
+
+    `content`, 16 bytes, names model, weights and arithmetic: runners that share it compute equal blocks.
 
     Raises: CheckpointError when the checkpoint does not fit the plan; ValueError for an unknown ISA.
     """
@@ -51,8 +54,11 @@ class NativeRunner:
         self._core = core_plan(threads=threads, isa=isa, max_tokens=max_step_tokens, max_context=max_context)
         builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context, packed)
         self._logits = builder.build()
-        self._core.rope_table(rope_table(plan.rope, checkpoint, max_context))
+        rope = rope_table(plan.rope, checkpoint, max_context)
+        self._core.rope_table(rope)
         self._core.kv_cache(plan.layers, num_blocks, plan.kv_heads, plan.head_dim)
+        self.block_bytes: int = self._core.block_bytes
+        self.content = builder.content_digest("f16", self.block_bytes, rope[:ROPE_SAMPLE].tobytes())
         self.isa: str = self._core.isa
         self.threads: int = self._core.threads
         self.weight_bytes: int = self._core.weight_bytes
@@ -69,6 +75,14 @@ class NativeRunner:
             self._logits,
         )
         return logits
+
+    def read_block(self, block: int, out: np.ndarray) -> None:
+        """See `BlockMemory.read_block`. Raises: ValueError for an id or a size out of range."""
+        self._core.read_block(block, out)
+
+    def write_block(self, block: int, data: np.ndarray) -> None:
+        """See `BlockMemory.write_block`. Raises: ValueError for an id or a size out of range."""
+        self._core.write_block(block, data)
 
     def close(self) -> None:
         """Drop the plan: its threads end and its memory goes back."""

@@ -17,6 +17,7 @@ using namespace llm;
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Room = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Table = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -82,8 +83,9 @@ void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 9;
+    m.attr("ABI") = 10;
     m.attr("PACKING") = kPacking;
+    m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     m.def("instruction_sets", [] { return instruction_sets(); });
     nb::class_<Plan>(m, "Plan")
@@ -100,6 +102,9 @@ NB_MODULE(_llm_serving_native, m) {
         .def("vector", [](Plan& p, Floats v) { return p.vector(v.data(), int(v.size())); })
         .def("buffer", &Plan::buffer)
         .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("heads"), nb::arg("head_dim"))
+        .def_prop_ro("block_bytes", [](const Plan& p) { return p.model.kv.block_bytes(); })
+        .def("read_block", [](const Plan& p, int block, Room out) { p.read_block(block, out.data(), out.size()); })
+        .def("write_block", [](Plan& p, int block, Bytes data) { p.write_block(block, data.data(), data.size()); })
         .def("rope_table", [](Plan& p, Table t) { p.rope_table(t.data(), int(t.shape(0)), int(t.shape(1))); })
         .def("select_rows", [](Plan& p, int source, int target) {
             p.select_rows();

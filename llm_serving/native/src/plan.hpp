@@ -29,6 +29,7 @@ struct KvCache {
     size_t block_halves() const { return size_t(head_dim) * kBlockTokens; }  // of one head's keys, or values
     size_t chunk_stride() const { return size_t(layers) * 2 * heads * kChunkBlocks * block_halves(); }
     size_t chunks() const { return (size_t(blocks) + kChunkBlocks - 1) / kChunkBlocks; }
+    size_t block_bytes() const { return size_t(layers) * 2 * heads * block_halves() * sizeof(uint16_t); }  // of all
     uint16_t* keys(int layer, int head, int block) const { return at(layer, 0, head, block); }
     uint16_t* values(int layer, int head, int block) const { return at(layer, 1, head, block); }
 
@@ -118,6 +119,10 @@ public:
     int vector(const float* values, int count);
     int buffer(int width);
     void kv_cache(int layers, int blocks, int heads, int head_dim);
+    // What a block holds, keys and values of each layer and head in turn, and back; kv.block_bytes() bytes.
+    // Throws std::invalid_argument for an id or a size out of range.
+    void read_block(int block, uint8_t* out, size_t bytes) const;
+    void write_block(int block, const uint8_t* data, size_t bytes);
     void rope_table(const float* values, int positions, int rotated);
     void add(std::unique_ptr<Operation> operation, int activation_cols = 0);
     // The next matrices read the last activations in this format.
