@@ -173,6 +173,15 @@ class Settings(BaseSettings):
         ge=0,
         description="Bound in bytes for packed weights on disk, for a fast next start; 0 = keep none",
     )
+    prefix_cache_dir: Path | None = Field(
+        None,
+        description="Directory where computed prompts are kept for the next start; default: in memory only",
+    )
+    prefix_cache_disk: Bytes = Field(
+        4 << 30,
+        ge=0,
+        description="Bound in bytes for --prefix-cache-dir, over all models and servers; 0 = keep none",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged: debug, info, warning, error"
     )

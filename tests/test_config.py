@@ -69,6 +69,7 @@ def test_argument_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ("device", "gpu"),
         ("quantization", "q6"),
         ("packed_cache", "some"),
+        ("prefix_cache_disk", "-1"),
         ("log_level", "loud"),
         ("model_name", ""),
         ("api_key", [" "]),

@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from llm_serving.backends.tier import open_tier
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions, RunnerLimits, Step
@@ -31,6 +32,8 @@ REPLIES = (
     "Nothing was computed for this answer — and yet here it is. 😀",
     "Ask me anything; I shall say something.",
 )
+
+FAKE_MODEL = b"the fake model 1"  # names blocks on disk: 16 bytes
 
 _PEAK = 24.0  # logit of the scripted token; all others of the model's alphabet lie in 0 … 1
 _NEVER = -30.0
@@ -113,6 +116,7 @@ class FakeRunner:
         self._replies = [text.encode() for text in (REPLIES if reply is None else (reply,))]
         self._random = random
         self._always_eos = always_eos
+        self.block_bytes = 2 * limits.block_size * 4
         shape = (limits.num_blocks, limits.block_size)
         self._kv_tokens = np.full(shape, -1, np.int32)
         self._kv_positions = np.full(shape, -1, np.int32)
@@ -144,6 +148,14 @@ class FakeRunner:
                 logits[row], self._context(step.block_tables[owners[index]], step.positions[index])
             )
         return logits
+
+    def read_block(self, block: int, out: np.ndarray) -> None:
+        """See `BlockMemory.read_block`."""
+        out[:] = np.stack([self._kv_tokens[block], self._kv_positions[block]]).view(np.uint8).reshape(-1)
+
+    def write_block(self, block: int, data: np.ndarray) -> None:
+        """See `BlockMemory.write_block`."""
+        self._kv_tokens[block], self._kv_positions[block] = data.view(np.int32).reshape(2, -1)
 
     def close(self) -> None:
         self.is_closed = True
@@ -237,4 +249,5 @@ def load_fake_engine(
         step_seconds=step_seconds,
         fail_at_step=fail_at_step,
     )
-    return AsyncEngine(runner, NumpySampler(), FakeTokenizer().token_bytes, options, device="fake")
+    tier = open_tier(runner, FAKE_MODEL, options)
+    return AsyncEngine(runner, NumpySampler(), FakeTokenizer().token_bytes, options, "fake", tier)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from llm_serving.architectures import describe
+from llm_serving.backends.tier import open_tier
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions
@@ -80,4 +81,6 @@ def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOption
     runner = build_runner(checkpoint, options)
     device = f"cpu ({runner.isa}, {runner.threads} threads)"
     sampler = NativeSampler(runner.threads, runner.isa)
-    return AsyncEngine(runner, sampler, token_bytes, options, device)
+    return AsyncEngine(
+        runner, sampler, token_bytes, options, device, open_tier(runner, runner.content, options)
+    )

@@ -15,6 +15,7 @@ from collections.abc import Sequence as Items
 from llm_serving.engine.core import EngineCore
 from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
 from llm_serving.engine.request import GenerateRequest, TokenEvent
+from llm_serving.engine.tier import BlockTier
 from llm_serving.errors import EngineDead, InvalidRequest, RequestCancelled, ServingError
 
 
@@ -84,10 +85,11 @@ class AsyncEngine:
         token_bytes: Items[bytes],
         options: EngineOptions,
         device: str,
+        tier: BlockTier | None = None,
     ) -> None:
         self._runner = runner
         self._device = device
-        self._core = EngineCore(runner, sampler, token_bytes, options, self._emit, self._on_death)
+        self._core = EngineCore(runner, sampler, token_bytes, options, self._emit, self._on_death, tier)
         self._thread = threading.Thread(target=self._core.run, name="engine", daemon=True)
         self._lock = threading.Lock()
         self._streams: dict[str, AsyncTokenStream] = {}  # accepted, no last event sent yet
@@ -120,7 +122,7 @@ class AsyncEngine:
         return stream
 
     async def close(self, drain_s: float = 0.0) -> None:
-        """Admit nothing more, wait for accepted requests, cancel the rest, close the runner."""
+        """Admit nothing more, wait for accepted requests, cancel the rest, close the store and the runner."""
         self._core.drain()
         if drain_s > 0:
             await asyncio.to_thread(self._core.wait_idle, drain_s)
@@ -128,6 +130,7 @@ class AsyncEngine:
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
         self._fail_all(lambda: RequestCancelled("The server stopped before this request was finished."))
+        await asyncio.to_thread(self._core.close)
         self._runner.close()
 
     def _emit(self, events: list[TokenEvent]) -> None:

@@ -18,7 +18,10 @@ from llm_serving.engine.request import GenerateRequest, TokenEvent
 from llm_serving.engine.scheduler import Scheduler
 from llm_serving.engine.sequence import Sequence
 from llm_serving.engine.speculation import num_accepted
+from llm_serving.engine.tier import BlockTier
 from llm_serving.errors import ContextLengthExceeded, EngineDead, InvalidRequest, Overloaded
+
+IDLE_SAVES = 8  # blocks between two looks at the inbox
 
 
 class EngineCore:
@@ -38,10 +41,12 @@ class EngineCore:
         options: EngineOptions,
         emit: Callable[[list[TokenEvent]], None],
         on_death: Callable[[BaseException], None],
+        tier: BlockTier | None = None,
     ) -> None:
         self.limits = runner.limits
         budget = PrefillBudget(options.step_ms / 1000)
         self.scheduler = Scheduler(runner.limits, options.max_concurrency, budget)
+        self.scheduler.tier = tier
         self.scheduler.speculates &= options.speculation != "off"
         if options.context_length:
             self.scheduler.max_context = min(self.scheduler.max_context, options.context_length)
@@ -49,6 +54,7 @@ class EngineCore:
         self._max_requests = self.scheduler.max_running + options.max_queue
         self._runner = runner
         self._sampler = sampler
+        self._tier = tier
         # A model's vocabulary may be padded beyond its tokenizer's: such ids have no text.
         self._token_bytes = list(token_bytes) + [b""] * (runner.limits.vocab_size - len(token_bytes))
         self._emit = emit
@@ -113,8 +119,13 @@ class EngineCore:
             self._draining = self._stopped = True
             self._wake.notify_all()
 
+    def close(self) -> None:
+        """After the engine thread has ended: keep what is still to be saved, within seconds."""
+        if self._tier:
+            self._tier.close(self.scheduler.pool)
+
     def stats(self, device: str) -> EngineStats:
-        scheduler = self.scheduler
+        scheduler, tier = self.scheduler, self._tier
         return EngineStats(
             device=device,
             num_running=len(scheduler.running),
@@ -129,6 +140,10 @@ class EngineCore:
             num_accepted_tokens=self._num_accepted_tokens,
             num_steps=self._num_steps,
             step_seconds=self._step_seconds,
+            num_read_blocks=tier.store.num_read if tier else 0,
+            num_written_blocks=tier.store.num_written if tier else 0,
+            num_dropped_blocks=tier.num_dropped if tier else 0,
+            disk_bytes=tier.store.num_bytes if tier else 0,
         )
 
     def run(self) -> None:
@@ -162,6 +177,8 @@ class EngineCore:
             self._num_steps += 1
             seconds = time.monotonic() - started_s
             self._step_seconds += seconds
+            if self._tier:
+                seconds -= self._tier.take_loading_s()
             self.scheduler.budget.costs.observe(
                 plan.num_rows, len(plan.step.token_ids) - plan.num_rows, seconds
             )
@@ -199,11 +216,15 @@ class EngineCore:
                 "prompt",
             )
 
+    def _has_work(self) -> bool:
+        return bool(self._stopped or self._inbox or self._aborts or self.scheduler.has_work)
+
     def _wait_for_work(self) -> bool:
+        tier, pool = self._tier, self.scheduler.pool
+        while tier and not self._has_work() and tier.save(pool, IDLE_SAVES):
+            pass
         with self._wake:
-            self._wake.wait_for(
-                lambda: self._stopped or self._inbox or self._aborts or self.scheduler.has_work
-            )
+            self._wake.wait_for(self._has_work)
             return not self._stopped
 
     def _drain_inbox(self) -> list[TokenEvent]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -60,6 +60,54 @@ class ModelRunner(Protocol):
         ...
 
 
+class BlockMemory(Protocol):
+    """What a runner offers beside `ModelRunner` if its blocks can be kept elsewhere. Engine thread only."""
+
+    block_bytes: int
+
+    def read_block(self, block: int, out: np.ndarray) -> None:
+        """Copy all that a block holds to `out`, uint8 [block_bytes]."""
+        ...
+
+    def write_block(self, block: int, data: np.ndarray) -> None:
+        """Make a block hold what `read_block` gave of another, which had the same tokens before it."""
+        ...
+
+
+class BlockStore(Protocol):
+    """Blocks outside of the runner's memory, by digest; `depth` is the number of blocks before one.
+
+    Engine thread only, but for the properties. Raises nothing: a store that is broken has nothing.
+    """
+
+    @property
+    def num_read(self) -> int: ...
+    @property
+    def num_written(self) -> int: ...
+    @property
+    def num_bytes(self) -> int: ...
+
+    def has(self, digest: bytes) -> bool:
+        """Whether `load` would probably succeed."""
+        ...
+
+    def load(self, digest: bytes, depth: int, out: np.ndarray) -> bool:
+        """Fill `out`, uint8 [block_bytes]; if False, it holds anything."""
+        ...
+
+    def touch(self, digest: bytes, depth: int) -> bool:
+        """Note a use of a block; False if it is not known to be there, and should be saved."""
+        ...
+
+    def save(self, digest: bytes, depth: int, read: Callable[[np.ndarray], None]) -> bool:
+        """Keep what `read` writes to an array as `load` takes it; False, without a call, while it is busy."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is under way, within seconds."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingRow:
     """What the sampler needs beside the logits of one row."""
@@ -92,6 +140,8 @@ class EngineOptions:
     step_ms: float = 60.0  # longest step, as far as prompts make it, while anyone decodes
     packed_dir: Path | None = None  # where packed weights are kept for the next start
     packed_bytes: int = 0  # bound for them; 0 = keep none
+    prefix_dir: Path | None = None  # where blocks of the prefix cache are kept; None = nowhere
+    prefix_bytes: int = 0  # bound for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +161,10 @@ class EngineStats:
     num_accepted_tokens: int = 0  # of these, guessed right
     num_steps: int = 0
     step_seconds: float = 0.0  # total time spent in steps
+    num_read_blocks: int = 0  # KV blocks from disk
+    num_written_blocks: int = 0
+    num_dropped_blocks: int = 0  # not written, because they came too fast
+    disk_bytes: int = 0  # blocks on disk, of all models
 
 
 class TokenStream(Protocol):

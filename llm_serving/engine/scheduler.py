@@ -10,6 +10,7 @@ what is left of the budget goes to longer stretches of uncomputed tokens.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 
@@ -20,6 +21,7 @@ from llm_serving.engine.policy import PrefillPolicy
 from llm_serving.engine.protocol import RunnerLimits
 from llm_serving.engine.sequence import Sequence, SequenceStatus
 from llm_serving.engine.speculation import MAX_DRAFTING
+from llm_serving.engine.tier import BlockTier
 
 
 class Scheduler:
@@ -39,6 +41,7 @@ class Scheduler:
         self.max_context = min(limits.max_context, limits.num_blocks * limits.block_size)
         self.max_step_tokens = limits.max_step_tokens
         self.budget = budget or PrefillBudget(self.STEP_S)
+        self.tier: BlockTier | None = None  # whoever has one sets it before the first step
         # One token each must fit into a step, or decoding would starve someone.
         self.max_running = max(1, min(max_concurrency, limits.max_sequences, limits.max_step_tokens))
         self.waiting: deque[Sequence] = deque()
@@ -94,10 +97,15 @@ class Scheduler:
                 extend_chain(sequence.digests, sequence.token_ids, self.block_size, last)
                 for index in range(first, last):
                     self.pool.publish(sequence.block_ids[index], sequence.digests[index])
+                    if self.tier and (index + 1) * self.block_size <= sequence.num_prompt_tokens:
+                        self.tier.keep(sequence.digests[index], index)
             if sequence.draft_ids:
                 sequence.draft_ids = []
                 num_blocks = -(-sequence.num_computed_tokens // self.block_size)
                 self.pool.release(self._builder.cut_blocks(sequence, num_blocks))
+        if self.tier:
+            num_prompt_tokens = len(plan.step.token_ids) - plan.num_rows
+            self.tier.save(self.pool, 1 + num_prompt_tokens // self.block_size)
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's blocks and put it back at the head of the queue."""
@@ -151,6 +159,8 @@ class Scheduler:
                 may_admit = may_admit and self.num_preemptions == num_preempted and self._admit(sequence)
                 if not may_admit:
                     continue
+            if self.tier and sequence.may_load:
+                budget -= self._load(self.tier, sequence, budget, bool(planned))
             count = self._prefill(sequence, budget, planned)
             if count:
                 planned[sequence] = count
@@ -186,6 +196,20 @@ class Scheduler:
                 return 0
         return self._reserve(sequence, min(budget, sequence.num_uncomputed_tokens), planned)
 
+    def _load(self, tier: BlockTier, sequence: Sequence, budget: int, is_bounded: bool) -> int:
+        """Have blocks loaded where those of the pool end; the tokens of the budget that this is worth.
+
+        If all of it, there are more, and the sequence goes on with them in the next step.
+        """
+        self._adopt(sequence)
+        first = sequence.num_computed_tokens // self.block_size
+        token_s = self.budget.costs.prompt_token_s
+        most_s = budget * token_s if is_bounded else math.inf
+        digests = sequence.digests[first : self._num_sharable(sequence)]
+        seconds = tier.load(self.pool, digests, first, self.block_size * token_s, most_s)
+        sequence.may_load = seconds == most_s
+        return min(budget, round(seconds / token_s)) if is_bounded else 0
+
     def _num_remaining(self, sequence: Sequence) -> int:
         """Tokens to compute until the next one can be sampled, beside what the cache has."""
         if sequence.status is SequenceStatus.RUNNING:
@@ -214,6 +238,8 @@ class Scheduler:
             self.pool.acquire(block)
             self._builder.append_block(sequence, block)
             sequence.num_computed_tokens += self.block_size
+            if self.tier:
+                self.tier.keep(sequence.digests[index], index)
             if not sequence.timings.num_preemptions:
                 sequence.num_cached_tokens += self.block_size
                 self.num_cached_tokens += self.block_size
@@ -241,6 +267,7 @@ class Scheduler:
         self.running.append(sequence)
         self._builder.open(sequence)
         sequence.status = SequenceStatus.RUNNING
+        sequence.may_load = True
         if not sequence.timings.num_preemptions:
             self.num_prompt_tokens += sequence.num_prompt_tokens
         return True

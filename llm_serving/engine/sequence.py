@@ -30,7 +30,7 @@ class Sequence:
 
     __slots__ = (
         "request", "token_ids", "output_ids", "num_computed_tokens", "num_cached_tokens", "block_ids",
-        "digests", "num_found_blocks", "slot", "arrival", "status", "finish_reason",
+        "digests", "num_found_blocks", "may_load", "slot", "arrival", "status", "finish_reason",
         "timings", "detokenizer", "max_tokens", "lookup", "draft_ids",
     )  # fmt: skip
 
@@ -43,6 +43,7 @@ class Sequence:
         self.block_ids: list[int] = []
         self.digests: list[bytes] = []  # hash chain over the full blocks of token_ids, as far as known
         self.num_found_blocks = 0  # while waiting: leading blocks that the prefix cache has
+        self.may_load = False  # admitted, and the block store may have more of it than was loaded
         self.slot = -1  # row in the step builder's block-table matrix
         self.arrival = -1  # order of submission; of one priority, older sequences are preempted last
         self.status = SequenceStatus.WAITING

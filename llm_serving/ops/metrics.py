@@ -85,6 +85,9 @@ class _EngineCollector(Collector):
         "drafted_tokens": ("num_drafted_tokens", "Tokens guessed ahead"),
         "accepted_tokens": ("num_accepted_tokens", "Of the tokens guessed ahead, those that were right"),
         "preemptions": ("num_preemptions", "Sequences put back for lack of KV blocks"),
+        "kv_blocks_read": ("num_read_blocks", "KV blocks read from the disk"),
+        "kv_blocks_written": ("num_written_blocks", "KV blocks written to the disk"),
+        "kv_blocks_dropped": ("num_dropped_blocks", "KV blocks not written because they came too fast"),
         "engine_steps": ("num_steps", "Engine steps"),
         "engine_step_seconds": ("step_seconds", "Seconds spent in engine steps"),
     }
@@ -93,6 +96,7 @@ class _EngineCollector(Collector):
         "sequences_waiting": ("num_waiting", "Sequences in the queue"),
         "kv_blocks": ("num_blocks", "KV blocks"),
         "kv_blocks_free": ("num_free_blocks", "KV blocks that are free or may be evicted"),
+        "kv_disk_bytes": ("disk_bytes", "Bytes of KV blocks on the disk, of all models and servers"),
     }
 
     def __init__(self, read_stats: ReadStats) -> None:

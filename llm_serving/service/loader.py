@@ -42,6 +42,8 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
         choice = choose_engine(settings.engine, settings.device, path)
         logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
         if choice.name == "transformers":
+            if settings.prefix_cache_dir is not None:
+                logger.warning("model %s: the transformers engine keeps no prompts on disk", name)
             return _load_transformers(name, path, settings, choice)
     checkpoint = choice.checkpoint or open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
@@ -107,6 +109,8 @@ def engine_options(settings: Settings) -> EngineOptions:
         step_ms=settings.step_ms,
         packed_dir=packed_directory(settings.cache_dir),
         packed_bytes=settings.packed_cache,
+        prefix_dir=settings.prefix_cache_dir,
+        prefix_bytes=settings.prefix_cache_disk,
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from llm_serving.backends.fake import EOS_ID, VOCAB_SIZE, FakeRunner, FakeTokenizer
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.core import EngineCore
-from llm_serving.engine.protocol import EngineOptions, RunnerLimits
+from llm_serving.engine.protocol import BlockStore, EngineOptions, RunnerLimits
 from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenEvent
 from llm_serving.engine.sampler import NumpySampler
+from llm_serving.engine.tier import BlockTier
 
 TOKENIZER = FakeTokenizer()
 
@@ -44,6 +47,12 @@ class FixedBudget(PrefillBudget):
         return self._num_tokens
 
 
+class PatientTier(BlockTier):
+    """Loads whatever is there, though the fake runner computes it in no time."""
+
+    PATIENCE = math.inf
+
+
 class Driver:
     """An `EngineCore` without its thread; keeps every event and checks integrity after every step."""
 
@@ -52,6 +61,7 @@ class Driver:
         runner_limits: RunnerLimits | None = None,
         options: EngineOptions | None = None,
         prefill_budget: int | None = None,
+        store: BlockStore | None = None,
         **behaviour: object,
     ) -> None:
         self.runner = FakeRunner(runner_limits or limits(), **behaviour)
@@ -64,6 +74,7 @@ class Driver:
             options or EngineOptions(),
             self.events.extend,
             self.deaths.append,
+            None if store is None else PatientTier(self.runner, store),
         )
         if prefill_budget is not None:
             self.core.scheduler.budget = FixedBudget(prefill_budget)

@@ -56,6 +56,10 @@ def test_engine_is_read_when_asked() -> None:
         num_drafted_tokens=6,
         num_accepted_tokens=5,
         num_steps=7,
+        num_read_blocks=8,
+        num_written_blocks=10,
+        num_dropped_blocks=11,
+        disk_bytes=12,
     )
     after = samples_of(metrics)
     assert after["llm_serving_ready"] == 1
@@ -65,6 +69,10 @@ def test_engine_is_read_when_asked() -> None:
     assert after["llm_serving_engine_steps_total"] == 7
     assert after["llm_serving_drafted_tokens_total"] == 6
     assert after["llm_serving_accepted_tokens_total"] == 5
+    assert after["llm_serving_kv_blocks_read_total"] == 8
+    assert after["llm_serving_kv_blocks_written_total"] == 10
+    assert after["llm_serving_kv_blocks_dropped_total"] == 11
+    assert after["llm_serving_kv_disk_bytes"] == 12
 
 
 def test_apps_do_not_share_metrics() -> None:

@@ -170,9 +170,11 @@ def test_engine_options_are_the_settings() -> None:
         step_ms=9,
         cache_dir=Path("/c"),
         packed_cache="2k",
+        prefix_cache_dir=Path("/p"),
+        prefix_cache_disk="3k",
     )
     assert engine_options(settings) == EngineOptions(
-        3, 5, 1024, 7, 0, "q8", "off", 9, Path("/c/packed"), 2048
+        3, 5, 1024, 7, 0, "q8", "off", 9, Path("/c/packed"), 2048, Path("/p"), 3072
     )
 
 
