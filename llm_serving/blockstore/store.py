@@ -22,6 +22,7 @@ QUEUE_BYTES = 32 << 20  # memory for blocks that wait to be written
 LEAST_QUEUE = 4
 TOUCH_S = 60.0  # a use is noted if the last one noted is older
 MAX_TOUCHES = 4096
+GATHER_S = 0.1  # who wakes up beside busy kernel workers takes one's core: the less often the better
 FLUSH_S = 5.0
 
 
@@ -39,6 +40,7 @@ class DiskBlockStore:
         self._file_bytes = HEADER_BYTES + block_bytes
         self._block_bytes = block_bytes
         self._most_buffers = max(LEAST_QUEUE, QUEUE_BYTES // block_bytes)
+        self._many = self._most_buffers // 2  # that do not wait for others to be written with
         self._buffers: list[np.ndarray] = []  # made and not in use
         self._num_buffers = 0
         self._known: dict[bytes, float] = {}  # digests on the disk → when their last use was noted
@@ -105,7 +107,8 @@ class DiskBlockStore:
             self._known[digest] = now_s
             with self._wake:
                 self._touches.append((digest, depth))
-                self._wake.notify()
+                if len(self._touches) == 1:
+                    self._wake.notify()
         return True
 
     def save(self, digest: bytes, depth: int, read: Callable[[np.ndarray], None]) -> bool:
@@ -128,7 +131,8 @@ class DiskBlockStore:
         with self._wake:
             if self._writes:
                 self._blocks.append((digest, depth, buffer))
-                self._wake.notify()
+                if len(self._blocks) in (1, self._many):
+                    self._wake.notify()
         return True
 
     def close(self, timeout_s: float = FLUSH_S) -> None:
@@ -153,7 +157,9 @@ class DiskBlockStore:
 
     def _wait(self) -> bool:
         with self._wake:
-            self._wake.wait_for(lambda: self._blocks or self._touches or self._closing)
+            if not (self._blocks or self._touches):
+                self._wake.wait_for(lambda: self._blocks or self._touches or self._closing)
+                self._wake.wait_for(lambda: self._closing or len(self._blocks) >= self._many, GATHER_S)
             return bool(self._blocks or self._touches)
 
     def _do_next(self) -> None:

@@ -104,8 +104,7 @@ class Scheduler:
                 num_blocks = -(-sequence.num_computed_tokens // self.block_size)
                 self.pool.release(self._builder.cut_blocks(sequence, num_blocks))
         if self.tier:
-            num_prompt_tokens = len(plan.step.token_ids) - plan.num_rows
-            self.tier.save(self.pool, 1 + num_prompt_tokens // self.block_size)
+            self.tier.save_beside_steps(self.pool)
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's blocks and put it back at the head of the queue."""

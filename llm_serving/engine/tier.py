@@ -14,6 +14,10 @@ from llm_serving.engine.protocol import BlockMemory, BlockStore
 
 MOST_UNSAVED = 4096  # digests that wait to be saved
 CLOSE_S = 5.0
+# Writing a block takes a core from the kernels for a while, and a step waits for its slowest. While there are
+# steps, so many bytes a second cost them about a hundredth; when there are none, everything is saved at once.
+BUSY_BYTES_S = 4 << 20
+MOST_BESIDE_A_STEP = 8
 _LOAD_S = 2e-4  # first guess
 _WEIGHT = 0.2  # of the last load in the mean
 
@@ -34,6 +38,7 @@ class BlockTier:
         self._unsaved: OrderedDict[bytes, int] = OrderedDict()  # digest → depth
         self._load_s = _LOAD_S  # mean of a block
         self._loading_s = 0.0
+        self._saved_s = 0.0  # when something was saved beside steps
 
     def load(
         self, pool: BlockPool, digests: Sequence[bytes], depth: int, block_s: float, most_s: float
@@ -75,6 +80,15 @@ class BlockTier:
             self._unsaved[digest] = depth
         else:
             self.num_dropped += 1
+
+    def save_beside_steps(self, pool: BlockPool) -> None:
+        """Save as much as `BUSY_BYTES_S` allows since the last time."""
+        if self._unsaved:
+            now_s = time.monotonic()
+            count = int((now_s - self._saved_s) * BUSY_BYTES_S / self._memory.block_bytes)
+            if count:
+                self._saved_s = now_s
+                self.save(pool, min(count, MOST_BESIDE_A_STEP))
 
     def save(self, pool: BlockPool, most: int) -> bool:
         """Save up to `most` blocks; whether there are more, and the store takes them."""

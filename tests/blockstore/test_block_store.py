@@ -32,7 +32,8 @@ def data(number: int) -> np.ndarray:
 
 
 @pytest.fixture
-def open_store(tmp_path: Path) -> Iterator[Open]:
+def open_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    monkeypatch.setattr(store_module, "GATHER_S", 0.001)
     opened = []
 
     def go(limit: int = 1 << 20, model: bytes = name(7), directory: Path = tmp_path / "kv") -> DiskBlockStore:

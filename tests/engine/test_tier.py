@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,17 +118,25 @@ def test_an_answer_is_kept_when_a_prompt_goes_on_from_it():
     assert ask(new_driver(store), "c", longer) == 72
 
 
-def test_a_step_saves_as_many_blocks_as_it_computes_and_one():
+def test_beside_steps_little_is_saved_and_the_rest_when_there_are_none(monkeypatch: pytest.MonkeyPatch):
+    now_s = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    monkeypatch.setattr("llm_serving.engine.tier.BUSY_BYTES_S", 64)  # two blocks of 32 bytes a second
     store = MemoryStore()
-    driver = new_driver(store, runner_limits=limits(max_step_tokens=8))
-    driver.core.submit(request("a", PROMPT, max_tokens=3, ignore_eos=True))
-    driver.step()
-    saved = [0, len(store.blocks)]
-    while driver.core.scheduler.has_work:
+    driver = new_driver(store)
+    driver.core.submit(request("a", PROMPT, max_tokens=4, ignore_eos=True))
+    assert driver.core.scheduler.tier is not None
+    driver.core.scheduler.tier._saved_s = now_s
+    saved = []
+    for seconds in (0.0, 0.6, 0.3, 0.3, 1.1):
+        now_s += seconds
         driver.step()
         saved.append(len(store.blocks))
-    assert max(b - a for a, b in zip(saved, saved[1:], strict=False)) <= 3
-    assert saved[-1] == 10
+    assert saved == [0, 1, 1, 2, 4]
+    assert not driver.core.scheduler.has_work
+    threading.Timer(0.2, driver.core.stop).start()
+    driver.core.run()
+    assert len(store.blocks) == 10
 
 
 def test_a_busy_store_is_asked_again_and_nothing_is_lost():
@@ -138,6 +147,9 @@ def test_a_busy_store_is_asked_again_and_nothing_is_lost():
     store.room = 3
     ask(driver, "b", [9])
     assert len(store.blocks) == 5
+    store.room = 1
+    ask(driver, "c", [8])
+    assert len(store.blocks) == 6
     store.room = math.inf
     driver.core.close()
     assert len(store.blocks) == 10
