@@ -203,7 +203,7 @@ NB_MODULE(_llm_serving_native, m) {
             op->source = source;
             op->target = target;
             op->layer = layer;
-            op->query_heads = query_heads;
+            op->query_heads = p.model.query_heads = query_heads;
             op->scale = scale;
             p.add(std::move(op));
         })

@@ -1,4 +1,4 @@
-#include "lanes.hpp"
+#include "wide_lanes.hpp"
 
 namespace llm::LLM_NAMESPACE {
 

@@ -20,6 +20,7 @@ void rope(float* head, const float* cos, const float* sin, int rotated);
 void store_kv(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values);
 void dequantize_row(const PackedMatrix& w, int row, float* out);
 void attention(const AttentionTile& tile);
+void merge_attention(const AttentionTile& tile, size_t piece_stride);
 void encoder_attention(const EncoderTile& tile);
 void gemm(const GemmTile& tile);
 

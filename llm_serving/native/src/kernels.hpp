@@ -27,6 +27,8 @@ struct GemmTile {
 };
 
 // Attention of `num_tokens` consecutive tokens of one sequence over one KV head.
+// `states` null: over all they see, into `out`. Else over piece `piece` only, into `states` [token][group], each
+// of state_floats() floats; merge_attention then makes `out` of them.
 // Blocks hold `block_size` = 16 tokens: keys [head_dim][16] f16, values [16][head_dim] f16.
 struct AttentionTile {
     const float* query;  // [token][group][head_dim], token stride below
@@ -41,6 +43,8 @@ struct AttentionTile {
     int group;               // query heads per KV head
     int head_dim;
     float scale;
+    int piece;
+    float* states;
     float* scratch;          // attention_scratch() floats, private to the worker
 };
 
@@ -70,15 +74,25 @@ constexpr int kChunkBlocks = 61;
 inline size_t block_offset(int block, size_t block_halves, size_t chunk_stride) {
     return size_t(block / kChunkBlocks) * chunk_stride + size_t(block % kChunkBlocks) * block_halves;
 }
-constexpr int kAttentionTokens = 8;  // most tokens of a tile
-constexpr int kRowFloats = 16;       // a row's running state takes no more room
+constexpr int kPieceTokens = 256;    // a softmax covers so many keys, and is merged with the next
+constexpr int kAttentionTokens = 12;  // most tokens of a tile
+constexpr int kAttentionRows = 12;   // most rows that are computed side by side
+constexpr int kRowFloats = 8;        // a row's description takes no more room
+
+// Of one row over some pieces: its weighted values, what they are divided by, and room up to a multiple of eight.
+inline int state_floats(int head_dim) { return head_dim + 8; }
+
+inline size_t rows_scratch(int head_dim) { return size_t(kAttentionRows) * (kPieceTokens + state_floats(head_dim)); }
 
 inline size_t attention_scratch(int group, int head_dim) {
-    return size_t(head_dim) * kBlockTokens * 2 + size_t(group) * kAttentionTokens * kRowFloats;
+    return size_t(group) * kAttentionTokens * (kRowFloats + state_floats(head_dim)) + rows_scratch(head_dim);
 }
 
+inline size_t encoder_blocks(int num_tokens) { return (size_t(num_tokens) + kBlockTokens - 1) / kBlockTokens; }
+
 inline size_t encoder_scratch(int num_tokens, int head_dim) {
-    return size_t(num_tokens + kBlockTokens) * head_dim * 2 + 64;
+    return encoder_blocks(num_tokens) * kBlockTokens * head_dim * 2 + size_t(kAttentionRows) * state_floats(head_dim) +
+           rows_scratch(head_dim);
 }
 
 struct Kernels {
@@ -103,6 +117,8 @@ struct Kernels {
     // Writes one token's key and value of one KV head into slot `slot` of a block.
     void (*store_kv)(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values);
     void (*attention)(const AttentionTile&);
+    // `tile.states` of piece 0; those of the next piece lie `piece_stride` floats further.
+    void (*merge_attention)(const AttentionTile& tile, size_t piece_stride);
     void (*encoder_attention)(const EncoderTile&);
     // Row `row` of a packed matrix in f32.
     void (*dequantize_row)(const PackedMatrix& w, int row, float* out);

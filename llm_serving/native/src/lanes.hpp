@@ -123,21 +123,4 @@ LLM_INLINE int32_t round_narrow(const float* x, float factor, int8_t* q) {
 
 #endif
 
-// e^x to about 1 ulp for x in [-87, 88], clamped outside. Cephes' reduction, degree-6 polynomial.
-LLM_INLINE Lanes exponential(Lanes x) {
-    const Lanes magic = broadcast(12582912.0f);  // adding and taking it away rounds to the nearest integer
-    x = minimum(maximum(x, broadcast(-87.0f)), broadcast(88.0f));
-    Lanes n = subtract(add(multiply(x, broadcast(1.44269504088896341f)), magic), magic);
-    Lanes r = fused(n, broadcast(-0.693359375f), x);
-    r = fused(n, broadcast(2.12194440e-4f), r);
-    Lanes p = broadcast(1.9875691500e-4f);
-    p = fused(p, r, broadcast(1.3981999507e-3f));
-    p = fused(p, r, broadcast(8.3334519073e-3f));
-    p = fused(p, r, broadcast(4.1665795894e-2f));
-    p = fused(p, r, broadcast(1.6666665459e-1f));
-    p = fused(p, r, broadcast(5.0000001201e-1f));
-    p = add(fused(p, multiply(r, r), r), broadcast(1.0f));
-    return times_power_of_two(p, n);
-}
-
 }  // namespace llm::LLM_NAMESPACE

@@ -185,12 +185,22 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
     const int group = query_heads / kv.heads;
     Buffer& from = model.buffers[size_t(source)];
     Buffer& to = model.buffers[size_t(target)];
-    model.kernels->attention({from.row(tokens.first) + size_t(head) * group * kv.head_dim,
-                              to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
-                              size_t(to.width), kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
-                              step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
-                              step.input.positions[tokens.first], tokens.count, group, kv.head_dim, scale,
-                              worker_scratch(model, worker, attention_scratch(group, kv.head_dim))});
+    AttentionTile work = {from.row(tokens.first) + size_t(head) * group * kv.head_dim,
+                          to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
+                          size_t(to.width), kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
+                          step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
+                          step.input.positions[tokens.first], tokens.count, group, kv.head_dim, scale, tokens.piece, nullptr,
+                          worker_scratch(model, worker, attention_scratch(group, kv.head_dim))};
+    if (tokens.pieces == 1) return model.kernels->attention(work);
+    const size_t state = size_t(state_floats(kv.head_dim)), piece_stride = size_t(tokens.count) * query_heads * state;
+    float* states = model.states.data() + tokens.first_state * state + size_t(tokens.count) * head * group * state;
+    work.states = states + tokens.piece * piece_stride;
+    model.kernels->attention(work);
+    std::atomic<int>& done = model.pieces_done[size_t(tokens.split * kv.heads + head)];
+    if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < tokens.pieces) return;
+    done.store(0, std::memory_order_relaxed);
+    work.states = states;
+    model.kernels->merge_attention(work, piece_stride);  // whoever comes last: the order of pieces is fixed
 }
 
 int HeadNorm::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }

@@ -138,16 +138,33 @@ void Plan::check(const StepInput& s) const {
         require(s.logit_rows[i] >= 0 && s.logit_rows[i] < s.num_tokens, "a logit row is out of range");
 }
 
+void Plan::prepare_attention(const StepInput& input) {
+    step_.token_tiles.clear();
+    int splits = 0;
+    size_t states = 0;
+    for (int s = 0; s < input.num_sequences; s++) {
+        const int first = input.query_starts[s], end = input.query_starts[s + 1];
+        const int pieces = input.positions[end - 1] / kPieceTokens + 1;
+        if (pieces == 1 || end - first > kAttentionTokens) {
+            for (int t = first; t < end; t += kAttentionTokens)
+                step_.token_tiles.push_back({s, t, std::min(kAttentionTokens, end - t), 0, 1, 0, 0});
+            continue;
+        }
+        for (int p = 0; p < pieces; p++) step_.token_tiles.push_back({s, first, end - first, p, pieces, splits, states});
+        splits++;
+        states += size_t(pieces) * size_t(end - first) * size_t(model.query_heads);
+    }
+    const size_t floats = states * size_t(state_floats(model.kv.head_dim)), counters = size_t(splits) * size_t(model.kv.heads);
+    if (model.states.size() < floats) model.states.resize(floats);
+    if (model.pieces_done.size() < counters) model.pieces_done = std::vector<std::atomic<int>>(counters);
+}
+
 void Plan::prepare(const StepInput& input) {
     step_.input = input;
     step_.sequence_of.resize(size_t(input.num_tokens));
-    step_.token_tiles.clear();
-    for (int s = 0; s < input.num_sequences; s++) {
-        const int end = input.query_starts[s + 1];
-        for (int t = input.query_starts[s]; t < end; t++) step_.sequence_of[size_t(t)] = s;
-        for (int t = input.query_starts[s]; t < end; t += kAttentionTokens)
-            step_.token_tiles.push_back({s, t, std::min(kAttentionTokens, end - t)});
-    }
+    for (int s = 0; s < input.num_sequences; s++)
+        for (int t = input.query_starts[s]; t < input.query_starts[s + 1]; t++) step_.sequence_of[size_t(t)] = s;
+    if (model.kv.memory) prepare_attention(input);
     const int rows = std::max(input.num_tokens, input.num_rows);
     for (Buffer& buffer : model.buffers) {
         const bool logits = selecting_ && &buffer == &model.buffers.back();

@@ -54,9 +54,13 @@ struct StepInput {
     int num_rows;
 };
 
-// Up to kAttentionTokens consecutive tokens of one sequence.
+// Up to kAttentionTokens consecutive tokens of one sequence. The context of few tokens is split into pieces, a tile
+// for each: `piece` of `pieces`. Else `pieces` is 1, and the tile covers all they see.
 struct TokenTile {
     int sequence, first, count;
+    int piece, pieces;
+    int split;           // which of the step's split contexts
+    size_t first_state;  // of its piece 0, in rows
 };
 
 struct Model;
@@ -98,6 +102,9 @@ struct Model {
     std::vector<int32_t> offsets;
     std::vector<float> values;  // activations as they are, for f32 weights
     bool exact = false;         // weights are f32: nothing is quantised
+    int query_heads = 0;        // of attention over the KV cache
+    std::vector<float> states;  // [split context][piece][KV head][token][group][state_floats()]
+    std::vector<std::atomic<int>> pieces_done;  // [split context][KV head]
     std::vector<std::vector<float>> scratch;  // [worker]
 
     // Quantised rows of the operation at hand; the storage is shared by all of them in turn.
@@ -140,6 +147,7 @@ public:
 private:
     void check(const StepInput& input) const;
     void prepare(const StepInput& input);
+    void prepare_attention(const StepInput& input);
 
     ThreadPool pool_;
     Arena arena_;

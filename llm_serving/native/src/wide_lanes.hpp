@@ -1,0 +1,107 @@
+// Sixteen f32 lanes: one AVX-512 register, or two times eight. Same operations as on eight, same bits; and what
+// is written once for either width.
+// Included only by files that are compiled once per instruction set.
+#pragma once
+#include "lanes.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+constexpr int kWideLanes = 2 * kLanes;
+
+// One value in every lane, and lanes from memory, f16 being widened; for code that serves any width.
+template <class V>
+V spread(float x);
+template <class V>
+V load_as(const float* p);
+template <class V>
+V load_as(const uint16_t* p);
+template <>
+inline Lanes spread<Lanes>(float x) { return broadcast(x); }
+template <>
+inline Lanes load_as<Lanes>(const float* p) { return load(p); }
+template <>
+inline Lanes load_as<Lanes>(const uint16_t* p) { return widen8(p); }
+
+#if defined(__AVX512F__)
+
+using Wide = __m512;
+LLM_INLINE Wide add(Wide a, Wide b) { return _mm512_add_ps(a, b); }
+LLM_INLINE Wide subtract(Wide a, Wide b) { return _mm512_sub_ps(a, b); }
+LLM_INLINE Wide multiply(Wide a, Wide b) { return _mm512_mul_ps(a, b); }
+LLM_INLINE Wide fused(Wide a, Wide b, Wide c) { return _mm512_fmadd_ps(a, b, c); }
+LLM_INLINE Wide maximum(Wide a, Wide b) { return _mm512_max_ps(b, a); }
+LLM_INLINE Wide minimum(Wide a, Wide b) { return _mm512_min_ps(b, a); }
+LLM_INLINE Wide first_lanes(Wide v, int count, Wide other) {
+    return _mm512_mask_blend_ps(__mmask16(count >= kWideLanes ? 0xffff : (1u << count) - 1), other, v);
+}
+LLM_INLINE Lanes low_half(Wide v) { return _mm512_castps512_ps256(v); }
+LLM_INLINE Lanes high_half(Wide v) { return _mm512_extractf32x8_ps(v, 1); }
+LLM_INLINE Wide times_power_of_two(Wide p, Wide n) {
+    const __m512i exponent = _mm512_slli_epi32(_mm512_cvttps_epi32(n), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), exponent));
+}
+LLM_INLINE void store(float* p, Wide v) { _mm512_storeu_ps(p, v); }
+template <>
+inline Wide spread<Wide>(float x) { return _mm512_set1_ps(x); }
+template <>
+inline Wide load_as<Wide>(const float* p) { return _mm512_loadu_ps(p); }
+template <>
+inline Wide load_as<Wide>(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+#else
+
+struct Wide {
+    Lanes low, high;
+};
+LLM_INLINE Wide add(Wide a, Wide b) { return {add(a.low, b.low), add(a.high, b.high)}; }
+LLM_INLINE Wide subtract(Wide a, Wide b) { return {subtract(a.low, b.low), subtract(a.high, b.high)}; }
+LLM_INLINE Wide multiply(Wide a, Wide b) { return {multiply(a.low, b.low), multiply(a.high, b.high)}; }
+LLM_INLINE Wide fused(Wide a, Wide b, Wide c) { return {fused(a.low, b.low, c.low), fused(a.high, b.high, c.high)}; }
+LLM_INLINE Wide maximum(Wide a, Wide b) { return {maximum(a.low, b.low), maximum(a.high, b.high)}; }
+LLM_INLINE Wide minimum(Wide a, Wide b) { return {minimum(a.low, b.low), minimum(a.high, b.high)}; }
+LLM_INLINE Wide first_lanes(Wide v, int count, Wide other) {
+    return {first_lanes(v.low, count, other.low), first_lanes(v.high, count - kLanes, other.high)};
+}
+LLM_INLINE Lanes low_half(Wide v) { return v.low; }
+LLM_INLINE Lanes high_half(Wide v) { return v.high; }
+LLM_INLINE Wide times_power_of_two(Wide p, Wide n) {
+    return {times_power_of_two(p.low, n.low), times_power_of_two(p.high, n.high)};
+}
+LLM_INLINE void store(float* p, Wide v) {
+    store(p, v.low);
+    store(p + kLanes, v.high);
+}
+template <>
+inline Wide spread<Wide>(float x) { return {broadcast(x), broadcast(x)}; }
+template <>
+inline Wide load_as<Wide>(const float* p) { return {load(p), load(p + kLanes)}; }
+template <>
+inline Wide load_as<Wide>(const uint16_t* p) { return {widen8(p), widen8(p + kLanes)}; }
+
+#endif
+
+LLM_INLINE float sum(Wide v) { return sum(add(low_half(v), high_half(v))); }
+LLM_INLINE float largest(Wide v) { return largest(maximum(low_half(v), high_half(v))); }
+
+// e^x to about 1 ulp for x in [-87, 88], clamped outside. Cephes' reduction, degree-6 polynomial.
+template <class V>
+LLM_INLINE V exponential(V x) {
+    const auto constant = [](float value) __attribute__((always_inline)) { return spread<V>(value); };
+    const V magic = constant(12582912.0f);  // adding and taking it away rounds to the nearest integer
+    x = minimum(maximum(x, constant(-87.0f)), constant(88.0f));
+    V n = subtract(add(multiply(x, constant(1.44269504088896341f)), magic), magic);
+    V r = fused(n, constant(-0.693359375f), x);
+    r = fused(n, constant(2.12194440e-4f), r);
+    V p = constant(1.9875691500e-4f);
+    p = fused(p, r, constant(1.3981999507e-3f));
+    p = fused(p, r, constant(8.3334519073e-3f));
+    p = fused(p, r, constant(4.1665795894e-2f));
+    p = fused(p, r, constant(1.6666665459e-1f));
+    p = fused(p, r, constant(5.0000001201e-1f));
+    p = add(fused(p, multiply(r, r), r), constant(1.0f));
+    return times_power_of_two(p, n);
+}
+
+}  // namespace llm::LLM_NAMESPACE
