@@ -23,6 +23,7 @@ constexpr int kRegisters = 6;
 constexpr int kMostRows = 6;
 #endif
 static_assert(kMostRows <= kAttentionRows);
+// How many vectors of keys or values meet all rows at once.
 constexpr int side_by_side(int rows) { return rows * 4 <= kRegisters ? 4 : rows * 2 <= kRegisters ? 2 : 1; }
 
 struct Row {
@@ -60,16 +61,31 @@ LLM_INLINE void fetch(const T* block, int head_dim) {
     for (size_t at = 0; at < sizeof(T) * kBlockTokens * size_t(head_dim); at += 64) __builtin_prefetch(bytes + at);
 }
 
+// sums[r][n] += factor(r) * vectors(n). What there are more of is loaded one at a time, or registers would spill.
+template <int R, int N, class V, class Factor, class Vector>
+LLM_INLINE void add_products(V (&sums)[R][N], Factor factor, Vector vector) {
+    if constexpr (R > 2 * N) {
+        V held[N];
+        unrolled<N>(LLM_EACH(n) { held[n] = vector(n); });
+        unrolled<R>(LLM_EACH(r) {
+            const V shared = spread<V>(factor(r));
+            unrolled<N>(LLM_EACH(n) { sums[r][n] = fused(shared, held[n], sums[r][n]); });
+        });
+    } else {
+        unrolled<N>(LLM_EACH(n) {
+            const V shared = vector(n);
+            unrolled<R>(LLM_EACH(r) { sums[r][n] = fused(spread<V>(factor(r)), shared, sums[r][n]); });
+        });
+    }
+}
+
 // weights[r][first .. first + 16 B] = scores of B blocks.
 template <int R, int B, class T>
 LLM_INLINE void score(const Row* rows, const T* const* keys, int head_dim, float scale, float* weights) {
     Wide sums[R][B];
     unrolled<R>(LLM_EACH(r) { unrolled<B>(LLM_EACH(b) { sums[r][b] = spread<Wide>(0); }); });
     for (int d = 0; d < head_dim; d++)
-        unrolled<B>(LLM_EACH(b) {
-            const Wide key = load_as<Wide>(keys[b] + d * kBlockTokens);
-            unrolled<R>(LLM_EACH(r) { sums[r][b] = fused(spread<Wide>(rows[r].query[d]), key, sums[r][b]); });
-        });
+        add_products(sums, LLM_EACH(r) { return rows[r].query[d]; }, LLM_EACH(b) { return load_as<Wide>(keys[b] + d * kBlockTokens); });
     unrolled<R>(LLM_EACH(r) {
         unrolled<B>(LLM_EACH(b) {
             store(weights + r * kPieceTokens + b * kBlockTokens, multiply(sums[r][b], spread<Wide>(scale)));
@@ -127,10 +143,7 @@ LLM_INLINE void add_values(const Piece<T>& piece, const float* weights, int begi
     });
     for (int t = begin; t < end; t++) {
         const T* values = piece.values[t / kBlockTokens] + (t % kBlockTokens) * piece.head_dim + d;
-        unrolled<N>(LLM_EACH(n) {
-            const V value = load_as<V>(values + n * kLength);
-            unrolled<R>(LLM_EACH(r) { sums[r][n] = fused(spread<V>(weights[r * kPieceTokens + t]), value, sums[r][n]); });
-        });
+        add_products(sums, LLM_EACH(r) { return weights[r * kPieceTokens + t]; }, LLM_EACH(n) { return load_as<V>(values + n * kLength); });
     }
     unrolled<R>(LLM_EACH(r) {
         unrolled<N>(LLM_EACH(n) { store(states + r * stride + d + n * kLength, sums[r][n]); });
