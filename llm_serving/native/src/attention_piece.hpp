@@ -55,12 +55,6 @@ LLM_INLINE int keys_within(int seen, int first_key) {
     return keys < 0 ? 0 : keys < kPieceTokens ? keys : kPieceTokens;
 }
 
-template <class T>
-LLM_INLINE void fetch(const T* block, int head_dim) {
-    const char* bytes = reinterpret_cast<const char*>(block);
-    for (size_t at = 0; at < sizeof(T) * kBlockTokens * size_t(head_dim); at += 64) __builtin_prefetch(bytes + at);
-}
-
 // sums[r][n] += factor(r) * vectors(n). What there are more of is loaded one at a time, or registers would spill.
 template <int R, int N, class V, class Factor, class Vector>
 LLM_INLINE void add_products(V (&sums)[R][N], Factor factor, Vector vector) {
@@ -79,33 +73,47 @@ LLM_INLINE void add_products(V (&sums)[R][N], Factor factor, Vector vector) {
     }
 }
 
-// weights[r][first .. first + 16 B] = scores of B blocks.
-template <int R, int B, class T>
-LLM_INLINE void score(const Row* rows, const T* const* keys, int head_dim, float scale, float* weights) {
+// weights[r][0 .. 16 B] = scores of blocks first .. first + B. Of a cold piece it fetches the values of these blocks and
+// the keys of the next ones, a line at a time between the products: in bursts they would wait for one another.
+template <int R, int B, bool Cold, class T>
+LLM_INLINE void score(const Row* rows, const Piece<T>& piece, int first, int blocks, float* weights) {
+    const T* const* keys = piece.keys + first;
+    const T* const* values = piece.values + first;
+    const T* const* next = first + 2 * B <= blocks ? keys + B : keys;
     Wide sums[R][B];
     unrolled<R>(LLM_EACH(r) { unrolled<B>(LLM_EACH(b) { sums[r][b] = spread<Wide>(0); }); });
-    for (int d = 0; d < head_dim; d++)
-        add_products(sums, LLM_EACH(r) { return rows[r].query[d]; }, LLM_EACH(b) { return load_as<Wide>(keys[b] + d * kBlockTokens); });
+    for (int pair = 0; pair < piece.head_dim; pair += 2) {
+        if constexpr (Cold)
+            unrolled<B>(LLM_EACH(b) {
+                __builtin_prefetch(values[b] + pair * kBlockTokens);
+                __builtin_prefetch(next[b] + pair * kBlockTokens);
+            });
+        unrolled<2>(LLM_EACH(i) {
+            const int d = pair + i;
+            add_products(sums, LLM_EACH(r) { return rows[r].query[d]; }, LLM_EACH(b) { return load_as<Wide>(keys[b] + d * kBlockTokens); });
+        });
+    }
     unrolled<R>(LLM_EACH(r) {
         unrolled<B>(LLM_EACH(b) {
-            store(weights + r * kPieceTokens + b * kBlockTokens, multiply(sums[r][b], spread<Wide>(scale)));
+            store(weights + r * kPieceTokens + b * kBlockTokens, multiply(sums[r][b], spread<Wide>(piece.scale)));
         });
     });
 }
 
-template <int R, class T>
-LLM_INLINE void score_piece(const Row* rows, const Piece<T>& piece, int blocks, float* weights) {
+template <int R, bool Cold, class T>
+LLM_INLINE void score_blocks(const Row* rows, const Piece<T>& piece, int blocks, float* weights) {
     constexpr int kSide = side_by_side(R);
     int block = 0;
-    for (; block + kSide <= blocks; block += kSide) {
-        for (int b = block; piece.cold && b < block + kSide; b++) {
-            if (b + kSide < blocks) fetch(piece.keys[b + kSide], piece.head_dim);
-            fetch(piece.values[b], piece.head_dim);
-        }
-        score<R, kSide>(rows, piece.keys + block, piece.head_dim, piece.scale, weights + block * kBlockTokens);
-    }
-    for (; block < blocks; block++)
-        score<R, 1>(rows, piece.keys + block, piece.head_dim, piece.scale, weights + block * kBlockTokens);
+    for (; block + kSide <= blocks; block += kSide)
+        score<R, kSide, Cold>(rows, piece, block, blocks, weights + block * kBlockTokens);
+    for (; block < blocks; block++) score<R, 1, Cold>(rows, piece, block, blocks, weights + block * kBlockTokens);
+}
+
+template <int R, class T>
+LLM_INLINE void score_piece(const Row* rows, const Piece<T>& piece, int blocks, float* weights) {
+    if constexpr (R <= 6 && sizeof(T) < sizeof(float))
+        if (piece.cold) return score_blocks<R, true>(rows, piece, blocks, weights);
+    score_blocks<R, false>(rows, piece, blocks, weights);
 }
 
 // scores[0 .. count] -> e^(score - largest of them); returns the largest and the sum.
