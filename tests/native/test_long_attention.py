@@ -33,7 +33,8 @@ def test_few_tokens_equal_many(checkpoint: Checkpoint, make_driver, threads: int
     driver = make_driver(checkpoint, threads=threads)
     for edge in (PIECE, 2 * PIECE):
         sequence, at = DrivenSequence(), edge - 7
-        driver.step([(sequence, TEXT[:at])], rows=[])
+        for start in range(0, at, 300):
+            driver.step([(sequence, TEXT[start : min(start + 300, at)])], rows=[])
         for size in (1, 5, 1, 1, 12, 2, 3):
             got = driver.step([(sequence, TEXT[at : at + size])])
             assert np.array_equal(got.view(np.uint32), whole[at : at + size].view(np.uint32)), at
@@ -47,7 +48,8 @@ def test_long_and_short_contexts_side_by_side(checkpoint: Checkpoint, make_drive
     lengths = (len(TEXT) - 2, 3, PIECE, PIECE - 1)
     batch = [DrivenSequence() for _ in lengths]
     for sequence, length in zip(batch, lengths, strict=True):
-        driver.step([(sequence, TEXT[:length])], rows=[])
+        for start in range(0, length, 300):
+            driver.step([(sequence, TEXT[start : min(start + 300, length)])], rows=[])
     for step in range(2):
         got = driver.step([(s, [TEXT[n + step]]) for s, n in zip(batch, lengths, strict=True)])
         expected = whole[[n + step for n in lengths]]
