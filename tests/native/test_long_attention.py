@@ -1,4 +1,4 @@
-"""Contexts of several pieces: few new tokens split theirs over workers, many walk it alone; bits are equal."""
+"""Contexts of several pieces: few new tokens split theirs over workers, many walk it alone; equal bits."""
 
 from __future__ import annotations
 
