@@ -11,8 +11,8 @@ import pytest
 from llm_serving.native.core import load_core
 
 core = load_core()
-VERSION = 1
-DIGEST = "57a58de347959bbadf1e356a5bbbfd8c9ffb458b2f254a0195abb536940ca9c9"
+VERSION = 2
+DIGEST = "c0c8ed316ff3d4b81a63e0c6179a9938fbff94b39993b8b204f0075e97f15a42"
 VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, TOKENS = 40, 96, 6, 2, 16, 64, 41
 BLOCKS = -(-TOKENS // 16)
 
