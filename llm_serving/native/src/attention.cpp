@@ -1,4 +1,6 @@
 // Attention over paged keys and values, and over a whole sequence that is not cached; see attention_piece.hpp.
+#include <algorithm>
+
 #include "attention_piece.hpp"
 
 namespace llm::LLM_NAMESPACE {
@@ -16,11 +18,13 @@ void attention(const AttentionTile& t) {
     const int seen = t.first_position + t.num_tokens;
     const int first = t.states ? t.piece : 0, end = t.states ? t.piece + 1 : (seen + kPieceTokens - 1) / kPieceTokens;
     for (int p = first; p < end; p++) {
-        Piece<uint16_t> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, t.states != nullptr};
-        for (int b = 0; b < kPieceBlocks && piece.first_key + b * kBlockTokens < seen; b++) {
-            const size_t at = block_offset(t.blocks[p * kPieceBlocks + b], size_t(t.head_dim) * kBlockTokens, t.chunk_stride);
+        Piece<uint16_t> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, num_rows <= kColdRows};
+        const int last = (seen - 1) / kBlockTokens, known = end * kPieceBlocks - 1;
+        for (int b = 0; b < kPieceBlocks + kMostSide; b++) {
+            const int block = t.blocks[std::min({p * kPieceBlocks + b, last, known})];
+            const size_t at = block_offset(block, size_t(t.head_dim) * kBlockTokens, t.chunk_stride);
             piece.keys[b] = t.keys + at;
-            piece.values[b] = t.values + at;
+            if (b < kPieceBlocks) piece.values[b] = t.values + at;
         }
         take_in(rows, num_rows, piece, p == first, t.states ? t.states : states, scratch);
     }

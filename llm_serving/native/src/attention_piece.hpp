@@ -23,8 +23,12 @@ constexpr int kRegisters = 6;
 constexpr int kMostRows = 6;
 #endif
 static_assert(kMostRows <= kAttentionRows);
-// How many vectors of keys or values meet all rows at once.
-constexpr int side_by_side(int rows) { return rows * 4 <= kRegisters ? 4 : rows * 2 <= kRegisters ? 2 : 1; }
+// How many blocks of keys, or vectors of values, meet all rows at once.
+constexpr int kMostSide = 4;
+constexpr int side_by_side(int rows) { return rows * kMostSide <= kRegisters ? kMostSide : rows * 2 <= kRegisters ? 2 : 1; }
+
+// So few rows wait for keys and values rather than for sums.
+constexpr int kColdRows = 6;
 
 struct Row {
     const float* query;
@@ -34,10 +38,11 @@ struct Row {
 
 static_assert(sizeof(Row) <= kRowFloats * sizeof(float));
 
-// Up to kPieceTokens tokens: blocks of keys [head_dim][16] and values [16][head_dim].
+// Up to kPieceTokens tokens: blocks of keys [head_dim][16] and values [16][head_dim]. Keys go on with the blocks that
+// will be read after the piece; where nothing is known of them, any that may be fetched.
 template <class T>
 struct Piece {
-    const T *keys[kPieceBlocks], *values[kPieceBlocks];
+    const T *keys[kPieceBlocks + kMostSide], *values[kPieceBlocks];
     int first_key;  // position of the first of them
     int head_dim;
     float scale;
@@ -76,17 +81,17 @@ LLM_INLINE void add_products(V (&sums)[R][N], Factor factor, Vector vector) {
 // weights[r][0 .. 16 B] = scores of blocks first .. first + B. Of a cold piece it fetches the values of these blocks and
 // the keys of the next ones, a line at a time between the products: in bursts they would wait for one another.
 template <int R, int B, bool Cold, class T>
-LLM_INLINE void score(const Row* rows, const Piece<T>& piece, int first, int blocks, float* weights) {
+LLM_INLINE void score(const Row* rows, const Piece<T>& piece, int first, float* weights) {
     const T* const* keys = piece.keys + first;
     const T* const* values = piece.values + first;
-    const T* const* next = first + 2 * B <= blocks ? keys + B : keys;
+    const T* const* next = keys + B;
     Wide sums[R][B];
     unrolled<R>(LLM_EACH(r) { unrolled<B>(LLM_EACH(b) { sums[r][b] = spread<Wide>(0); }); });
     for (int pair = 0; pair < piece.head_dim; pair += 2) {
         if constexpr (Cold)
             unrolled<B>(LLM_EACH(b) {
-                __builtin_prefetch(values[b] + pair * kBlockTokens);
-                __builtin_prefetch(next[b] + pair * kBlockTokens);
+                __builtin_prefetch(values[b] + pair * kBlockTokens, 0, 2);
+                __builtin_prefetch(next[b] + pair * kBlockTokens, 0, 2);
             });
         unrolled<2>(LLM_EACH(i) {
             const int d = pair + i;
@@ -105,13 +110,13 @@ LLM_INLINE void score_blocks(const Row* rows, const Piece<T>& piece, int blocks,
     constexpr int kSide = side_by_side(R);
     int block = 0;
     for (; block + kSide <= blocks; block += kSide)
-        score<R, kSide, Cold>(rows, piece, block, blocks, weights + block * kBlockTokens);
-    for (; block < blocks; block++) score<R, 1, Cold>(rows, piece, block, blocks, weights + block * kBlockTokens);
+        score<R, kSide, Cold>(rows, piece, block, weights + block * kBlockTokens);
+    for (; block < blocks; block++) score<R, 1, Cold>(rows, piece, block, weights + block * kBlockTokens);
 }
 
 template <int R, class T>
 LLM_INLINE void score_piece(const Row* rows, const Piece<T>& piece, int blocks, float* weights) {
-    if constexpr (R <= 6 && sizeof(T) < sizeof(float))
+    if constexpr (R <= kColdRows && sizeof(T) < sizeof(float))
         if (piece.cold) return score_blocks<R, true>(rows, piece, blocks, weights);
     score_blocks<R, false>(rows, piece, blocks, weights);
 }

@@ -142,10 +142,14 @@ void Plan::prepare_attention(const StepInput& input) {
     step_.token_tiles.clear();
     int splits = 0;
     size_t states = 0;
+    int all_pieces = 0;
+    for (int s = 0; s < input.num_sequences; s++) all_pieces += input.positions[input.query_starts[s + 1] - 1] / kPieceTokens + 1;
+    // One tile of a whole context reads on where a piece ends, but is split where it would be the last to end.
+    const int most_pieces = all_pieces * model.kv.heads / (8 * pool_.size());
     for (int s = 0; s < input.num_sequences; s++) {
         const int first = input.query_starts[s], end = input.query_starts[s + 1];
         const int pieces = input.positions[end - 1] / kPieceTokens + 1;
-        if (pieces == 1 || end - first > kAttentionTokens) {
+        if (pieces <= std::max(most_pieces, 1) || end - first > kAttentionTokens) {
             for (int t = first; t < end; t += kAttentionTokens)
                 step_.token_tiles.push_back({s, t, std::min(kAttentionTokens, end - t), 0, 1, 0, 0});
             continue;
