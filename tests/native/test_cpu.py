@@ -96,6 +96,33 @@ def test_version_1_in_a_container_sees_its_own_subtree(tmp_path: Path) -> None:
     assert cpu.memory_budget(tmp_path) == cpu.MemoryBudget(16 * GIB, 12 * GIB, 2 * GIB)
 
 
+@pytest.mark.parametrize(
+    ("quota", "threads", "granted"),
+    [("-1", 4, None), ("50000", 1, 0.5), ("100000", 1, 1.0), ("150000", 1, 1.5), ("200000", 2, 2.0)],
+)
+def test_a_version_1_quota_is_read_beside_an_empty_version_2(
+    tmp_path: Path, quota: str, threads: int, granted: float | None
+) -> None:
+    version2(tmp_path)
+    write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "1:cpu:/box\n0::/\n",
+            "proc/self/mountinfo": "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
+            "33 31 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+            "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": quota,
+            "sys/fs/cgroup/cpu/box/cpu.cfs_period_us": "100000",
+        },
+    )
+    budget = cpu.cpu_budget(tmp_path, range(4))
+    assert (budget.threads, budget.quota) == (threads, granted)
+
+
+def test_the_affinity_cuts_a_larger_quota(tmp_path: Path) -> None:
+    limits(version2(tmp_path), "kube/pod/box", cpu_max="300000 100000")
+    assert cpu.cpu_budget(tmp_path, {2}).threads == 1
+
+
 def test_a_path_outside_the_mount_falls_back_to_the_mount_point(tmp_path: Path) -> None:
     version2(tmp_path)
     write(
