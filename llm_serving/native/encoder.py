@@ -15,8 +15,6 @@ from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.plan import PlanBuilder, core_plan
 
 STEP_TOKENS = 1024  # a longer text gets a step of its own
-# Of the threads that embed, so that a chat sharing the cores keeps nine tenths of what both want.
-NICENESS = 10
 
 
 class NativeEncoder:
@@ -44,7 +42,7 @@ class NativeEncoder:
             isa=isa,
             max_tokens=max(STEP_TOKENS, self.max_tokens),
             max_context=plan.context * plan.segments,
-            niceness=NICENESS,
+            is_encoder=True,
         )
         PlanBuilder(plan, checkpoint, self._core, weight_format, plan.context * plan.segments, packed).build()
         self._pooler = Pooler(plan, checkpoint)

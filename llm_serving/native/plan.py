@@ -176,9 +176,11 @@ class PlanBuilder:
         return self._vectors[name]
 
 
-def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int, niceness: int = 0) -> Any:
-    """A new, empty C++ plan; its worker threads run at `niceness`.
+def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int, is_encoder: bool = False) -> Any:
+    """A new, empty C++ plan. Steps of encoders and of other plans take turns on the cores.
 
     Raises: ValueError for an instruction set this CPU does not have.
     """
-    return load_core().Plan(threads, isa, max_tokens, max_context, niceness)
+    core = load_core()
+    side = core.Side.ENCODERS if is_encoder else core.Side.CHAT
+    return core.Plan(threads, isa, max_tokens, max_context, side)

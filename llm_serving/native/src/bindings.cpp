@@ -77,6 +77,17 @@ uint64_t checksum(Plan& plan, Bytes bytes) {
     return plan.checksum(bytes.data(), bytes.size());
 }
 
+// By itself for tests; plans share the process's.
+void bind_turns(nb::module_& m) {
+    using Release = nb::call_guard<nb::gil_scoped_release>;
+    nb::enum_<Side>(m, "Side").value("CHAT", Side::chat).value("ENCODERS", Side::encoders);
+    nb::class_<Turns>(m, "Turns")
+        .def(nb::init<double, double>(), nb::arg("slice"), nb::arg("share"))
+        .def("enter", &Turns::enter, Release())
+        .def("leave", &Turns::leave, Release())
+        .def("pass_", &Turns::pass, Release());
+}
+
 }  // namespace
 
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
@@ -88,9 +99,10 @@ NB_MODULE(_llm_serving_native, m) {
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     m.def("instruction_sets", [] { return instruction_sets(); });
+    bind_turns(m);
     nb::class_<Plan>(m, "Plan")
-        .def(nb::init<int, const std::string&, int, int, int>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"),
-             nb::arg("max_context"), nb::arg("niceness") = 0)
+        .def(nb::init<int, const std::string&, int, int, Side>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"),
+             nb::arg("max_context"), nb::arg("side") = Side::chat)
         .def_prop_ro("isa", [](const Plan& p) { return std::string(p.model.kernels->name); })
         .def_prop_ro("threads", &Plan::threads)
         .def_prop_ro("weight_bytes", &Plan::weight_bytes)

@@ -33,8 +33,8 @@ void Model::reserve_activations(int cols, bool narrow_rows, bool wide_rows) {
     }
 }
 
-Plan::Plan(int threads, const std::string& isa, int max_tokens, int max_context, int niceness)
-    : pool_(std::max(threads, 1), niceness) {
+Plan::Plan(int threads, const std::string& isa, int max_tokens, int max_context, Side side)
+    : side_(side), pool_(std::max(threads, 1)) {
     require(max_tokens > 0 && max_context > 0, "max_tokens and max_context must be positive");
     model.kernels = &select_kernels(isa.c_str());
     model.max_tokens = max_tokens;
@@ -182,11 +182,14 @@ const float* Plan::run(const StepInput& input, int output_buffer) {
     prepare(input);
     std::atomic<int> next{0};
     Barrier barrier(pool_.size());
+    Turn turn(process_turns(), side_);
     pool_.run([&](int worker) {
         for (const auto& operation : operations_) {
             const int tiles = operation->num_tiles(model, step_);
-            for (int i = next.fetch_add(1); i < tiles; i = next.fetch_add(1))
+            for (int i = next.fetch_add(1); i < tiles; i = next.fetch_add(1)) {
+                turn.pass();
                 operation->run_tile(model, step_, i, worker);
+            }
             barrier.arrive([&] { next.store(0, std::memory_order_relaxed); });
         }
     });

@@ -12,6 +12,7 @@
 #include "kernels.hpp"
 #include "memory.hpp"
 #include "threads.hpp"
+#include "turns.hpp"
 
 namespace llm {
 
@@ -114,7 +115,7 @@ struct Model {
 
 class Plan {
 public:
-    Plan(int threads, const std::string& isa, int max_tokens, int max_context, int niceness = 0);
+    Plan(int threads, const std::string& isa, int max_tokens, int max_context, Side side = Side::chat);
 
     int pack(const std::string& kind, const uint8_t* data, size_t bytes, int rows, int cols, const std::string& format,
              const int32_t* permutation);
@@ -149,6 +150,7 @@ private:
     void prepare(const StepInput& input);
     void prepare_attention(const StepInput& input);
 
+    const Side side_;
     ThreadPool pool_;
     Arena arena_;
     StepState step_;

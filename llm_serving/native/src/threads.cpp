@@ -1,9 +1,5 @@
 #include "threads.hpp"
 
-#if defined(__linux__)
-#include <sys/resource.h>
-#endif
-
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -17,15 +13,6 @@ void pause() {
     _mm_pause();
 #elif defined(__aarch64__)
     asm volatile("yield");
-#endif
-}
-
-// Of the calling thread; Linux keeps it per thread. Elsewhere all threads are equal.
-void set_niceness(int niceness) {
-#if defined(__linux__)
-    if (niceness) setpriority(PRIO_PROCESS, 0, niceness);  // 0: this thread
-#else
-    (void)niceness;
 #endif
 }
 
@@ -44,12 +31,8 @@ void Barrier::wait_for_change(std::atomic<uint32_t>& value, uint32_t old) {
     while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
-ThreadPool::ThreadPool(int threads, int niceness) : niceness_(niceness) {
-    for (int worker = niceness == 0; worker < threads; worker++)
-        workers_.emplace_back([this, worker] {
-            set_niceness(niceness_);
-            work(worker);
-        });
+ThreadPool::ThreadPool(int threads) {
+    for (int worker = 1; worker < threads; worker++) workers_.emplace_back([this, worker] { work(worker); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -64,7 +47,7 @@ void ThreadPool::run(const std::function<void(int)>& task) {
     finished_.store(0, std::memory_order_relaxed);
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
-    if (niceness_ == 0) task(0);
+    task(0);
     const uint32_t all = uint32_t(workers_.size());
     for (uint32_t done = finished_.load(std::memory_order_acquire); done != all;
          done = finished_.load(std::memory_order_acquire)) {

@@ -1,4 +1,4 @@
-// One persistent pool of workers; the calling thread is worker 0, unless the workers are to be nicer than it.
+// One persistent pool of workers; the calling thread is worker 0.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -36,13 +36,12 @@ private:
 
 class ThreadPool {
 public:
-    // `niceness` > 0 lowers the priority of the workers, and the calling thread only waits for them.
-    explicit ThreadPool(int threads, int niceness = 0);
+    explicit ThreadPool(int threads);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
-    int size() const { return int(workers_.size()) + (niceness_ == 0); }
+    int size() const { return int(workers_.size()) + 1; }
     // Runs task(worker) on every worker, and returns when all have finished.
     void run(const std::function<void(int)>& task);
     // Runs body(i) for i in [0, count), handed out one at a time.
@@ -51,7 +50,6 @@ public:
 private:
     void work(int worker);
 
-    const int niceness_;
     std::vector<std::thread> workers_;
     std::atomic<uint32_t> generation_{0};
     std::atomic<uint32_t> finished_{0};
