@@ -22,6 +22,7 @@ from llm_serving.errors import EngineDead, Overloaded, RequestCancelled
 logger = logging.getLogger(__name__)
 
 MAX_BATCH_TOKENS = 1024  # enough for the kernels' full rate, little enough for a newcomer to wait for
+MAX_ARRIVING = 64  # requests that wait for their event loop to settle; a busy one need not ever
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # upper bounds of `BatcherStats.batch_sizes`, then infinity
 
 
@@ -55,6 +56,7 @@ class Batcher:
         self._max_queue_texts = max_queue_texts
         self._changed = threading.Condition()  # guards all below
         self._queue = FairQueue()
+        self._arriving: dict[asyncio.AbstractEventLoop, list[Job]] = {}  # see `_settle`
         self._running: list[tuple[Job, int]] = []
         self._is_draining = False
         self._is_stopped = False
@@ -64,7 +66,7 @@ class Batcher:
 
     def stats(self) -> BatcherStats:
         with self._changed:
-            return replace(self._totals, num_waiting=self._queue.num_texts, num_running=len(self._running))
+            return replace(self._totals, num_waiting=self._num_waiting(), num_running=len(self._running))
 
     def require_room(self, num_texts: int) -> None:
         """Say at once, before any text is tokenised, what `encode` would say of so many texts.
@@ -85,16 +87,20 @@ class Batcher:
         job = Job(inputs, self.dimensions, asyncio.get_running_loop())
         with self._changed:
             self._require_room(len(inputs))
-            self._queue.add(job)
             self._totals = replace(self._totals, num_requests=self._totals.num_requests + 1)
+            arriving = self._arriving.setdefault(job.loop, [])
+            arriving.append(job)
+            if len(arriving) == 1:
+                job.loop.call_soon(self._settle, job.loop, 0)
             if self._thread.ident is None:
                 self._thread.start()
-            self._changed.notify_all()
         try:
             return await job.future
         except asyncio.CancelledError:
             with self._changed:
                 self._queue.remove(job)
+                if job in (arriving := self._arriving.get(job.loop, [])):
+                    arriving.remove(job)
                 self._changed.notify_all()
             raise
 
@@ -106,7 +112,7 @@ class Batcher:
             await asyncio.to_thread(self._wait_idle, drain_s)
         with self._changed:
             self._is_stopped = True
-            waiting = self._queue.clear()
+            waiting = self._clear()
             self._changed.notify_all()
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
@@ -118,13 +124,40 @@ class Batcher:
             raise EngineDead(self._death)
         if self._is_draining:
             raise Overloaded("The server is shutting down.")
-        waiting = self._queue.num_texts
+        waiting = self._num_waiting()
         if waiting and waiting + num_texts > self._max_queue_texts:
             raise Overloaded(f"{waiting} texts are waiting; no room for {num_texts} more. Try again later.")
 
+    def _settle(self, loop: asyncio.AbstractEventLoop, num_seen: int) -> None:
+        """Queue the requests of `loop` once it has nothing more to read.
+
+        Answers of a batch bring the next requests at once. The first of them would be a batch of one, which
+        takes a core from the others' reading and then makes them wait.
+        """
+        with self._changed:
+            arriving = self._arriving.get(loop, [])
+            if num_seen < len(arriving) < MAX_ARRIVING:
+                loop.call_soon(self._settle, loop, len(arriving))
+                return
+            for job in arriving:
+                self._queue.add(job)
+            self._arriving.pop(loop, None)
+            self._changed.notify_all()
+
+    def _num_waiting(self) -> int:
+        return self._queue.num_texts + sum(
+            len(job.inputs) for jobs in self._arriving.values() for job in jobs
+        )
+
+    def _clear(self) -> list[Job]:
+        """Remove all that wait; in order of arrival."""
+        arriving = [job for jobs in self._arriving.values() for job in jobs]
+        self._arriving.clear()
+        return self._queue.clear() + arriving
+
     def _wait_idle(self, seconds: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._queue.num_texts and not self._running, seconds)
+            self._changed.wait_for(lambda: not self._num_waiting() and not self._running, seconds)
 
     def _run(self) -> None:
         try:
@@ -140,7 +173,7 @@ class Batcher:
         except BaseException as error:  # nobody will run a batch any more, and everybody must hear it
             with self._changed:
                 self._death = error
-                jobs = dict.fromkeys([*(job for job, _ in self._running), *self._queue.clear()])
+                jobs = dict.fromkeys([*(job for job, _ in self._running), *self._clear()])
                 self._running = []
                 self._changed.notify_all()
             logger.error("the encoder's thread died", exc_info=error)
