@@ -184,6 +184,7 @@ const float* Plan::run(const StepInput& input, int output_buffer) {
     Barrier barrier(pool_.size());
     Turn turn(process_turns(), side_);
     pool_.run([&](int worker) {
+        take_priority(side_);
         for (const auto& operation : operations_) {
             const int tiles = operation->num_tiles(model, step_);
             for (int i = next.fetch_add(1); i < tiles; i = next.fetch_add(1)) {

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#if defined(__linux__)
+#include <sys/resource.h>
+#endif
+
 namespace llm {
 
 namespace {
@@ -10,6 +14,7 @@ namespace {
 constexpr double kShare = 0.4;
 // Of a long prompt's step: as long as a short text waits behind it.
 constexpr double kSlice = 0.01;
+constexpr int kEncoderNiceness = 10;
 
 Side other(Side side) { return side == Side::chat ? Side::encoders : Side::chat; }
 
@@ -56,6 +61,17 @@ void Turns::give(Side side) {
     end_ = begin_ + (side == Side::chat ? slice_ : share_ * std::min(begin_ - begin, slice_));
     owner_ = side;
     changed_.notify_all();
+}
+
+void take_priority(Side side) {
+#if defined(__linux__)  // which keeps niceness per thread
+    thread_local bool taken = false;
+    if (taken || side != Side::encoders) return;
+    taken = true;
+    setpriority(PRIO_PROCESS, 0, kEncoderNiceness);  // 0: this thread
+#else
+    (void)side;
+#endif
 }
 
 Turns& process_turns() {

@@ -58,6 +58,10 @@ private:
     const Side side_;
 };
 
+// Called by every thread that runs a side's tiles. Turns say who computes; but encoders also let everybody else have
+// their cores at once, such as the event loop and clients, which would else wait for a tick of the kernel's clock.
+void take_priority(Side side);
+
 // The turns of all plans in this process.
 Turns& process_turns();
 
