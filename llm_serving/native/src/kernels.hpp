@@ -128,6 +128,8 @@ const Kernels& kernels_scalar();
 #if defined(LLM_HAVE_X86)
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();  // with VNNI
+#elif defined(LLM_HAVE_ARM64)
+const Kernels& kernels_neon();  // with the dot product
 #endif
 
 // "auto" picks the best this CPU runs. Throws std::invalid_argument for an unknown or unsupported name.

@@ -1,10 +1,12 @@
-// Eight f32 lanes: AVX2 registers, or a plain array where there are none. Same operations, same bits.
+// Eight f32 lanes: an AVX2 register, two of NEON, or a plain array where there are none. Same operations, same bits.
 // Included only by files that are compiled once per instruction set.
 #pragma once
 #include "elementwise.hpp"
 #include "numeric.hpp"
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(LLM_NEON)
+#include <arm_neon.h>
 #endif
 #include <utility>
 
@@ -43,6 +45,8 @@ LLM_INLINE Lanes first_lanes(Lanes v, int count, Lanes other) {
     const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(count), index)));
 }
+// Bit i: a[i] >= b[i]; a NaN is not.
+LLM_INLINE uint32_t at_least(Lanes a, Lanes b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ))); }
 // As sum_lanes and max_lanes do it.
 LLM_INLINE float sum(Lanes v) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -79,6 +83,70 @@ LLM_INLINE int32_t round_narrow(const float* x, float factor, int8_t* q) {
     return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xb1)));
 }
 
+#elif defined(LLM_NEON)
+
+struct Lanes {
+    float32x4_t low, high;
+};
+LLM_INLINE Lanes load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4)}; }
+LLM_INLINE void store(float* p, Lanes v) {
+    vst1q_f32(p, v.low);
+    vst1q_f32(p + 4, v.high);
+}
+LLM_INLINE Lanes broadcast(float x) { return {vdupq_n_f32(x), vdupq_n_f32(x)}; }
+LLM_INLINE Lanes add(Lanes a, Lanes b) { return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)}; }
+LLM_INLINE Lanes subtract(Lanes a, Lanes b) { return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)}; }
+LLM_INLINE Lanes multiply(Lanes a, Lanes b) { return {vmulq_f32(a.low, b.low), vmulq_f32(a.high, b.high)}; }
+LLM_INLINE Lanes divide(Lanes a, Lanes b) { return {vdivq_f32(a.low, b.low), vdivq_f32(a.high, b.high)}; }
+LLM_INLINE Lanes fused(Lanes a, Lanes b, Lanes c) { return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)}; }
+// Not vmaxq_f32 and vminq_f32: they give NaN for one in either operand.
+LLM_INLINE float32x4_t larger4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+LLM_INLINE float32x4_t smaller4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+LLM_INLINE Lanes maximum(Lanes a, Lanes b) { return {larger4(b.low, a.low), larger4(b.high, a.high)}; }
+LLM_INLINE Lanes minimum(Lanes a, Lanes b) { return {smaller4(b.low, a.low), smaller4(b.high, a.high)}; }
+LLM_INLINE Lanes first_lanes(Lanes v, int count, Lanes other) {
+    const int32x4_t low = {0, 1, 2, 3}, high = {4, 5, 6, 7}, end = vdupq_n_s32(count);
+    return {vbslq_f32(vcgtq_s32(end, low), v.low, other.low), vbslq_f32(vcgtq_s32(end, high), v.high, other.high)};
+}
+LLM_INLINE uint32_t at_least(Lanes a, Lanes b) {
+    const uint32x4_t low = {1, 2, 4, 8}, high = {16, 32, 64, 128};
+    return vaddvq_u32(vorrq_u32(vandq_u32(vcgeq_f32(a.low, b.low), low), vandq_u32(vcgeq_f32(a.high, b.high), high)));
+}
+LLM_INLINE float sum(Lanes v) {
+    const float32x4_t x = vaddq_f32(v.low, v.high);
+    const float32x2_t y = vadd_f32(vget_low_f32(x), vget_high_f32(x));
+    return vget_lane_f32(y, 0) + vget_lane_f32(y, 1);
+}
+LLM_INLINE float largest(Lanes v) {
+    const float32x4_t x = larger4(v.low, v.high);
+    const float32x4_t y = larger4(x, vextq_f32(x, x, 2));
+    return larger(vgetq_lane_f32(y, 0), vgetq_lane_f32(y, 1));
+}
+LLM_INLINE Lanes widen8(const uint16_t* p) {
+    const float16x8_t halves = vreinterpretq_f16_u16(vld1q_u16(p));
+    return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)};
+}
+LLM_INLINE float32x4_t times_power_of_two4(float32x4_t p, float32x4_t n) {
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vcvtq_s32_f32(n), 23)));
+}
+LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes n) {
+    return {times_power_of_two4(p.low, n.low), times_power_of_two4(p.high, n.high)};
+}
+
+LLM_INLINE int16x8_t round8(const float* x, float factor) {
+    const Lanes scaled = multiply(load(x), broadcast(factor));
+    return vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(scaled.low)), vcvtnq_s32_f32(scaled.high));
+}
+LLM_INLINE void round_wide(const float* x, float factor, int16_t* q) {
+    vst1q_s16(q, round8(x, factor));
+    vst1q_s16(q + kLanes, round8(x + kLanes, factor));
+}
+LLM_INLINE int32_t round_narrow(const float* x, float factor, int8_t* q) {
+    const int16x8_t low = round8(x, factor), high = round8(x + kLanes, factor);
+    vst1q_s8(q, vqmovn_high_s16(vqmovn_s16(low), high));
+    return vaddlvq_s16(vaddq_s16(low, high));
+}
+
 #else
 
 struct Lanes {
@@ -101,6 +169,11 @@ LLM_INLINE Lanes fused(Lanes a, Lanes b, Lanes c) { LLM_LANES(llm::fused(a.v[i],
 LLM_INLINE Lanes maximum(Lanes a, Lanes b) { LLM_LANES(b.v[i] > a.v[i] ? b.v[i] : a.v[i]); }
 LLM_INLINE Lanes minimum(Lanes a, Lanes b) { LLM_LANES(b.v[i] < a.v[i] ? b.v[i] : a.v[i]); }
 LLM_INLINE Lanes first_lanes(Lanes a, int count, Lanes b) { LLM_LANES(i < count ? a.v[i] : b.v[i]); }
+LLM_INLINE uint32_t at_least(Lanes a, Lanes b) {
+    uint32_t bits = 0;
+    for (int i = 0; i < kLanes; i++) bits |= uint32_t(a.v[i] >= b.v[i]) << i;
+    return bits;
+}
 LLM_INLINE float sum(Lanes a) { return sum_lanes(a.v); }
 LLM_INLINE float largest(Lanes a) { return max_lanes(a.v); }
 LLM_INLINE Lanes widen8(const uint16_t* p) { LLM_LANES(half_to_float(p[i])); }

@@ -10,19 +10,6 @@ namespace {
 constexpr int kUnroll = 4;
 constexpr int kStride = kUnroll * kLanes;
 
-#if defined(__AVX2__)
-// Bit i: a[i] >= b[i]; a NaN is not.
-LLM_INLINE uint32_t at_least(Lanes a, Lanes b) {
-    return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
-}
-#else
-LLM_INLINE uint32_t at_least(Lanes a, Lanes b) {
-    uint32_t bits = 0;
-    for (int i = 0; i < kLanes; i++) bits |= uint32_t(a.v[i] >= b.v[i]) << i;
-    return bits;
-}
-#endif
-
 float greatest(const float* x, int n) {
     Lanes best[kUnroll];
     unrolled<kUnroll>(LLM_EACH(j) { best[j] = broadcast(-__builtin_inff()); });

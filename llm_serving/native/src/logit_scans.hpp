@@ -23,6 +23,11 @@ const LogitScans& logit_scans_scalar();
 #if defined(LLM_HAVE_X86)
 const LogitScans& logit_scans_avx2();
 const LogitScans& logit_scans_avx512();
+#elif defined(LLM_HAVE_ARM64)
+const LogitScans& logit_scans_neon();
 #endif
+
+// As select_kernels in kernels.hpp, and with the same names.
+const LogitScans& select_logit_scans(const char* isa);
 
 }  // namespace llm

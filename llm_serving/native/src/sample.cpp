@@ -7,7 +7,6 @@
 #include <limits>
 #include <utility>
 
-#include "kernels.hpp"
 #include "numeric.hpp"
 
 namespace llm {
@@ -25,15 +24,6 @@ constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr int64_t kParallelLogits = 1 << 16;  // fewer are done before other threads have woken up
 constexpr float kFarthest = 24.0f;            // exp32(-22.9) and all below round to a weight of 0
 constexpr uint64_t kGolden = 0x9E3779B97F4A7C15;
-
-const LogitScans& select_scans(const std::string& isa) {
-    const std::string name = select_kernels(isa.c_str()).name;
-#if defined(LLM_HAVE_X86)
-    if (name == "avx512") return logit_scans_avx512();
-    if (name == "avx2") return logit_scans_avx2();
-#endif
-    return logit_scans_scalar();
-}
 
 // SplitMix64's output function (Steele, Lea and Flood 2014).
 uint64_t mix(uint64_t z) {
@@ -125,7 +115,7 @@ std::pair<float, int> nucleus(const float* w, int count, double target, float* s
 }  // namespace
 
 RowSampler::RowSampler(int threads, const std::string& isa)
-    : scans_(select_scans(isa)), pool_(std::max(threads, 1)), scratch_(size_t(std::max(threads, 1))) {}
+    : scans_(select_logit_scans(isa.c_str())), pool_(std::max(threads, 1)), scratch_(size_t(std::max(threads, 1))) {}
 
 void RowSampler::Scratch::fit(size_t vocab) {
     if (counts.size() >= vocab) return;

@@ -1,0 +1,260 @@
+// ARM64 with the dot product (Armv8.2 and later: Neoverse, Graviton 2, Apple silicon, Cortex-A55 and A76).
+// Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same.
+//
+// A vector of a panel is 4 inputs times 4 outputs twice, which is what sdot multiplies with a lane of the activations:
+// outputs stay where they are, and nothing is summed across a register (q12 excepted).
+#include <arm_neon.h>
+
+#include <type_traits>
+
+#include "lanes.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+namespace {
+
+constexpr int kRows = 4;  // sums, dot products of half a group and activations nearly fill 32 registers
+
+struct GroupScales {
+    Lanes scale, minimum;
+};
+
+template <Format F>
+LLM_INLINE GroupScales load_scales(const uint8_t* s) {
+    if constexpr (F == Format::q4_wide) return {load(reinterpret_cast<const float*>(s)), load(reinterpret_cast<const float*>(s + 32))};
+    const auto* halves = reinterpret_cast<const uint16_t*>(s);
+    const Lanes scale = widen8(halves);
+    if constexpr (!has_minimum(F)) return {scale, broadcast(0.0f)};
+    return {scale, widen8(halves + kPanel)};
+}
+
+LLM_INLINE Lanes to_float(const int32x4_t (&dot)[2]) { return {vcvtq_f32_s32(dot[0]), vcvtq_f32_s32(dot[1])}; }
+
+// Outputs 4j to 4j + 3 times inputs 4v to 4v + 3 of a half of a group.
+template <Format F>
+LLM_INLINE int8x16_t weights(const uint8_t* quants, int half, int v, int j) {
+    if constexpr (!is_q4(F)) return vreinterpretq_s8_u8(vld1q_u8(quants + 128 * half + 32 * v + 16 * j));
+    const uint8x16_t packed = vld1q_u8(quants + 32 * v + 16 * j);
+    return vreinterpretq_s8_u8(half == 0 ? vandq_u8(packed, vdupq_n_u8(15)) : vshrq_n_u8(packed, 4));
+}
+
+// q4 and s8: 8 outputs x half a group, R rows. One half at a time: sums of both would not fit the registers.
+template <Format F, int R>
+LLM_INLINE void dots_of_half(const uint8_t* quants, int half, const int8_t* const (&a)[R], int at, int32x4_t (&dot)[R][2]) {
+    int8x16_t x[R];
+    unrolled<R>(LLM_EACH(r) {
+        x[r] = vld1q_s8(a[r] + at + kHalf * half);
+        dot[r][0] = dot[r][1] = vdupq_n_s32(0);
+    });
+    unrolled<4>(LLM_EACH(v) {
+        unrolled<2>(LLM_EACH(j) {
+            const int8x16_t w = weights<F>(quants, half, v, j);
+            unrolled<R>(LLM_EACH(r) { dot[r][j] = vdotq_laneq_s32(dot[r][j], w, x[r], decltype(v)::value); });
+        });
+    });
+}
+
+// q8: an activation of 16 bits is 256 high + low + 128 with low in -128..127, so that both are bytes for sdot. What the
+// 128 stands for is the weights' sum, and the same for all rows. Sums may wrap on the way; the result fits.
+template <int R>
+LLM_INLINE void dots_q8(const uint8_t* quants, const int16_t* const (&a)[R], int at, int32x4_t (&dot)[R][2]) {
+    int32x4_t high[R][2], low[R][2], raised[2] = {vdupq_n_s32(0), vdupq_n_s32(0)};
+    unrolled<R>(LLM_EACH(r) { high[r][0] = high[r][1] = low[r][0] = low[r][1] = vdupq_n_s32(0); });
+    const int8x16_t raise = vdupq_n_s8(-128);
+    unrolled<2>(LLM_EACH(half) {
+        int8x16_t x_low[R], x_high[R];
+        unrolled<R>(LLM_EACH(r) {
+            const int8x16x2_t bytes = vld2q_s8(reinterpret_cast<const int8_t*>(a[r] + at + kHalf * half));
+            x_low[r] = veorq_s8(bytes.val[0], raise);
+            x_high[r] = bytes.val[1];
+        });
+        unrolled<4>(LLM_EACH(v) {
+            unrolled<2>(LLM_EACH(j) {
+                const int8x16_t w = weights<Format::q8>(quants, half, v, j);
+                raised[j] = vdotq_s32(raised[j], w, raise);
+                unrolled<R>(LLM_EACH(r) {
+                    low[r][j] = vdotq_laneq_s32(low[r][j], w, x_low[r], decltype(v)::value);
+                    high[r][j] = vdotq_laneq_s32(high[r][j], w, x_high[r], decltype(v)::value);
+                });
+            });
+        });
+    });
+    unrolled<R>(LLM_EACH(r) {
+        unrolled<2>(LLM_EACH(j) { dot[r][j] = vaddq_s32(vsubq_s32(low[r][j], raised[j]), vshlq_n_s32(high[r][j], 8)); });
+    });
+}
+
+// q12: 16 bits on both sides. Each output has a register of its own for inputs 0, 1, 2, 3 modulo 4; they meet once a group.
+template <int R>
+LLM_INLINE void dots_q12(const uint8_t* quants, const int16_t* const (&a)[R], int at, int32x4_t (&dot)[R][2]) {
+    unrolled<2>(LLM_EACH(j) {
+        int32x4_t sums[R][4];
+        unrolled<R>(LLM_EACH(r) { sums[r][0] = sums[r][1] = sums[r][2] = sums[r][3] = vdupq_n_s32(0); });
+        unrolled<8>(LLM_EACH(v) {
+            const auto* pair = reinterpret_cast<const int16_t*>(quants + 64 * v + 32 * j);
+            const int16x8_t w0 = vld1q_s16(pair), w1 = vld1q_s16(pair + 8);
+            unrolled<R>(LLM_EACH(r) {
+                int64_t four;
+                __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
+                const int16x8_t x = vreinterpretq_s16_s64(vdupq_n_s64(four));
+                sums[r][0] = vmlal_s16(sums[r][0], vget_low_s16(w0), vget_low_s16(x));
+                sums[r][1] = vmlal_high_s16(sums[r][1], w0, x);
+                sums[r][2] = vmlal_s16(sums[r][2], vget_low_s16(w1), vget_low_s16(x));
+                sums[r][3] = vmlal_high_s16(sums[r][3], w1, x);
+            });
+        });
+        unrolled<R>(LLM_EACH(r) { dot[r][j] = vpaddq_s32(vpaddq_s32(sums[r][0], sums[r][1]), vpaddq_s32(sums[r][2], sums[r][3])); });
+    });
+}
+
+// As far ahead as in gemm_avx2.cpp; nobody has measured it on ARM.
+constexpr int kAhead = 8192;
+
+template <Format F>
+LLM_INLINE void prefetch_group(const uint8_t* quants) {
+    for (int line = 0; line < quant_bytes(F); line += 64) __builtin_prefetch(quants + kAhead + line);
+}
+
+LLM_INLINE void store_outputs(const GemmTile& t, int panel, int row, Lanes acc) {
+    const int column = panel * kPanel;
+    float* out = t.out + size_t(row) * t.out_stride + column;
+    const int outputs = t.weight->rows - column;
+    if (outputs >= kPanel) {
+        if (t.bias) acc = add(acc, load(t.bias + column));
+        return store(out, t.accumulate ? add(load(out), acc) : acc);
+    }
+    float y[kPanel];  // the last panel may be narrower
+    store(y, acc);
+    for (int o = 0; o < outputs; o++) {
+        const float value = t.bias ? y[o] + t.bias[column + o] : y[o];
+        out[o] = t.accumulate ? out[o] + value : value;
+    }
+}
+
+// q4 and s8, R rows.
+template <Format F, int R>
+__attribute__((noinline)) void narrow_rows(const GemmTile& t, int panel, int row) {
+    const int groups = t.weight->groups();
+    const uint8_t* quants = t.weight->quants(panel);
+    const uint8_t* scales = t.weight->scales(panel);
+    const bool first = row == t.row_begin;  // later rows find the panel in the cache
+    const int8_t* a[R];
+    const float* scale_a[R];
+    const float* sum_a[R];
+    Lanes acc[R];
+    unrolled<R>(LLM_EACH(r) {
+        a[r] = t.input->quants + size_t(row + r) * t.input->cols;
+        scale_a[r] = t.input->scales + size_t(row + r) * groups * 2;
+        sum_a[r] = t.input->sums + size_t(row + r) * groups;
+        acc[r] = broadcast(0.0f);
+    });
+    for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
+        if (first) prefetch_group<F>(quants);
+        int32x4_t dot[R][2];
+        Lanes both[R];
+        dots_of_half<F, R>(quants, 0, a, g * kGroup, dot);
+        unrolled<R>(LLM_EACH(r) { both[r] = multiply(broadcast(scale_a[r][2 * g]), to_float(dot[r])); });
+        dots_of_half<F, R>(quants, 1, a, g * kGroup, dot);
+        const GroupScales s = load_scales<F>(scales);
+        unrolled<R>(LLM_EACH(r) {
+            both[r] = fused(broadcast(scale_a[r][2 * g + 1]), to_float(dot[r]), both[r]);
+            acc[r] = fused(s.scale, both[r], acc[r]);
+            if constexpr (has_minimum(F)) acc[r] = fused(s.minimum, broadcast(sum_a[r][g]), acc[r]);
+        });
+    }
+    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });
+}
+
+// q8 and q12, R rows.
+template <Format F, int R>
+__attribute__((noinline)) void wide_rows(const GemmTile& t, int panel, int row) {
+    const int groups = t.weight->groups();
+    const uint8_t* quants = t.weight->quants(panel);
+    const uint8_t* scales = t.weight->scales(panel);
+    const bool first = row == t.row_begin;
+    const int16_t* a[R];
+    const float* scale_a[R];
+    Lanes acc[R];
+    unrolled<R>(LLM_EACH(r) {
+        a[r] = t.input->wide + size_t(row + r) * t.input->cols;
+        scale_a[r] = t.input->wide_scales + size_t(row + r) * groups;
+        acc[r] = broadcast(0.0f);
+    });
+    for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
+        if (first) prefetch_group<F>(quants);
+        int32x4_t dot[R][2];
+        if constexpr (F == Format::q12)
+            dots_q12<R>(quants, a, g * kGroup, dot);
+        else
+            dots_q8<R>(quants, a, g * kGroup, dot);
+        const Lanes scale = load_scales<F>(scales).scale;
+        unrolled<R>(LLM_EACH(r) { acc[r] = fused(multiply(scale, broadcast(scale_a[r][g])), to_float(dot[r]), acc[r]); });
+    }
+    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });
+}
+
+// Up to four rows by two panels of f32 weights: a plain chain over the inputs for each of sixteen registers.
+template <int R>
+__attribute__((noinline)) void f32_rows(const GemmTile& t, int panel, int row) {
+    const int cols = t.weight->cols;
+    const bool pair = panel + 1 < t.panel_end;
+    const auto* w0 = reinterpret_cast<const float*>(t.weight->quants(panel));
+    const auto* w1 = reinterpret_cast<const float*>(t.weight->quants(pair ? panel + 1 : panel));
+    const float* a[R];
+    Lanes acc[R][2];
+    unrolled<R>(LLM_EACH(r) {
+        a[r] = t.input->values + size_t(row + r) * cols;
+        acc[r][0] = acc[r][1] = broadcast(0.0f);
+    });
+    for (int k = 0; k < cols; k++) {
+        const Lanes first = load(w0 + k * kPanel), second = load(w1 + k * kPanel);
+        unrolled<R>(LLM_EACH(r) {
+            const Lanes x = broadcast(a[r][k]);
+            acc[r][0] = fused(x, first, acc[r][0]);
+            acc[r][1] = fused(x, second, acc[r][1]);
+        });
+    }
+    unrolled<R>(LLM_EACH(r) {
+        store_outputs(t, panel, row + r, acc[r][0]);
+        if (pair) store_outputs(t, panel + 1, row + r, acc[r][1]);
+    });
+}
+
+template <Format F, int R>
+LLM_INLINE void rows_of(const GemmTile& t, int panel, int row) {
+    if constexpr (F == Format::f32)
+        f32_rows<R>(t, panel, row);
+    else if constexpr (reads_wide(F))
+        wide_rows<F, R>(t, panel, row);
+    else
+        narrow_rows<F, R>(t, panel, row);
+}
+
+template <Format F>
+void gemm_format(const GemmTile& t) {
+    for (int panel = t.panel_begin; panel < t.panel_end; panel += F == Format::f32 ? 2 : 1) {
+        int row = t.row_begin;
+        for (; row + kRows <= t.row_end; row += kRows) rows_of<F, kRows>(t, panel, row);
+        switch (t.row_end - row) {
+            case 3: rows_of<F, 3>(t, panel, row); break;
+            case 2: rows_of<F, 2>(t, panel, row); break;
+            case 1: rows_of<F, 1>(t, panel, row); break;
+            default: break;
+        }
+    }
+}
+
+}  // namespace
+
+void gemm(const GemmTile& t) {
+    switch (t.weight->format) {
+        case Format::q4: return gemm_format<Format::q4>(t);
+        case Format::q4_wide: return gemm_format<Format::q4_wide>(t);
+        case Format::s8: return gemm_format<Format::s8>(t);
+        case Format::q8: return gemm_format<Format::q8>(t);
+        case Format::q12: return gemm_format<Format::q12>(t);
+        case Format::f32: return gemm_format<Format::f32>(t);
+    }
+}
+
+}  // namespace llm::LLM_NAMESPACE
