@@ -75,11 +75,14 @@ def _cpu(budget: CpuBudget) -> Check:
 
 def _isa(budget: CpuBudget) -> Check:
     text = " ".join(budget.isa) or "no vector instructions known"
-    if platform.machine().lower() in ("x86_64", "amd64") and not {"avx2", "fma"} <= set(budget.isa):
-        return Check(
-            "isa", "warning", text, "Without AVX2 and FMA the portable kernels run: correct, and slow."
-        )
-    return Check("isa", "ok", text)
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64") and not {"avx2", "fma"} <= set(budget.isa):
+        missing = "AVX2 and FMA"
+    elif machine in ("aarch64", "arm64") and "asimddp" not in budget.isa:
+        missing = "the dot product (asimddp)"
+    else:
+        return Check("isa", "ok", text)
+    return Check("isa", "warning", text, f"Without {missing} the portable kernels run: correct, and slow.")
 
 
 def _extension() -> Check:

@@ -140,7 +140,7 @@ def _isa(info: list[dict[str, str]]) -> tuple[str, ...]:
     sets = [set((cpu.get("flags") or cpu.get("Features") or "").split()) for cpu in info]
     flags = set.intersection(*sets) if sets else set()
     if not flags and platform.machine().lower() in ("arm64", "aarch64"):
-        flags = {"asimd"}  # part of the architecture; systems without /proc do not list it
+        flags = {"asimd", "asimddp"}  # of every Mac, which has no /proc to list them
     return tuple(flag for flag in _ISA_FLAGS if flag in flags)
 
 

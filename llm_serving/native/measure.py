@@ -20,8 +20,10 @@ INSTRUCTIONS = {
     "vpdpbusd": "int8, VNNI (vpdpbusd, 256 bits)",
     "vpdpbusd-512": "int8, VNNI (vpdpbusd, 512 bits)",
     "vfmadd-f32": "f32, FMA (vfmadd, 256 bits)",
+    "sdot": "int8, ARM dot product (sdot, 128 bits)",
+    "fmla-f32": "f32, ARM (fmla, 128 bits)",
 }
-INT8_INSTRUCTIONS = ("vpmaddubsw", "vpdpbusd", "vpdpbusd-512")
+INT8_INSTRUCTIONS = ("vpmaddubsw", "vpdpbusd", "vpdpbusd-512", "sdot")
 _REAL_CORES = 0.75  # SMT siblings together do about what one does, seldom 1.5 times as much
 
 

@@ -19,9 +19,11 @@ struct GroupScales {
     Lanes scale, minimum;
 };
 
+// q4 and s8.
 template <Format F>
 LLM_INLINE GroupScales load_scales(const uint8_t* s) {
-    if constexpr (F == Format::q4_wide) return {load(reinterpret_cast<const float*>(s)), load(reinterpret_cast<const float*>(s + 32))};
+    const auto* floats = reinterpret_cast<const float*>(s);
+    if constexpr (F == Format::q4_wide) return {load(floats), load(floats + kPanel)};
     const auto* halves = reinterpret_cast<const uint16_t*>(s);
     const Lanes scale = widen8(halves);
     if constexpr (!has_minimum(F)) return {scale, broadcast(0.0f)};
@@ -54,13 +56,13 @@ LLM_INLINE void dots_of_half(const uint8_t* quants, int half, const int8_t* cons
     });
 }
 
-// q8: an activation of 16 bits is 256 high + low + 128 with low in -128..127, so that both are bytes for sdot. What the
-// 128 stands for is the weights' sum, and the same for all rows. Sums may wrap on the way; the result fits.
+// q8, outputs 4j to 4j + 3: an activation of 16 bits is 256 high + low + 128 with low in -128..127, so that both are bytes
+// for sdot. What the 128 stands for is the weights' sum, the same for all rows. Sums may wrap on the way; the result fits.
 template <int R>
-LLM_INLINE void dots_q8(const uint8_t* quants, const int16_t* const (&a)[R], int at, int32x4_t (&dot)[R][2]) {
-    int32x4_t high[R][2], low[R][2], raised[2] = {vdupq_n_s32(0), vdupq_n_s32(0)};
-    unrolled<R>(LLM_EACH(r) { high[r][0] = high[r][1] = low[r][0] = low[r][1] = vdupq_n_s32(0); });
+LLM_INLINE void dots_q8(const uint8_t* quants, int j, const int16_t* const (&a)[R], int at, int32x4_t (&dot)[R]) {
     const int8x16_t raise = vdupq_n_s8(-128);
+    int32x4_t high[R], low[R], raised = vdupq_n_s32(0);
+    unrolled<R>(LLM_EACH(r) { high[r] = low[r] = vdupq_n_s32(0); });
     unrolled<2>(LLM_EACH(half) {
         int8x16_t x_low[R], x_high[R];
         unrolled<R>(LLM_EACH(r) {
@@ -69,42 +71,37 @@ LLM_INLINE void dots_q8(const uint8_t* quants, const int16_t* const (&a)[R], int
             x_high[r] = bytes.val[1];
         });
         unrolled<4>(LLM_EACH(v) {
-            unrolled<2>(LLM_EACH(j) {
-                const int8x16_t w = weights<Format::q8>(quants, half, v, j);
-                raised[j] = vdotq_s32(raised[j], w, raise);
-                unrolled<R>(LLM_EACH(r) {
-                    low[r][j] = vdotq_laneq_s32(low[r][j], w, x_low[r], decltype(v)::value);
-                    high[r][j] = vdotq_laneq_s32(high[r][j], w, x_high[r], decltype(v)::value);
-                });
+            const int8x16_t w = weights<Format::q8>(quants, half, v, j);
+            raised = vdotq_s32(raised, w, raise);
+            unrolled<R>(LLM_EACH(r) {
+                low[r] = vdotq_laneq_s32(low[r], w, x_low[r], decltype(v)::value);
+                high[r] = vdotq_laneq_s32(high[r], w, x_high[r], decltype(v)::value);
             });
         });
     });
-    unrolled<R>(LLM_EACH(r) {
-        unrolled<2>(LLM_EACH(j) { dot[r][j] = vaddq_s32(vsubq_s32(low[r][j], raised[j]), vshlq_n_s32(high[r][j], 8)); });
-    });
+    unrolled<R>(LLM_EACH(r) { dot[r] = vaddq_s32(vsubq_s32(low[r], raised), vshlq_n_s32(high[r], 8)); });
 }
 
-// q12: 16 bits on both sides. Each output has a register of its own for inputs 0, 1, 2, 3 modulo 4; they meet once a group.
+// q12, outputs 4j to 4j + 3: 16 bits on both sides. An output has a register of its own, and a lane of it is a sum of
+// every fourth input; they meet once a group.
 template <int R>
-LLM_INLINE void dots_q12(const uint8_t* quants, const int16_t* const (&a)[R], int at, int32x4_t (&dot)[R][2]) {
-    unrolled<2>(LLM_EACH(j) {
-        int32x4_t sums[R][4];
-        unrolled<R>(LLM_EACH(r) { sums[r][0] = sums[r][1] = sums[r][2] = sums[r][3] = vdupq_n_s32(0); });
-        unrolled<8>(LLM_EACH(v) {
-            const auto* pair = reinterpret_cast<const int16_t*>(quants + 64 * v + 32 * j);
-            const int16x8_t w0 = vld1q_s16(pair), w1 = vld1q_s16(pair + 8);
-            unrolled<R>(LLM_EACH(r) {
-                int64_t four;
-                __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
-                const int16x8_t x = vreinterpretq_s16_s64(vdupq_n_s64(four));
-                sums[r][0] = vmlal_s16(sums[r][0], vget_low_s16(w0), vget_low_s16(x));
-                sums[r][1] = vmlal_high_s16(sums[r][1], w0, x);
-                sums[r][2] = vmlal_s16(sums[r][2], vget_low_s16(w1), vget_low_s16(x));
-                sums[r][3] = vmlal_high_s16(sums[r][3], w1, x);
-            });
+LLM_INLINE void dots_q12(const uint8_t* quants, int j, const int16_t* const (&a)[R], int at, int32x4_t (&dot)[R]) {
+    int32x4_t sums[R][4];
+    unrolled<R>(LLM_EACH(r) { sums[r][0] = sums[r][1] = sums[r][2] = sums[r][3] = vdupq_n_s32(0); });
+    unrolled<8>(LLM_EACH(v) {
+        const auto* pair = reinterpret_cast<const int16_t*>(quants + 64 * v + 32 * j);
+        const int16x8_t w0 = vld1q_s16(pair), w1 = vld1q_s16(pair + 8);
+        unrolled<R>(LLM_EACH(r) {
+            int64_t four;
+            __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
+            const int16x8_t x = vreinterpretq_s16_s64(vdupq_n_s64(four));
+            sums[r][0] = vmlal_s16(sums[r][0], vget_low_s16(w0), vget_low_s16(x));
+            sums[r][1] = vmlal_high_s16(sums[r][1], w0, x);
+            sums[r][2] = vmlal_s16(sums[r][2], vget_low_s16(w1), vget_low_s16(x));
+            sums[r][3] = vmlal_high_s16(sums[r][3], w1, x);
         });
-        unrolled<R>(LLM_EACH(r) { dot[r][j] = vpaddq_s32(vpaddq_s32(sums[r][0], sums[r][1]), vpaddq_s32(sums[r][2], sums[r][3])); });
     });
+    unrolled<R>(LLM_EACH(r) { dot[r] = vpaddq_s32(vpaddq_s32(sums[r][0], sums[r][1]), vpaddq_s32(sums[r][2], sums[r][3])); });
 }
 
 // As far ahead as in gemm_avx2.cpp; nobody has measured it on ARM.
@@ -165,32 +162,32 @@ __attribute__((noinline)) void narrow_rows(const GemmTile& t, int panel, int row
     unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });
 }
 
-// q8 and q12, R rows.
+// q8 and q12, R rows times outputs 4j to 4j + 3: an output has more sums than above, and the other four can wait.
 template <Format F, int R>
-__attribute__((noinline)) void wide_rows(const GemmTile& t, int panel, int row) {
+__attribute__((noinline)) void wide_rows(const GemmTile& t, int panel, int j, int row, float (&out)[R][kPanel]) {
     const int groups = t.weight->groups();
     const uint8_t* quants = t.weight->quants(panel);
     const uint8_t* scales = t.weight->scales(panel);
-    const bool first = row == t.row_begin;
+    const bool first = row == t.row_begin && j == 0;
     const int16_t* a[R];
     const float* scale_a[R];
-    Lanes acc[R];
+    float32x4_t acc[R];
     unrolled<R>(LLM_EACH(r) {
         a[r] = t.input->wide + size_t(row + r) * t.input->cols;
         scale_a[r] = t.input->wide_scales + size_t(row + r) * groups;
-        acc[r] = broadcast(0.0f);
+        acc[r] = vdupq_n_f32(0.0f);
     });
     for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
         if (first) prefetch_group<F>(quants);
-        int32x4_t dot[R][2];
+        int32x4_t dot[R];
         if constexpr (F == Format::q12)
-            dots_q12<R>(quants, a, g * kGroup, dot);
+            dots_q12<R>(quants, j, a, g * kGroup, dot);
         else
-            dots_q8<R>(quants, a, g * kGroup, dot);
-        const Lanes scale = load_scales<F>(scales).scale;
-        unrolled<R>(LLM_EACH(r) { acc[r] = fused(multiply(scale, broadcast(scale_a[r][g])), to_float(dot[r]), acc[r]); });
+            dots_q8<R>(quants, j, a, g * kGroup, dot);
+        const float32x4_t scale = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(scales) + 4 * j)));
+        unrolled<R>(LLM_EACH(r) { acc[r] = vfmaq_f32(acc[r], vmulq_n_f32(scale, scale_a[r][g]), vcvtq_f32_s32(dot[r])); });
     }
-    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });
+    unrolled<R>(LLM_EACH(r) { vst1q_f32(out[r] + 4 * j, acc[r]); });
 }
 
 // Up to four rows by two panels of f32 weights: a plain chain over the inputs for each of sixteen registers.
@@ -222,12 +219,11 @@ __attribute__((noinline)) void f32_rows(const GemmTile& t, int panel, int row) {
 
 template <Format F, int R>
 LLM_INLINE void rows_of(const GemmTile& t, int panel, int row) {
-    if constexpr (F == Format::f32)
-        f32_rows<R>(t, panel, row);
-    else if constexpr (reads_wide(F))
-        wide_rows<F, R>(t, panel, row);
-    else
-        narrow_rows<F, R>(t, panel, row);
+    if constexpr (F == Format::f32) return f32_rows<R>(t, panel, row);
+    if constexpr (!reads_wide(F)) return narrow_rows<F, R>(t, panel, row);
+    float out[R][kPanel];
+    for (int j = 0; j < 2; j++) wide_rows<F, R>(t, panel, j, row, out);
+    for (int r = 0; r < R; r++) store_outputs(t, panel, row + r, load(out[r]));
 }
 
 template <Format F>

@@ -8,6 +8,10 @@
 
 #if defined(LLM_HAVE_X86)
 #include <immintrin.h>
+#elif defined(LLM_HAVE_ARM64)
+#include <arm_neon.h>
+
+#include "kernels.hpp"
 #endif
 
 namespace llm {
@@ -29,6 +33,10 @@ struct Instruction {
 };
 
 #if defined(LLM_HAVE_X86)
+#define LLM_VECTOR "x"  // the constraint of a vector register
+#elif defined(LLM_HAVE_ARM64)
+#define LLM_VECTOR "w"
+#endif
 
 // For the compiler the operands change at every step, or the product would be computed once.
 #define LLM_PEAK(function, isa, Vector, step)                                              \
@@ -38,12 +46,14 @@ struct Instruction {
         memset(&b, 0x3c, sizeof b);                                                        \
         for (int i = 0; i < kRounds; i++) {                                                \
             _Pragma("GCC unroll 12") for (int j = 0; j < kSums; j++) {                     \
-                asm volatile("" : "+x"(a), "+x"(b));                                       \
+                asm volatile("" : "+" LLM_VECTOR(a), "+" LLM_VECTOR(b));                   \
                 sums[j] = step;                                                            \
             }                                                                              \
         }                                                                                  \
-        _Pragma("GCC unroll 12") for (int j = 0; j < kSums; j++) asm volatile("" : : "x"(sums[j])); \
+        _Pragma("GCC unroll 12") for (int j = 0; j < kSums; j++) asm volatile("" : : LLM_VECTOR(sums[j])); \
     }
+
+#if defined(LLM_HAVE_X86)
 
 LLM_PEAK(run_maddubs, "avx2", __m256i, _mm256_add_epi16(sums[j], _mm256_maddubs_epi16(a, b)))
 LLM_PEAK(run_madd, "avx2", __m256i, _mm256_add_epi32(sums[j], _mm256_madd_epi16(a, b)))
@@ -62,6 +72,18 @@ std::vector<Instruction> instructions() {
         {"vpdpbusd", vnni, run_vnni, 64},
         {"vpdpbusd-512", wide_vnni, run_wide_vnni, 128},
         {"vfmadd-f32", avx2 && __builtin_cpu_supports("fma"), run_fma, 16},
+    };
+}
+
+#elif defined(LLM_HAVE_ARM64)
+
+LLM_PEAK(run_sdot, "arch=armv8.2-a+dotprod", int32x4_t, vdotq_s32(sums[j], vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b)))
+LLM_PEAK(run_fmla, "arch=armv8-a", float32x4_t, vfmaq_f32(sums[j], a, b))
+
+std::vector<Instruction> instructions() {
+    return {
+        {"sdot", instruction_sets().front() == "neon", run_sdot, 32},
+        {"fmla-f32", true, run_fmla, 8},
     };
 }
 

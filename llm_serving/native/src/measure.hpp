@@ -9,7 +9,7 @@
 
 namespace llm {
 
-// Instructions whose peak can be measured on this CPU, such as "vpmaddubsw"; none where there is no x86.
+// Instructions whose peak can be measured on this CPU, such as "vpmaddubsw" or "sdot".
 std::vector<std::string> measurable_instructions();
 
 // Operations per second of one instruction on all threads of the pool, for about `seconds`; a multiply and an add

@@ -1,0 +1,267 @@
+// Prints what every kernel computes, for every instruction set of this CPU, as one line a case:
+//     instruction set <tab> case <tab> hash of the result's bits
+// Inputs are pseudo-random and the same everywhere, so lines of one case must be equal on all CPUs.
+// test_kernels_of_arm64.py compares x86 with ARM64 under emulation.
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernels.hpp"
+#include "logit_scans.hpp"
+#include "numeric.hpp"
+#include "quantize.hpp"
+
+using namespace llm;
+
+namespace {
+
+struct Random {
+    uint64_t state;
+
+    uint64_t next() {  // SplitMix64 (Steele, Lea and Flood 2014)
+        uint64_t z = state += 0x9E3779B97F4A7C15;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+        return z ^ (z >> 31);
+    }
+    int below(int n) { return int(next() >> 33) % n; }
+    // In [-size, size), a multiple of size / 2^23.
+    float real(float size) { return float(int32_t(next() >> 40) - (1 << 23)) * (size / float(1 << 23)); }
+    std::vector<float> reals(size_t n, float size) {
+        std::vector<float> values(n);
+        for (float& v : values) v = real(size);
+        return values;
+    }
+};
+
+class Report {
+public:
+    explicit Report(const char* isa) : isa_(isa) {}
+    template <class T>
+    void add(const std::vector<T>& values) {  // FNV-1a
+        const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+        for (size_t i = 0; i < values.size() * sizeof(T); i++) hash_ = (hash_ ^ bytes[i]) * 0x100000001b3;
+    }
+    __attribute__((format(printf, 2, 3))) void line(const char* format, ...) {
+        char name[200];
+        va_list values;
+        va_start(values, format);
+        vsnprintf(name, sizeof name, format, values);
+        va_end(values);
+        printf("%s\t%s\t%016llx\n", isa_, name, static_cast<unsigned long long>(hash_));
+        hash_ = kStart;
+    }
+
+private:
+    static constexpr uint64_t kStart = 0xcbf29ce484222325;
+    const char* isa_;
+    uint64_t hash_ = kStart;
+};
+
+// A packed matrix and its bytes; prefetching looks past their end and reads nothing.
+struct Weights {
+    std::vector<uint8_t> bytes;
+    PackedMatrix matrix;
+};
+
+Weights random_weights(Random& random, const char* kind, const char* wanted, int rows, int cols, float size) {
+    const Format format = kind == std::string("Q4_K") ? Format::q4_wide : format_from_name(wanted);
+    Weights w;
+    w.matrix = {format, rows, cols, panel_stride(format, cols), nullptr};
+    w.bytes.assign(w.matrix.bytes(), 0);
+    std::vector<uint8_t> source(row_bytes(kind_from_name(kind), cols) * size_t(rows));
+    if (kind == std::string("F32")) {
+        std::vector<float> values = random.reals(size_t(rows) * cols, size);
+        for (float& v : values)
+            if (random.below(16) == 0) v = v < 0 ? -size : size;  // the greatest quants are not rare
+        memcpy(source.data(), values.data(), source.size());
+    } else {  // Q4_K: any bits but for the two f16 scales
+        for (uint8_t& byte : source) byte = uint8_t(random.below(256));
+        for (size_t at = 0; at < source.size(); at += 144)
+            for (int i : {1, 3}) source[at + i] = 0x20 | (source[at + i] & 0x83);
+    }
+    for (int panel = 0; panel < w.matrix.panels(); panel++) {
+        const uint8_t* sources[kPanel];
+        for (int o = 0; o < kPanel; o++) {
+            const int row = panel * kPanel + o;
+            sources[o] = row < rows ? source.data() + row_bytes(kind_from_name(kind), cols) * size_t(row) : nullptr;
+        }
+        pack_panel(kind_from_name(kind), format, sources, cols, w.bytes.data() + size_t(panel) * w.matrix.panel_stride);
+    }
+    w.matrix.data = w.bytes.data();
+    return w;
+}
+
+struct QuantizedInput {
+    std::vector<int8_t> quants;
+    std::vector<int16_t> wide;
+    std::vector<float> scales, wide_scales, sums, values;
+    std::vector<int32_t> offsets;
+    Activations view;
+
+    QuantizedInput(Random& random, const Kernels& kernels, int tokens, int cols) {
+        const size_t n = size_t(tokens) * cols;
+        quants.resize(n), wide.resize(n), scales.resize(n / kHalf), offsets.resize(n / kHalf);
+        wide_scales.resize(n / kGroup), sums.resize(n / kGroup);
+        values = random.reals(n, 4.0f);
+        for (size_t i = 0; i < n; i += kHalf) {  // what quantising treats apart, and ties
+            const int what = random.below(12);
+            for (size_t k = i; k < i + kHalf; k++) {
+                if (what == 0) values[k] = k % 2 ? 0.0f : -0.0f;
+                if (what == 1) values[k] *= 1e-31f;
+                if (what == 2) values[k] = float(random.below(255) - 127) + (k % 16 ? 0.5f : 127.0f);
+                if (what == 3) values[k] = k % 3 ? 4.0f : -4.0f;
+            }
+        }
+        for (size_t at = 0; at < n; at += size_t(cols)) {
+            kernels.quantize(values.data() + at, cols, quants.data() + at, scales.data() + at / kHalf, sums.data() + at / kGroup,
+                             offsets.data() + at / kHalf);
+            kernels.quantize_wide(values.data() + at, cols, wide.data() + at, wide_scales.data() + at / kGroup);
+        }
+        view = {quants.data(), wide.data(), scales.data(), wide_scales.data(), sums.data(), offsets.data(), values.data(), cols};
+    }
+};
+
+void quantisation(const Kernels& kernels, Report& report) {
+    Random random{1};
+    for (int cols : {32, 96, 576}) {
+        const QuantizedInput input(random, kernels, 5, cols);
+        report.add(input.quants), report.add(input.scales), report.add(input.sums), report.add(input.offsets);
+        report.line("quantize %d", cols);
+        report.add(input.wide), report.add(input.wide_scales);
+        report.line("quantize_wide %d", cols);
+    }
+}
+
+void matrices(const Kernels& kernels, Report& report) {
+    const struct { const char *kind, *format; } cases[] = {{"F32", "q4"},  {"Q4_K", "q4_wide"}, {"F32", "s8"},
+                                                           {"F32", "q8"},  {"F32", "q12"},      {"F32", "f32"}};
+    for (const auto& c : cases)
+        for (int cols : {256, 768})
+            for (int rows : {8, 20, 33}) {
+                Random random{uint64_t(cols + rows)};
+                const Weights w = random_weights(random, c.kind, c.format, rows, cols, 0.25f);
+                report.add(w.bytes);
+                report.line("pack %s %d x %d", c.format, rows, cols);
+                std::vector<float> out(size_t(rows) * cols);
+                for (int row = 0; row < rows; row++) kernels.dequantize_row(w.matrix, row, out.data() + size_t(row) * cols);
+                report.add(out);
+                report.line("dequantize_row %s %d x %d", c.format, rows, cols);
+                const std::vector<float> bias = random.reals(size_t(rows), 1.0f);
+                for (int tokens : {1, 2, 3, 4, 5, 6, 7, 8, 15}) {
+                    const QuantizedInput input(random, kernels, tokens, cols);
+                    const size_t stride = size_t(rows) + 3;
+                    out = random.reals(stride * size_t(tokens), 1.0f);
+                    const bool accumulate = tokens % 2;
+                    const float* added = tokens % 3 ? bias.data() : nullptr;
+                    const int panels = w.matrix.panels(), cut = panels / 2, row = tokens > 6 ? 1 : 0;
+                    kernels.gemm({&w.matrix, &input.view, added, out.data(), stride, accumulate, 0, cut, row, tokens});
+                    kernels.gemm({&w.matrix, &input.view, added, out.data(), stride, accumulate, cut, panels, row, tokens});
+                    report.add(out);
+                    report.line("gemm %s %d x %d, %d tokens", c.format, rows, cols, tokens);
+                }
+            }
+}
+
+void rows(const Kernels& kernels, Report& report) {
+    using Gated = void (*)(const float*, const float*, int, float*);
+    const struct { const char* name; Gated run; } gated[] = {{"gated_silu", kernels.gated_silu}, {"gated_gelu", kernels.gated_gelu}};
+    for (int cols : {8, 64, 1536})
+        for (float size : {1.0f, 9.0f, 200.0f}) {
+            Random random{uint64_t(cols)};
+            const std::vector<float> x = random.reals(size_t(cols), size), a = random.reals(x.size(), 2.0f), b = random.reals(x.size(), 1.0f);
+            std::vector<float> y(x.size());
+            const auto say = [&](const char* name) {
+                report.add(y);
+                report.line("%s %d, up to %g", name, cols, double(size));
+            };
+            kernels.rms_norm(x.data(), a.data(), 1e-5f, cols, y.data()), say("rms_norm");
+            kernels.layer_norm(x.data(), a.data(), b.data(), 1e-12f, cols, y.data()), say("layer_norm");
+            kernels.gelu(x.data(), cols, y.data()), say("gelu");
+            for (const auto& g : gated) g.run(x.data(), a.data(), cols, y.data()), say(g.name);
+            y = x;
+            kernels.rope(y.data(), a.data(), b.data(), cols), say("rope");
+            std::vector<uint16_t> keys(x.size() * kBlockTokens), values(keys.size());
+            for (float scale : {1.0f, 1e-6f, 1000.0f}) {  // normal, subnormal and infinite f16
+                for (size_t i = 0; i < y.size(); i++) y[i] = x[i] * scale;
+                kernels.store_kv(y.data(), y.data(), cols, random.below(kBlockTokens), keys.data(), values.data());
+                report.add(keys), report.add(values);
+            }
+            report.line("store_kv %d, up to %g", cols, double(size));
+        }
+}
+
+void cached_attention(const Kernels& kernels, Report& report) {
+    for (int head_dim : {16, 64, 72})
+        for (int group : {1, 3, 8})
+            for (int first : {0, 15, 37})
+                for (int tokens : {1, 5, 8}) {
+                    Random random{uint64_t(head_dim + group)};
+                    const size_t block = size_t(head_dim) * kBlockTokens, stride = size_t(group) * head_dim + 8;
+                    std::vector<uint16_t> keys(block * 5), values(block * 5);
+                    for (uint16_t& h : keys) h = float_to_half(random.real(2.0f));
+                    for (uint16_t& h : values) h = float_to_half(random.real(1.0f));
+                    const std::vector<float> query = random.reals(stride * size_t(tokens), 3.0f);
+                    std::vector<float> out(query.size()), scratch(attention_scratch(group, head_dim));
+                    const int32_t blocks[] = {2, 0, 4, 1, 3};
+                    kernels.attention({query.data(), out.data(), stride, stride, keys.data(), values.data(), block * kChunkBlocks,
+                                       blocks, first, tokens, group, head_dim, 0.125f, scratch.data()});
+                    report.add(out);
+                    report.line("attention %d x %d, %d tokens from %d", group, head_dim, tokens, first);
+                }
+}
+
+void encoder_attention(const Kernels& kernels, Report& report) {
+    for (int tokens : {1, 16, 41})
+        for (int group : {1, 4})
+            for (bool causal : {false, true})
+                for (bool biased : {false, true}) {
+                    constexpr int head_dim = 32;
+                    Random random{uint64_t(tokens + group)};
+                    const size_t stride = size_t(group + 2) * head_dim, out_stride = size_t(group) * head_dim;
+                    const size_t bias_stride = 2 * size_t(tokens) + kBlockTokens;
+                    const std::vector<float> x = random.reals(stride * size_t(tokens), 2.0f), bias = random.reals(bias_stride * size_t(group), 1.0f);
+                    std::vector<float> out(out_stride * size_t(tokens)), scratch(encoder_scratch(tokens, head_dim));
+                    const float* key = x.data() + out_stride;
+                    kernels.encoder_attention({x.data(), key, key + head_dim, out.data(), stride, out_stride, tokens, group, head_dim,
+                                               causal, 0.2f, biased ? bias.data() + tokens - 1 : nullptr, bias_stride, scratch.data()});
+                    report.add(out);
+                    report.line("encoder_attention %d x %d, %d tokens%s%s", group, head_dim, tokens, causal ? ", causal" : "", biased ? ", biased" : "");
+                }
+}
+
+void scans(const LogitScans& scans, Report& report) {
+    for (int n : {1, 7, 8, 33, 1000})
+        for (float temperature : {0.1f, 1.0f, 3.0f}) {
+            Random random{uint64_t(n)};
+            std::vector<float> x = random.reals(size_t(n), 12.0f), values(size_t(n) + kScanSlack), w(values.size());
+            if (n > 8) x[3] = -bits_to_float(0x7f800000), x[5] = bits_to_float(0x7fc00000);  // -inf, NaN
+            std::vector<int32_t> ids(values.size());
+            const float greatest = scans.greatest(x.data(), n);
+            const int next = scans.next_at_least(x.data(), n / 3, n, greatest - 2.0f);
+            const int count = scans.collect(x.data(), n, greatest - 24.0f * temperature, ids.data(), values.data());
+            for (int i = count; i < count + kScanSlack; i++) values[size_t(i)] = greatest;
+            scans.weigh(values.data(), count, greatest, temperature, w.data());
+            ids.resize(size_t(count)), w.resize(size_t(count));
+            report.add(std::vector<float>{greatest}), report.add(std::vector<int>{next, count});
+            report.add(ids), report.add(w), report.add(std::vector<double>{scans.sum(w.data(), count)});
+            report.line("logit scans of %d at %g", n, double(temperature));
+        }
+}
+
+}  // namespace
+
+int main() {
+    for (const std::string& isa : instruction_sets()) {
+        const Kernels& kernels = select_kernels(isa.c_str());
+        Report report(kernels.name);
+        quantisation(kernels, report);
+        matrices(kernels, report);
+        rows(kernels, report);
+        cached_attention(kernels, report);
+        encoder_attention(kernels, report);
+        scans(select_logit_scans(isa.c_str()), report);
+    }
+}
