@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-
 import pytest
 
 from llm_serving.native.core import load_core
@@ -26,7 +24,7 @@ def test_figures_are_sensible(limits: MachineLimits) -> None:
     assert 1e8 < limits.read.all < 1e13
     assert set(limits.peaks) == set(INSTRUCTIONS)
     for peak in limits.peaks.values():
-        assert peak is None or (1e9 < peak.one < 1e13 and 1e9 < peak.all < 1e14)
+        assert peak is None or (1e8 < peak.one < 1e13 and 1e8 < peak.all < 1e14)
 
 
 def test_narrower_numbers_are_faster() -> None:
@@ -40,9 +38,8 @@ def test_narrower_numbers_are_faster() -> None:
 
 def test_what_the_cpu_has_is_measured(limits: MachineLimits) -> None:
     flags = set(cpu_budget().isa)
-    if platform.machine() not in ("x86_64", "AMD64"):
-        assert set(limits.peaks.values()) == {None}
-        return
+    assert (limits.peaks["sdot"] is not None) == ("asimddp" in flags)
+    assert (limits.peaks["fmla-f32"] is not None) == ("asimd" in flags)
     assert (limits.peaks["vpmaddubsw"] is not None) == ("avx2" in flags)
     assert (limits.peaks["vpdpbusd"] is not None) == ({"avx512vl", "avx512_vnni"} <= flags)
 
