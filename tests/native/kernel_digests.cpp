@@ -196,25 +196,38 @@ void rows(const Kernels& kernels, Report& report) {
 void cached_attention(const Kernels& kernels, Report& report) {
     for (int head_dim : {16, 64, 72})
         for (int group : {1, 3, 8})
-            for (int first : {0, 15, 37})
-                for (int tokens : {1, 5, 8}) {
+            for (int first : {0, 15, 250, 530})  // the last two see two and three pieces
+                for (int tokens : {1, 5, 12}) {
                     Random random{uint64_t(head_dim + group)};
+                    const int blocks = (first + tokens + kBlockTokens - 1) / kBlockTokens;
                     const size_t block = size_t(head_dim) * kBlockTokens, stride = size_t(group) * head_dim + 8;
-                    std::vector<uint16_t> keys(block * 5), values(block * 5);
+                    std::vector<uint16_t> keys(block * size_t(blocks)), values(keys.size());
                     for (uint16_t& h : keys) h = float_to_half(random.real(2.0f));
                     for (uint16_t& h : values) h = float_to_half(random.real(1.0f));
+                    std::vector<int32_t> table;
+                    for (int i = 0; i < blocks; i++) table.push_back(blocks - 1 - i);
                     const std::vector<float> query = random.reals(stride * size_t(tokens), 3.0f);
                     std::vector<float> out(query.size()), scratch(attention_scratch(group, head_dim));
-                    const int32_t blocks[] = {2, 0, 4, 1, 3};
-                    kernels.attention({query.data(), out.data(), stride, stride, keys.data(), values.data(), block * kChunkBlocks,
-                                       blocks, first, tokens, group, head_dim, 0.125f, scratch.data()});
+                    AttentionTile tile = {query.data(), out.data(), stride, stride, keys.data(), values.data(), block * kChunkBlocks,
+                                          table.data(), first, tokens, group, head_dim, 0.125f, 0, nullptr, scratch.data()};
+                    kernels.attention(tile);
+                    report.add(out);
+                    const size_t piece_stride = size_t(tokens * group * state_floats(head_dim));
+                    std::vector<float> states(piece_stride * 3);
+                    for (; tile.piece * kPieceTokens < first + tokens; tile.piece++) {
+                        tile.states = states.data() + size_t(tile.piece) * piece_stride;
+                        kernels.attention(tile);
+                    }
+                    tile.states = states.data();
+                    out.assign(out.size(), 0);
+                    kernels.merge_attention(tile, piece_stride);
                     report.add(out);
                     report.line("attention %d x %d, %d tokens from %d", group, head_dim, tokens, first);
                 }
 }
 
 void encoder_attention(const Kernels& kernels, Report& report) {
-    for (int tokens : {1, 16, 41})
+    for (int tokens : {1, 16, 41, 270})
         for (int group : {1, 4})
             for (bool causal : {false, true})
                 for (bool biased : {false, true}) {
