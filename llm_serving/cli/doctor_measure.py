@@ -34,12 +34,12 @@ def limits_as_json(limits: MachineLimits) -> dict[str, Any]:
 
 
 def print_limits(limits: MachineLimits) -> None:
-    """A table, and what it says about the cores."""
+    """A table of what this CPU can, and what it says about the cores."""
     rows = [["streaming read", "GB/s", *_cells(limits.read)]]
     for name, text in INSTRUCTIONS.items():
-        unit = "GFLOP/s" if name.endswith("f32") else "GOP/s"
-        peak = limits.peaks[name]
-        rows.append([text, unit, *_cells(peak)] if peak else [text, "not measured on this CPU", "", "", ""])
+        if peak := limits.peaks[name]:
+            unit = "GFLOP/s" if name.endswith("f32") else "GOP/s"
+            rows.append([text, unit, *_cells(peak)])
     click.echo()
     print_table(["limit", "", "1 thread", f"all {limits.threads}", "ratio"], rows, numbers_from=2)
     if limits.cores_are_real is not None:
