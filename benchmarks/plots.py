@@ -20,6 +20,7 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
+from results import OURS
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 Cells = dict[str, list[float | None]]
@@ -51,7 +52,17 @@ def draw_curves(axes: Any, table: dict[str, Any], points: Curve) -> None:
         middle = [statistics.median(values) for _, values in known]
         low = [m - min(values) for m, (_, values) in zip(middle, known, strict=True)]
         high = [max(values) - m for m, (_, values) in zip(middle, known, strict=True)]
-        axes.errorbar([x for x, _ in known], middle, yerr=[low, high], marker="o", capsize=3, label=engine)
+        width = 2.5 if engine == OURS else 1.2
+        axes.errorbar(
+            [x for x, _ in known],
+            middle,
+            yerr=[low, high],
+            marker="o",
+            markersize=4,
+            capsize=3,
+            lw=width,
+            label=engine,
+        )
     axes.set_xscale("log" if points[0][0] > 0 else "symlog", base=2)
     axes.set_xticks([x for x, _ in points], [f"{x:g}" for x, _ in points])
     axes.set_ylim(bottom=0)
