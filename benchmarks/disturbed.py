@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import itertools
 import os
 import statistics
@@ -40,10 +41,12 @@ async def interrupted(server: Server, seed: int) -> tuple[Outcome, Outcome]:
     client = ChatClient(parse_target(server.url, None))
     try:
         body = peers.chat_body(server, passage(100, 2 * seed), 600)
+        long_body = peers.chat_body(
+            server, passage(LONG_WORDS, 2 * seed + 1), 1
+        )  # now: it holds this loop up
         stream = asyncio.create_task(client.complete(body, time.perf_counter(), 300))
         await asyncio.sleep(2.0)
-        body = peers.chat_body(server, passage(LONG_WORDS, 2 * seed + 1), 1)
-        long = await client.complete(body, time.perf_counter(), 300)
+        long = await client.complete(long_body, time.perf_counter(), 300)
         return await stream, long
     finally:
         await client.close()
@@ -95,6 +98,7 @@ def main() -> None:
     peers.add_arguments(parser)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
+    gc.freeze()  # this process' own collections would count as silences of the servers
     model, chosen = peers.chosen(arguments, "--speculation", "off")
     servers = {server.name: server for server in chosen}
     names = list(servers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -239,3 +240,14 @@ async def test_dead_engine_is_a_failure_and_told_once() -> None:
     with pytest.raises(ModelUnavailable, match="ValueError"):
         slot.get()
     assert slot.model is None
+
+
+async def test_what_a_loaded_model_is_made_of_is_not_searched_for_garbage() -> None:
+    gc.unfreeze()
+    model, _ = make_model()
+    slot = ModelSlot("m", lambda: model)
+    slot.start()
+    await slot.settled()
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    assert frozen > 0
