@@ -6,6 +6,7 @@ Event loop only. Loading blocks a thread of its own, and nothing is locked meanw
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import gc
 import logging
@@ -167,6 +168,8 @@ def set_aside_what_stays() -> None:
     gc.unfreeze()  # of models that were unloaded since, too
     gc.collect()
     gc.freeze()
+    atexit.unregister(gc.unfreeze)
+    atexit.register(gc.unfreeze)  # or extensions list all that Python has not freed when it ends
 
 
 def one_line(error: BaseException) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.tiny_models import write_tiny_llama
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,3 +46,19 @@ def test_announce_answer_stop() -> None:
     assert output == ""
     assert "Stopping: running requests have 30 s to finish. Ctrl-C again" in errors
     assert "Traceback" not in errors
+
+
+def test_a_native_engine_leaves_without_a_word(tmp_path: Path) -> None:
+    """An extension's objects that Python did not free are listed at its end, for the user to see."""
+    with start(str(write_tiny_llama(tmp_path / "tiny")), "--embedding-model", "") as process:
+        try:
+            assert process.stderr is not None
+            deadline = time.monotonic() + 20
+            while process.stderr.readline().find(" is ready ") < 0:
+                assert time.monotonic() < deadline
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert errors.splitlines()[1:] == [""]
+    assert errors.startswith("Stopping: ")
