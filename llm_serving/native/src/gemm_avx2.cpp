@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "lanes.hpp"
+#include "gemm_cases.hpp"
 #include "prefetch.hpp"
 
 namespace llm::LLM_NAMESPACE {
@@ -181,20 +181,6 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
     unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });
 }
 
-template <Format F>
-void gemm_format(const GemmTile& t) {
-    for (int panel = t.panel_begin; panel < t.panel_end; panel++) {
-        int row = t.row_begin;
-        for (; row + 4 <= t.row_end; row += 4) rows_of_panel<F, 4>(t, panel, row);
-        switch (t.row_end - row) {
-            case 3: rows_of_panel<F, 3>(t, panel, row); break;
-            case 2: rows_of_panel<F, 2>(t, panel, row); break;
-            case 1: rows_of_panel<F, 1>(t, panel, row); break;
-            default: break;
-        }
-    }
-}
-
 // Up to six rows by two panels: twelve accumulators, each a plain chain over the inputs.
 template <int R>
 void rows_of_f32_panels(const GemmTile& t, int panel, int row) {
@@ -222,32 +208,18 @@ void rows_of_f32_panels(const GemmTile& t, int panel, int row) {
     });
 }
 
-void gemm_f32(const GemmTile& t) {
-    for (int panel = t.panel_begin; panel < t.panel_end; panel += 2) {
-        int row = t.row_begin;
-        for (; row + 6 <= t.row_end; row += 6) rows_of_f32_panels<6>(t, panel, row);
-        switch (t.row_end - row) {
-            case 5: rows_of_f32_panels<5>(t, panel, row); break;
-            case 4: rows_of_f32_panels<4>(t, panel, row); break;
-            case 3: rows_of_f32_panels<3>(t, panel, row); break;
-            case 2: rows_of_f32_panels<2>(t, panel, row); break;
-            case 1: rows_of_f32_panels<1>(t, panel, row); break;
-            default: break;
-        }
-    }
-}
-
 }  // namespace
 
 void gemm(const GemmTile& t) {
-    switch (t.weight->format) {
-        case Format::q4: return gemm_format<Format::q4>(t);
-        case Format::q4_wide: return gemm_format<Format::q4_wide>(t);
-        case Format::s8: return gemm_format<Format::s8>(t);
-        case Format::q8: return gemm_format<Format::q8>(t);
-        case Format::q12: return gemm_format<Format::q12>(t);
-        case Format::f32: return gemm_f32(t);
-    }
+    for_format(t.weight->format, [&](auto format) {
+        if constexpr (format == Format::f32) {
+            for (int panel = t.panel_begin; panel < t.panel_end; panel += 2)
+                for_rows_of<6>(t, [&](auto count, int row) { rows_of_f32_panels<count>(t, panel, row); });
+        } else {
+            for (int panel = t.panel_begin; panel < t.panel_end; panel++)
+                for_rows_of<4>(t, [&](auto count, int row) { rows_of_panel<format, count>(t, panel, row); });
+        }
+    });
 }
 
 }  // namespace llm::LLM_NAMESPACE

@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "lanes.hpp"
+#include "gemm_cases.hpp"
 #include "prefetch.hpp"
 
 namespace llm::LLM_NAMESPACE {
@@ -204,35 +204,13 @@ LLM_INLINE void rows_of(const GemmTile& t, int panel, int row) {
         rows_of_pair<F, R>(t, panel, row);
 }
 
-template <Format F>
-void gemm_format(const GemmTile& t) {
-    for (int panel = t.panel_begin; panel < t.panel_end; panel += 2) {
-        int row = t.row_begin;
-        for (; row + kRows <= t.row_end; row += kRows) rows_of<F, kRows>(t, panel, row);
-        switch (t.row_end - row) {
-            case 7: rows_of<F, 7>(t, panel, row); break;
-            case 6: rows_of<F, 6>(t, panel, row); break;
-            case 5: rows_of<F, 5>(t, panel, row); break;
-            case 4: rows_of<F, 4>(t, panel, row); break;
-            case 3: rows_of<F, 3>(t, panel, row); break;
-            case 2: rows_of<F, 2>(t, panel, row); break;
-            case 1: rows_of<F, 1>(t, panel, row); break;
-            default: break;
-        }
-    }
-}
-
 }  // namespace
 
 void gemm(const GemmTile& t) {
-    switch (t.weight->format) {
-        case Format::q4: return gemm_format<Format::q4>(t);
-        case Format::q4_wide: return gemm_format<Format::q4_wide>(t);
-        case Format::s8: return gemm_format<Format::s8>(t);
-        case Format::q8: return gemm_format<Format::q8>(t);
-        case Format::q12: return gemm_format<Format::q12>(t);
-        case Format::f32: return gemm_format<Format::f32>(t);
-    }
+    for_format(t.weight->format, [&](auto format) {
+        for (int panel = t.panel_begin; panel < t.panel_end; panel += 2)
+            for_rows_of<kRows>(t, [&](auto count, int row) { rows_of<format, count>(t, panel, row); });
+    });
 }
 
 }  // namespace llm::LLM_NAMESPACE

@@ -1,0 +1,31 @@
+// From a tile's format and number of rows, known at run time, to kernels that are compiled for one of each.
+// Included only by files that are compiled once per instruction set.
+#pragma once
+#include "lanes.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+// body(format), as a constant.
+template <class Body>
+LLM_INLINE void for_format(Format format, Body body) {
+    switch (format) {
+        case Format::q4: return body(std::integral_constant<Format, Format::q4>{});
+        case Format::q4_wide: return body(std::integral_constant<Format, Format::q4_wide>{});
+        case Format::s8: return body(std::integral_constant<Format, Format::s8>{});
+        case Format::q8: return body(std::integral_constant<Format, Format::q8>{});
+        case Format::q12: return body(std::integral_constant<Format, Format::q12>{});
+        case Format::f32: return body(std::integral_constant<Format, Format::f32>{});
+    }
+}
+
+// body(count, row), the count as a constant: `Most` rows at a time, and then what is left.
+template <int Most, class Body>
+LLM_INLINE void for_rows_of(const GemmTile& t, Body body) {
+    int row = t.row_begin;
+    for (; row + Most <= t.row_end; row += Most) body(std::integral_constant<int, Most>{}, row);
+    unrolled<Most - 1>(LLM_EACH(i) {
+        if (t.row_end - row == i + 1) body(std::integral_constant<int, i + 1>{}, row);
+    });
+}
+
+}  // namespace llm::LLM_NAMESPACE
