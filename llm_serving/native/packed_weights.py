@@ -35,9 +35,8 @@ class PackedWeights:
         self._checkpoint = checkpoint
         self._cache = cache
         self._digest = self._name(weight_format) if cache is not None and cache.limit else None
-        self.sums: list[
-            tuple[str, int, str, int]
-        ] = []  # of each matrix: tensor, interleaved, format, checksum
+        # Of each matrix: tensor, interleaved, format, checksum.
+        self.sums: list[tuple[str, int, str, int]] = []
         self._copies = False
         self._missed = False
         self._file = self._open()

@@ -89,6 +89,7 @@ void Plan::kv_cache(int layers, int blocks, int heads, int head_dim) {
     kv.heads = heads;
     kv.head_dim = head_dim;
     kv.memory = std::make_unique<Mapping>(kv.chunks() * kv.chunk_stride() * sizeof(uint16_t));
+    kv.touch_ahead(-1);
 }
 
 void Plan::rope_table(const float* values, int positions, int rotated) {
@@ -148,6 +149,8 @@ void Plan::prepare_attention(const StepInput& input) {
     const int most_pieces = all_pieces * model.kv.heads / (8 * pool_.size());
     for (int s = 0; s < input.num_sequences; s++) {
         const int first = input.query_starts[s], end = input.query_starts[s + 1];
+        const int32_t* table = input.block_tables + size_t(s) * input.table_width;
+        for (int t = first; t < end; t++) model.kv.touch_ahead(table[input.positions[t] / kBlockTokens]);
         const int pieces = input.positions[end - 1] / kPieceTokens + 1;
         if (pieces <= std::max(most_pieces, 1) || end - first > kAttentionTokens) {
             for (int t = first; t < end; t += kAttentionTokens)

@@ -33,8 +33,11 @@ struct KvCache {
     size_t block_bytes() const { return size_t(layers) * 2 * heads * block_halves() * sizeof(uint16_t); }  // of all
     uint16_t* keys(int layer, int head, int block) const { return at(layer, 0, head, block); }
     uint16_t* values(int layer, int head, int block) const { return at(layer, 1, head, block); }
+    // Called with every block before it is used for the first time, so that no step pays for a whole chunk.
+    void touch_ahead(int block);
 
 private:
+    size_t touched_ = 0;  // bytes, from the first on
     uint16_t* at(int layer, int which, int head, int block) const {
         const size_t index = (size_t(layer) * 2 + which) * heads + head;
         return static_cast<uint16_t*>(memory->data()) + index * kChunkBlocks * block_halves() +
