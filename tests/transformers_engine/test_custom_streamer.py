@@ -28,7 +28,7 @@ class Words:
     words = ("Hel", "lo, ", "wörld", "!", "data: [DONE]\n\n")
 
     def decode(self, ids: Any, **kwargs: Any) -> str:
-        return "".join(self.words[int(i)] for i in ids)
+        return "".join(self.words[i] for i in ([ids] if isinstance(ids, int) else ids))
 
 
 def feed(streamer: CustomStreamer, ids: list[int]) -> None:

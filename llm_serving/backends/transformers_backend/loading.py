@@ -16,6 +16,7 @@ from llm_serving.backends.transformers_backend.paged_runner import (
     BLOCK_SIZE,
     LayerShape,
     PagedRunner,
+    cache_name,
     layer_shapes,
 )
 from llm_serving.backends.transformers_backend.tokenizer import DirectoryTokenizer, read_tokenizer
@@ -151,7 +152,7 @@ def _probe(model: Any, device: torch.device) -> tuple[list[LayerShape] | None, i
     ids = torch.zeros((1, 2), dtype=torch.int64, device=device)
     with torch.inference_mode():
         out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
-    return layer_shapes(getattr(out, "past_key_values", None)), int(out.logits.shape[-1])
+    return layer_shapes(getattr(out, cache_name(model), None)), int(out.logits.shape[-1])
 
 
 def _max_context(config: Any, asked: int) -> int:

@@ -35,6 +35,11 @@ class LayerShape:
         return numbers * int(self.dtype.itemsize)
 
 
+def cache_name(model: Any) -> str:
+    """What a model calls its cache, taken and given: `cache` since Transformers 5.24, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
 def layer_shapes(cache: Any) -> list[LayerShape] | None:
     """What a model wrote into its cache, or None if that is not keys and values of each token alone."""
     if type(cache) is not DynamicCache or not cache.layers:
@@ -109,6 +114,7 @@ class PagedRunner:
         num_slots = limits.num_blocks * limits.block_size
         self._layers = [PagedLayer(shape, num_slots, device) for shape in shapes]
         self._cache = Cache(layers=self._layers)
+        self._cache_name = cache_name(model)
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._keeps_logits = "logits_to_keep" in accepted
@@ -170,8 +176,9 @@ class PagedRunner:
             inputs["position_ids"] = self._tensor(np.maximum(positions[:, num_all - num_new :], 0))
         if self._keeps_logits:
             inputs["logits_to_keep"] = keep
+        inputs[self._cache_name] = self._cache
         with torch.inference_mode():
-            logits = self._model(**inputs, past_key_values=self._cache, use_cache=True).logits[:, -keep:]
+            logits = self._model(**inputs, use_cache=True).logits[:, -keep:]
             result: np.ndarray = logits.float().cpu().numpy()
         return result
 
