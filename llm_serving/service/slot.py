@@ -133,19 +133,19 @@ class ModelSlot(Generic[Model]):
         outcome: Model | BaseException
         try:
             outcome = self._load()
-            set_aside_what_stays()
+            if attempt == self._attempt:
+                set_aside_what_stays()
         except BaseException as error:  # it is the loading thread's only way to tell
             outcome = error
         try:
             loop.call_soon_threadsafe(self._settle, attempt, outcome)
-        except RuntimeError:  # the loop has gone, and nobody else will free the engine
-            if not isinstance(outcome, BaseException):
-                asyncio.run(outcome.close())
+        except RuntimeError:  # the loop has gone
+            discard(outcome)
 
     def _settle(self, attempt: int, outcome: Model | BaseException) -> None:
         if attempt != self._attempt:
-            if not isinstance(outcome, BaseException):
-                self._late = asyncio.ensure_future(outcome.close())
+            # Not a task of this loop, which may be about to end.
+            threading.Thread(target=discard, args=(outcome,), name=f"discard-{self.name}").start()
             return
         if isinstance(outcome, BaseException):
             self.state = ModelState.FAILED
@@ -157,6 +157,12 @@ class ModelSlot(Generic[Model]):
             self.state = ModelState.READY
             logger.info("model %s is ready on %s", self.name, outcome.device)
         self._settled.set()
+
+
+def discard(outcome: Loaded | BaseException) -> None:
+    """Free a model that came too late; nobody else will."""
+    if not isinstance(outcome, BaseException):
+        asyncio.run(outcome.close())
 
 
 def set_aside_what_stays() -> None:

@@ -36,7 +36,7 @@ class LayerShape:
 
 
 def cache_name(model: Any) -> str:
-    """What a model calls its cache, taken and given: `cache` since Transformers 5.24, `past_key_values` before."""
+    """What a model calls its cache: `cache` since Transformers 5.24, `past_key_values` before."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
