@@ -3,9 +3,10 @@
     python benchmarks/random_model.py 1.5b q4_0 /tmp/random-1.5b-q4_0.gguf
 
 Shapes are those of Qwen2.5 (biases on queries, keys and values; the output head is the embedding), 0.5b,
-1.5b and 3b, in q4_0 or q8_0; the embedding is Q8_0 in both, as in files in the field. Scales are such that
-activations stay near one. The tokenizer is SmolLM2's, filled up to 151 936 tokens with joined pairs of its
-own, each with a merge. The same arguments give the same file. Needs the `gguf` package.
+1.5b and 3b, in q4_0, q4_k (not 0.5b, whose rows are no multiple of 256) or q8_0; the embedding is always
+Q8_0, as in files in the field. Scales are such that activations stay near one. The tokenizer is SmolLM2's,
+filled up to 151 936 tokens with joined pairs of its own, each with a merge. The same arguments give the same
+file. Needs the `gguf` package.
 """
 
 from __future__ import annotations
@@ -23,8 +24,16 @@ from llm_serving.models import resolve_model
 
 VOCABULARY = 151_936
 HEAD_TOKENS, TAIL_TOKENS = 600, 300  # which are joined to new tokens; more pairs than are needed
-KINDS = {"q4_0": gguf.GGMLQuantizationType.Q4_0, "q8_0": gguf.GGMLQuantizationType.Q8_0}
-FILE_TYPES = {"q4_0": gguf.LlamaFileType.MOSTLY_Q4_0, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
+KINDS = {
+    "q4_0": gguf.GGMLQuantizationType.Q4_0,
+    "q4_k": gguf.GGMLQuantizationType.Q4_K,
+    "q8_0": gguf.GGMLQuantizationType.Q8_0,
+}
+FILE_TYPES = {
+    "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
+    "q4_k": gguf.LlamaFileType.MOSTLY_Q4_K_S,
+    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+}
 BLOCK = 32
 
 
@@ -105,6 +114,8 @@ def values_of(
         if name.endswith(".bias"):
             return rng.normal(0, 0.1, dims).astype(np.float32)
         return np.ones(dims, np.float32)
+    if kind == gguf.GGMLQuantizationType.Q4_K:
+        return k_blocks(dims, rng)
     blocks = int(np.prod(dims)) // BLOCK
     if kind == gguf.GGMLQuantizationType.Q4_0:
         quants, deviation = rng.integers(0, 256, (blocks, BLOCK // 2), np.uint8), np.sqrt((16**2 - 1) / 12)
@@ -115,6 +126,17 @@ def values_of(
     data = np.empty((blocks, 2 + quants.shape[1]), np.uint8)
     data[:, :2] = np.frombuffer(scale.tobytes(), np.uint8)
     data[:, 2:] = quants
+    return data.reshape(*dims[:-1], -1)
+
+
+def k_blocks(dims: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Q4_K whose eight scales and minima are 63 steps, which is twelve bytes of ones."""
+    deviation = np.sqrt((16**2 - 1) / 12)
+    scale = 1 / (63 * deviation * np.sqrt(dims[-1]))
+    data = np.empty((int(np.prod(dims)) // 256, 144), np.uint8)
+    data[:, :4] = np.array([scale, 7.5 * scale], np.float16).view(np.uint8)
+    data[:, 4:16] = 255
+    data[:, 16:] = rng.integers(0, 256, (len(data), 128), np.uint8)
     return data.reshape(*dims[:-1], -1)
 
 
@@ -153,6 +175,8 @@ def main() -> None:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("path", type=Path)
     arguments = parser.parse_args()
+    if arguments.kind == "q4_k" and SHAPES[arguments.shape].hidden % 256:
+        parser.error(f"rows of {arguments.shape} are no multiple of 256, as q4_k needs them")
     write_model(SHAPES[arguments.shape], arguments.kind, arguments.path)
     print(f"{arguments.path}: {arguments.path.stat().st_size / 1e6:.0f} MB")
 

@@ -67,7 +67,7 @@ struct Weights {
 };
 
 Weights random_weights(Random& random, const char* kind, const char* wanted, int rows, int cols, float size) {
-    const Format format = kind == std::string("Q4_K") ? Format::q4_wide : format_from_name(wanted);
+    const Format format = format_from_name(wanted);
     Weights w;
     w.matrix = {format, rows, cols, panel_stride(format, cols), nullptr};
     w.bytes.assign(w.matrix.bytes(), 0);
@@ -77,10 +77,11 @@ Weights random_weights(Random& random, const char* kind, const char* wanted, int
         for (float& v : values)
             if (random.below(16) == 0) v = v < 0 ? -size : size;  // the greatest quants are not rare
         memcpy(source.data(), values.data(), source.size());
-    } else {  // Q4_K: any bits but for the two f16 scales
+    } else {  // any bits, but f16 scales of a usual size: the first of a block of Q4_0, the first two of Q4_K
         for (uint8_t& byte : source) byte = uint8_t(random.below(256));
-        for (size_t at = 0; at < source.size(); at += 144)
-            for (int i : {1, 3}) source[at + i] = 0x20 | (source[at + i] & 0x83);
+        const bool k = kind == std::string("Q4_K");
+        for (size_t at = 0; at < source.size(); at += k ? 144 : 18)
+            for (int i = 1; i < (k ? 4 : 2); i += 2) source[at + i] = 0x20 | (source[at + i] & 0x83);
     }
     for (int panel = 0; panel < w.matrix.panels(); panel++) {
         const uint8_t* sources[kPanel];
@@ -136,7 +137,7 @@ void quantisation(const Kernels& kernels, Report& report) {
 }
 
 void matrices(const Kernels& kernels, Report& report) {
-    const struct { const char *kind, *format; } cases[] = {{"F32", "q4"},  {"Q4_K", "q4_wide"}, {"F32", "s8"},
+    const struct { const char *kind, *format; } cases[] = {{"F32", "q4"},  {"Q4_0", "q4_centred"}, {"Q4_K", "q4_k"}, {"F32", "s8"},
                                                            {"F32", "q8"},  {"F32", "q12"},      {"F32", "f32"}};
     for (const auto& c : cases)
         for (int cols : {256, 768})

@@ -12,8 +12,8 @@ from llm_serving.native.core import load_core
 KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0")
 FORMATS = ("q4", "s8", "q8", "q12")
 ROWS, COLS = 11, 256
-VERSION = 1
-DIGEST = "a48ceb1c11338d34b43e01f86c945dd8c71226a20ad065c37a46f2aa6950d9fa"
+VERSION = 2
+DIGEST = "203ebbe83ab1ae83ad70bea2c2380371e0181bbf4516f51a8d6ffd416378cf0b"
 
 
 class Bits:

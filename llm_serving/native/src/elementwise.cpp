@@ -116,6 +116,22 @@ void store_kv(const float* key, const float* value, int head_dim, int slot, uint
     for (int d = 0; d < head_dim; d++) values[slot * head_dim + d] = float_to_half(value[d]);
 }
 
+ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, int o) {
+    const uint8_t* own = scales + scales_at(format, g);
+    const auto half = [o](const uint8_t* halves) {
+        uint16_t bits;
+        memcpy(&bits, halves + 2 * o, 2);
+        return half_to_float(bits);
+    };
+    if (format == Format::q4_k) {
+        const uint8_t* factors = scales + factors_at(g);
+        return {half(factors) * float(own[o]), half(factors + 16) * float(own[kPanel + o])};
+    }
+    const float scale = half(own);
+    if (format == Format::q4_centred) return {scale, -8.0f * scale};
+    return {scale, format == Format::q4 ? half(own + 16) : 0.0f};
+}
+
 void dequantize_row(const PackedMatrix& w, int row, float* out) {
     const uint8_t* quants = w.quants(row / kPanel);
     const uint8_t* scales = w.scales(row / kPanel);
@@ -125,21 +141,9 @@ void dequantize_row(const PackedMatrix& w, int row, float* out) {
         for (int k = 0; k < w.cols; k++) out[k] = values[k * kPanel + o];
         return;
     }
-    for (int g = 0; g < w.groups(); g++, quants += quant_bytes(w.format), scales += scale_bytes(w.format)) {
-        float scale, minimum = 0;
-        if (w.format == Format::q4_wide) {
-            memcpy(&scale, scales + 4 * o, 4);
-            memcpy(&minimum, scales + 32 + 4 * o, 4);
-        } else {
-            uint16_t half;
-            memcpy(&half, scales + 2 * o, 2);
-            scale = half_to_float(half);
-            if (has_minimum(w.format)) {
-                memcpy(&half, scales + 16 + 2 * o, 2);
-                minimum = half_to_float(half);
-            }
-        }
-        for (int k = 0; k < kGroup; k++) *out++ = fused(scale, float(quant_at(w.format, quants, o, k)), minimum);
+    for (int g = 0; g < w.groups(); g++, quants += quant_bytes(w.format)) {
+        const ScaleAndMinimum s = scale_and_minimum(w.format, scales, g, o);
+        for (int k = 0; k < kGroup; k++) *out++ = fused(s.scale, float(quant_at(w.format, quants, o, k)), s.minimum);
     }
 }
 

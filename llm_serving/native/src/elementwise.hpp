@@ -18,6 +18,11 @@ void gated_gelu(const float* gate, const float* up, int cols, float* y);
 void gated_silu(const float* gate, const float* up, int cols, float* y);
 void rope(float* head, const float* cos, const float* sin, int rotated);
 void store_kv(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values);
+// Of output o of a panel in group g; `scales` is where the panel's begin. Formats without a minimum have 0.
+struct ScaleAndMinimum {
+    float scale, minimum;
+};
+ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, int o);
 void dequantize_row(const PackedMatrix& w, int row, float* out);
 void attention(const AttentionTile& tile);
 void merge_attention(const AttentionTile& tile, size_t piece_stride);

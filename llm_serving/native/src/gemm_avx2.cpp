@@ -14,13 +14,21 @@ struct GroupScales {
     __m256 scale, minimum;
 };
 
+LLM_INLINE __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+
 template <Format F>
-LLM_INLINE GroupScales load_scales(const uint8_t* s) {
-    if constexpr (F == Format::q4_wide)
-        return {_mm256_loadu_ps(reinterpret_cast<const float*>(s)), _mm256_loadu_ps(reinterpret_cast<const float*>(s + 32))};
-    __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s)));
-    if constexpr (!has_minimum(F)) return {scale, _mm256_setzero_ps()};
-    return {scale, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s + 16)))};
+LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
+    const __m128i own = load16(scales + scales_at(F, g));
+    if constexpr (F == Format::q4_k) {
+        const uint8_t* factors = scales + factors_at(g);
+        const __m256 steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(own));
+        const __m256 minimum_steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(own, own)));
+        return {_mm256_mul_ps(_mm256_cvtph_ps(load16(factors)), steps),
+                _mm256_mul_ps(_mm256_cvtph_ps(load16(factors + 16)), minimum_steps)};
+    }
+    const __m256 scale = _mm256_cvtph_ps(own);
+    if constexpr (F == Format::q4) return {scale, _mm256_cvtph_ps(load16(scales + scales_at(F, g) + 16))};
+    return {scale, _mm256_mul_ps(scale, _mm256_set1_ps(-8.0f))};  // unused without a minimum
 }
 
 LLM_INLINE __m256i broadcast4(const int8_t* a) {
@@ -156,7 +164,7 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
         sum_a[r] = t.input->sums + size_t(row + r) * groups;
         acc[r] = _mm256_setzero_ps();
     });
-    for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
+    for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
         if (first) prefetch_weights<quant_bytes(F) + scale_bytes(F)>(w.quants(panel), g);
         __m256i dot[R][2];
         if constexpr (reads_wide(F))
@@ -165,7 +173,7 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
             dots_s8<R>(quants, a, g * kGroup, dot);
         else
             dots_q4<R>(quants, a, g * kGroup, dot);
-        const GroupScales s = load_scales<F>(scales);
+        const GroupScales s = load_scales<F>(scales, g);
         unrolled<R>(LLM_EACH(r) {
             const __m256 first = _mm256_cvtepi32_ps(dot[r][0]);
             if constexpr (reads_wide(F)) {

@@ -30,18 +30,24 @@ LLM_INLINE __m512i load_pair(Pair p, int at) { return join(load32(p.low + at), l
 
 LLM_INLINE __m512 load_floats(Pair p, int at) { return _mm512_castsi512_ps(load_pair(p, at)); }
 
+LLM_INLINE __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+
 LLM_INLINE __m512 load_halves(Pair p, int at) {
-    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p.low + at));
-    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p.high + at));
-    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(load16(p.low + at)), load16(p.high + at), 1));
 }
 
 template <Format F>
-LLM_INLINE GroupScales load_scales(Pair p) {
-    if constexpr (F == Format::q4_wide) return {load_floats(p, 0), load_floats(p, 32)};
-    const __m512 scale = load_halves(p, 0);
-    if constexpr (!has_minimum(F)) return {scale, _mm512_setzero_ps()};
-    return {scale, load_halves(p, 16)};
+LLM_INLINE GroupScales load_scales(Pair p, int g) {
+    const int at = scales_at(F, g);
+    if constexpr (F == Format::q4_k) {
+        const __m128i low = load16(p.low + at), high = load16(p.high + at);
+        const __m512 steps = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_unpacklo_epi64(low, high)));
+        const __m512 minimum_steps = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_unpackhi_epi64(low, high)));
+        return {_mm512_mul_ps(load_halves(p, factors_at(g)), steps), _mm512_mul_ps(load_halves(p, factors_at(g) + 16), minimum_steps)};
+    }
+    const __m512 scale = load_halves(p, at);
+    if constexpr (F == Format::q4) return {scale, load_halves(p, at + 16)};
+    return {scale, _mm512_mul_ps(scale, _mm512_set1_ps(-8.0f))};  // unused without a minimum
 }
 
 LLM_INLINE __m512i broadcast4(const int8_t* a) {
@@ -131,7 +137,8 @@ __attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int ro
     const PackedMatrix& w = *t.weight;
     const int groups = w.groups();
     const int partner = panel + 1 < t.panel_end ? panel + 1 : panel;
-    Pair quants = {w.quants(panel), w.quants(partner)}, scales = {w.scales(panel), w.scales(partner)};
+    Pair quants = {w.quants(panel), w.quants(partner)};
+    const Pair scales = {w.scales(panel), w.scales(partner)};
     const bool first = row == t.row_begin;  // later rows find the panels in the cache
     using Element = std::conditional_t<reads_wide(F), int16_t, int8_t>;
     const Element* a[R];
@@ -159,7 +166,7 @@ __attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int ro
             dots_s8<R>(quants, a, offsets, g, dot);
         else
             dots_q4<R>(quants, a, g * kGroup, dot);
-        const GroupScales s = load_scales<F>(scales);
+        const GroupScales s = load_scales<F>(scales, g);
         unrolled<R>(LLM_EACH(r) {
             const __m512 one = _mm512_cvtepi32_ps(dot[r][0]);
             if constexpr (reads_wide(F)) {
@@ -172,7 +179,6 @@ __attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int ro
             }
         });
         quants = {quants.low + quant_bytes(F), quants.high + quant_bytes(F)};
-        scales = {scales.low + scale_bytes(F), scales.high + scale_bytes(F)};
     }
     unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, outputs_from(t, panel), row + r, acc[r]); });
 }

@@ -10,7 +10,8 @@ template <class Body>
 LLM_INLINE void for_format(Format format, Body body) {
     switch (format) {
         case Format::q4: return body(std::integral_constant<Format, Format::q4>{});
-        case Format::q4_wide: return body(std::integral_constant<Format, Format::q4_wide>{});
+        case Format::q4_centred: return body(std::integral_constant<Format, Format::q4_centred>{});
+        case Format::q4_k: return body(std::integral_constant<Format, Format::q4_k>{});
         case Format::s8: return body(std::integral_constant<Format, Format::s8>{});
         case Format::q8: return body(std::integral_constant<Format, Format::q8>{});
         case Format::q12: return body(std::integral_constant<Format, Format::q12>{});

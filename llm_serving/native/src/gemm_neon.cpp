@@ -19,15 +19,23 @@ struct GroupScales {
     Lanes scale, minimum;
 };
 
-// q4 and s8.
+LLM_INLINE Lanes widen_bytes(const uint8_t* p) {
+    const uint16x8_t wide = vmovl_u8(vld1_u8(p));
+    return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))), vcvtq_f32_u32(vmovl_high_u16(wide))};
+}
+
+// The q4 formats and s8.
 template <Format F>
-LLM_INLINE GroupScales load_scales(const uint8_t* s) {
-    const auto* floats = reinterpret_cast<const float*>(s);
-    if constexpr (F == Format::q4_wide) return {load(floats), load(floats + kPanel)};
-    const auto* halves = reinterpret_cast<const uint16_t*>(s);
+LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
+    const uint8_t* own = scales + scales_at(F, g);
+    if constexpr (F == Format::q4_k) {
+        const auto* factors = reinterpret_cast<const uint16_t*>(scales + factors_at(g));
+        return {multiply(widen8(factors), widen_bytes(own)), multiply(widen8(factors + kPanel), widen_bytes(own + kPanel))};
+    }
+    const auto* halves = reinterpret_cast<const uint16_t*>(own);
     const Lanes scale = widen8(halves);
-    if constexpr (!has_minimum(F)) return {scale, broadcast(0.0f)};
-    return {scale, widen8(halves + kPanel)};
+    if constexpr (F == Format::q4) return {scale, widen8(halves + kPanel)};
+    return {scale, multiply(scale, broadcast(-8.0f))};  // unused without a minimum
 }
 
 LLM_INLINE Lanes to_float(const int32x4_t (&dot)[2]) { return {vcvtq_f32_s32(dot[0]), vcvtq_f32_s32(dot[1])}; }
@@ -40,7 +48,7 @@ LLM_INLINE int8x16_t weights(const uint8_t* quants, int half, int v, int j) {
     return vreinterpretq_s8_u8(half == 0 ? vandq_u8(packed, vdupq_n_u8(15)) : vshrq_n_u8(packed, 4));
 }
 
-// q4 and s8: 8 outputs x half a group, R rows. One half at a time: sums of both would not fit the registers.
+// The q4 formats and s8: 8 outputs x half a group, R rows. One half at a time: sums of both would not fit the registers.
 template <Format F, int R>
 LLM_INLINE void dots_of_half(const uint8_t* quants, int half, const int8_t* const (&a)[R], int at, int32x4_t (&dot)[R][2]) {
     int8x16_t x[R];
@@ -128,7 +136,7 @@ LLM_INLINE void store_outputs(const GemmTile& t, int panel, int row, Lanes acc) 
     }
 }
 
-// q4 and s8, R rows.
+// The q4 formats and s8, R rows.
 template <Format F, int R>
 __attribute__((noinline)) void narrow_rows(const GemmTile& t, int panel, int row) {
     const int groups = t.weight->groups();
@@ -145,14 +153,14 @@ __attribute__((noinline)) void narrow_rows(const GemmTile& t, int panel, int row
         sum_a[r] = t.input->sums + size_t(row + r) * groups;
         acc[r] = broadcast(0.0f);
     });
-    for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
+    for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
         if (first) prefetch_group<F>(quants);
         int32x4_t dot[R][2];
         Lanes both[R];
         dots_of_half<F, R>(quants, 0, a, g * kGroup, dot);
         unrolled<R>(LLM_EACH(r) { both[r] = multiply(broadcast(scale_a[r][2 * g]), to_float(dot[r])); });
         dots_of_half<F, R>(quants, 1, a, g * kGroup, dot);
-        const GroupScales s = load_scales<F>(scales);
+        const GroupScales s = load_scales<F>(scales, g);
         unrolled<R>(LLM_EACH(r) {
             both[r] = fused(broadcast(scale_a[r][2 * g + 1]), to_float(dot[r]), both[r]);
             acc[r] = fused(s.scale, both[r], acc[r]);

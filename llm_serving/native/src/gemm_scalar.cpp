@@ -17,20 +17,6 @@ void unpack_group(const PackedMatrix& w, const uint8_t* quants, int16_t (&q)[kPa
         for (int k = 0; k < kGroup; k++) q[o][k] = int16_t(quant_at(w.format, quants, o, k));
 }
 
-void load_scales(const PackedMatrix& w, const uint8_t* source, float (&scale)[kPanel], float (&minimum)[kPanel]) {
-    if (w.format == Format::q4_wide) {
-        memcpy(scale, source, sizeof scale);
-        memcpy(minimum, source + sizeof scale, sizeof minimum);
-        return;
-    }
-    uint16_t halves[2 * kPanel] = {0};
-    memcpy(halves, source, size_t(scale_bytes(w.format)));
-    for (int o = 0; o < kPanel; o++) {
-        scale[o] = half_to_float(halves[o]);
-        minimum[o] = half_to_float(halves[kPanel + o]);
-    }
-}
-
 int32_t dot(const int16_t* q, const int8_t* a, int begin, int end) {
     int32_t total = 0;
     for (int k = begin; k < end; k++) total += int32_t(q[k]) * a[k];
@@ -90,12 +76,12 @@ void gemm(const GemmTile& t) {
             float acc[kRows][kPanel] = {{0}};
             for (int g = 0; g < groups; g++) {
                 int16_t q[kPanel][kGroup];
-                float scale[kPanel], minimum[kPanel];
+                ScaleAndMinimum s[kPanel];
                 unpack_group(w, w.quants(panel) + size_t(g) * quant_bytes(w.format), q);
-                load_scales(w, w.scales(panel) + size_t(g) * scale_bytes(w.format), scale, minimum);
+                for (int o = 0; o < kPanel; o++) s[o] = scale_and_minimum(w.format, w.scales(panel), g, o);
                 for (int r = 0; r < rows; r++)
                     for (int o = 0; o < kPanel; o++)
-                        acc[r][o] = add_group(*t.input, w.format, row0 + r, g, q[o], scale[o], minimum[o], acc[r][o]);
+                        acc[r][o] = add_group(*t.input, w.format, row0 + r, g, q[o], s[o].scale, s[o].minimum, acc[r][o]);
             }
             for (int r = 0; r < rows; r++) store(t, panel, row0 + r, acc[r]);
         }

@@ -7,7 +7,10 @@
 //
 //   q4  quant_bytes 128: four 32-byte vectors v. Byte o*4+i of v holds, for output o, input 4v+i in its
 //       low nibble and input 16+4v+i in its high nibble. w = scale * q + min, q in 0..15.
-//       scales: 8 scales, 8 minima; f16 (32 bytes) where that is exact, else f32 (64 bytes).
+//       scales: 8 scales, 8 minima, f16 (32 bytes).
+//   q4_centred  q4 with min = -8 * scale. scales: 8 f16 (16 bytes).
+//   q4_k  q4 where eight groups share two factors of an output: scale = d * step, min = m * step of its own.
+//       Of eight groups, 160 bytes: 8 d and 8 m, f16, then for each group 8 + 8 steps, bytes in 0..63.
 //   q8  quant_bytes 256: eight 32-byte vectors v. Byte o*4+i of v is input 4v+i of output o.
 //       w = scale * q, q in -127..127. scales: 8 f16 (16 bytes).
 //   s8  the same bytes as q8, for 8-bit activations: one instruction for four products where the CPU has VNNI.
@@ -22,21 +25,26 @@ namespace llm {
 
 // Names what packing makes of a tensor: bump it with any change of layouts or rounding, and packed files
 // on disk are written anew. tests/native/test_packing_version.py notices a change that forgot to.
-constexpr int kPacking = 1;
+constexpr int kPacking = 2;
 
 constexpr int kPanel = 8;
 constexpr int kGroup = 32;
 constexpr int kHalf = 16;  // inputs that share a scale of 8-bit activations
 
-enum class Format : uint8_t { q4, q4_wide, s8, q8, q12, f32 };  // q4_wide: f32 scales
+enum class Format : uint8_t { q4, q4_centred, q4_k, s8, q8, q12, f32 };
 
-constexpr bool is_q4(Format f) { return f == Format::q4 || f == Format::q4_wide; }
+constexpr bool is_q4(Format f) { return f == Format::q4 || f == Format::q4_centred || f == Format::q4_k; }
 constexpr bool has_minimum(Format f) { return is_q4(f); }
 constexpr bool reads_wide(Format f) { return f == Format::q8 || f == Format::q12; }  // 16-bit activations
 constexpr int quant_bytes(Format f) { return f == Format::f32 ? 1024 : f == Format::q12 ? 512 : is_q4(f) ? 128 : 256; }
 constexpr int scale_bytes(Format f) {
-    return f == Format::f32 ? 0 : !is_q4(f) ? 16 : f == Format::q4_wide ? 64 : 32;
+    return f == Format::f32 ? 0 : f == Format::q4 ? 32 : f == Format::q4_k ? 20 : 16;  // q4_k: on average
 }
+
+// Where, in the scales of a panel, those of group g are, and the factors of q4_k that belong to them.
+constexpr int kSharing = 8;  // groups
+constexpr int factors_at(int g) { return g / kSharing * kSharing * scale_bytes(Format::q4_k); }
+constexpr int scales_at(Format f, int g) { return f == Format::q4_k ? factors_at(g) + 32 + g % kSharing * 16 : g * scale_bytes(f); }
 
 // Input k of output o in a group of a panel; not for f32.
 constexpr int quant_at(Format f, const uint8_t* quants, int o, int k) {

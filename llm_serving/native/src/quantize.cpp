@@ -13,6 +13,8 @@ namespace {
 struct Group {
     bool linear;
     float scale, minimum;
+    uint16_t factors[2];  // f16, of scale and minimum, and what they are multiplied with: Q4_K and Q5_K
+    uint8_t steps[2];
     int16_t q[kGroup];
     float values[kGroup];
 };
@@ -26,7 +28,7 @@ constexpr KindInfo kKinds[] = {{"F32", 1, 4},       {"F16", 1, 2},      {"BF16",
                                {"Q4_1", 32, 20},    {"Q4_K", 256, 144}, {"Q5_0", 32, 22},   {"Q5_1", 32, 24},
                                {"Q5_K", 256, 176},  {"Q6_K", 256, 210}, {"Q8_0", 32, 34}};
 
-constexpr const char* kFormatNames[] = {"q4", "q4_wide", "s8", "q8", "q12", "f32"};
+constexpr const char* kFormatNames[] = {"q4", "q4_centred", "q4_k", "s8", "q8", "q12", "f32"};
 static_assert(sizeof kFormatNames / sizeof *kFormatNames == size_t(Format::f32) + 1);
 
 uint16_t load_half(const uint8_t* p) {
@@ -69,8 +71,12 @@ void decode_legacy(Kind kind, const uint8_t* block, Group& out) {
 void decode_k(Kind kind, const uint8_t* block, int sub, Group& out) {
     int scale, minimum;
     scale_and_minimum(block + 4, sub, scale, minimum);
-    out.scale = half_at(block) * float(scale);
-    out.minimum = -(half_at(block + 2) * float(minimum));
+    out.steps[0] = uint8_t(scale);
+    out.steps[1] = uint8_t(minimum);
+    out.factors[0] = load_half(block);
+    out.factors[1] = load_half(block + 2) ^ 0x8000;  // subtracted in the file, added here
+    out.scale = half_to_float(out.factors[0]) * float(scale);
+    out.minimum = half_to_float(out.factors[1]) * float(minimum);
     const bool five = kind == Kind::q5_k;
     const uint8_t* low = block + (five ? 48 : 16) + sub / 2 * 32;
     const uint8_t* high = block + 16;
@@ -173,15 +179,19 @@ void fit(Kind kind, Format format, Group& group) {
     }
 }
 
-void store_scales(Format format, int o, const Group& group, uint8_t* scales) {
-    if (format == Format::q4_wide) {
-        memcpy(scales + 4 * o, &group.scale, 4);
-        memcpy(scales + 32 + 4 * o, &group.minimum, 4);
+// `scales` is where those of the panel begin.
+void store_scales(Format format, int o, int g, const Group& group, uint8_t* scales) {
+    uint8_t* own = scales + scales_at(format, g);
+    if (format == Format::q4_k) {
+        for (int i = 0; i < 2; i++) {
+            own[kPanel * i + o] = group.steps[i];
+            memcpy(scales + factors_at(g) + 16 * i + 2 * o, &group.factors[i], 2);
+        }
         return;
     }
     const uint16_t scale = float_to_half(group.scale), minimum = float_to_half(group.minimum);
-    memcpy(scales + 2 * o, &scale, 2);
-    if (has_minimum(format)) memcpy(scales + 16 + 2 * o, &minimum, 2);
+    memcpy(own + 2 * o, &scale, 2);
+    if (format == Format::q4) memcpy(own + 16 + 2 * o, &minimum, 2);
 }
 
 }  // namespace
@@ -199,7 +209,8 @@ size_t row_bytes(Kind kind, int cols) {
 
 Format format_for(Kind kind, const std::string& wanted) {
     const bool four = kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k;
-    if (wanted == "q4" || (wanted == "auto" && four)) return kind == Kind::q4_k ? Format::q4_wide : Format::q4;
+    if (wanted == "q4" || (wanted == "auto" && four))
+        return kind == Kind::q4_k ? Format::q4_k : kind == Kind::q4_0 ? Format::q4_centred : Format::q4;
     if (wanted == "q8" || wanted == "auto") return Format::q8;
     if (wanted == "s8") return Format::s8;
     if (wanted == "q12") return Format::q12;
@@ -219,7 +230,7 @@ void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel
     const int groups = cols / kGroup;
     uint8_t* quants = panel;
     uint8_t* scales = panel + size_t(groups) * quant_bytes(format);
-    for (int g = 0; g < groups; g++, quants += quant_bytes(format), scales += scale_bytes(format))
+    for (int g = 0; g < groups; g++, quants += quant_bytes(format))
         for (int o = 0; o < kPanel; o++) {
             if (!sources[o]) continue;  // the panel is zero already
             Group group;
@@ -231,7 +242,7 @@ void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel
                 continue;
             }
             fit(kind, format, group);
-            store_scales(format, o, group, scales);
+            store_scales(format, o, g, group, scales);
             for (int k = 0; k < kGroup; k += 4) {
                 const int at = (is_q4(format) ? k / 4 % 4 : k / 4) * 32 + o * 4;
                 if (format == Format::q12) {
