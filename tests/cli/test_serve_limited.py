@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -18,8 +18,8 @@ CPU_GROUPS = Path("/sys/fs/cgroup/cpu")
 
 
 @pytest.fixture
-def half_a_cpu() -> Iterator[Path]:
-    """A version 1 cgroup with a quota of 0.5 CPUs; skips where none can be made."""
+def enter_quota() -> Iterator[Callable[[float], str]]:
+    """Makes Python that puts its process into a version 1 cgroup of so many CPUs; or skips."""
     group = CPU_GROUPS / f"llm-serving-test-{os.getpid()}"
     if not (CPU_GROUPS / "cpu.cfs_period_us").exists():
         pytest.skip("no version 1 cpu controller at /sys/fs/cgroup/cpu")
@@ -27,9 +27,14 @@ def half_a_cpu() -> Iterator[Path]:
         group.mkdir()
     except OSError as error:
         pytest.skip(f"no cgroup can be made: {error}")
+
+    def enter(cpus: float) -> str:
+        (group / "cpu.cfs_period_us").write_text("100000")
+        (group / "cpu.cfs_quota_us").write_text(str(round(cpus * 100_000)))
+        return f"open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))"
+
     try:
-        (group / "cpu.cfs_quota_us").write_text("50000")
-        yield group
+        yield enter
     finally:
         group.rmdir()
 
@@ -59,11 +64,20 @@ def threads_of_an_answering_server(model: Path, *options: str, enter: str) -> in
             process.kill()
 
 
-def test_half_a_cpu_serves_with_one_thread(half_a_cpu: Path, tmp_path: Path) -> None:
-    enter = f"open({str(half_a_cpu / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))"
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1.0, 1), (2.0, 2)])
+def test_a_quota_serves_with_a_thread_for_each_whole_cpu(
+    enter_quota: Callable[[float], str], tmp_path: Path, cpus: float, threads: int
+) -> None:
     model = write_tiny_llama(tmp_path / "tiny")
-    assert threads_of_an_answering_server(model, enter=enter) == 1
-    assert threads_of_an_answering_server(model, "--threads", "2", enter=enter) == 2
+    cores = len(os.sched_getaffinity(0))
+    assert threads_of_an_answering_server(model, enter=enter_quota(cpus)) == min(threads, cores)
+
+
+def test_half_a_cpu_serves_with_more_threads_where_asked(
+    enter_quota: Callable[[float], str], tmp_path: Path
+) -> None:
+    model = write_tiny_llama(tmp_path / "tiny")
+    assert threads_of_an_answering_server(model, "--threads", "2", enter=enter_quota(0.5)) == 2
 
 
 def test_one_allowed_core_serves_with_one_thread(tmp_path: Path) -> None:
