@@ -25,10 +25,10 @@ from collections.abc import Iterator
 
 import peers
 from chat_http import Load, run_load
+from cpu_time import cpu_seconds
 from english import passage
 from peers import Server
 from results import Results, publish, turns
-from server_cost import cpu_seconds
 
 from llm_serving.cli.bench_http import ChatClient, Outcome, parse_target
 

@@ -3,8 +3,8 @@ test needs.
 
     python benchmarks/lean_client.py        # its own cost, against a server that does nothing
 
-Requests are bytes made beforehand; connections are kept; an answer is looked at for its status and length
-only. Answers must carry Content-Length.
+Requests are bytes made beforehand; connections are kept; an answer is looked at for its status and where it
+ends only. It must carry Content-Length, or for an `EventStream` be chunked.
 """
 
 from __future__ import annotations
@@ -54,14 +54,19 @@ class Connection(asyncio.Protocol):
             start = lines.index(b"content-length:") + 15
             self._end = head + 4 + int(lines[start:].split(b"\r\n", 1)[0])
             self._head = head + 4
-        if len(received) < self._end or not self._answer:
+        if len(received) >= self._end:
+            self._complete(self._head)
+            self._end = -1
+
+    def _complete(self, begin: int) -> None:
+        received, answer = self._received, self._answer
+        if not answer or answer.done():
             return
         if received[9:12] == b"200":
-            self._answer.set_result(bytes(received[self._head :]))
+            answer.set_result(bytes(received[begin:]))
         else:
-            self._answer.set_exception(RuntimeError(bytes(received[:400]).decode("utf-8", "replace")))
+            answer.set_exception(RuntimeError(bytes(received[:400]).decode("utf-8", "replace")))
         received.clear()
-        self._end = -1
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._answer and not self._answer.done():
@@ -71,8 +76,18 @@ class Connection(asyncio.Protocol):
         self._transport.close()  # type: ignore[attr-defined]
 
 
-async def connect(port: int) -> Connection:
-    _, connection = await asyncio.get_running_loop().create_connection(Connection, HOST, port)
+class EventStream(Connection):
+    """One whose answers are server-sent events: an answer is all that came, head and chunk sizes too."""
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received
+        received += data
+        if received.endswith(b"\r\n0\r\n\r\n") or received[9:12] != b"200":
+            self._complete(0)
+
+
+async def connect(port: int, kind: type[Connection] = Connection) -> Connection:
+    _, connection = await asyncio.get_running_loop().create_connection(kind, HOST, port)
     return connection
 
 
@@ -88,21 +103,24 @@ async def one_after_another(port: int, requests: Sequence[bytes]) -> list[float]
     return times
 
 
-async def at_once(port: int, requests: Sequence[bytes], clients: int) -> float:
-    """Seconds until all are answered by `clients` connections that each wait for their answer."""
-    connections = [await connect(port) for _ in range(clients)]
+async def at_once(
+    port: int, requests: Sequence[bytes], clients: int, kind: type[Connection] = Connection
+) -> tuple[float, list[bytes]]:
+    """(seconds, answers in no order) of `clients` connections that each wait for their answer."""
+    connections = [await connect(port, kind) for _ in range(clients)]
     waiting = iter(requests)
+    answers: list[bytes] = []
 
     async def one(connection: Connection) -> None:
         for request in waiting:  # shared: each is taken once
-            await connection.ask(request)
+            answers.append(await connection.ask(request))
 
     started_s = time.perf_counter()
     await asyncio.gather(*(one(connection) for connection in connections))
     taken_s = time.perf_counter() - started_s
     for connection in connections:
         connection.close()
-    return taken_s
+    return taken_s, answers
 
 
 class _Trivial(asyncio.Protocol):
@@ -133,7 +151,7 @@ def own_cost(port: int = 8190) -> tuple[float, float, float]:
         requests = [post("/v1/embeddings", b"x" * 400)] * 4000
         single = statistics.median(uvloop.run(one_after_another(port, requests)))
         cpu_s = time.process_time()
-        wall_s = uvloop.run(at_once(port, requests, 32))
+        wall_s, _ = uvloop.run(at_once(port, requests, 32))
         return single, wall_s / len(requests), (time.process_time() - cpu_s) / len(requests)
     finally:
         server.terminate()

@@ -21,19 +21,12 @@ import time
 from pathlib import Path
 
 import peers
+from cpu_time import cpu_seconds
 from peers import Server
 from results import OURS, Results, publish, turns
 
 from llm_serving.cli.bench_http import ChatClient, parse_target
 from llm_serving.models import packed_directory
-
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_seconds(pid: int) -> float:
-    """Used by all threads of a process since its start."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def resident_bytes(pid: int) -> int:
