@@ -25,6 +25,7 @@ from pathlib import Path
 
 from english import CACHE
 
+from llm_serving.cli.bench_http import ChatClient, Outcome, parse_target
 from llm_serving.models import resolve_model
 from llm_serving.native.cpu import cpu_budget
 
@@ -149,6 +150,21 @@ def chat_body(server: Server, text: str, max_tokens: int) -> bytes:
         "stream_options": {"include_usage": True},
     }
     return json.dumps(body).encode()
+
+
+async def ask(server: Server, *bodies: bytes) -> list[Outcome]:
+    """One after the other on one connection. Raises: SystemExit when one fails."""
+    client = ChatClient(parse_target(server.url, None))
+    outcomes = []
+    try:
+        for body in bodies:
+            outcome = await client.complete(body, time.perf_counter(), 300)
+            if outcome.error:
+                raise SystemExit(f"{server.name} failed: {outcome.error} {outcome.detail}")
+            outcomes.append(outcome)
+    finally:
+        await client.close()
+    return outcomes
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from results import Results, publish, turns
 from llm_serving.backends.native_backend import build_runner
 from llm_serving.backends.tier import open_tier
 from llm_serving.checkpoints import open_checkpoint
-from llm_serving.cli.bench_http import ChatClient, Outcome, parse_target
+from llm_serving.cli.bench_http import Outcome
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.core import EngineCore
 from llm_serving.engine.protocol import EngineOptions
@@ -42,27 +42,18 @@ STREAM_TOKENS, PROMPT_TOKENS, STEP_TOKENS = 400, 260, 16
 WARM_STEPS = 20
 
 
-async def ask(server: Server, *texts: str) -> list[Outcome]:
-    """The outcomes, one after the other. Raises: SystemExit when one fails."""
-    client = ChatClient(parse_target(server.url, None))
-    outcomes = []
-    for text in texts:
-        body = peers.chat_body(server, text, 4)
-        outcomes.append(await client.complete(body, time.perf_counter(), 120))
-        if outcomes[-1].error:
-            raise SystemExit(f"failed: {outcomes[-1].error} {outcomes[-1].detail}")
-    await client.close()
-    return outcomes
+def bodies(server: Server, *texts: str) -> list[bytes]:
+    return [peers.chat_body(server, text, 4) for text in texts]
 
 
 def restarted(server: Server, logs: Path, seed: int) -> tuple[Outcome, Outcome]:
     """(the first question behind the text after a restart, one more)."""
     text = passage(TEXT_WORDS, seed)
     with peers.running(server, logs):
-        asyncio.run(ask(server, f"{text}\n\nWho speaks?"))
+        asyncio.run(peers.ask(server, *bodies(server, f"{text}\n\nWho speaks?")))
     questions = ("Hello!", f"{text}\n\nWhat is it about?", f"{text}\n\nWhich year is it?")
     with peers.running(server, logs):
-        _, first, second = asyncio.run(ask(server, *questions))
+        _, first, second = asyncio.run(peers.ask(server, *bodies(server, *questions)))
     return first, second
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import time
 from pathlib import Path
 
 import peers
@@ -20,7 +19,6 @@ from english import passage
 from peers import Server
 from results import OURS, Results, publish, turns
 
-from llm_serving.cli.bench_http import ChatClient, parse_target
 from llm_serving.models import resolve_model
 from llm_serving.native.cpu import cpu_budget
 
@@ -38,13 +36,7 @@ PROMPTS = {
 
 async def answer(server: Server, prompt: str) -> float:
     """Tokens a second after the first. Raises: SystemExit when the request failed."""
-    client = ChatClient(parse_target(server.url, None))
-    try:
-        outcome = await client.complete(peers.chat_body(server, prompt, TOKENS), time.perf_counter(), 120)
-    finally:
-        await client.close()
-    if outcome.error:
-        raise SystemExit(f"failed: {outcome.error} {outcome.detail}")
+    [outcome] = await peers.ask(server, peers.chat_body(server, prompt, TOKENS))
     return (TOKENS - 1) / (outcome.end_s - outcome.first_s)
 
 
