@@ -4,11 +4,14 @@
     python benchmarks/chat_http.py --llama ~/peers/llama --suite clients --json clients.json
     python benchmarks/chat_http.py --llama ~/peers/llama --suite prefix  --json prefix.json
     python benchmarks/chat_http.py --llama ~/peers/llama --suite open    --json open.json
+    python benchmarks/chat_http.py --transformers ~/peers/emb ~/.cache/llm-serving-bench/smollm2-f32
+    python benchmarks/chat_http.py --llama ~/peers/llama --suite size --slots 8 --model random-3b-q4_0.gguf
 
-How the environments are made: peers.py, engine.py. All servers are up; only one is under load at a time,
-and they take turns. The load generator (`llm-serving bench --url`) shares the cores with the server under
-test. Prompts and answers are greedy, answers of full length; tokens are counted from each server's
-`usage`. Prints Markdown.
+The last is for larger models, of which there is less of everything; their files: random_model.py. How the
+environments are made: peers.py, engine.py. All servers are up; only one is under load at a time, and they
+take turns. The load generator (`llm-serving bench --url`) shares the cores with the server under test.
+Answers are greedy and of full length, but for `transformers serve`, where they end as the model likes; tokens
+are counted from each server's `usage`. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -68,11 +71,17 @@ def suite(name: str) -> list[Load]:
     if name == "prefix":
         return [
             Load(f"8 clients, shared {n}", 16, n + 100, 64, ("output", "ttft"), 8, shared_prefix=n)
-            for n in (0, 256, 1000, 2000)
+            for n in (0, 128, 512, 1024, 2048)
         ]
     if name == "open":
         figures = ("ttft", "ttft95", "itl", "gap")
         return [Load(f"{r:g} requests/s", round(20 * r), 128, 64, figures, rate=r) for r in (0.5, 1, 2, 4)]
+    if name == "size":
+        return [
+            Load("1 client, prompt of 128", 3, 128, 2, ("prompt",)),
+            Load("1 client", 3, 64, 32, ("output", "itl")),
+            Load("8 clients", 8, 64, 32, ("output", "ttft"), 8),
+        ]
     return [
         Load("1 client, prompt of 512", 4, 512, 2, ("prompt",)),
         Load("1 client", 4, 128, 64, ("output", "ttft", "itl")),
@@ -103,7 +112,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     peers.add_arguments(parser)
-    parser.add_argument("--suite", choices=("main", "clients", "prefix", "open"), default="main")
+    parser.add_argument("--suite", choices=("main", "clients", "prefix", "open", "size"), default="main")
     parser.add_argument("--only", default="", help="part of the loads' names")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=0, help="begin no load after these; 0: all repeats")
