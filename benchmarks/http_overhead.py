@@ -121,7 +121,7 @@ class Race:
         self.rate = Results("output tok/s", names)
         self.kept = Results("kept of the engine's own rate, %", [HTTP], "")
         self.cpu = Results("CPU time for a token of output, µs", names, "")
-        self.share = Results("CPU time of all these, % of the cores", names, "")
+        self.share = Results("CPU time", names, "")
 
     @property
     def tables(self) -> list[Results]:
@@ -147,8 +147,10 @@ class Race:
             self.cpu.add("engine thread and kernel workers", name, engine_s / tokens * 1e6)
             self.cpu.add("event loop", name, event_loop_s / tokens * 1e6)
             self.cpu.add("clients", name, own_s / tokens * 1e6 if name == HTTP else None)
-            busy = (engine_s + event_loop_s + own_s) / taken_s / len(os.sched_getaffinity(0))
-            self.share.add(row, name, 100 * busy)
+            beside_s = event_loop_s + (own_s if name == HTTP else 0.0)
+            busy = (engine_s + beside_s) / taken_s / len(os.sched_getaffinity(0))
+            self.share.add("event loop and clients, % of the engine's", name, 100 * beside_s / engine_s)
+            self.share.add("of all these, % of the cores", name, 100 * busy)
         self.kept.add(row, HTTP, 100 * rates[HTTP] / rates[ALONE])
 
 

@@ -1,11 +1,13 @@
 """How does a server do with little CPU: under a cgroup's quota of 2, 1 and 0.5 CPUs, and held to one core?
 
     python benchmarks/quota.py --llama ~/peers/llama [--json quota.json]
+    python benchmarks/quota.py --llama ~/peers/llama --threads 1 --only "1 CPU"
 
 All servers of a row share one cgroup, or core; only one of them computes at a time, and they take turns. This
 process, the client, is outside of it. A prompt of about 512 tokens, then a stream of 64; threads are those
-that had at least a fifth of the busiest one's CPU time during the stream. Servers choose their number
-(--threads 0). Ours does not guess ahead here. Needs the right to make a cgroup, of version 1 or 2.
+that had at least a fifth of the busiest one's CPU time during the stream. Servers choose their number, or
+are told it as in the second line, which helps those that look at cores only. Ours does not guess ahead here.
+Needs the right to make a cgroup, of version 1 or 2; those of version 2 have not been tried.
 """
 
 from __future__ import annotations
