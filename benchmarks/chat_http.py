@@ -117,7 +117,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=0, help="begin no load after these; 0: all repeats")
     arguments = parser.parse_args()
-    model, servers = peers.chosen(arguments)
+    # Random weights repeat themselves, which guessing ahead would profit from as no real model does.
+    options = ["--speculation", "off"] if arguments.suite == "size" else []
+    model, servers = peers.chosen(arguments, *options)
     chosen = {server.name: server for server in servers}
     loads = [load for load in suite(arguments.suite) if arguments.only in load.name]
     tables = {key: Results(figure[0], list(chosen), figure[3]) for key, figure in FIGURES.items()}
