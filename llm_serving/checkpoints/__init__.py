@@ -9,6 +9,7 @@ from llm_serving.checkpoints.gguf import read_gguf
 from llm_serving.checkpoints.huggingface import read_huggingface
 from llm_serving.checkpoints.mapped_file import content_digest, release
 from llm_serving.checkpoints.opening import open_checkpoint
+from llm_serving.checkpoints.score_activation import ScoreActivation, read_score_activation
 from llm_serving.checkpoints.sentence_transformers import Dense, Pooling, SentenceTransformers
 from llm_serving.checkpoints.tokenizer import Tokenizer, build_tokenizer
 
@@ -17,6 +18,7 @@ __all__ = [
     "Dense",
     "EncoderTokenizer",
     "Pooling",
+    "ScoreActivation",
     "SentenceTransformers",
     "Tensor",
     "Tokenizer",
@@ -27,5 +29,6 @@ __all__ = [
     "open_checkpoint",
     "read_gguf",
     "read_huggingface",
+    "read_score_activation",
     "release",
 ]

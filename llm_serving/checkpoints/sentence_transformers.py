@@ -6,7 +6,7 @@ Format: https://sbert.net/docs/package_reference/sentence_transformer/models.htm
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -68,7 +68,8 @@ class SentenceTransformers:
     """In the order of computation: `pooling`, each of `dense`, then length one if `normalize`.
 
     `max_tokens` counts special tokens. `prompts` go before the text; `default_prompt` is the name of one.
-    `transformer` is the folder of the transformer itself below the model's.
+    `transformer` is the folder of the transformer itself below the model's. Of a cross-encoder, `activation`
+    is the path of the class that makes scores of its logits, None where it names none.
     """
 
     pooling: Pooling | None
@@ -80,6 +81,7 @@ class SentenceTransformers:
     default_prompt: str | None = None
     similarity: str | None = None
     transformer: str = ""
+    activation: str | None = None
 
 
 def read_sentence_transformers(directory: Path) -> SentenceTransformers | None:
@@ -112,18 +114,15 @@ def read_sentence_transformers(directory: Path) -> SentenceTransformers | None:
                 "known are Transformer, Pooling, Dense and Normalize, in this order."
             )
     max_tokens, lower_case = _transformer_settings(directory / modules[0][1])
-    prompts, default_prompt, similarity = _prompts(directory)
-    return SentenceTransformers(
+    settings = SentenceTransformers(
         pooling=pooling,
         dense=tuple(dense),
         normalize=normalize,
         max_tokens=max_tokens,
         lower_case=lower_case,
-        prompts=prompts,
-        default_prompt=default_prompt,
-        similarity=similarity,
         transformer=modules[0][1],
     )
+    return _with_model_settings(settings, directory / "config_sentence_transformers.json")
 
 
 def _module(path: Path, entry: Any) -> tuple[str, str]:
@@ -194,22 +193,26 @@ def _transformer_settings(folder: Path) -> tuple[int | None, bool]:
     return None, False
 
 
-def _prompts(directory: Path) -> tuple[dict[str, str], str | None, str | None]:
-    path = directory / "config_sentence_transformers.json"
+def _with_model_settings(settings: SentenceTransformers, path: Path) -> SentenceTransformers:
+    """The same with prompts, similarity and activation from the file, if it is there."""
     if not path.is_file():
-        return {}, None, None
+        return settings
     config = read_object(path)
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise CheckpointError(f"{path}: 'prompts' is not an object of texts.")
-    default, similarity = config.get("default_prompt_name"), config.get("similarity_fn_name")
+    default = config.get("default_prompt_name")
     if default in ("query", "document"):
         prompts = {default: "", **prompts}  # these two are always there, empty unless given
     if default is not None and not (isinstance(default, str) and default in prompts):
         raise CheckpointError(f"{path}: 'default_prompt_name' is {str(default)[:60]!r}, which is no prompt.")
-    if similarity is not None and not isinstance(similarity, str):
-        raise CheckpointError(f"{path}: 'similarity_fn_name' is not a text.")
-    return prompts, default, similarity
+    similarity, activation = config.get("similarity_fn_name"), config.get("activation_fn")
+    for key, value in (("similarity_fn_name", similarity), ("activation_fn", activation)):
+        if value is not None and not isinstance(value, str):
+            raise CheckpointError(f"{path}: {key!r} is not a text.")
+    return replace(
+        settings, prompts=prompts, default_prompt=default, similarity=similarity, activation=activation
+    )
 
 
 def _flag(path: Path, config: dict[str, Any], key: str, default: bool) -> bool:

@@ -8,7 +8,12 @@ from collections.abc import Mapping
 
 from llm_serving.backends import load_encoder
 from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer
-from llm_serving.checkpoints import SentenceTransformers, build_encoder_tokenizer, open_checkpoint
+from llm_serving.checkpoints import (
+    SentenceTransformers,
+    build_encoder_tokenizer,
+    open_checkpoint,
+    read_score_activation,
+)
 from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.embeddings.encoder import Encoder
@@ -38,6 +43,7 @@ def load_encoder_model(
     path = find_path(setting, settings, on_progress or ProgressLog(name))
     checkpoint = open_checkpoint(path)
     tokenizer = build_encoder_tokenizer(checkpoint)
+    activation = read_score_activation(checkpoint) if kind is ModelKind.RERANKER else "sigmoid"
     with naming_the_setting(settings):
         encoder, choice = load_encoder(
             settings.engine,
@@ -58,6 +64,7 @@ def load_encoder_model(
         tokenizer,
         prompts,
         default_prompt,
+        activation,
         created=int(time.time()),
         details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
     )

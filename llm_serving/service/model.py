@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from llm_serving.checkpoints import ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.protocol import Engine
 
@@ -95,6 +96,7 @@ class EncoderModel:
     tokenizer: EncoderTokenizer
     prompts: Mapping[str, str] = field(default_factory=dict)  # what goes before a text, by name
     default_prompt: str = ""  # the text itself
+    activation: ScoreActivation = "sigmoid"  # of a reranker: what makes a score of its logit
     created: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
 

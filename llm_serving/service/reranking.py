@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from llm_serving.checkpoints import ScoreActivation
 from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.embeddings.vectors import cosines
 from llm_serving.service.embedding import EmbeddingRequest, prefix_of
@@ -39,7 +40,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """float64 [pairs]: 0 … 1 of a cross-encoder, -1 … 1 of embeddings."""
+    """float64 [pairs]: what the activation of a cross-encoder gives, -1 … 1 of embeddings."""
 
     model: EncoderModel
     values: np.ndarray
@@ -73,11 +74,19 @@ async def _by_cross_encoder(slot: EncoderSlot, model: EncoderModel, request: Sco
     num_queries = len(documents) // len(queries)  # how often each is read
     num_chars = num_queries * sum(map(len, queries)) + sum(map(len, documents))
     encoded = await encode(slot, model, len(documents), num_chars, prepare)
-    logits = encoded.rows[:, 0].astype(np.float64)
-    # In two halves, so that no exponential overflows.
-    small = np.exp(-np.abs(logits))
-    values = np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+    values = _activate(encoded.rows[:, 0].astype(np.float64), model.activation)
     return Scores(model, values, encoded.num_tokens, "cross-encoder")
+
+
+def _activate(logits: np.ndarray, activation: ScoreActivation) -> np.ndarray:
+    """float64 [pairs]."""
+    values = logits
+    if activation == "tanh":
+        values = np.tanh(logits)
+    elif activation == "sigmoid":
+        small = np.exp(-np.abs(logits))  # in two halves, so that no exponential overflows
+        values = np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+    return values
 
 
 async def _by_similarity(slot: EncoderSlot, model: EncoderModel, request: ScoreRequest) -> Scores:

@@ -99,6 +99,7 @@ def test_pooling_that_is_wrong(model: Path, config: Any, message: str) -> None:
             {"similarity_fn_name": 4},
             "'similarity_fn_name' is not",
         ),
+        ("config_sentence_transformers.json", {"activation_fn": ["x"]}, "'activation_fn' is not a text"),
     ],
 )
 def test_settings_that_are_wrong(model: Path, name: str, config: Any, message: str) -> None:
