@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import gguf
@@ -39,8 +40,12 @@ def write_gguf_encoder(
     *,
     pooling: gguf.PoolingType | None = None,
     kind: str = "F32",
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Convert a Hugging Face directory; matrices become `kind`. Returns `path`."""
+    """Convert a Hugging Face directory; matrices become `kind`. Returns `path`.
+
+    `renamed` has names of its own for tensors, or what the converter leaves out.
+    """
     checkpoint = open_checkpoint(directory)
     family = checkpoint.architecture
     architecture = ARCHITECTURES[family]
@@ -52,12 +57,14 @@ def write_gguf_encoder(
         _add_tokenizer(writer, family, tokenizer)
     names = gguf.get_tensor_name_map(architecture, 99)
     for name, tensor in checkpoint.tensors.items():
-        if name.endswith(_LEFT_OUT):
+        stem, _, suffix = name.rpartition(".")
+        if name.endswith(_LEFT_OUT) and stem not in renamed:
             continue
         values = dequantize(tensor)
         if name.endswith("position_embeddings.weight"):
             values = values[_position_offset(checkpoint) :]
-        new = names.get_name(_mapped(name, family), (".weight", ".bias"))
+        mapped = names.get_name(_mapped(name, family), (".weight", ".bias"))
+        new = f"{renamed[stem]}.{suffix}" if stem in renamed else mapped
         assert new is not None, name
         _add_tensor(writer, new, values, kind)
     writer.write_header_to_file()
@@ -78,10 +85,13 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, values: np.ndarray, kind: st
 
 def _mapped(name: str, family: str) -> str:
     """The name that the table of `gguf` knows."""
-    name = name.removeprefix("bert.").removeprefix("roberta.").removeprefix("distilbert.")
+    for prefix in ("bert.", "roberta.", "distilbert.", "nomic_bert."):
+        name = name.removeprefix(prefix)
     if family == "qwen3":
         return f"model.{name.removeprefix('model.')}"
-    if family in ("bert", "distilbert") and name.startswith("classifier."):
+    if family == "modernbert":
+        name = name.removeprefix("model.")
+    if family in ("bert", "distilbert", "modernbert") and name.startswith("classifier."):
         return name.replace("classifier.", "classifier.out_proj.")
     return name
 
@@ -111,6 +121,8 @@ def _add_keys(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
         writer.add_layer_norm_rms_eps(config["norm_eps"])
         writer.add_string("modern-bert.hidden_activation", config["hidden_activation"])
         writer.add_sliding_window(config["local_attention"])
+        pooled = POOLING[config["classifier_pooling"]]
+        writer.add_uint32("modern-bert.classifier.pooling_type", pooled)
         writer.add_rope_freq_base(config["rope_parameters"]["full_attention"]["rope_theta"])
         writer.add_rope_freq_base_swa(config["rope_parameters"]["sliding_attention"]["rope_theta"])
     else:

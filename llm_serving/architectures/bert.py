@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require
+from llm_serving.architectures.gguf_head import LABELS, ranking_head
 from llm_serving.architectures.post_norm import Names, Sizes, describe_post_norm
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 GELU = ("gelu", "gelu_python")
@@ -157,18 +157,7 @@ def _describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
         segments=checkpoint.tensors["token_types.weight"].shape[0] if has_segments else 1,
     )
     names = _GGUF if has_segments else replace(_GGUF, segments=None)
-    head = _gguf_head(checkpoint, has_segments)
-    pooling = gguf_keys.pooling(checkpoint, "mean", ranks=head is not None)
-    return describe_post_norm(checkpoint, names, sizes, pooling="cls" if head else pooling, head=head)
-
-
-def _gguf_head(checkpoint: Checkpoint, has_segments: bool) -> ops.Head | None:
-    if "cls.output.weight" not in checkpoint.tensors:
-        return None
-    if "cls.weight" not in checkpoint.tensors:
-        raise CheckpointError(
-            f"'{checkpoint.path}' has a classifier but not the pooler before it, which conversion to GGUF "
-            "leaves out of BERT; its scores would be others. Serve the directory it was made from."
-        )
     # Of these families only DistilBERT has no segments, and it alone has relu here. The file does not say.
-    return ops.Head("cls.output", "cls", "tanh" if has_segments else "relu")
+    head = ranking_head(checkpoint, ops.Head(LABELS, "cls", "tanh" if has_segments else "relu"))
+    pooling = gguf_keys.pooling(checkpoint, "mean", ranked="cls" if head else None)
+    return describe_post_norm(checkpoint, names, sizes, pooling=pooling, head=head)

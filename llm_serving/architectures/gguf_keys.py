@@ -7,14 +7,21 @@ from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 _POOLING = {0: None, 1: "mean", 2: "cls", 3: "last"}  # LLAMA_POOLING_TYPE_*; 0 is none in particular
-_RANK = 4
+
+
+def classifier_pooling(checkpoint: Checkpoint, default: str) -> str:
+    """How the row comes about that a classifier reads. Raises: CheckpointError for an unknown kind."""
+    kind = checkpoint.hyper("classifier.pooling_type")
+    if kind is not None and kind not in (1, 2):
+        raise problem(checkpoint, "classifier.pooling_type", kind, "supported: 1 and 2")
+    return default if kind is None else str(_POOLING[kind])
 
 
 def positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> int:
     """Raises: CheckpointError unless the value is a positive integer."""
     value = checkpoint.hyper(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
-        raise _problem(checkpoint, key, value, "a positive integer is needed")
+        raise problem(checkpoint, key, value, "a positive integer is needed")
     return value
 
 
@@ -22,20 +29,20 @@ def number(checkpoint: Checkpoint, key: str, default: float) -> float:
     """Raises: CheckpointError unless the value is a number > 0."""
     value = checkpoint.hyper(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise _problem(checkpoint, key, value, "a positive number is needed")
+        raise problem(checkpoint, key, value, "a positive number is needed")
     return float(value)
 
 
-def pooling(checkpoint: Checkpoint, default: str, *, ranks: bool = False) -> str:
-    """How a text's row comes of its tokens'; `ranks` says that the file has a head to rank with.
+def pooling(checkpoint: Checkpoint, default: str, *, ranked: str | None = None) -> str:
+    """How a text's row comes of its tokens'; `ranked` is how if the file has a head to rank with.
 
     Raises: CheckpointError for a kind that is not known, or a ranking model without its head.
     """
+    if ranked is not None:
+        return ranked
     kind = checkpoint.hyper("pooling_type", 0)
-    if kind == _RANK and ranks:
-        return "cls"
     if isinstance(kind, bool) or not isinstance(kind, int) or kind not in _POOLING:
-        raise _problem(checkpoint, "pooling_type", kind, "supported: 0 to 3, and 4 with a classifier")
+        raise problem(checkpoint, "pooling_type", kind, "supported: 0 to 3, and 4 with a classifier")
     return _POOLING[kind] or default
 
 
@@ -60,7 +67,8 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0) -> ops.R
     return ops.Rope(base, rotated, factor, factors)
 
 
-def _problem(checkpoint: Checkpoint, key: str, value: object, wanted: str) -> CheckpointError:
+def problem(checkpoint: Checkpoint, key: str, value: object, wanted: str) -> CheckpointError:
+    """What to raise for a value under `key` that is not `wanted`."""
     return CheckpointError(
         f"'{checkpoint.architecture}.{key}' in '{checkpoint.path}' is {value!r}; {wanted}."
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
+from llm_serving.architectures.gguf_head import LABELS, ranking_head
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -119,7 +120,10 @@ def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
             _FULL: gguf_keys.rope(checkpoint, hidden // heads, theta=160000.0),
         },
     )
-    return _plan(checkpoint, _GGUF, sizes, gguf_keys.pooling(checkpoint, "mean"), None)
+    head = ranking_head(checkpoint, ops.Head(LABELS, "cls", "gelu", norm="cls.norm", epsilon=sizes.epsilon))
+    # Files without the key are older than it; llama.cpp reads them so, too.
+    ranked = gguf_keys.classifier_pooling(checkpoint, "mean") if head else None
+    return _plan(checkpoint, _GGUF, sizes, gguf_keys.pooling(checkpoint, "mean", ranked=ranked), head)
 
 
 def _plan(

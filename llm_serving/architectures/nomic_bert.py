@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
+from llm_serving.architectures.gguf_head import LABELS, ranking_head
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
@@ -103,7 +104,9 @@ def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
         epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_epsilon", 1e-12),
         rope=gguf_keys.rope(checkpoint, hidden // heads),
     )
-    return _plan(checkpoint, _GGUF, sizes, gguf_keys.pooling(checkpoint, "mean"), None)
+    head = ranking_head(checkpoint, ops.Head(LABELS, "cls"))
+    pooling = gguf_keys.pooling(checkpoint, "mean", ranked="cls" if head else None)
+    return _plan(checkpoint, _GGUF, sizes, pooling, head)
 
 
 def _plan(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
+from llm_serving.architectures.gguf_head import answer_head
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
@@ -68,7 +69,7 @@ _GGUF = _Names(
 
 
 def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
-    """Raises: CheckpointError for sliding windows, another activation, or a GGUF file of a ranking model."""
+    """Raises: CheckpointError for sliding windows, another activation, or labels that are not known."""
     if checkpoint.format == "gguf":
         return _describe_gguf(checkpoint)
     require(checkpoint, "hidden_act", ("silu",), "silu")
@@ -124,7 +125,9 @@ def _describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
         epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_rms_epsilon", 1e-6),
         rope=gguf_keys.rope(checkpoint, head_dim, theta=1000000.0),
     )
-    return _plan(checkpoint, _GGUF, sizes, gguf_keys.pooling(checkpoint, "last"), None)
+    head = answer_head(checkpoint)
+    pooling = gguf_keys.pooling(checkpoint, "last", ranked="last" if head else None)
+    return _plan(checkpoint, _GGUF, sizes, pooling, head)
 
 
 def _plan(

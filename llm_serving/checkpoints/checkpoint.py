@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,13 @@ class Tensor:
     kind: str  # "F32" "F16" "BF16" "Q4_0" "Q4_1" "Q4_K" "Q5_0" "Q5_1" "Q5_K" "Q6_K" "Q8_0"
     shape: tuple[int, ...]  # numpy order: (rows = outputs, columns = inputs) for matrices
     data: np.ndarray  # uint8 [num_bytes], a read-only view of the mapped file
+
+    def rows(self, indices: Sequence[int]) -> Tensor:
+        """These rows of a matrix as a tensor. Raises: CheckpointError for one that is not there."""
+        if len(self.shape) != 2 or not all(0 <= i < self.shape[0] for i in indices):
+            raise CheckpointError(f"Tensor '{self.name}' of shape {self.shape} has no rows {list(indices)}.")
+        data = self.data.reshape(self.shape[0], -1)[list(indices)].reshape(-1)
+        return Tensor(self.name, self.kind, (len(indices), self.shape[1]), data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,11 @@ class Pooler:
             self._add(head.dense, head.activation, checkpoint)
         if head.norm is not None:
             self._norm = (dequantize(checkpoint.tensor(f"{head.norm}.weight")), head.epsilon)
-        self._add(head.classifier, "identity", checkpoint)
+        if head.rows:
+            rows = dequantize(checkpoint.tensor(f"{head.classifier}.weight").rows(head.rows))
+            self._layers.append((rows[:1] - rows[1:] if len(rows) > 1 else rows, None, "identity"))
+        else:
+            self._add(head.classifier, "identity", checkpoint)
 
     def _add(self, name: str, activation: str, checkpoint: Checkpoint) -> None:
         weight = checkpoint.tensor(f"{name}.weight")

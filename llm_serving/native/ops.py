@@ -209,13 +209,17 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What turns a pooled row into labels: dense with an activation, then the classifier. Tensor names."""
+    """What turns a pooled row into labels: dense with an activation, then the classifier. Tensor names.
+
+    Of a classifier with `rows`, there is one label: the first of these rows, less the second if there is one.
+    """
 
     classifier: str
     dense: str | None = None
     activation: str = "tanh"  # tanh, relu, gelu
     norm: str | None = None  # layer norm after the activation (ModernBERT)
     epsilon: float = 1e-5
+    rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,23 @@ def test_rows_are_the_directorys(family: str, pooling: str, tmp_path: Path) -> N
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "distilbert"])
-def test_scores_are_the_directorys(family: str, tmp_path: Path) -> None:
-    directory = save_encoder(tmp_path / "m", family, labels=1)
-    path = converted(tmp_path / "m.gguf", directory, pooling=gguf.PoolingType.RANK)
+RERANKERS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+    ("roberta", {}, {}),
+    ("xlm-roberta", {}, {}),
+    ("distilbert", {}, {}),
+    ("modernbert", {"classifier_pooling": "cls"}, {}),
+    ("modernbert", {"classifier_pooling": "mean", "classifier_bias": True}, {}),
+    # The converter has no names for these: they are the general ones.
+    ("nomic_bert", {}, {"nomic_bert.pooler.dense": "cls", "classifier": "cls.output"}),
+]
+
+
+@pytest.mark.parametrize(("family", "config", "renamed"), RERANKERS)
+def test_scores_are_the_directorys(
+    family: str, config: dict[str, Any], renamed: dict[str, str], tmp_path: Path
+) -> None:
+    directory = save_encoder(tmp_path / "m", family, labels=1, **config)
+    path = converted(tmp_path / "m.gguf", directory, pooling=gguf.PoolingType.RANK, renamed=renamed)
     scores = []
     for each in (path, directory):
         encoder, tokenizer = opened(each)
