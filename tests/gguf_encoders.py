@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -30,6 +30,13 @@ ARCHITECTURES = {
     "qwen3": gguf.MODEL_ARCH.QWEN3,
 }
 _LEFT_OUT = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
+# What the converter writes for Qwen3-Reranker.
+RERANK_TEMPLATE = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
+    'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
+    "<Query>: {query}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
 POOLING = {"mean": gguf.PoolingType.MEAN, "cls": gguf.PoolingType.CLS, "last": gguf.PoolingType.LAST}
 
 
@@ -41,10 +48,12 @@ def write_gguf_encoder(
     pooling: gguf.PoolingType | None = None,
     kind: str = "F32",
     renamed: Mapping[str, str] = MappingProxyType({}),
+    answers: Sequence[int] = (),
 ) -> Path:
     """Convert a Hugging Face directory; matrices become `kind`. Returns `path`.
 
-    `renamed` has names of its own for tensors, or what the converter leaves out.
+    `renamed` has names of its own for tensors, or what the converter leaves out. `answers` are the tokens yes
+    and no of a language model that ranks.
     """
     checkpoint = open_checkpoint(directory)
     family = checkpoint.architecture
@@ -55,12 +64,18 @@ def write_gguf_encoder(
         writer.add_pooling_type(pooling)
     if tokenizer is not None:
         _add_tokenizer(writer, family, tokenizer)
+    if answers:
+        writer.add_array("qwen3.classifier.output_labels", ["yes", "no"])
+        writer.add_string("tokenizer.chat_template.rerank", RERANK_TEMPLATE)
     names = gguf.get_tensor_name_map(architecture, 99)
     for name, tensor in checkpoint.tensors.items():
         stem, _, suffix = name.rpartition(".")
         if name.endswith(_LEFT_OUT) and stem not in renamed:
             continue
         values = dequantize(tensor)
+        if answers and stem == "lm_head":
+            _add_tensor(writer, "cls.output.weight", values[list(answers)], "F32")
+            continue
         if name.endswith("position_embeddings.weight"):
             values = values[_position_offset(checkpoint) :]
         mapped = names.get_name(_mapped(name, family), (".weight", ".bias"))

@@ -12,6 +12,7 @@ from typing import Any
 from tiny_encoders import write_modules
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+ENGLISH = Path(__file__).parent / "parity" / "english.txt"
 BERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTA_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 MPNET_TOKENS = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
@@ -41,6 +42,7 @@ def save_encoder(
     family: str,
     *,
     labels: int = 0,
+    answers: bool = False,
     pooling: str | None = "mean",
     corpus: Iterable[str] | None = None,
     seed: int = 0,
@@ -48,11 +50,14 @@ def save_encoder(
 ) -> Path:
     """Save model and tokenizer of a family in `CONFIGS`; returns `directory`.
 
-    With `labels`, a cross-encoder; else with sentence-transformers' files, unless `pooling` is None.
+    With `labels`, a cross-encoder; with `answers`, a language model that has tokens "yes" and "no"; else with
+    sentence-transformers' files, unless `pooling` is None.
     """
     import torch
     import transformers
 
+    if answers:
+        corpus = [*ENGLISH.read_text("utf-8").splitlines(), *["yes", "no"] * 200]
     tokenizer = learn_tokenizer(family, corpus)
     tokenizer.save_pretrained(directory)
     settings: dict[str, Any] = {"vocab_size": len(tokenizer), **CONFIGS[family], **config}
@@ -64,11 +69,13 @@ def save_encoder(
         settings["num_labels"] = labels
     made = transformers.AutoConfig.for_model(family, **settings)
     kind = transformers.AutoModelForSequenceClassification if labels else transformers.AutoModel
+    if answers:
+        kind = transformers.AutoModelForCausalLM
     torch.manual_seed(seed)
     model = kind.from_config(made)
     _sharpen(model)
     model.save_pretrained(directory)
-    if pooling is not None and not labels:
+    if pooling is not None and not labels and not answers:
         write_modules(directory, 64, pooling)
     return directory
 
@@ -89,8 +96,7 @@ def _sharpen(model: Any) -> None:
 
 def learn_tokenizer(family: str, corpus: Iterable[str] | None = None) -> Any:
     """A tokenizer of the family's own class with a small vocabulary learned from `corpus`."""
-    english = Path(__file__).parent / "parity" / "english.txt"
-    lines = list(corpus) if corpus is not None else english.read_text("utf-8").splitlines()
+    lines = list(corpus) if corpus is not None else ENGLISH.read_text("utf-8").splitlines()
     return _TOKENIZERS[family](lines)
 
 

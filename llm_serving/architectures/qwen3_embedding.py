@@ -1,4 +1,4 @@
-"""Qwen3-Embedding: a causal decoder whose last token's row is the embedding (Zhang et al. 2025)."""
+"""Qwen3-Embedding and Qwen3-Reranker: a causal decoder, read at its last token (Zhang et al. 2025)."""
 
 from __future__ import annotations
 
@@ -106,8 +106,15 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
         epsilon=number(checkpoint, "rms_norm_eps", default=1e-6),
         rope=ops.Rope(rope_theta(checkpoint, "rope_theta", default=1000000.0), head_dim),
     )
-    head = ops.Head("score") if "score.weight" in checkpoint.tensors else None
-    return _plan(checkpoint, names, sizes, "last", head)
+    return _plan(checkpoint, names, sizes, "last", _head(checkpoint, f"{prefix}embed_tokens"))
+
+
+def _head(checkpoint: Checkpoint, words: str) -> ops.Head | None:
+    """A classifier, or the rows of the language model's own head for the answers named in `extras`."""
+    answers: tuple[int, ...] | None = checkpoint.extras.get("answers")
+    if answers is not None:
+        return ops.Head(words if checkpoint.metadata.get("tie_word_embeddings") else "lm_head", rows=answers)
+    return ops.Head("score") if "score.weight" in checkpoint.tensors else None
 
 
 def _describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:

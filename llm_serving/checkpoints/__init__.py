@@ -9,6 +9,12 @@ from llm_serving.checkpoints.gguf import read_gguf
 from llm_serving.checkpoints.huggingface import read_huggingface
 from llm_serving.checkpoints.mapped_file import content_digest, release
 from llm_serving.checkpoints.opening import open_checkpoint
+from llm_serving.checkpoints.pair_template import (
+    PairTemplate,
+    qwen3_template,
+    read_gguf_pair_template,
+    read_jinja_template,
+)
 from llm_serving.checkpoints.score_activation import ScoreActivation, read_score_activation
 from llm_serving.checkpoints.sentence_transformers import Dense, Pooling, SentenceTransformers
 from llm_serving.checkpoints.tokenizer import Tokenizer, build_tokenizer
@@ -17,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "Dense",
     "EncoderTokenizer",
+    "PairTemplate",
     "Pooling",
     "ScoreActivation",
     "SentenceTransformers",
@@ -27,8 +34,11 @@ __all__ = [
     "content_digest",
     "dequantize",
     "open_checkpoint",
+    "qwen3_template",
     "read_gguf",
+    "read_gguf_pair_template",
     "read_huggingface",
+    "read_jinja_template",
     "read_score_activation",
     "release",
 ]

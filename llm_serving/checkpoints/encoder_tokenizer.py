@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from llm_serving.checkpoints.checkpoint import Checkpoint
 from llm_serving.checkpoints.encoder_vocabulary import EncoderVocabulary
 from llm_serving.checkpoints.gguf_encoder import read_gguf_vocabulary
+from llm_serving.checkpoints.pair_template import PairTemplate
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.checkpoints.tokenizer import valid_text
 from llm_serving.checkpoints.tokenizer_files import read_tokenizer_files
@@ -18,16 +19,27 @@ class EncoderTokenizer:
     User text does not become special tokens: `[SEP]` or `<s>` in it are these characters. That is what
     `transformers` does with `split_special_tokens=True`; on all other text ids are equal to its own.
     Prompts from the model's own settings do, as they do in sentence-transformers.
-    `max_tokens` is the length the model's files name, special tokens included, or None.
+    `max_tokens` is the length the model's files name, special tokens included, or None. With a `template`,
+    pairs are read as it puts them together.
     """
 
-    def __init__(self, vocabulary: EncoderVocabulary) -> None:
+    def __init__(self, vocabulary: EncoderVocabulary, template: PairTemplate | None = None) -> None:
         self._vocabulary = vocabulary
+        self._template = template
         self._frame = vocabulary.frame
         self._special = SpecialTokens(vocabulary.prompt_ids)
         self.vocab_size = vocabulary.vocab_size
         self.special_ids = vocabulary.special_ids
         self.max_tokens = vocabulary.max_tokens
+
+    def with_template(self, template: PairTemplate) -> EncoderTokenizer:
+        """The same tokenizer, reading pairs by `template`."""
+        return EncoderTokenizer(self._vocabulary, template)
+
+    def single_token(self, text: str) -> int | None:
+        """The id of a text that is one token, None of any other."""
+        ids = self._plain([text])[0]
+        return ids[0] if len(ids) == 1 else None
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text with the model's special tokens; these alone for an empty one."""
@@ -52,8 +64,11 @@ class EncoderTokenizer:
         """One text paired with each of many, as a reranker reads query and documents.
 
         With `max_tokens`, a pair over it loses tokens at the end of the longer text, then of both: the
-        `longest_first` of transformers. Raises: ValueError if `max_tokens` leaves no room for text.
+        `longest_first` of transformers; in a template, at the end of the document.
+        Raises: ValueError if `max_tokens` leaves no room for text.
         """
+        if self._template is not None:
+            return [self._by_template(self._template, first, second, max_tokens) for second in seconds]
         frame = self._frame
         num_special = len(frame.pair_before) + len(frame.between) + len(frame.pair_after)
         if max_tokens is not None and max_tokens <= num_special:
@@ -68,6 +83,28 @@ class EncoderTokenizer:
             second_segment = len(ids)
             pairs.append(([*ids, *tail[:keep_tail], *frame.pair_after], second_segment))
         return pairs
+
+    def _by_template(
+        self, template: PairTemplate, query: str, document: str, max_tokens: int | None
+    ) -> tuple[list[int], int]:
+        """(ids of the whole prompt, their number: no token is the second text's alone)."""
+        texts = {"query": self._special.guard(query), "document": self._special.guard(document)}
+        pieces = [texts[part] if i % 2 else part for i, part in enumerate(template.parts)]
+        parts = self._special.split("".join(pieces))
+        until = 2 * template.parts[1::2].index("document") + 2
+        at = len(self._special.split("".join(pieces[:until]))) - 1  # the part that ends with the document
+        plain = iter(self._plain([part for part in parts[::2] if part]))
+        ids = [
+            [self._vocabulary.prompt_ids[part]] if i % 2 else next(plain) if part else []
+            for i, part in enumerate(parts)
+        ]
+        if max_tokens is not None:
+            room = max_tokens - sum(len(each) for each in ids) + len(ids[at])
+            if room < 1:
+                raise ValueError(f"{max_tokens} tokens leave no room in the model's own prompt.")
+            ids[at] = ids[at][:room]
+        joined = [token for each in ids for token in each]
+        return joined, len(joined)
 
     def truncate(self, token_ids: list[int], max_tokens: int) -> list[int]:
         """The beginning of what `encode` gave, with the closing special tokens where the cut is.

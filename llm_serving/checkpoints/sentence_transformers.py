@@ -68,8 +68,11 @@ class SentenceTransformers:
     """In the order of computation: `pooling`, each of `dense`, then length one if `normalize`.
 
     `max_tokens` counts special tokens. `prompts` go before the text; `default_prompt` is the name of one.
-    `transformer` is the folder of the transformer itself below the model's. Of a cross-encoder, `activation`
-    is the path of the class that makes scores of its logits, None where it names none.
+    `transformer` is the folder of the transformer itself below the model's.
+
+    Of a cross-encoder, `activation` is the path of the class that makes scores of its logits, None where it
+    names none. Of a language model that ranks, `answers` are the tokens whose logit, or the difference of
+    whose logits, is the score; `opens_answer` says that its chat template is to begin the answer.
     """
 
     pooling: Pooling | None
@@ -82,6 +85,8 @@ class SentenceTransformers:
     similarity: str | None = None
     transformer: str = ""
     activation: str | None = None
+    answers: tuple[int, ...] | None = None
+    opens_answer: bool = False
 
 
 def read_sentence_transformers(directory: Path) -> SentenceTransformers | None:
@@ -100,6 +105,7 @@ def read_sentence_transformers(directory: Path) -> SentenceTransformers | None:
     pooling: Pooling | None = None
     dense: list[Dense] = []
     normalize = False
+    answers: tuple[int, ...] | None = None
     for kind, folder in modules[1:]:
         # Pooling, dense layers, normalising: another order would be another computation.
         if kind == "Pooling" and pooling is None and not normalize:
@@ -108,20 +114,21 @@ def read_sentence_transformers(directory: Path) -> SentenceTransformers | None:
             dense.append(_dense(directory / folder / "config.json", folder))
         elif kind == "Normalize" and pooling is not None:
             normalize = True
+        elif kind == "LogitScore" and pooling is None and len(modules) == 2:
+            answers = _answers(directory / folder / "config.json")
         elif kind != "Dropout":
             raise CheckpointError(
                 f"{path}: a module '{kind}' at this place is not supported; "
                 "known are Transformer, Pooling, Dense and Normalize, in this order."
             )
-    max_tokens, lower_case = _transformer_settings(directory / modules[0][1])
     settings = SentenceTransformers(
         pooling=pooling,
         dense=tuple(dense),
         normalize=normalize,
-        max_tokens=max_tokens,
-        lower_case=lower_case,
         transformer=modules[0][1],
+        answers=answers,
     )
+    settings = _with_transformer_settings(settings, directory / modules[0][1])
     return _with_model_settings(settings, directory / "config_sentence_transformers.json")
 
 
@@ -184,13 +191,30 @@ def _dense(path: Path, folder: str) -> Dense:
     return Dense(f"{folder}.", inputs, outputs, _flag(path, config, "bias", True), activation)
 
 
-def _transformer_settings(folder: Path) -> tuple[int | None, bool]:
-    for name in _SETTINGS_FILES:
-        path = folder / name
-        if path.is_file():
-            config = read_object(path)
-            return _number(path, config, "max_seq_length"), _flag(path, config, "do_lower_case", False)
-    return None, False
+def _answers(path: Path) -> tuple[int, ...]:
+    config = read_object(path)
+    ids: list[Any] = [config.get("true_token_id"), config.get("false_token_id")]
+    if ids[1] is None:
+        ids.pop()
+    if any(type(i) is not int or not 0 <= i < 1 << 31 for i in ids):
+        raise CheckpointError(f"{path}: 'true_token_id' and 'false_token_id' must be ids of tokens.")
+    return tuple(ids)
+
+
+def _with_transformer_settings(settings: SentenceTransformers, folder: Path) -> SentenceTransformers:
+    """The same with the limits and options of the transformer's own file, if there is one."""
+    path = next((folder / name for name in _SETTINGS_FILES if (folder / name).is_file()), None)
+    if path is None:
+        return settings
+    config = read_object(path)
+    options = config.get("processing_kwargs")
+    template = options.get("chat_template") if isinstance(options, dict) else None
+    return replace(
+        settings,
+        max_tokens=_number(path, config, "max_seq_length"),
+        lower_case=_flag(path, config, "do_lower_case", False),
+        opens_answer=isinstance(template, dict) and _flag(path, template, "add_generation_prompt", False),
+    )
 
 
 def _with_model_settings(settings: SentenceTransformers, path: Path) -> SentenceTransformers:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from llm_serving.backends import load_encoder
 from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer
 from llm_serving.checkpoints import (
+    ScoreActivation,
     SentenceTransformers,
     build_encoder_tokenizer,
     open_checkpoint,
-    read_score_activation,
 )
 from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
@@ -22,6 +22,7 @@ from llm_serving.models import OnProgress, find_model, packed_directory
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.service.loader import ProgressLog, find_path, naming_the_setting, of_engine, public_name
 from llm_serving.service.model import EncoderModel, ModelKind
+from llm_serving.service.reranker import open_reranker
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,12 @@ def load_encoder_model(
         )
     path = find_path(setting, settings, on_progress or ProgressLog(name))
     checkpoint = open_checkpoint(path)
-    tokenizer = build_encoder_tokenizer(checkpoint)
-    activation = read_score_activation(checkpoint) if kind is ModelKind.RERANKER else "sigmoid"
+    activation: ScoreActivation = "sigmoid"
+    if kind is ModelKind.RERANKER:
+        reranker = open_reranker(checkpoint)
+        checkpoint, tokenizer, activation = reranker.checkpoint, reranker.tokenizer, reranker.activation
+    else:
+        tokenizer = build_encoder_tokenizer(checkpoint)
     with naming_the_setting(settings):
         encoder, choice = load_encoder(
             settings.engine,

@@ -106,3 +106,24 @@ def test_settings_that_are_wrong(model: Path, name: str, config: Any, message: s
     write_json(model / name, config)
     with pytest.raises(CheckpointError, match=rf"{name}: .*{message}"):
         read_sentence_transformers(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "answers"), [({"true_token_id": 7, "false_token_id": 5}, (7, 5)), ({"true_token_id": 7}, (7,))]
+)
+def test_tokens_that_a_language_model_answers_with(
+    model: Path, config: dict[str, int], answers: tuple[int, ...]
+) -> None:
+    write_json(model / "modules.json", [TRANSFORMER, module("LogitScore", "1_LogitScore")])
+    write_json(model / "1_LogitScore/config.json", config)
+    settings = read_sentence_transformers(model)
+    assert settings is not None
+    assert settings.answers == answers
+
+
+@pytest.mark.parametrize("config", [{}, {"true_token_id": "7"}, {"true_token_id": 7, "false_token_id": -1}])
+def test_answers_that_are_no_tokens(model: Path, config: dict[str, object]) -> None:
+    write_json(model / "modules.json", [TRANSFORMER, module("LogitScore", "1_LogitScore")])
+    write_json(model / "1_LogitScore/config.json", config)
+    with pytest.raises(CheckpointError, match="must be ids of tokens"):
+        read_sentence_transformers(model)

@@ -117,3 +117,34 @@ def test_a_reranker_without_its_pooler_is_refused(tmp_path: Path) -> None:
     path = write_gguf_encoder(tmp_path / "m.gguf", directory, pooling=gguf.PoolingType.RANK)
     with pytest.raises(CheckpointError, match="has a classifier but not the pooler before it"):
         rows_of(path)
+
+
+def with_answers(path: Path, labels: Any, rows: int = 2) -> Checkpoint:
+    """A Qwen3 file with these labels, which are rows of its table of words."""
+    checkpoint = changed(path, pooling_type=4, classifier__output_labels=labels)
+    head = checkpoint.tensors["token_embd.weight"].rows(range(rows))
+    return replace(checkpoint, tensors={**checkpoint.tensors, "cls.output.weight": head})
+
+
+def test_answers_are_found_by_their_labels(tmp_path: Path) -> None:
+    path = write_gguf_encoder(tmp_path / "m.gguf", write_tiny_qwen3(tmp_path / "m"))
+    scores = rows_of(with_answers(path, ["yes", "no"]))
+    assert scores.shape == (len(BATCH), 1)
+    assert (scores == -rows_of(with_answers(path, ["no", "yes"]))).all()
+    assert rows_of(with_answers(path, None, rows=1)).shape == (len(BATCH), 1)
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], ["yes"], "yes", ["yes", "no", "no"]])
+def test_answers_that_are_not_yes_and_no_are_refused(labels: Any, tmp_path: Path) -> None:
+    path = write_gguf_encoder(tmp_path / "m.gguf", write_tiny_qwen3(tmp_path / "m"))
+    with pytest.raises(CheckpointError, match="classifier.output_labels' in .* supported: yes and no"):
+        rows_of(with_answers(path, labels))
+
+
+def test_answers_without_rows_are_refused(tmp_path: Path) -> None:
+    path = write_gguf_encoder(tmp_path / "m.gguf", write_tiny_qwen3(tmp_path / "m"))
+    checkpoint = with_answers(path, ["yes", "no"])
+    flat = replace(checkpoint.tensors["cls.output.weight"], shape=(2 * 64,))
+    damaged = replace(checkpoint, tensors={**checkpoint.tensors, "cls.output.weight": flat})
+    with pytest.raises(CheckpointError, match=r"of shape \(128,\) has no rows \[0, 1\]"):
+        rows_of(damaged)

@@ -117,11 +117,22 @@ def load_encoder(
     place = torch_device(device)
     names = checkpoint.metadata.get("architectures") or ()
     is_classifier = any("SequenceClassification" in str(name) for name in names)
+    answers: tuple[int, ...] | None = checkpoint.extras.get("answers")
     auto_class = transformers.AutoModelForSequenceClassification if is_classifier else transformers.AutoModel
+    if answers is not None:
+        auto_class = transformers.AutoModelForCausalLM
     if place.type == "cpu":
         torch.set_num_threads(threads or cpu_budget().threads)
     model = load_weights(auto_class, Path(checkpoint.path), dtype, place)
     settings: SentenceTransformers | None = checkpoint.extras.get("sentence_transformers")
+    if answers is not None:
+        rows = model.get_output_embeddings().weight[list(answers)].detach().float()
+        weight = rows[:1] - rows[1:] if len(rows) > 1 else rows
+        limit = None if settings is None else settings.max_tokens
+        read_at_last = SentenceTransformers(Pooling(("last",), None), max_tokens=limit)
+        return TransformersEncoder(
+            model.base_model, place, read_at_last, [(weight, None, _ACTIVATIONS["identity"])]
+        )
     dense = [_dense(checkpoint, each, place) for each in settings.dense] if settings else []
     return TransformersEncoder(model, place, settings, dense)
 
