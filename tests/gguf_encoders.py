@@ -29,6 +29,7 @@ ARCHITECTURES = {
     "modernbert": gguf.MODEL_ARCH.MODERN_BERT,
     "qwen3": gguf.MODEL_ARCH.QWEN3,
 }
+_ALIBI = "alibi"  # of `position_embedding_type`, by which a bert is a jina-bert
 _LEFT_OUT = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
 # What the converter writes for Qwen3-Reranker.
 RERANK_TEMPLATE = (
@@ -58,6 +59,8 @@ def write_gguf_encoder(
     checkpoint = open_checkpoint(directory)
     family = checkpoint.architecture
     architecture = ARCHITECTURES[family]
+    if checkpoint.metadata.get("position_embedding_type") == _ALIBI:
+        architecture = gguf.MODEL_ARCH.JINA_BERT_V2
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     _add_keys(writer, checkpoint)
     if pooling is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_serving.architectures import bert, llama, modernbert, nomic_bert, qwen2, qwen3_embedding
+from llm_serving.architectures import bert, jina_bert, llama, modernbert, nomic_bert, qwen2, qwen3_embedding
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
@@ -33,6 +33,7 @@ ENCODER_FAMILIES = {
     "mpnet": bert.describe_mpnet,
     "nomic_bert": nomic_bert.describe,
     "nomic-bert": nomic_bert.describe_gguf,
+    "jina-bert-v2": jina_bert.describe_gguf,
     "modernbert": modernbert.describe,
     "modern-bert": modernbert.describe_gguf,
     "qwen3": qwen3_embedding.describe,

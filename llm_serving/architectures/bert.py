@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llm_serving.architectures import gguf_keys
+from llm_serving.architectures import gguf_keys, jina_bert
 from llm_serving.architectures.config_json import number, positive, prefix_of, require
 from llm_serving.architectures.gguf_head import LABELS, ranking_head
 from llm_serving.architectures.post_norm import Names, Sizes, describe_post_norm
@@ -58,6 +58,8 @@ def _head(checkpoint: Checkpoint, classifier: str, dense: str, activation: str =
 def describe_bert(checkpoint: Checkpoint) -> ops.EncoderPlan:
     if checkpoint.format == "gguf":
         return _describe_gguf(checkpoint)
+    if checkpoint.metadata.get("position_embedding_type") == "alibi":
+        return jina_bert.describe(checkpoint)
     require(checkpoint, "hidden_act", GELU, "gelu")
     require(checkpoint, "position_embedding_type", ("absolute",), "absolute")
     prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")

@@ -164,6 +164,13 @@ class BucketBias:
 
 
 @dataclass(frozen=True, slots=True)
+class LinearBias:
+    """ALiBi (Press et al. 2022) to both sides: a score loses the head's slope for each token of distance."""
+
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderAttention:
     """target = attention inside each sequence; `source` = [queries | keys | values], nothing is cached."""
 
@@ -173,7 +180,7 @@ class EncoderAttention:
     kv_heads: int
     scale: float
     causal: bool = False
-    bias: WindowBias | BucketBias | None = None
+    bias: WindowBias | BucketBias | LinearBias | None = None
 
 
 Operation = (

@@ -13,7 +13,7 @@ from llm_serving.native import ops
 from llm_serving.native.core import load_core
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.packed_weights import PackedWeights
-from llm_serving.native.tables import bucket_bias, position_table, rope_table, window_bias
+from llm_serving.native.tables import bucket_bias, linear_bias, position_table, rope_table, window_bias
 
 
 class PlanBuilder:
@@ -37,7 +37,7 @@ class PlanBuilder:
         self.weight_format = weight_format
         self.context = context
         self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
-        self._biases: dict[ops.WindowBias | ops.BucketBias, int] = {}
+        self._biases: dict[ops.WindowBias | ops.BucketBias | ops.LinearBias, int] = {}
         self._matrices: dict[tuple[str, int, bool], int] = {}
         self._vectors: dict[str, int] = {}
         self._constants = blake2b()
@@ -99,7 +99,7 @@ class PlanBuilder:
                     scale,
                     causal,
                     self._bias(bias),
-                    isinstance(bias, ops.BucketBias),
+                    isinstance(bias, (ops.BucketBias, ops.LinearBias)),
                 )
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
@@ -149,12 +149,14 @@ class PlanBuilder:
         table = position_table(rows, segments, p.skip, p.context)
         return self._constant(table)
 
-    def _bias(self, bias: ops.WindowBias | ops.BucketBias | None) -> int:
+    def _bias(self, bias: ops.WindowBias | ops.BucketBias | ops.LinearBias | None) -> int:
         if bias is None:
             return -1
         if bias not in self._biases:
             if isinstance(bias, ops.WindowBias):
                 table = window_bias(bias, self.context)
+            elif isinstance(bias, ops.LinearBias):
+                table = linear_bias(bias, self.context)
             else:
                 table = bucket_bias(
                     dequantize(self.checkpoint.tensor(bias.tensor)), bias.max_distance, self.context

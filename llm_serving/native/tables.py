@@ -55,6 +55,20 @@ def window_bias(bias: ops.WindowBias, context: int) -> np.ndarray:
     return table.astype(np.float32)
 
 
+def linear_bias(bias: ops.LinearBias, context: int) -> np.ndarray:
+    """float32 [heads * (2 * context + PADDING)] by head and key - query: minus slope * distance.
+
+    Slopes are 2^(-8/n), 2^(-16/n), … for n heads, a power of two. More heads take every second one of 2 n.
+    """
+    power = 1 << (bias.heads.bit_length() - 1)
+    slopes = np.exp2(-8.0 / power * np.arange(1, power + 1))
+    further = np.exp2(-4.0 / power * np.arange(1, 2 * power + 1, 2))
+    slopes = np.concatenate([slopes, further])[: bias.heads]
+    distances = np.abs(np.arange(1 - context, context + 1 + PADDING))
+    table: np.ndarray = (-slopes[:, None] * distances).astype(np.float32)
+    return table.reshape(-1)
+
+
 def bucket_bias(table: np.ndarray, max_distance: int, context: int) -> np.ndarray:
     """float32 [heads * (2 * context + PADDING)] by head and key - query; `table` is [buckets, heads].
 

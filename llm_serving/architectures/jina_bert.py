@@ -1,0 +1,181 @@
+"""jina-embeddings-v2 and jina-reranker-v1: BERT with ALiBi and GeGLU (Günther et al. 2023).
+
+Config files call it bert, with `position_embedding_type` alibi.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llm_serving.architectures import gguf_keys
+from llm_serving.architectures.config_json import number, positive, prefix_of, require
+from llm_serving.architectures.gguf_head import LABELS, ranking_head
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
+from llm_serving.native import ops
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Tensor names without `.weight` and `.bias`; those of a layer contain `{i}`.
+
+    `up` has the gate's rows first, or `gate` has them. Files with `query_norm` are of a variant.
+    """
+
+    words: str
+    segments: str
+    embedding_norm: str
+    query: str
+    query_norm: str
+    key: str
+    value: str
+    output: str
+    attention_norm: str
+    gate: str
+    up: str
+    down: str
+    output_norm: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    hidden: int
+    layers: int
+    heads: int
+    ffn: int
+    context: int
+    epsilon: float
+
+
+_GGUF = _Names(
+    words="token_embd",
+    segments="token_types",
+    embedding_norm="token_embd_norm",
+    query="blk.{i}.attn_q",
+    query_norm="blk.{i}.attn_q_norm",
+    key="blk.{i}.attn_k",
+    value="blk.{i}.attn_v",
+    output="blk.{i}.attn_output",
+    attention_norm="blk.{i}.attn_output_norm",
+    gate="blk.{i}.ffn_gate",
+    up="blk.{i}.ffn_up",
+    down="blk.{i}.ffn_down",
+    output_norm="blk.{i}.layer_output_norm",
+)
+
+
+def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    """Raises: CheckpointError for another feed-forward layer, or the variant that norms queries and keys."""
+    require(checkpoint, "feed_forward_type", ("geglu",), "geglu")
+    prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")
+    layer = prefix + "encoder.layer.{i}."
+    names = _Names(
+        words=f"{prefix}embeddings.word_embeddings",
+        segments=f"{prefix}embeddings.token_type_embeddings",
+        embedding_norm=f"{prefix}embeddings.LayerNorm",
+        query=f"{layer}attention.self.query",
+        query_norm=f"{layer}attention.self.layer_norm_q",
+        key=f"{layer}attention.self.key",
+        value=f"{layer}attention.self.value",
+        output=f"{layer}attention.output.dense",
+        attention_norm=f"{layer}attention.output.LayerNorm",
+        gate=f"{layer}mlp.gate",  # which no file has
+        up=f"{layer}mlp.gated_layers",
+        down=f"{layer}mlp.wo",
+        output_norm=f"{layer}mlp.layernorm",
+    )
+    sizes = _Sizes(
+        hidden=positive(checkpoint, "hidden_size"),
+        layers=positive(checkpoint, "num_hidden_layers"),
+        heads=positive(checkpoint, "num_attention_heads"),
+        ffn=positive(checkpoint, "intermediate_size"),
+        context=positive(checkpoint, "max_position_embeddings", default=8192),
+        epsilon=number(checkpoint, "layer_norm_eps", default=1e-12),
+    )
+    if "classifier.weight" not in checkpoint.tensors:
+        return _plan(checkpoint, names, sizes, "mean", None)
+    return _plan(checkpoint, names, sizes, "cls", ops.Head("classifier", f"{prefix}pooler.dense"))
+
+
+def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
+    """Raises: CheckpointError for the variant, or a hyperparameter that is missing or wrong."""
+    sizes = _Sizes(
+        hidden=gguf_keys.positive(checkpoint, "embedding_length"),
+        layers=gguf_keys.positive(checkpoint, "block_count"),
+        heads=gguf_keys.positive(checkpoint, "attention.head_count"),
+        ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
+        context=gguf_keys.positive(checkpoint, "context_length", 8192),
+        epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_epsilon", 1e-12),
+    )
+    head = ranking_head(checkpoint, ops.Head(LABELS, "cls"))
+    pooling = gguf_keys.pooling(checkpoint, "mean", ranked="cls" if head else None)
+    return _plan(checkpoint, _GGUF, sizes, pooling, head)
+
+
+def _plan(
+    checkpoint: Checkpoint, names: _Names, sizes: _Sizes, pooling: str, head: ops.Head | None
+) -> ops.EncoderPlan:
+    words = checkpoint.tensor(f"{names.words}.weight")
+    hidden = sizes.hidden
+    if hidden % sizes.heads or (hidden // sizes.heads) % 8:
+        raise CheckpointError(
+            f"{sizes.heads} heads over {hidden} dimensions in '{checkpoint.path}' is a shape "
+            "the engine does not run."
+        )
+    if f"{names.query_norm.format(i=0)}.weight" in checkpoint.tensors:
+        raise CheckpointError(
+            f"'{checkpoint.path}' norms queries and keys, as jina-embeddings-v2-base-code does. The native "
+            "engine does not run this variant; the other models of jina-embeddings-v2 it does."
+        )
+    segments = checkpoint.tensor(f"{names.segments}.weight").shape[0]
+    return ops.EncoderPlan(
+        hidden=hidden,
+        context=sizes.context,
+        vocab_size=words.shape[0],
+        buffers={"x": hidden, "qkv": 3 * hidden, "attention": hidden, "up": 2 * sizes.ffn},
+        operations=(
+            ops.Embed(f"{names.words}.weight", "x", fine=True),
+            ops.AddPositions(None, "x", sizes.context, f"{names.segments}.weight"),
+            _norm(names.embedding_norm, sizes),
+            *(operation for i in range(sizes.layers) for operation in _layer(checkpoint, names, sizes, i)),
+        ),
+        pooling=pooling,
+        segments=segments,
+        head=head,
+    )
+
+
+def _layer(checkpoint: Checkpoint, names: _Names, sizes: _Sizes, i: int) -> tuple[ops.Operation, ...]:
+    hidden, heads = sizes.hidden, sizes.heads
+
+    def linear(name: str, target: str, offset: int = 0, fine: bool = False) -> ops.Projection:
+        name = name.format(i=i)
+        bias = f"{name}.bias" if f"{name}.bias" in checkpoint.tensors else None
+        return ops.Projection(f"{name}.weight", target, offset, bias, fine=fine)
+
+    up: tuple[ops.Projection, ...] = (linear(names.up, "up"),)
+    if f"{names.gate.format(i=i)}.weight" in checkpoint.tensors:
+        up = (linear(names.gate, "up"), linear(names.up, "up", sizes.ffn))
+    return (
+        ops.Linear(
+            (
+                linear(names.query, "qkv"),
+                linear(names.key, "qkv", hidden),
+                linear(names.value, "qkv", 2 * hidden, fine=True),
+            )
+        ),
+        ops.EncoderAttention(
+            "qkv", "attention", heads, heads, (hidden // heads) ** -0.5, bias=ops.LinearBias(heads)
+        ),
+        ops.Quantize("attention"),
+        ops.Linear((linear(names.output, "x"),), accumulate=True),
+        _norm(names.attention_norm.format(i=i), sizes),
+        ops.Linear(up),
+        ops.Gated("up", sizes.ffn, gelu=True),
+        ops.Linear((linear(names.down, "x"),), accumulate=True),
+        _norm(names.output_norm.format(i=i), sizes),
+    )
+
+
+def _norm(name: str, sizes: _Sizes) -> ops.Quantize:
+    return ops.Quantize("x", f"{name}.weight", sizes.epsilon, True, f"{name}.bias", keep=True)
