@@ -30,7 +30,7 @@ ARCHITECTURES = {
     "qwen3": gguf.MODEL_ARCH.QWEN3,
 }
 _ALIBI = "alibi"  # of `position_embedding_type`, by which a bert is a jina-bert
-_LEFT_OUT = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
+_LEFT_OUT = ("position_ids", "pooler.dense.weight", "pooler.dense.bias", "mlp.experts.bias")
 # What the converter writes for Qwen3-Reranker.
 RERANK_TEMPLATE = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
@@ -61,6 +61,9 @@ def write_gguf_encoder(
     architecture = ARCHITECTURES[family]
     if checkpoint.metadata.get("position_embedding_type") == _ALIBI:
         architecture = gguf.MODEL_ARCH.JINA_BERT_V2
+    experts = checkpoint.metadata.get("num_experts", 0)
+    if experts:
+        architecture = gguf.MODEL_ARCH.NOMIC_BERT_MOE
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     _add_keys(writer, checkpoint)
     if pooling is not None:
@@ -81,6 +84,10 @@ def write_gguf_encoder(
             continue
         if name.endswith("position_embeddings.weight"):
             values = values[_position_offset(checkpoint) :]
+        if stem.endswith("experts.mlp"):
+            name += ".weight"
+            values = values.reshape(experts, -1, values.shape[1])
+            values = np.ascontiguousarray(values.swapaxes(1, 2)) if suffix == "w2" else values
         mapped = names.get_name(_mapped(name, family), (".weight", ".bias"))
         new = f"{renamed[stem]}.{suffix}" if stem in renamed else mapped
         assert new is not None, name
@@ -93,7 +100,7 @@ def write_gguf_encoder(
 
 
 def _add_tensor(writer: gguf.GGUFWriter, name: str, values: np.ndarray, kind: str) -> None:
-    is_matrix = values.ndim == 2 and name not in ("position_embd.weight", "token_types.weight")
+    is_matrix = values.ndim > 1 and name not in ("position_embd.weight", "token_types.weight")
     if kind == "F32" or not is_matrix:
         writer.add_tensor(name, values)
     else:
@@ -146,6 +153,10 @@ def _add_keys(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
     else:
         writer.add_causal_attention(False)
         writer.add_layer_norm_eps(config.get("layer_norm_eps", 1e-12))
+    if config.get("num_experts"):
+        writer.add_expert_count(config["num_experts"])
+        writer.add_expert_used_count(config["moe_top_k"])
+        writer.add_moe_every_n_layers(config["moe_every_n_layers"])
     if checkpoint.architecture in ("qwen3", "nomic_bert"):
         writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
 

@@ -33,6 +33,7 @@ ENCODER_FAMILIES = {
     "mpnet": bert.describe_mpnet,
     "nomic_bert": nomic_bert.describe,
     "nomic-bert": nomic_bert.describe_gguf,
+    "nomic-bert-moe": nomic_bert.describe_gguf,
     "jina-bert-v2": jina_bert.describe_gguf,
     "modernbert": modernbert.describe,
     "modern-bert": modernbert.describe_gguf,

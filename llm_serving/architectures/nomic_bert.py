@@ -1,4 +1,4 @@
-"""nomic-embed-text: BERT with rotary positions and SwiGLU instead of learned positions and gelu."""
+"""nomic-embed-text: BERT with rotary positions, and SwiGLU or in every second layer a mixture of experts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from llm_serving.architectures import gguf_keys
 from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
+from llm_serving.architectures.experts import (
+    ExpertNames,
+    ExpertSizes,
+    expert_buffers,
+    mixture,
+)
 from llm_serving.architectures.gguf_head import LABELS, ranking_head
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
@@ -25,10 +31,13 @@ class _Names:
     up: str
     down: str
     output_norm: str
+    experts: ExpertNames
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
+    """`gated` is SwiGLU instead of gelu; `experts` are in the layers 1, 1 + every, … if there are some."""
+
     hidden: int
     layers: int
     heads: int
@@ -36,6 +45,8 @@ class _Sizes:
     context: int
     epsilon: float
     rope: ops.Rope
+    gated: bool = True
+    experts: ExpertSizes | None = None
 
 
 _GGUF = _Names(
@@ -49,6 +60,12 @@ _GGUF = _Names(
     up="blk.{i}.ffn_up",
     down="blk.{i}.ffn_down",
     output_norm="blk.{i}.layer_output_norm",
+    experts=ExpertNames(
+        router="blk.{i}.ffn_gate_inp.weight",
+        up="blk.{i}.ffn_up_exps.weight",
+        down="blk.{i}.ffn_down_exps.weight",
+        bias="blk.{i}.ffn_down_exps.bias",
+    ),
 )
 
 
@@ -57,7 +74,10 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
 
     Raises: CheckpointError for a variant (pre-norm, interleaved rotation) that is not computed here.
     """
-    require(checkpoint, "activation_function", ("swiglu",), "swiglu")
+    require(checkpoint, "activation_function", ("swiglu", "gelu"), "swiglu")
+    require(checkpoint, "moe_normalize_expert_weights", (False,), False)
+    require(checkpoint, "expert_choice_router", (False,), False)
+    gated = checkpoint.metadata.get("activation_function", "swiglu") == "swiglu"
     require(checkpoint, "hidden_act", ("silu",), "silu")
     require(checkpoint, "prenorm", (False,), False)
     require(checkpoint, "rotary_emb_interleaved", (False,), False)
@@ -71,9 +91,16 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
         output=f"{layer}attn.out_proj",
         attention_norm=f"{layer}norm1",
         gate=f"{layer}mlp.fc12",
-        up=f"{layer}mlp.fc11",
+        up=f"{layer}mlp.fc11" if gated else f"{layer}mlp.fc1",
         down=f"{layer}mlp.fc2",
         output_norm=f"{layer}norm2",
+        experts=ExpertNames(
+            router=f"{layer}mlp.router.layer.weight",
+            up=f"{layer}mlp.experts.mlp.w1",
+            down=f"{layer}mlp.experts.mlp.w2",
+            bias=f"{layer}mlp.experts.bias",
+            transposed=True,
+        ),
     )
     hidden = positive(checkpoint, "n_embd", "hidden_size")
     heads = positive(checkpoint, "n_head", "num_attention_heads")
@@ -85,6 +112,8 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
         context=positive(checkpoint, "n_positions", "max_position_embeddings", default=2048),
         epsilon=number(checkpoint, "layer_norm_epsilon", "layer_norm_eps", default=1e-12),
         rope=ops.Rope(rope_theta(checkpoint, "rotary_emb_base", default=10000.0), hidden // heads),
+        gated=gated,
+        experts=_experts(checkpoint),
     )
     if "classifier.weight" not in checkpoint.tensors:
         return _plan(checkpoint, names, sizes, "mean", None)
@@ -103,10 +132,32 @@ def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
         context=gguf_keys.positive(checkpoint, "context_length", 2048),
         epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_epsilon", 1e-12),
         rope=gguf_keys.rope(checkpoint, hidden // heads),
+        gated="moe" not in checkpoint.architecture,
+        experts=_gguf_experts(checkpoint),
     )
     head = ranking_head(checkpoint, ops.Head(LABELS, "cls"))
     pooling = gguf_keys.pooling(checkpoint, "mean", ranked="cls" if head else None)
     return _plan(checkpoint, _GGUF, sizes, pooling, head)
+
+
+def _experts(checkpoint: Checkpoint) -> ExpertSizes | None:
+    if not checkpoint.metadata.get("moe_every_n_layers"):
+        return None
+    return ExpertSizes(
+        count=positive(checkpoint, "num_experts", "num_local_experts"),
+        used=positive(checkpoint, "moe_top_k"),
+        every=positive(checkpoint, "moe_every_n_layers"),
+    )
+
+
+def _gguf_experts(checkpoint: Checkpoint) -> ExpertSizes | None:
+    if not checkpoint.hyper("moe_every_n_layers"):
+        return None
+    return ExpertSizes(
+        count=gguf_keys.positive(checkpoint, "expert_count"),
+        used=gguf_keys.positive(checkpoint, "expert_used_count"),
+        every=gguf_keys.positive(checkpoint, "moe_every_n_layers"),
+    )
 
 
 def _plan(
@@ -122,7 +173,13 @@ def _plan(
         hidden=hidden,
         context=sizes.context,
         vocab_size=words.shape[0],
-        buffers={"x": hidden, "qkv": 3 * hidden, "attention": hidden, "up": 2 * ffn},
+        buffers={
+            "x": hidden,
+            "qkv": 3 * hidden,
+            "attention": hidden,
+            "up": 2 * ffn if sizes.gated else ffn,
+            **expert_buffers(hidden, sizes.experts),
+        },
         operations=(
             ops.Embed(f"{names.words}.weight", "x"),
             *table,
@@ -143,6 +200,15 @@ def _layer(checkpoint: Checkpoint, names: _Names, sizes: _Sizes, i: int) -> tupl
         bias = f"{name}.bias" if f"{name}.bias" in checkpoint.tensors else None
         return ops.Projection(f"{name}.weight", target, offset, bias)
 
+    feed_forward: tuple[ops.Operation, ...] = (
+        ops.Linear((linear(names.gate, "up"), linear(names.up, "up", sizes.ffn))),
+        ops.Gated("up", sizes.ffn),
+        ops.Linear((linear(names.down, "x"),), accumulate=True),
+    )
+    if sizes.experts is not None and i % sizes.experts.every == 1:
+        feed_forward = mixture(checkpoint, names.experts, sizes.experts, i)
+    elif not sizes.gated:
+        feed_forward = (ops.Linear((linear(names.up, "up"),)), ops.Gelu("up"), feed_forward[-1])
     return (
         ops.Linear((linear(names.qkv, "qkv"),)),
         ops.Rotate("qkv", 2 * heads, head_dim, sizes.rope),
@@ -150,9 +216,7 @@ def _layer(checkpoint: Checkpoint, names: _Names, sizes: _Sizes, i: int) -> tupl
         ops.Quantize("attention"),
         ops.Linear((linear(names.output, "x"),), accumulate=True),
         _norm(names.attention_norm.format(i=i), sizes),
-        ops.Linear((linear(names.gate, "up"), linear(names.up, "up", sizes.ffn))),
-        ops.Gated("up", sizes.ffn),
-        ops.Linear((linear(names.down, "x"),), accumulate=True),
+        *feed_forward,
         _norm(names.output_norm.format(i=i), sizes),
     )
 

@@ -28,6 +28,22 @@ class Tensor:
         data = self.data.reshape(self.shape[0], -1)[list(indices)].reshape(-1)
         return Tensor(self.name, self.kind, (len(indices), self.shape[1]), data)
 
+    def part(self, index: int, count: int, transposed: bool = False) -> Tensor:
+        """Matrix `index` of `count` that lie one after the other in this tensor, of two or three dimensions.
+
+        Raises: CheckpointError if there are not so many, or one of packed values is to be transposed.
+        """
+        rows = self.shape[0] // count if len(self.shape) == 2 else self.shape[-2]
+        if self.shape not in ((count * rows, self.shape[-1]), (count, rows, self.shape[-1])):
+            raise CheckpointError(f"Tensor '{self.name}' of shape {self.shape} is not {count} matrices.")
+        data, shape = self.data.reshape(count, -1)[index], (rows, self.shape[-1])
+        if transposed:
+            if self.kind not in ("F32", "F16", "BF16"):
+                raise CheckpointError(f"Tensor '{self.name}' of {self.kind} cannot be transposed.")
+            values = data.view(f"u{data.size // (shape[0] * shape[1])}").reshape(shape)
+            data, shape = np.ascontiguousarray(values.T).reshape(-1).view(np.uint8), shape[::-1]
+        return Tensor(f"{self.name}#{index}", self.kind, shape, data)
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

@@ -83,6 +83,7 @@ class Projection:
     `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
     stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate.
     `fine` keeps 12 bits where others keep 8: for what reaches the result with nothing to soften its rounding.
+    `part` says that the tensor holds several matrices, and which of them it is.
     """
 
     tensor: str
@@ -91,6 +92,16 @@ class Projection:
     bias: str | None = None
     interleaved: int = 0
     fine: bool = False
+    part: Part | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Matrix `index` of `count` in one tensor; `transposed` where it is stored as inputs x outputs."""
+
+    index: int
+    count: int
+    transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +194,46 @@ class EncoderAttention:
     bias: WindowBias | BucketBias | LinearBias | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """target = source + bias."""
+
+    source: str
+    target: str
+    bias: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Each row goes to the `used` experts with the largest softmax(source), which are its weights there."""
+
+    source: str
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """activations = int8(source), the rows of the expert at hand."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """target += weight * source, the rows of the expert at hand."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expert:
+    """`operations` on the rows that go to expert `index`: from a `Gather` to a `Scatter`."""
+
+    index: int
+    operations: tuple[Gather | Linear | Gelu | Scatter, ...]
+
+
 Operation = (
     Embed
     | AddPositions
@@ -196,6 +247,11 @@ Operation = (
     | Rotate
     | EncoderAttention
     | SelectRows
+    | Copy
+    | Route
+    | Gather
+    | Scatter
+    | Expert
 )
 
 

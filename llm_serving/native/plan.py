@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from llm_serving.checkpoints import Checkpoint, dequantize
+from llm_serving.checkpoints import Checkpoint, Tensor, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 from llm_serving.native.core import load_core
@@ -38,7 +38,7 @@ class PlanBuilder:
         self.context = context
         self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
         self._biases: dict[ops.WindowBias | ops.BucketBias | ops.LinearBias, int] = {}
-        self._matrices: dict[tuple[str, int, bool], int] = {}
+        self._matrices: dict[tuple[str, int, bool, ops.Part | None], int] = {}
         self._vectors: dict[str, int] = {}
         self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
@@ -58,7 +58,7 @@ class PlanBuilder:
     def packed_bytes(self, projection: ops.Projection) -> int:
         """Length of a projection's packed matrix; packs it if `build` has not."""
         p = projection
-        return cast(int, self.core.matrix_bytes(self._matrix(p.tensor, p.interleaved, p.fine)))
+        return cast(int, self.core.matrix_bytes(self._matrix(p.tensor, p.interleaved, p.fine, p.part)))
 
     def content_digest(self, *more: Any) -> bytes:
         """16 bytes that name what `build` made and how it computes: equal if a pass gives equal bits."""
@@ -103,20 +103,40 @@ class PlanBuilder:
                 )
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
+            case ops.Copy(source, target, bias):
+                core.copy(buffers[source], buffers[target], self._optional(bias, self.plan.buffers[source]))
+            case ops.Route(source, used):
+                core.route(buffers[source], used)
+            case ops.Gather(source):
+                core.gather(buffers[source])
+            case ops.Scatter(source, target):
+                core.scatter(buffers[source], buffers[target])
+            case ops.Expert(index, operations):
+                core.for_expert(index)
+                for part in operations:
+                    self._add(part)
+                core.for_expert(-1)
 
     def _projection(self, p: ops.Projection) -> tuple[int, int, int, int]:
-        rows = self.checkpoint.tensor(p.tensor).shape[0]
+        rows = self._tensor(p.tensor, p.part).shape[0]
         if p.offset + rows > self.plan.buffers[p.target]:
             raise CheckpointError(
                 f"Tensor '{p.tensor}' has {rows} rows, more than the model's header allows."
             )
         bias = self._optional(p.bias, rows)
-        return self._matrix(p.tensor, p.interleaved, p.fine), bias, self._buffers[p.target], p.offset
+        matrix = self._matrix(p.tensor, p.interleaved, p.fine, p.part)
+        return matrix, bias, self._buffers[p.target], p.offset
 
-    def _matrix(self, name: str, interleaved: int = 0, fine: bool = False) -> int:
-        key = (name, interleaved, fine)
+    def _tensor(self, name: str, part: ops.Part | None) -> Tensor:
+        tensor = self.checkpoint.tensor(name)
+        return tensor if part is None else tensor.part(part.index, part.count, part.transposed)
+
+    def _matrix(
+        self, name: str, interleaved: int = 0, fine: bool = False, part: ops.Part | None = None
+    ) -> int:
+        key = (name, interleaved, fine, part)
         if key not in self._matrices:
-            tensor = self.checkpoint.tensor(name)
+            tensor = self._tensor(name, part)
             if len(tensor.shape) != 2 or tensor.shape[1] % 32:
                 raise CheckpointError(
                     f"Tensor '{name}' has shape {tensor.shape}; the engine needs two dimensions, "

@@ -90,17 +90,19 @@ void bind_turns(nb::module_& m) {
 
 }  // namespace
 
+void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 11;
+    m.attr("ABI") = 12;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     m.def("instruction_sets", [] { return instruction_sets(); });
     bind_turns(m);
-    nb::class_<Plan>(m, "Plan")
+    nb::class_<Plan> plan(m, "Plan");
+    plan
         .def(nb::init<int, const std::string&, int, int, Side>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"),
              nb::arg("max_context"), nb::arg("side") = Side::chat)
         .def_prop_ro("isa", [](const Plan& p) { return std::string(p.model.kernels->name); })
@@ -220,6 +222,7 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op));
         })
         .def("run", &run);
+    bind_experts(plan);
     bind_measure(m);
     bind_sampler(m);
 }

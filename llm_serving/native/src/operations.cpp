@@ -3,37 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "rows.hpp"
+
 namespace llm {
-
-namespace {
-
-constexpr int kRowsPerTile = 4;  // of row-wise operations
-
-int tiles_of(int rows) { return (rows + kRowsPerTile - 1) / kRowsPerTile; }
-
-template <class Body>
-void for_rows(int tile, int rows, Body body) {
-    for (int r = tile * kRowsPerTile; r < std::min(rows, (tile + 1) * kRowsPerTile); r++) body(r);
-}
-
-float* worker_scratch(Model& model, int worker, size_t floats) {
-    std::vector<float>& scratch = model.scratch[size_t(worker)];
-    if (scratch.size() < floats) scratch.resize(floats);
-    return scratch.data();
-}
-
-void quantize_row(Model& model, const Operation& writer, const float* x, int cols, int row) {
-    const Activations a = model.activations(cols);
-    if (model.exact) {
-        std::memcpy(a.values + size_t(row) * cols, x, sizeof(float) * size_t(cols));
-        return;
-    }
-    const size_t at = size_t(row) * cols;
-    if (writer.narrow) model.kernels->quantize(x, cols, a.quants + at, a.scales + at / kHalf, a.sums + at / kGroup, a.offsets + at / kHalf);
-    if (writer.wide) model.kernels->quantize_wide(x, cols, a.wide + at, a.wide_scales + at / kGroup);
-}
-
-}  // namespace
 
 int Embed::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 

@@ -100,6 +100,7 @@ void Plan::rope_table(const float* values, int positions, int rotated) {
 
 void Plan::add(std::unique_ptr<Operation> operation, int activation_cols) {
     operation->on_logit_rows = selecting_;
+    operation->expert = expert_;
     operation->activation_cols = activation_cols;
     operations_.push_back(std::move(operation));
 }

@@ -69,15 +69,23 @@ struct TokenTile {
 
 struct Model;
 
+// Which rows of the step go to each expert of the layer at hand, and their weights there.
+struct Routing {
+    std::vector<std::vector<int>> rows;
+    std::vector<std::vector<float>> weights;
+};
+
 struct StepState {
     StepInput input;
     std::vector<int> sequence_of;  // [token]
     std::vector<TokenTile> token_tiles;
+    mutable Routing routing;  // by Route, which alone runs then
 };
 
 class Operation {
 public:
     bool on_logit_rows = false;  // works on the selected rows instead of all tokens
+    int expert = -1;             // works on the rows that go to this expert instead
     int activation_cols = 0;     // > 0: writes quantised rows of that width
     bool narrow = false, wide = false;  // which of them the next matrices read
     virtual ~Operation() = default;
@@ -85,7 +93,10 @@ public:
     virtual void run_tile(Model& model, const StepState& step, int tile, int worker) const = 0;
 
 protected:
-    int num_rows(const StepState& step) const { return on_logit_rows ? step.input.num_rows : step.input.num_tokens; }
+    int num_rows(const StepState& step) const {
+        if (expert >= 0) return int(step.routing.rows[size_t(expert)].size());
+        return on_logit_rows ? step.input.num_rows : step.input.num_tokens;
+    }
 };
 
 // Weights, buffers and state that operations refer to by index.
@@ -139,6 +150,8 @@ public:
     // The next matrices read the last activations in this format.
     void read_activations(Format format);
     void select_rows() { selecting_ = true; }
+    // What is added from now on works on this expert's rows; on all again with -1.
+    void for_expert(int expert) { expert_ = expert; }
 
     // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
     const float* run(const StepInput& input, int output_buffer);
@@ -159,6 +172,7 @@ private:
     StepState step_;
     std::vector<std::unique_ptr<Operation>> operations_;
     bool selecting_ = false;
+    int expert_ = -1;
 };
 
 }  // namespace llm
