@@ -12,10 +12,15 @@ import numpy as np
 from tiny_encoders import BERT_VOCAB, write_bert_tokenizer, write_json, write_modules, write_safetensors
 
 LAYERS, FFN, EPSILON = 2, 96, 1e-12
+PLAIN = ("mlp.gated_layers", "mlp.wo", "mlp.layernorm")
+CODE = ("mlp.up_gated_layer", "mlp.down_layer", "layer_norm_2")
+CODE_NORMS = ("attention.self.layer_norm_q", "attention.self.layer_norm_k", "layer_norm_1")
 
 
-def write_tiny_jina(directory: Path, *, hidden: int = 96, heads: int = 6, labels: int = 0) -> Path:
-    """With `labels`, a cross-encoder: names begin with `bert.`. Returns `directory`."""
+def write_tiny_jina(
+    directory: Path, *, hidden: int = 96, heads: int = 6, labels: int = 0, for_code: bool = False
+) -> Path:
+    """With `labels`, a cross-encoder, names begin with `bert.`; `for_code` is the variant of that name."""
     rng = np.random.default_rng(11)
     prefix = "bert." if labels else ""
     tensors: dict[str, np.ndarray] = {}
@@ -39,9 +44,11 @@ def write_tiny_jina(directory: Path, *, hidden: int = 96, heads: int = 6, labels
             linear(f"{layer}attention.self.{part}", hidden, hidden, 1.5)
         linear(f"{layer}attention.output.dense", hidden, hidden)
         norm(f"{layer}attention.output.LayerNorm")
-        linear(f"{layer}mlp.gated_layers", 2 * FFN, hidden, bias=False)
-        linear(f"{layer}mlp.wo", hidden, FFN)
-        norm(f"{layer}mlp.layernorm")
+        gated, down, last = CODE if for_code else PLAIN
+        linear(layer + gated, 2 * FFN, hidden, bias=False)
+        linear(layer + down, hidden, FFN)
+        for name in (last, *(CODE_NORMS if for_code else ())):
+            norm(layer + name)
     linear(f"{prefix}pooler.dense", hidden, hidden)
     if labels:
         linear("classifier", labels, hidden)
@@ -98,15 +105,20 @@ def hidden_states(
     x = norm("embeddings.LayerNorm", x + weights["embeddings.token_type_embeddings.weight"][segments])
     for i in range(LAYERS):
         layer = f"encoder.layer.{i}."
-        q, k, v = (
-            linear(f"{layer}attention.self.{part}", x).reshape(len(at), heads, -1).swapaxes(0, 1)
-            for part in ("query", "key", "value")
-        )
+        is_for_code = f"{layer}layer_norm_1.weight" in weights
+        q, k, v = (linear(f"{layer}attention.self.{part}", x) for part in ("query", "key", "value"))
+        if is_for_code:
+            q, k = (norm(layer + name, y) for name, y in zip(CODE_NORMS, (q, k), strict=False))
+        q, k, v = (y.reshape(len(at), heads, -1).swapaxes(0, 1) for y in (q, k, v))
         scores = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1]) + bias
         shares = np.exp(scores - scores.max(-1, keepdims=True))
         shares /= shares.sum(-1, keepdims=True)
         attended = (shares @ v).swapaxes(0, 1).reshape(len(at), -1)
-        x = norm(f"{layer}attention.output.LayerNorm", linear(f"{layer}attention.output.dense", attended) + x)
-        gated, plain = np.split(linear(f"{layer}mlp.gated_layers", x), 2, axis=-1)
-        x = norm(f"{layer}mlp.layernorm", linear(f"{layer}mlp.wo", gelu(gated) * plain) + x)
+        output = linear(f"{layer}attention.output.dense", attended)
+        normed = norm(f"{layer}attention.output.LayerNorm", output + x)
+        x = norm(f"{layer}layer_norm_1", x + normed) if is_for_code else normed
+        gated, down, last = CODE if is_for_code else PLAIN
+        first, second = np.split(linear(layer + gated, x), 2, axis=-1)
+        product = first * gelu(second) if is_for_code else gelu(first) * second
+        x = norm(layer + last, linear(layer + down, product) + x)
     return x

@@ -140,13 +140,14 @@ class SelectRows:
 
 @dataclass(frozen=True, slots=True)
 class HeadNorm:
-    """rms_norm of every head of `source[:, offset : offset + heads * head_dim]`, in place (Qwen 3)."""
+    """rms_norm of each head of `source[:, offset : offset + heads * head_dim]`; layer_norm with a bias."""
 
     source: str
     offset: int
     heads: int
     weight: str
     epsilon: float
+    bias: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +197,12 @@ class EncoderAttention:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """target = source + bias."""
+    """target = source + bias, or target += that."""
 
     source: str
     target: str
     bias: str | None = None
+    accumulate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,17 +274,16 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What turns a pooled row into labels: dense with an activation, then the classifier. Tensor names.
-
-    Of a classifier with `rows`, there is one label: the first of these rows, less the second if there is one.
-    """
+    """What turns a pooled row into labels: dense with an activation, then the classifier. Tensor names."""
 
     classifier: str
     dense: str | None = None
     activation: str = "tanh"  # tanh, relu, gelu
     norm: str | None = None  # layer norm after the activation (ModernBERT)
     epsilon: float = 1e-5
-    rows: tuple[int, ...] = ()
+    rows: tuple[
+        int, ...
+    ] = ()  # of the classifier: its one label is the first, less the second if there are two
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,9 @@ class PlanBuilder:
                 core.rope_store(buffers[source], layer, self.query_heads)
             case ops.Attention(source, target, layer, scale):
                 core.attention(buffers[source], buffers[target], layer, self.query_heads, scale)
-            case ops.HeadNorm(source, offset, heads, weight, epsilon):
-                core.head_norm(buffers[source], offset, heads, self._vector(weight), epsilon)
+            case ops.HeadNorm(source, offset, heads, weight, epsilon, bias):
+                shift = -1 if bias is None else self._vector(bias)
+                core.head_norm(buffers[source], offset, heads, self._vector(weight), epsilon, shift)
             case ops.Rotate(source, heads, head_dim, rope):
                 table = self._constant(rope_table(rope, self.checkpoint, self._text_tokens))
                 core.rotate(buffers[source], heads, head_dim, rope.rotated, table)
@@ -103,8 +104,9 @@ class PlanBuilder:
                 )
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
-            case ops.Copy(source, target, bias):
-                core.copy(buffers[source], buffers[target], self._optional(bias, self.plan.buffers[source]))
+            case ops.Copy(source, target, bias, accumulate):
+                shift = self._optional(bias, self.plan.buffers[source])
+                core.copy(buffers[source], buffers[target], shift, accumulate)
             case ops.Route(source, used):
                 core.route(buffers[source], used)
             case ops.Gather(source):

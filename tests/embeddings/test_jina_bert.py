@@ -29,9 +29,11 @@ def rows_of(checkpoint: Checkpoint, texts: list[EncoderInput] | None = None) -> 
     return encoder.encode(texts or [EncoderInput(ids) for ids in TEXTS])
 
 
+@pytest.mark.parametrize("for_code", [False, True])
 @pytest.mark.parametrize(("hidden", "heads"), [(64, 4), (96, 6), (96, 12)])
-def test_rows_are_numpys(hidden: int, heads: int, tmp_path: Path) -> None:
-    checkpoint = open_checkpoint(write_tiny_jina(tmp_path / "m", hidden=hidden, heads=heads))
+def test_rows_are_numpys(hidden: int, heads: int, for_code: bool, tmp_path: Path) -> None:
+    directory = write_tiny_jina(tmp_path / "m", hidden=hidden, heads=heads, for_code=for_code)
+    checkpoint = open_checkpoint(directory)
     for ids, row in zip(TEXTS, rows_of(checkpoint), strict=True):
         expected = hidden_states(values(checkpoint), ids, [0] * len(ids), heads).mean(0)
         np.testing.assert_allclose(row, expected / np.linalg.norm(expected), atol=2e-6)
@@ -50,33 +52,25 @@ def test_scores_are_numpys(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("for_code", [False, True])
 @pytest.mark.parametrize("split", [False, True])
-def test_rows_of_a_gguf_file_are_the_directorys(split: bool, tmp_path: Path) -> None:
+def test_rows_of_a_gguf_file_are_the_directorys(split: bool, for_code: bool, tmp_path: Path) -> None:
     """Older files have the gate as a tensor of its own."""
-    directory = write_tiny_jina(tmp_path / "m")
+    directory = write_tiny_jina(tmp_path / "m", for_code=for_code)
     checkpoint = open_checkpoint(write_gguf_encoder(tmp_path / "m.gguf", directory))
     assert checkpoint.architecture == "jina-bert-v2"
     if split:
         tensors = dict(checkpoint.tensors)
         for name in [name for name in tensors if "ffn_up" in name]:
             both = tensors[name]
-            half = both.shape[0] // 2
-            tensors[name] = both.rows(range(half, 2 * half))
-            tensors[name.replace("ffn_up", "ffn_gate")] = both.rows(range(half))
+            tensors[name] = both.part(0 if for_code else 1, 2)
+            tensors[name.replace("ffn_up", "ffn_gate")] = both.part(1 if for_code else 0, 2)
         checkpoint = replace(checkpoint, tensors=renamed(tensors))
     np.testing.assert_allclose(rows_of(checkpoint), rows_of(open_checkpoint(directory)), atol=1e-6)
 
 
 def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: replace(tensor, name=name) for name, tensor in tensors.items()}
-
-
-def test_the_variant_that_norms_queries_is_refused(tmp_path: Path) -> None:
-    checkpoint = open_checkpoint(write_tiny_jina(tmp_path / "m"))
-    norm = checkpoint.tensors["embeddings.LayerNorm.weight"]
-    name = "encoder.layer.0.attention.self.layer_norm_q.weight"
-    with pytest.raises(CheckpointError, match="norms queries and keys, as jina-embeddings-v2-base-code does"):
-        rows_of(replace(checkpoint, tensors={**checkpoint.tensors, name: norm}))
 
 
 def test_another_feed_forward_layer_is_refused(tmp_path: Path) -> None:

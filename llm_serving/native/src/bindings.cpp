@@ -180,15 +180,16 @@ NB_MODULE(_llm_serving_native, m) {
             op->gelu = gelu;
             p.add(std::move(op), cols);
         })
-        .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon) {
+        .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon, int bias) {
             auto op = std::make_unique<HeadNorm>();
             op->source = source;
             op->offset = offset;
             op->heads = heads;
             op->weight = weight;
             op->epsilon = epsilon;
+            op->bias = bias;
             p.add(std::move(op));
-        })
+        }, nb::arg("source"), nb::arg("offset"), nb::arg("heads"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("bias") = -1)
         .def("rotate", [](Plan& p, int source, int heads, int head_dim, int rotated, int table) {
             if (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(rotated))
                 throw std::invalid_argument("the rotation table is empty");

@@ -39,7 +39,7 @@ void bind_experts(nb::class_<Plan>& plan) {
             op->target = target;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"))
-        .def("copy", [](Plan& p, int source, int target, int bias) {
+        .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate) {
             require_same_width(p, source, target);
             if (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != size_t(width_of(p, source)))
                 throw std::invalid_argument("the bias does not fit the buffer");
@@ -47,6 +47,7 @@ void bind_experts(nb::class_<Plan>& plan) {
             op->source = source;
             op->target = target;
             op->bias = bias;
+            op->accumulate = accumulate;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1);
+        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = false);
 }

@@ -72,7 +72,10 @@ void Copy::run_tile(Model& model, const StepState& step, int tile, int) const {
         const float* row = from.row(r);
         float* to = model.buffers[size_t(target)].row(r);
         const float* added = bias < 0 ? nullptr : model.vectors[size_t(bias)].data();
-        for (int i = 0; i < from.width; i++) to[i] = added ? row[i] + added[i] : row[i];
+        for (int i = 0; i < from.width; i++) {
+            const float value = added ? row[i] + added[i] : row[i];
+            to[i] = accumulate ? to[i] + value : value;
+        }
     });
 }
 

@@ -28,9 +28,10 @@ struct Scatter final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// target = source, + a vector unless that is -1.
+// target = source, + a vector unless that is -1; or target += the same.
 struct Copy final : Operation {
     int source, target, bias = -1;
+    bool accumulate = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };

@@ -182,7 +182,10 @@ void HeadNorm::run_tile(Model& model, const StepState& step, int tile, int) cons
     const int head_dim = int(gain.size());
     for_rows(tile, num_rows(step), [&](int r) {
         float* head = model.buffers[size_t(source)].row(r) + offset;
-        for (int h = 0; h < heads; h++, head += head_dim) model.kernels->rms_norm(head, gain.data(), epsilon, head_dim, head);
+        for (int h = 0; h < heads; h++, head += head_dim) {
+            if (bias < 0) model.kernels->rms_norm(head, gain.data(), epsilon, head_dim, head);
+            else model.kernels->layer_norm(head, gain.data(), model.vectors[size_t(bias)].data(), epsilon, head_dim, head);
+        }
     });
 }
 

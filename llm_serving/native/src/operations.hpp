@@ -84,9 +84,9 @@ struct AttentionOperation final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// Normalises every head of a slice of the rows by its root mean square (Qwen 3).
+// Normalises every head of a slice of the rows: by its root mean square (Qwen 3), or with a bias as layer_norm does.
 struct HeadNorm final : Operation {
-    int source, offset, heads, weight;
+    int source, offset, heads, weight, bias = -1;
     float epsilon;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
