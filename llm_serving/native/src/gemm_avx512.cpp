@@ -12,6 +12,7 @@ namespace llm::LLM_NAMESPACE {
 namespace {
 
 constexpr int kPair = 2 * kPanel;  // outputs
+constexpr int kQuadRows = 4;
 constexpr int kRows = 8;           // with 8 accumulators and 16 dot products, 32 registers are nearly full
 
 // Where a pair of panels begins. A last panel without a partner is its own, and is not stored twice.
@@ -57,31 +58,37 @@ LLM_INLINE __m512i broadcast4(const int8_t* a) {
 }
 
 // Both halves of a group: int32 dot products of unsigned weights and signed activations.
-template <int R>
-LLM_INLINE void dots_q4(Pair quants, const int8_t* const (&a)[R], int at, __m512i (&dot)[R][2]) {
-    const __m512i low = _mm512_set1_epi8(15);
+template <int R, int P>
+LLM_INLINE void dots_q4(const Pair (&quants)[P], const int8_t* const (&a)[R], int at, __m512i (&dot)[P][R][2]) {
+    const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512();
     unrolled<4>(LLM_EACH(v) {
-        const __m512i packed = load_pair(quants, 32 * v);
-        const __m512i first = _mm512_and_si512(packed, low);
-        const __m512i second = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
+        __m512i first[P], second[P];
+        unrolled<P>(LLM_EACH(p) {
+            const __m512i packed = load_pair(quants[p], 32 * v);
+            first[p] = _mm512_and_si512(packed, low);
+            second[p] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
+        });
         unrolled<R>(LLM_EACH(r) {
-            const __m512i zero = _mm512_setzero_si512();
-            dot[r][0] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[r][0], first, broadcast4(a[r] + at + 4 * v));
-            dot[r][1] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[r][1], second, broadcast4(a[r] + at + kHalf + 4 * v));
+            const __m512i x = broadcast4(a[r] + at + 4 * v), y = broadcast4(a[r] + at + kHalf + 4 * v);
+            unrolled<P>(LLM_EACH(p) {
+                dot[p][r][0] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[p][r][0], first[p], x);
+                dot[p][r][1] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[p][r][1], second[p], y);
+            });
         });
     });
 }
 
 // Weights are raised by 128 to be unsigned; the sums start from what that adds too much.
-template <int R>
-LLM_INLINE void dots_s8(Pair quants, const int8_t* const (&a)[R], const int32_t* const (&offsets)[R], int g, __m512i (&dot)[R][2]) {
+template <int R, int P>
+LLM_INLINE void dots_s8(const Pair (&quants)[P], const int8_t* const (&a)[R], const int32_t* const (&offsets)[R], int g, __m512i (&dot)[P][R][2]) {
     const __m512i raise = _mm512_set1_epi8(char(128));
     unrolled<8>(LLM_EACH(v) {
         constexpr int half = v / 4;
-        const __m512i w = _mm512_xor_si512(load_pair(quants, 32 * v), raise);
+        __m512i w[P];
+        unrolled<P>(LLM_EACH(p) { w[p] = _mm512_xor_si512(load_pair(quants[p], 32 * v), raise); });
         unrolled<R>(LLM_EACH(r) {
-            const __m512i before = v % 4 == 0 ? _mm512_set1_epi32(offsets[r][2 * g + half]) : dot[r][half];
-            dot[r][half] = _mm512_dpbusd_epi32(before, w, broadcast4(a[r] + g * kGroup + 4 * v));
+            const __m512i x = broadcast4(a[r] + g * kGroup + 4 * v), start = _mm512_set1_epi32(offsets[r][2 * g + half]);
+            unrolled<P>(LLM_EACH(p) { dot[p][r][half] = _mm512_dpbusd_epi32(v % 4 == 0 ? start : dot[p][r][half], w[p], x); });
         });
     });
 }
@@ -132,20 +139,24 @@ LLM_INLINE int outputs_from(const GemmTile& t, int panel) {
     return end - panel * kPanel;
 }
 
-template <Format F, int R>
-__attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int row) {
+// P pairs of panels from `panel` on, R rows from `row` on.
+template <Format F, int R, int P>
+__attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int row) {
     const PackedMatrix& w = *t.weight;
     const int groups = w.groups();
-    const int partner = panel + 1 < t.panel_end ? panel + 1 : panel;
-    Pair quants = {w.quants(panel), w.quants(partner)};
-    const Pair scales = {w.scales(panel), w.scales(partner)};
+    Pair quants[P], scales[P];
+    unrolled<P>(LLM_EACH(p) {
+        const int low = panel + 2 * p, high = low + 1 < t.panel_end ? low + 1 : low;
+        quants[p] = {w.quants(low), w.quants(high)};
+        scales[p] = {w.scales(low), w.scales(high)};
+    });
     const bool first = row == t.row_begin;  // later rows find the panels in the cache
     using Element = std::conditional_t<reads_wide(F), int16_t, int8_t>;
     const Element* a[R];
     const float* scale_a[R];
     const float* sum_a[R];
     const int32_t* offsets[R];
-    __m512 acc[R];
+    __m512 acc[P][R];
     unrolled<R>(LLM_EACH(r) {
         if constexpr (reads_wide(F))
             a[r] = t.input->wide + size_t(row + r) * t.input->cols;
@@ -155,32 +166,37 @@ __attribute__((noinline)) void rows_of_pair(const GemmTile& t, int panel, int ro
                                      : t.input->scales + size_t(row + r) * groups * 2;
         sum_a[r] = t.input->sums + size_t(row + r) * groups;
         offsets[r] = t.input->offsets + size_t(row + r) * groups * 2;
-        acc[r] = _mm512_setzero_ps();
+        unrolled<P>(LLM_EACH(p) { acc[p][r] = _mm512_setzero_ps(); });
     });
     for (int g = 0; g < groups; g++) {
-        if (first) prefetch_weights<2 * (quant_bytes(F) + scale_bytes(F))>(w.quants(panel), g);
-        __m512i dot[R][2];
+        if (first) prefetch_weights<2 * P * (quant_bytes(F) + scale_bytes(F))>(w.quants(panel), g);
+        __m512i dot[P][R][2];
         if constexpr (reads_wide(F))
-            dots_wide<F, R>(quants, a, g * kGroup, dot);
+            dots_wide<F, R>(quants[0], a, g * kGroup, dot[0]);
         else if constexpr (F == Format::s8)
-            dots_s8<R>(quants, a, offsets, g, dot);
+            dots_s8<R, P>(quants, a, offsets, g, dot);
         else
-            dots_q4<R>(quants, a, g * kGroup, dot);
-        const GroupScales s = load_scales<F>(scales, g);
-        unrolled<R>(LLM_EACH(r) {
-            const __m512 one = _mm512_cvtepi32_ps(dot[r][0]);
-            if constexpr (reads_wide(F)) {
-                acc[r] = _mm512_fmadd_ps(_mm512_mul_ps(s.scale, _mm512_set1_ps(scale_a[r][g])), one, acc[r]);
-            } else {
-                __m512 both = _mm512_mul_ps(_mm512_set1_ps(scale_a[r][2 * g]), one);
-                both = _mm512_fmadd_ps(_mm512_set1_ps(scale_a[r][2 * g + 1]), _mm512_cvtepi32_ps(dot[r][1]), both);
-                acc[r] = _mm512_fmadd_ps(s.scale, both, acc[r]);
-                if constexpr (has_minimum(F)) acc[r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(sum_a[r][g]), acc[r]);
-            }
+            dots_q4<R, P>(quants, a, g * kGroup, dot);
+        unrolled<P>(LLM_EACH(p) {
+            const GroupScales s = load_scales<F>(scales[p], g);
+            unrolled<R>(LLM_EACH(r) {
+                const __m512 one = _mm512_cvtepi32_ps(dot[p][r][0]);
+                if constexpr (reads_wide(F)) {
+                    acc[p][r] = _mm512_fmadd_ps(_mm512_mul_ps(s.scale, _mm512_set1_ps(scale_a[r][g])), one, acc[p][r]);
+                } else {
+                    __m512 both = _mm512_mul_ps(_mm512_set1_ps(scale_a[r][2 * g]), one);
+                    both = _mm512_fmadd_ps(_mm512_set1_ps(scale_a[r][2 * g + 1]), _mm512_cvtepi32_ps(dot[p][r][1]), both);
+                    acc[p][r] = _mm512_fmadd_ps(s.scale, both, acc[p][r]);
+                    if constexpr (has_minimum(F)) acc[p][r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(sum_a[r][g]), acc[p][r]);
+                }
+            });
+            quants[p] = {quants[p].low + quant_bytes(F), quants[p].high + quant_bytes(F)};
         });
-        quants = {quants.low + quant_bytes(F), quants.high + quant_bytes(F)};
     }
-    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, outputs_from(t, panel), row + r, acc[r]); });
+    unrolled<P>(LLM_EACH(p) {
+        const int at = panel + 2 * p;
+        unrolled<R>(LLM_EACH(r) { store_outputs(t, at, outputs_from(t, at), row + r, acc[p][r]); });
+    });
 }
 
 // Sixteen outputs of f32 weights: a plain chain over the inputs for each row.
@@ -207,14 +223,19 @@ LLM_INLINE void rows_of(const GemmTile& t, int panel, int row) {
     if constexpr (F == Format::f32)
         rows_of_f32_pair<R>(t, panel, row);
     else
-        rows_of_pair<F, R>(t, panel, row);
+        rows_of_pairs<F, R, 1>(t, panel, row);
 }
 
 }  // namespace
 
 void gemm(const GemmTile& t) {
     for_format(t.weight->format, [&](auto format) {
-        for (int panel = t.panel_begin; panel < t.panel_end; panel += 2)
+        int panel = t.panel_begin;
+        if constexpr (format != Format::f32 && !reads_wide(format))
+            if (t.row_end - t.row_begin >= kQuadRows)
+                for (; panel + 4 <= t.panel_end; panel += 4)
+                    for_rows_of<kQuadRows>(t, [&](auto count, int row) { rows_of_pairs<format, count, 2>(t, panel, row); });
+        for (; panel < t.panel_end; panel += 2)
             for_rows_of<kRows>(t, [&](auto count, int row) { rows_of<format, count>(t, panel, row); });
     });
 }
