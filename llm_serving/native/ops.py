@@ -281,9 +281,7 @@ class Head:
     activation: str = "tanh"  # tanh, relu, gelu
     norm: str | None = None  # layer norm after the activation (ModernBERT)
     epsilon: float = 1e-5
-    rows: tuple[
-        int, ...
-    ] = ()  # of the classifier: its one label is the first, less the second if there are two
+    rows: tuple[int, ...] = ()  # of the classifier: the label is the first, less the second if any
 
 
 @dataclass(frozen=True, slots=True)
