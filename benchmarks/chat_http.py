@@ -128,11 +128,12 @@ def main() -> None:
             stack.enter_context(peers.running(server, arguments.logs))
         deadline = Deadline(arguments.minutes)
         for repeat in range(arguments.repeats):
-            for load in loads:
+            for number, load in enumerate(loads):
                 if deadline.is_over():
                     break
                 for name in turns(list(chosen), repeat):
-                    summary = run_load(chosen[name], load, seed=1000 * repeat + 1)
+                    # Of its own: with the seed of another load, its prompts are in every server's cache.
+                    summary = run_load(chosen[name], load, seed=1000 * repeat + number)
                     for figure in load.figures:
                         tables[figure].add(load.name, name, take(summary, figure))
                 save(list(tables.values()), arguments.json, model=model.name, suite=arguments.suite)
