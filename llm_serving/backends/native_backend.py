@@ -21,18 +21,25 @@ WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither we
 DEFAULT_KV_BYTES = 4 << 30
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
+KV_FORMATS = {"auto": "f16", "f16": "f16", "q8": "q8"}
 
 
 def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "auto") -> NativeRunner:
     """Load weights and size the KV pool.
 
-    Raises: CheckpointError; InvalidRequest for an unknown quantisation; ServingError when the memory bound
-    leaves no room for one sequence.
+    Raises: CheckpointError; InvalidRequest for an unknown quantisation or KV cache; ServingError when the
+    memory bound leaves no room for one sequence.
     """
     if options.quantization not in QUANTIZATIONS:
         raise InvalidRequest(
             f"The native engine has weights as {', '.join(QUANTIZATIONS)}, not as '{options.quantization}'.",
             "quantization",
+        )
+    if options.kv_cache not in KV_FORMATS:
+        raise InvalidRequest(
+            f"The native engine keeps keys and values as {', '.join(KV_FORMATS)}, "
+            f"not as '{options.kv_cache}'.",
+            "kv_cache",
         )
     plan = describe(checkpoint)
     context = min(options.context_length or plan.max_context, plan.max_context)
@@ -46,12 +53,13 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
         threads=options.threads or cpu_budget().threads,
         isa=isa,
         weight_format=options.quantization,
+        kv_format=KV_FORMATS[options.kv_cache],
         packed=PackedCache(options.packed_dir, options.packed_bytes) if options.packed_dir else None,
     )
 
 
 def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions, context: int) -> int:
-    block = kv_block_bytes(plan)
+    block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
     blocks_per_sequence = -(-context // BLOCK_SIZE)
     wanted = blocks_per_sequence * options.max_concurrency
     weights = _weight_bytes(checkpoint, QUANTIZATIONS[options.quantization])
@@ -79,7 +87,7 @@ def _weight_bytes(checkpoint: Checkpoint, a_weight: float | None) -> int:
 def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOptions) -> AsyncEngine:
     """Load a model and start its engine. Blocking; call it from a loader thread."""
     runner = build_runner(checkpoint, options)
-    device = f"cpu ({runner.isa}, {runner.threads} threads)"
+    device = f"cpu ({runner.isa}, {runner.threads} threads, {runner.kv_format} KV cache)"
     sampler = NativeSampler(runner.threads, runner.isa)
     return AsyncEngine(
         runner, sampler, token_bytes, options, device, open_tier(runner, runner.content, options)

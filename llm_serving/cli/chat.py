@@ -18,7 +18,16 @@ from llm_serving.cli.terminal import fetch_progress
 from llm_serving.config import Settings, flag_name
 from llm_serving.errors import ServingError
 
-_LOCAL = ("engine", "quantization", "threads", "context_length", "memory", "cache_dir", "packed_cache")
+_LOCAL = (
+    "engine",
+    "quantization",
+    "kv_cache",
+    "threads",
+    "context_length",
+    "memory",
+    "cache_dir",
+    "packed_cache",
+)
 _SHARED = ("temperature", "max_new_tokens")
 _HELP = (
     "/reset starts anew, /system TEXT sets the system message, /quit or Ctrl-D ends; Ctrl-C stops an answer."

@@ -136,6 +136,7 @@ class EngineOptions:
     max_concurrency: int = 32  # sequences in one step
     max_queue: int = 64  # requests that may wait for a place
     quantization: str = "auto"
+    kv_cache: str = "auto"  # what keys and values are kept as
     speculation: str = "auto"  # or "off"
     step_ms: float = 60.0  # longest step, as far as prompts make it, while anyone decodes
     packed_dir: Path | None = None  # where packed weights are kept for the next start

@@ -16,17 +16,20 @@ BLOCK_SIZE = 16  # tokens; kBlockTokens in kernels.hpp
 ROPE_SAMPLE = 64  # positions whose sines and cosines tell those of another math library
 
 
-def kv_block_bytes(plan: ModelPlan) -> int:
-    """Bytes of keys and values (f16) one block of `BLOCK_SIZE` tokens takes over all layers."""
-    return plan.layers * 2 * plan.kv_heads * plan.head_dim * BLOCK_SIZE * 2
+def kv_block_bytes(plan: ModelPlan, kv_format: str) -> int:
+    """Bytes of keys and values, `f16` or `q8`, one block of `BLOCK_SIZE` tokens takes over all layers."""
+    vector = plan.head_dim + 4 if kv_format == "q8" else plan.head_dim * 2
+    return plan.layers * 2 * plan.kv_heads * vector * BLOCK_SIZE
 
 
 class NativeRunner:
     """Owns weights, KV pool and threads. Not thread-safe: one engine thread calls it.
 
+    `kv_format` is what keys and values are kept as: `f16`, or `q8`, bytes with a scale for each vector.
     `content`, 16 bytes, names model, weights and arithmetic: runners that share it compute equal blocks.
 
-    Raises: CheckpointError when the checkpoint does not fit the plan; ValueError for an unknown ISA.
+    Raises: CheckpointError when the checkpoint does not fit the plan; ValueError for an unknown ISA, or a
+    `kv_format` that is unknown or does not take such heads.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class NativeRunner:
         threads: int = 1,
         isa: str = "auto",
         weight_format: str = "auto",
+        kv_format: str = "f16",
         packed: PackedCache | None = None,
     ) -> None:
         self.limits = RunnerLimits(
@@ -56,9 +60,10 @@ class NativeRunner:
         self._logits = builder.build()
         rope = rope_table(plan.rope, checkpoint, max_context)
         self._core.rope_table(rope)
-        self._core.kv_cache(plan.layers, num_blocks, plan.kv_heads, plan.head_dim)
+        self._core.kv_cache(plan.layers, num_blocks, plan.kv_heads, plan.head_dim, kv_format)
         self.block_bytes: int = self._core.block_bytes
-        self.content = builder.content_digest("f16", self.block_bytes, rope[:ROPE_SAMPLE].tobytes())
+        self.content = builder.content_digest(kv_format, self.block_bytes, rope[:ROPE_SAMPLE].tobytes())
+        self.kv_format = kv_format
         self.isa: str = self._core.isa
         self.threads: int = self._core.threads
         self.weight_bytes: int = self._core.weight_bytes

@@ -105,6 +105,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         max_concurrency=settings.max_concurrency,
         max_queue=settings.max_queue,
         quantization=settings.quantization,
+        kv_cache=settings.kv_cache,
         speculation=settings.speculation,
         step_ms=settings.step_ms,
         packed_dir=packed_directory(settings.cache_dir),
@@ -127,8 +128,8 @@ def public_name(model_name: str) -> str:
 
 
 def fingerprint(path: Path, settings: Settings) -> str:
-    """`system_fingerprint`: another file, engine or quantisation gives another one."""
-    facts = (path.name, path.stat().st_size, settings.engine, settings.quantization)
+    """`system_fingerprint`: another file, engine, quantisation or KV cache gives another one."""
+    facts = (path.name, path.stat().st_size, settings.engine, settings.quantization, settings.kv_cache)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 

@@ -20,7 +20,7 @@ LIMITS = RunnerLimits(
 )
 
 
-def native(write: Callable[[Path], Path]) -> ModelRunner:
+def native(write: Callable[[Path], Path], kv_cache: str = "auto") -> ModelRunner:
     """Weights are packed when the runner is built, so the file may go at once."""
     from llm_serving.backends.native_backend import build_runner
     from llm_serving.checkpoints import open_checkpoint
@@ -28,7 +28,8 @@ def native(write: Callable[[Path], Path]) -> ModelRunner:
 
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = open_checkpoint(write(Path(folder) / "tiny.gguf"))
-        return build_runner(checkpoint, EngineOptions(threads=2, context_length=64, max_concurrency=8))
+        options = EngineOptions(threads=2, context_length=64, max_concurrency=8, kv_cache=kv_cache)
+        return build_runner(checkpoint, options)
 
 
 FACTORIES: list[tuple[str, Callable[[], ModelRunner]]] = [
@@ -36,4 +37,5 @@ FACTORIES: list[tuple[str, Callable[[], ModelRunner]]] = [
     ("fake-random", lambda: FakeRunner(LIMITS, random=True)),
     ("native-llama", lambda: native(write_tiny_llama)),
     ("native-qwen2", lambda: native(write_tiny_qwen2)),
+    ("native-q8-kv", lambda: native(write_tiny_llama, "q8")),
 ]

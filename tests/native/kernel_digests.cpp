@@ -2,6 +2,7 @@
 //     instruction set <tab> case <tab> hash of the result's bits
 // Inputs are pseudo-random and the same everywhere, so lines of one case must be equal on all CPUs.
 // test_kernels_of_arm64.py compares x86 with ARM64 under emulation.
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -16,6 +17,8 @@
 using namespace llm;
 
 namespace {
+
+const char* name_of(KvFormat format) { return format == KvFormat::q8 ? "q8" : "f16"; }
 
 struct Random {
     uint64_t state;
@@ -184,46 +187,52 @@ void rows(const Kernels& kernels, Report& report) {
             for (const auto& g : gated) g.run(x.data(), a.data(), cols, y.data()), say(g.name);
             y = x;
             kernels.rope(y.data(), a.data(), b.data(), cols), say("rope");
-            std::vector<uint16_t> keys(x.size() * kBlockTokens), values(keys.size());
-            for (float scale : {1.0f, 1e-6f, 1000.0f}) {  // normal, subnormal and infinite f16
-                for (size_t i = 0; i < y.size(); i++) y[i] = x[i] * scale;
-                kernels.store_kv(y.data(), y.data(), cols, random.below(kBlockTokens), keys.data(), values.data());
-                report.add(keys), report.add(values);
+            for (KvFormat format : {KvFormat::f16, KvFormat::q8}) {
+                std::vector<uint8_t> keys(vectors_bytes(format, cols)), values(keys.size());
+                for (float scale : {1.0f, 1e-6f, 1000.0f, 1e-33f}) {  // normal, subnormal, infinite f16; no bytes
+                    for (size_t i = 0; i < y.size(); i++) y[i] = x[i] * scale;
+                    kernels.store_kv(format, y.data(), y.data(), cols, random.below(kBlockTokens), keys.data(), values.data());
+                    report.add(keys), report.add(values);
+                }
+                report.line("store_kv %s %d, up to %g", name_of(format), cols, double(size));
             }
-            report.line("store_kv %d, up to %g", cols, double(size));
         }
 }
 
-void cached_attention(const Kernels& kernels, Report& report) {
+void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
     for (int head_dim : {16, 64, 72})
         for (int group : {1, 3, 8})
             for (int first : {0, 15, 250, 530})  // the last two see two and three pieces
                 for (int tokens : {1, 5, 12}) {
                     Random random{uint64_t(head_dim + group)};
                     const int blocks = (first + tokens + kBlockTokens - 1) / kBlockTokens;
-                    const size_t block = size_t(head_dim) * kBlockTokens, stride = size_t(group) * head_dim + 8;
-                    std::vector<uint16_t> keys(block * size_t(blocks)), values(keys.size());
-                    for (uint16_t& h : keys) h = float_to_half(random.real(2.0f));
-                    for (uint16_t& h : values) h = float_to_half(random.real(1.0f));
+                    const size_t block = vectors_bytes(format, head_dim), stride = size_t(group) * head_dim + 8;
+                    std::vector<uint8_t> keys(block * size_t(blocks)), values(keys.size());
+                    for (int slot = 0; slot < blocks * kBlockTokens; slot++) {
+                        const std::vector<float> key = random.reals(size_t(head_dim), 2.0f), value = random.reals(key.size(), 1.0f);
+                        const size_t at = size_t(slot / kBlockTokens) * block;
+                        kernels.store_kv(format, key.data(), value.data(), head_dim, slot % kBlockTokens, keys.data() + at, values.data() + at);
+                    }
                     std::vector<int32_t> table;
                     for (int i = 0; i < blocks; i++) table.push_back(blocks - 1 - i);
                     const std::vector<float> query = random.reals(stride * size_t(tokens), 3.0f);
                     std::vector<float> out(query.size()), scratch(attention_scratch(group, head_dim));
-                    AttentionTile tile = {query.data(), out.data(), stride, stride, keys.data(), values.data(), block * kChunkBlocks,
-                                          table.data(), first, tokens, group, head_dim, 0.125f, 0, nullptr, scratch.data()};
+                    AttentionTile tile = {query.data(), out.data(), stride, stride, format, keys.data(), values.data(), block * kChunkBlocks,
+                                          table.data(), first, tokens, group, head_dim, 0.125f, 0, 0, 0, nullptr, scratch.data()};
                     kernels.attention(tile);
                     report.add(out);
-                    const size_t piece_stride = size_t(tokens * group * state_floats(head_dim));
-                    std::vector<float> states(piece_stride * 3);
-                    for (; tile.piece * kPieceTokens < first + tokens; tile.piece++) {
-                        tile.states = states.data() + size_t(tile.piece) * piece_stride;
+                    tile.piece_stride = size_t(tokens * group * state_floats(head_dim));
+                    std::vector<float> states(tile.piece_stride * 3);
+                    for (; tile.piece * kPieceTokens < first + tokens; tile.piece += 2) {
+                        tile.piece_end = std::min(tile.piece + 2, (first + tokens + kPieceTokens - 1) / kPieceTokens);
+                        tile.states = states.data() + size_t(tile.piece) * tile.piece_stride;
                         kernels.attention(tile);
                     }
                     tile.states = states.data();
                     out.assign(out.size(), 0);
-                    kernels.merge_attention(tile, piece_stride);
+                    kernels.merge_attention(tile);
                     report.add(out);
-                    report.line("attention %d x %d, %d tokens from %d", group, head_dim, tokens, first);
+                    report.line("attention %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
                 }
 }
 
@@ -274,7 +283,7 @@ int main() {
         quantisation(kernels, report);
         matrices(kernels, report);
         rows(kernels, report);
-        cached_attention(kernels, report);
+        for (KvFormat format : {KvFormat::f16, KvFormat::q8}) cached_attention(kernels, report, format);
         encoder_attention(kernels, report);
         scans(select_logit_scans(isa.c_str()), report);
     }

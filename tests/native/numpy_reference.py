@@ -3,7 +3,7 @@
 Two plans of arithmetic over the same weights. `quantize_activations=False` is float32 on the
 dequantised weights. `quantize_activations=True` is what the engine promises to compute: weights as its
 packed formats hold them, int8 activations per token and 16 columns (int16 and 32 where the weights are
-packed as q8), keys and values in f16.
+packed as q8), keys and values in f16, or as int8 with a scale for the vector of each head.
 A quantised product is written here as (scale * int8) @ (dequantised weight).T, which is, but for
 the order of additions, the sum over the scales' groups of
 scale_w * scale_a * sum(q_w * q_a) + min_w * scale_a * sum(q_a).
@@ -21,6 +21,7 @@ import numpy as np
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 
 GROUP = 32
+PIECE = 256  # keys of one softmax
 EXACT_KINDS = {"Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0"}  # the packed formats hold these as they are
 Q4_KINDS = {"Q4_0", "Q4_1", "Q4_K"}
 
@@ -55,6 +56,13 @@ def quantize_activations(x: np.ndarray, *, wide: bool = False) -> np.ndarray:
     return (np.rint(groups * factor) * (amax / most)).reshape(x.shape)
 
 
+def round_last_axis(x: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Integers of up to `most` for each vector along the last axis, and its scale [..., 1], both float32."""
+    amax = np.abs(x).max(axis=-1, keepdims=True)
+    factor = np.divide(np.float32(most), amax, out=np.zeros_like(amax), where=amax > 1e-30)
+    return np.rint(x * factor), amax / np.float32(most)
+
+
 def packed_values(tensor: Tensor) -> np.ndarray:
     """What the engine's packed matrix holds, float32."""
     values = decode(tensor)
@@ -85,17 +93,41 @@ def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, interleaved: bool
     return out
 
 
-def causal_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """q [n, heads, d], k and v [n, kv_heads, d] → [n, heads * d]; each position sees itself and before."""
+def causal_weights(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """q [n, heads, d], k [n, kv_heads, d] → [kv_heads, group, n, n]; each position sees itself and before."""
     n, heads, dim = q.shape
     kv_heads = k.shape[1]
     grouped = q.reshape(n, kv_heads, heads // kv_heads, dim).transpose(1, 2, 0, 3)
-    keys, values = k.transpose(1, 2, 0)[:, None], v.transpose(1, 0, 2)[:, None]
-    scores = (grouped @ keys) / np.float32(np.sqrt(dim))
+    scores = (grouped @ k.transpose(1, 2, 0)[:, None]) / np.float32(np.sqrt(dim))
     scores = np.where(np.tri(n, dtype=bool), scores, np.float32(-np.inf))
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return (weights @ values).transpose(2, 0, 1, 3).reshape(n, heads * dim)
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def mixed(weights: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """weights [kv_heads, group, n, n], v [n, kv_heads, d] → [n, heads * d]."""
+    return (weights @ v.transpose(1, 0, 2)[:, None]).transpose(2, 0, 1, 3).reshape(len(v), -1)
+
+
+def causal_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """q [n, heads, d], k and v [n, kv_heads, d] → [n, heads * d]."""
+    return mixed(causal_weights(q, k), v)
+
+
+def causal_attention_of_bytes(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The same as the engine computes it with a KV cache in q8.
+
+    Keys and values are int8 with a scale for each head's vector; queries, and the weights of 256 keys times
+    the scales of their values, are int16 with one scale.
+    """
+    rounded = [np.multiply(*round_last_axis(x, most)) for x, most in ((q, 32767), (k, 127))]
+    weights = causal_weights(*rounded)
+    values, scales = round_last_axis(v, 127)
+    weights *= scales.transpose(1, 2, 0)[:, None]
+    for start in range(0, len(v), PIECE):
+        piece = np.s_[..., start : start + PIECE]
+        weights[piece] = np.multiply(*round_last_axis(weights[piece], 32767))
+    return mixed(weights, values)
 
 
 def silu(x: np.ndarray) -> np.ndarray:
@@ -110,10 +142,11 @@ class NumpyModel:
     `qwen2` rotates halves. A head without `output.weight` is tied to the embedding.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, quantize_activations: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, quantize_activations: bool, kv_format: str = "f16") -> None:
         if checkpoint.architecture not in ("llama", "qwen2"):
             raise ValueError(f"no reference for the architecture '{checkpoint.architecture}'")
         self.quantized = quantize_activations
+        self.kv_format = kv_format
         self.interleaved = checkpoint.architecture == "llama"
         self.layers = int(checkpoint.hyper("block_count"))
         self.heads = int(checkpoint.hyper("attention.head_count"))
@@ -148,7 +181,7 @@ class NumpyModel:
         return rms_norm(x, self.weights[f"{name}.weight"], self.epsilon)
 
     def cached(self, x: np.ndarray) -> np.ndarray:
-        """What reading `x` back from the KV cache gives."""
+        """What reading `x` back from a KV cache in f16 gives."""
         return x.astype(np.float16).astype(np.float32) if self.quantized else x
 
     def attention(self, x: np.ndarray, layer: str, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
@@ -158,8 +191,9 @@ class NumpyModel:
         v = self.linear(x, f"{layer}.attn_v").reshape(n, self.kv_heads, -1)
         q = rotate(q, cos, sin, interleaved=self.interleaved)
         k = rotate(k, cos, sin, interleaved=self.interleaved)
-        mixed = causal_attention(q, self.cached(k), self.cached(v))
-        return self.linear(mixed, f"{layer}.attn_output")
+        if self.kv_format == "q8":
+            return self.linear(causal_attention_of_bytes(q, k, v), f"{layer}.attn_output")
+        return self.linear(causal_attention(q, self.cached(k), self.cached(v)), f"{layer}.attn_output")
 
     def feed_forward(self, x: np.ndarray, layer: str) -> np.ndarray:
         gated = silu(self.linear(x, f"{layer}.ffn_gate")) * self.linear(x, f"{layer}.ffn_up")

@@ -12,7 +12,10 @@ from llm_serving.native.core import load_core
 
 core = load_core()
 VERSION = 2
-DIGEST = "c0c8ed316ff3d4b81a63e0c6179a9938fbff94b39993b8b204f0075e97f15a42"
+DIGESTS = {  # of each kind of KV cache
+    "f16": "c0c8ed316ff3d4b81a63e0c6179a9938fbff94b39993b8b204f0075e97f15a42",
+    "q8": "0d119eb42dbc91fea5123d26f5709ab73352f7294f4e839bc385cb78023c1084",
+}
 VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, TOKENS = 40, 96, 6, 2, 16, 64, 41
 BLOCKS = -(-TOKENS // 16)
 
@@ -20,7 +23,7 @@ BLOCKS = -(-TOKENS // 16)
 class Tiny:
     """A decoder's layer with every operation that one may have, of numbers that all machines agree on."""
 
-    def __init__(self, isa: str, weight_format: str) -> None:
+    def __init__(self, isa: str, weight_format: str, kv_format: str) -> None:
         self._bits = np.random.PCG64(0)  # numpy promises the bits, not what it makes of them
         self._format = weight_format
         self.plan: Any = core.Plan(2, isa, TOKENS, 64)
@@ -46,7 +49,7 @@ class Tiny:
         plan.quantize(last, self.vector(HIDDEN), -1, 1e-5)
         plan.linear([(embedding, -1, self.logits, 0)])
         plan.rope_table(self.values(64, HEAD_DIM))
-        plan.kv_cache(1, BLOCKS, KV_HEADS, HEAD_DIM)
+        plan.kv_cache(1, BLOCKS, KV_HEADS, HEAD_DIM, kv_format)
 
     def values(self, *shape: int) -> np.ndarray:
         """float32 in -1 … 1, exact."""
@@ -76,11 +79,12 @@ class Tiny:
         return b"".join(parts)
 
 
+@pytest.mark.parametrize("kv_format", DIGESTS)
 @pytest.mark.parametrize("isa", core.instruction_sets())
-def test_arithmetic_is_what_its_version_says(isa: str) -> None:
+def test_arithmetic_is_what_its_version_says(isa: str, kv_format: str) -> None:
     digest = hashlib.sha256()
     for weight_format in ("q4", "q8", "q12", "f32"):
-        digest.update(Tiny(isa, weight_format).run())
-    assert (core.ARITHMETIC, digest.hexdigest()) == (VERSION, DIGEST), (
-        "the arithmetic has changed: raise kArithmetic in kernels.hpp, then VERSION and DIGEST here"
+        digest.update(Tiny(isa, weight_format, kv_format).run())
+    assert (core.ARITHMETIC, digest.hexdigest()) == (VERSION, DIGESTS[kv_format]), (
+        "the arithmetic has changed: raise kArithmetic in kernels.hpp, then VERSION and DIGESTS here"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from runner_driver import DrivenSequence
@@ -17,6 +19,12 @@ MODELS = {
     "grouped": (write_tiny_llama, {"kind": "Q8_0", "hidden": 288, "heads": 9, "kv_heads": 3, "ffn": 416}),
     "alone": (write_tiny_qwen2, {"kind": "Q8_0", "hidden": 160, "heads": 4, "kv_heads": 4}),
 }
+
+
+@pytest.fixture(params=["f16", "q8"])
+def make_driver(make_driver, request):
+    """Every test here, of either kind of KV cache."""
+    return partial(make_driver, kv_cache=request.param)
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from runner_driver import DrivenSequence, RunnerDriver
@@ -20,6 +22,12 @@ MODELS = {
 RNG = np.random.default_rng(21)
 TEXT = RNG.integers(0, SMALLEST_VOCAB, 150).tolist()
 OTHERS = [RNG.integers(0, SMALLEST_VOCAB, n).tolist() for n in (1, 40, 7, 90, 16)]
+
+
+@pytest.fixture(params=["f16", "q8"])
+def make_driver(make_driver, request):
+    """Every test here, of either kind of KV cache."""
+    return partial(make_driver, kv_cache=request.param)
 
 
 @pytest.fixture(scope="module", params=MODELS)

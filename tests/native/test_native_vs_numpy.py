@@ -59,7 +59,7 @@ def assert_same_but_for_flips(
 
 
 def short_errors(driver, checkpoint: Checkpoint) -> np.ndarray:
-    reference = NumpyModel(checkpoint, quantize_activations=True)
+    reference = NumpyModel(checkpoint, quantize_activations=True, kv_format=driver.runner.kv_format)
     sequences = short_sequences(driver.runner.limits.vocab_size)
     pairs = [(driver.logits(ids)[-1], reference.logits(ids)[-1]) for ids in sequences]
     return relative_error(*(np.array(side) for side in zip(*pairs, strict=True)))
@@ -86,14 +86,22 @@ def test_every_shape(tmp_path, make_driver, family: str, shape: str) -> None:
     assert_same_but_for_flips(errors, exact_share=0.6, largest=0.03, same=same)
 
 
+@pytest.mark.parametrize("shape", ["4-layers", "9-heads-over-3", "no-groups", "head-80", "head-128"])
+def test_bytes_as_keys_and_values(tmp_path, make_driver, shape: str) -> None:
+    checkpoint = open_checkpoint(str(write_tiny_llama(tmp_path / "m.gguf", **SHAPES[shape])))
+    errors = short_errors(make_driver(checkpoint, kv_cache="q8"), checkpoint)
+    assert_same_but_for_flips(errors, exact_share=0.5, largest=0.03)
+
+
+@pytest.mark.parametrize("kv_format", ["f16", "q8"])
 @pytest.mark.parametrize("family", WRITERS)
-def test_long_context(tmp_path, make_driver, family: str) -> None:
+def test_long_context(tmp_path, make_driver, family: str, kv_format: str) -> None:
     """Many blocks, scattered in memory. One layer, so that a flip of one position stays there."""
     path = WRITERS[family](tmp_path / "m.gguf", kind="Q8_0", layers=1, context=512)
     checkpoint = open_checkpoint(str(path))
     ids = np.random.default_rng(3).integers(0, SMALLEST_VOCAB, 500).tolist()
-    reference = NumpyModel(checkpoint, quantize_activations=True).logits(ids)
-    errors = relative_error(make_driver(checkpoint).logits(ids), reference)
+    reference = NumpyModel(checkpoint, quantize_activations=True, kv_format=kv_format).logits(ids)
+    errors = relative_error(make_driver(checkpoint, kv_cache=kv_format).logits(ids), reference)
     assert_same_but_for_flips(errors, exact_share=0.05, largest=5e-4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,12 @@ MODELS = {
 }
 TEXT = np.random.default_rng(5).integers(0, SMALLEST_VOCAB, 75).tolist()
 NUM_BLOCKS = 4
+
+
+@pytest.fixture(params=["f16", "q8"])
+def make_driver(make_driver, request):
+    """Every test here, of either kind of KV cache."""
+    return partial(make_driver, kv_cache=request.param)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -99,7 +106,8 @@ def test_a_block_is_all_of_it_and_nothing_else(checkpoint: Checkpoint, make_driv
 def test_the_pool_is_sized_with_the_bytes_that_a_block_has(checkpoint: Checkpoint, make_driver) -> None:
     from llm_serving.architectures import describe
 
-    assert make_driver(checkpoint).runner.block_bytes == kv_block_bytes(describe(checkpoint))
+    runner = make_driver(checkpoint).runner
+    assert runner.block_bytes == kv_block_bytes(describe(checkpoint), runner.kv_format)
 
 
 def test_what_does_not_fit_is_refused(checkpoint: Checkpoint, make_driver) -> None:
@@ -138,8 +146,9 @@ def test_a_name_for_all_that_the_bits_depend_on(make_driver, tmp_path: Path, mon
         content(write_tiny_llama(tmp_path / "seed.gguf", seed=1)),
         content(write_tiny_llama(tmp_path / "rope.gguf", rope_base=10001.0)),
         content(quantization="q8"),
+        content(kv_cache="f16" if make_driver.keywords["kv_cache"] == "q8" else "q8"),
         content(checkpoint=changed),
     ]
     monkeypatch.setattr(load_core(), "ARITHMETIC", load_core().ARITHMETIC + 1)
     others.append(content())
-    assert len({same, *others}) == 6
+    assert len({same, *others}) == 7

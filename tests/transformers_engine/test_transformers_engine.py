@@ -188,6 +188,7 @@ def test_memory_bounds_the_cache(load) -> None:
     ("change", "says"),
     [
         ({"quantization": "q4"}, "f32, f16, bf16"),
+        ({"kv_cache": "q8"}, "leave it at auto"),
         ({"device": "cuda:7"}, "'cuda:7' on this machine; there are: cpu"),
         ({"device": "mps"}, "'mps' on this machine"),
     ],
@@ -195,9 +196,10 @@ def test_memory_bounds_the_cache(load) -> None:
 def test_what_is_asked_wrongly_is_named(
     directory_of: Callable[..., Path], change: dict[str, str], says: str
 ) -> None:
-    options = EngineOptions(quantization=change.get("quantization", "auto"))
+    device = {"device": "cpu", **change}.pop("device")
+    options = EngineOptions(**{name: value for name, value in change.items() if name != "device"})  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match=says):
-        load_causal_lm(directory_of("qwen2"), options, change.get("device", "cpu"))
+        load_causal_lm(directory_of("qwen2"), options, device)
 
 
 def test_damaged_directories_are_refused(tmp_path: Path) -> None:

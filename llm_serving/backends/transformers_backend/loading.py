@@ -50,10 +50,16 @@ class CausalLM:
 def load_causal_lm(directory: Path, options: EngineOptions, device: str = "auto") -> CausalLM:
     """Load a model and start its engine. Blocking; call it from a loader thread.
 
-    `options.quantization` is the type of the weights: auto (the file's), f32, f16 or bf16.
+    `options.quantization` is the type of the weights: auto (the file's), f32, f16 or bf16; keys and values
+    have it too.
 
     Raises: InvalidRequest (device, type), CheckpointError, ServingError when the memory does not suffice.
     """
+    if options.kv_cache != "auto":
+        raise InvalidRequest(
+            "The transformers engine keeps keys and values in the type of the weights; leave it at auto.",
+            "kv_cache",
+        )
     place = torch_device(device)
     model = load_weights(transformers.AutoModelForCausalLM, directory, options.quantization, place)
     if place.type == "cpu":

@@ -1,12 +1,14 @@
 // Attention over paged keys and values, and over a whole sequence that is not cached; see attention_piece.hpp.
 #include <algorithm>
 
-#include "attention_piece.hpp"
+#include "attention_rows.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
-// Pieces [first_piece, end_piece) of the tile's rows. All of them: the result; else: a state for each row.
-void attention(const AttentionTile& t) {
+namespace {
+
+template <class T>
+void cached_attention(const AttentionTile& t) {
     const int num_rows = t.num_tokens * t.group, stride = state_floats(t.head_dim);
     Row* rows = reinterpret_cast<Row*>(t.scratch);
     float* states = t.scratch + size_t(num_rows) * kRowFloats;
@@ -16,28 +18,35 @@ void attention(const AttentionTile& t) {
         rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim, nullptr, t.first_position + token + 1};
     }
     const int seen = t.first_position + t.num_tokens;
-    const int first = t.states ? t.piece : 0, end = t.states ? t.piece + 1 : (seen + kPieceTokens - 1) / kPieceTokens;
+    const int first = t.states ? t.piece : 0, end = t.states ? t.piece_end : (seen + kPieceTokens - 1) / kPieceTokens;
     for (int p = first; p < end; p++) {
-        Piece<uint16_t> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, num_rows <= kColdRows};
+        Piece<T> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, num_rows <= kColdRows};
         const int last = (seen - 1) / kBlockTokens, known = end * kPieceBlocks - 1;
-        for (int b = 0; b < kPieceBlocks + kMostSide; b++) {
+        for (int b = 0; b < 2 * kPieceBlocks; b++) {
             const int block = t.blocks[std::min({p * kPieceBlocks + b, last, known})];
-            const size_t at = block_offset(block, size_t(t.head_dim) * kBlockTokens, t.chunk_stride);
-            piece.keys[b] = t.keys + at;
-            if (b < kPieceBlocks) piece.values[b] = t.values + at;
+            const size_t at = block_offset(block, vectors_bytes(t.format, t.head_dim), t.chunk_stride);
+            piece.keys[b] = reinterpret_cast<const T*>(t.keys + at);
+            if (b < kPieceBlocks) piece.values[b] = reinterpret_cast<const T*>(t.values + at);
         }
-        take_in(rows, num_rows, piece, p == first, t.states ? t.states : states, scratch);
+        float* into = t.states ? t.states + size_t(p - first) * t.piece_stride : states;
+        take_in(rows, num_rows, piece, t.states || p == first, into, scratch);
     }
     for (int r = 0; !t.states && r < num_rows; r++)
         finish(states + size_t(r) * stride, t.head_dim, t.out + size_t(r / t.group) * t.out_stride + r % t.group * t.head_dim);
 }
 
-void merge_attention(const AttentionTile& t, size_t piece_stride) {
+}  // namespace
+
+void attention(const AttentionTile& t) {
+    return t.format == KvFormat::q8 ? cached_attention<int8_t>(t) : cached_attention<uint16_t>(t);
+}
+
+void merge_attention(const AttentionTile& t) {
     const int stride = state_floats(t.head_dim);
     for (int r = 0; r < t.num_tokens * t.group; r++) {
         const int token = r / t.group, head = r % t.group;
         float* state = t.states + size_t(r) * stride;
-        for (int p = 1; p * kPieceTokens <= t.first_position + token; p++) merge(state, state + p * piece_stride, t.head_dim);
+        for (int p = 1; p * kPieceTokens <= t.first_position + token; p++) merge(state, state + p * t.piece_stride, t.head_dim);
         finish(state, t.head_dim, t.out + size_t(token) * t.out_stride + head * t.head_dim);
     }
 }

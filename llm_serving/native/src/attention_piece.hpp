@@ -5,7 +5,7 @@
 // fixed order. Pieces are then merged from first to last, as an online softmax (Milakov & Gimelshein 2018).
 // Keys lie transposed in their block: sixteen scores need no horizontal sum.
 #pragma once
-#include "wide_lanes.hpp"
+#include "pair_lanes.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -38,16 +38,28 @@ struct Row {
 
 static_assert(sizeof(Row) <= kRowFloats * sizeof(float));
 
-// Up to kPieceTokens tokens: blocks of keys [head_dim][16] and values [16][head_dim]. Keys go on with the blocks that
-// will be read after the piece; where nothing is known of them, any that may be fetched.
+// Up to kPieceTokens tokens: blocks of keys [head_dim][16] and values [16][head_dim]. Keys go on with those
+// of the next piece; where nothing is known of them, any that may be fetched.
 template <class T>
 struct Piece {
-    const T *keys[kPieceBlocks + kMostSide], *values[kPieceBlocks];
+    const T *keys[2 * kPieceBlocks], *values[kPieceBlocks];
     int first_key;  // position of the first of them
     int head_dim;
     float scale;
     bool cold;  // not in a cache: worth fetching ahead
 };
+
+template <int R, class T>
+LLM_INLINE bool fetches(const Piece<T>& piece) {
+    if constexpr (R <= kColdRows && sizeof(T) < sizeof(float)) return piece.cold;
+    return false;
+}
+
+// Keys of the next piece, while values are added: else memory would rest.
+template <int Bytes>
+LLM_INLINE void fetch(const void* from) {
+    for (int line = 0; line < Bytes; line += 64) __builtin_prefetch(static_cast<const uint8_t*>(from) + line, 0, 2);
+}
 
 // What a row knows after some pieces: the weighted sum of values [head_dim], not yet divided, and then
 struct Tail {
@@ -60,7 +72,7 @@ LLM_INLINE int keys_within(int seen, int first_key) {
     return keys < 0 ? 0 : keys < kPieceTokens ? keys : kPieceTokens;
 }
 
-// sums[r][n] += factor(r) * vectors(n). What there are more of is loaded one at a time, or registers would spill.
+// sums[r][n] += factor(r) * vectors(n), of floats or of pairs. What there are more of is loaded one at a time, or registers would spill.
 template <int R, int N, class V, class Factor, class Vector>
 LLM_INLINE void add_products(V (&sums)[R][N], Factor factor, Vector vector) {
     if constexpr (R > 2 * N) {
@@ -86,7 +98,7 @@ LLM_INLINE void score(const Row* rows, const Piece<T>& piece, int first, float* 
     const T* const* values = piece.values + first;
     const T* const* next = keys + B;
     Wide sums[R][B];
-    unrolled<R>(LLM_EACH(r) { unrolled<B>(LLM_EACH(b) { sums[r][b] = spread<Wide>(0); }); });
+    unrolled<R>(LLM_EACH(r) { unrolled<B>(LLM_EACH(b) { sums[r][b] = spread<Wide>(0.0f); }); });
     for (int pair = 0; pair < piece.head_dim; pair += 2) {
         if constexpr (Cold)
             unrolled<B>(LLM_EACH(b) {
@@ -116,9 +128,8 @@ LLM_INLINE void score_blocks(const Row* rows, const Piece<T>& piece, int blocks,
 
 template <int R, class T>
 LLM_INLINE void score_piece(const Row* rows, const Piece<T>& piece, int blocks, float* weights) {
-    if constexpr (R <= kColdRows && sizeof(T) < sizeof(float))
-        if (piece.cold) return score_blocks<R, true>(rows, piece, blocks, weights);
-    score_blocks<R, false>(rows, piece, blocks, weights);
+    if (fetches<R>(piece)) score_blocks<R, true>(rows, piece, blocks, weights);
+    else score_blocks<R, false>(rows, piece, blocks, weights);
 }
 
 // scores[0 .. count] -> e^(score - largest of them); returns the largest and the sum.
@@ -130,7 +141,7 @@ LLM_INLINE Tail soften(float* scores, const float* bias, int count) {
     for (int k = 0; k < full; k += kWideLanes) most = maximum(load_as<Wide>(scores + k), most);
     if (rest) most = maximum(first_lanes(load_as<Wide>(scores + full), rest, most), most);
     const float peak = largest(most);
-    Wide total = spread<Wide>(0);
+    Wide total = spread<Wide>(0.0f);
     for (int k = 0; k < full; k += kWideLanes) {
         const Wide weight = exponential(subtract(load_as<Wide>(scores + k), spread<Wide>(peak)));
         store(scores + k, weight);
@@ -139,23 +150,25 @@ LLM_INLINE Tail soften(float* scores, const float* bias, int count) {
     if (rest) {
         const Wide weight = exponential(subtract(load_as<Wide>(scores + full), spread<Wide>(peak)));
         store(scores + full, weight);
-        total = add(total, first_lanes(weight, rest, spread<Wide>(0)));
+        total = add(total, first_lanes(weight, rest, spread<Wide>(0.0f)));
     }
     return {peak, sum(total)};
 }
 
 // states[r][d .. d + N V] += weights[r][begin .. end] @ values, in token order; from zero if begin is 0.
-template <int R, int N, class V, class T>
+template <int R, int N, bool Cold, class V, class T>
 LLM_INLINE void add_values(const Piece<T>& piece, const float* weights, int begin, int end, int d, float* states, int stride) {
     constexpr int kLength = sizeof(V) / sizeof(float);
     V sums[R][N];
     unrolled<R>(LLM_EACH(r) {
         unrolled<N>(LLM_EACH(n) {
-            sums[r][n] = begin ? load_as<V>(states + r * stride + d + n * kLength) : spread<V>(0);
+            sums[r][n] = begin ? load_as<V>(states + r * stride + d + n * kLength) : spread<V>(0.0f);
         });
     });
     for (int t = begin; t < end; t++) {
-        const T* values = piece.values[t / kBlockTokens] + (t % kBlockTokens) * piece.head_dim + d;
+        const int at = (t % kBlockTokens) * piece.head_dim + d;
+        const T* values = piece.values[t / kBlockTokens] + at;
+        if constexpr (Cold) fetch<N * kWideLanes * sizeof(T)>(piece.keys[kPieceBlocks + t / kBlockTokens] + at);
         add_products(sums, LLM_EACH(r) { return weights[r * kPieceTokens + t]; }, LLM_EACH(n) { return load_as<V>(values + n * kLength); });
     }
     unrolled<R>(LLM_EACH(r) {
@@ -163,15 +176,15 @@ LLM_INLINE void add_values(const Piece<T>& piece, const float* weights, int begi
     });
 }
 
-template <int R, class T>
+template <int R, bool Cold, class T>
 LLM_INLINE void add_values(const Piece<T>& piece, const float* weights, int begin, int end, float* states, int stride) {
     constexpr int kSide = side_by_side(R);
     int d = 0;
     for (; d + kSide * kWideLanes <= piece.head_dim; d += kSide * kWideLanes)
-        add_values<R, kSide, Wide>(piece, weights, begin, end, d, states, stride);
+        add_values<R, kSide, Cold, Wide>(piece, weights, begin, end, d, states, stride);
     for (; d + kWideLanes <= piece.head_dim; d += kWideLanes)
-        add_values<R, 1, Wide>(piece, weights, begin, end, d, states, stride);
-    if (d < piece.head_dim) add_values<R, 1, Lanes>(piece, weights, begin, end, d, states, stride);
+        add_values<R, 1, Cold, Wide>(piece, weights, begin, end, d, states, stride);
+    if (d < piece.head_dim) add_values<R, 1, Cold, Lanes>(piece, weights, begin, end, d, states, stride);
 }
 
 // Rows are in the order of their positions, and the first of them sees a key of the piece.
@@ -184,60 +197,12 @@ void attend(const Row* rows, const Piece<T>& piece, float* weights, float* state
         tail_of(states + r * stride, piece.head_dim) =
             soften(weights + r * kPieceTokens, rows[r].bias ? rows[r].bias + piece.first_key : nullptr,
                    keys_within(rows[r].seen, piece.first_key));
-    add_values<R>(piece, weights, 0, common, states, stride);
+    if (fetches<R>(piece)) add_values<R, true>(piece, weights, 0, common, states, stride);
+    else add_values<R, false>(piece, weights, 0, common, states, stride);
     // Slots past what a row sees may hold anything, even NaN: a weight of zero would not do.
     for (int r = 0; most > common && r < R; r++)
-        add_values<1>(piece, weights + r * kPieceTokens, common, keys_within(rows[r].seen, piece.first_key),
+        add_values<1, false>(piece, weights + r * kPieceTokens, common, keys_within(rows[r].seen, piece.first_key),
                       states + r * stride, stride);
-}
-
-// As many of `count` rows as fit; returns how many.
-template <class T>
-int attend_some(const Row* rows, int count, const Piece<T>& piece, float* weights, float* states) {
-    if constexpr (kMostRows > 6)
-        if (count >= kMostRows) return attend<kMostRows>(rows, piece, weights, states), kMostRows;
-    switch (count) {
-        case 1: return attend<1>(rows, piece, weights, states), 1;
-        case 2: return attend<2>(rows, piece, weights, states), 2;
-        case 3: return attend<3>(rows, piece, weights, states), 3;
-        case 4: return attend<4>(rows, piece, weights, states), 4;
-        case 5: return attend<5>(rows, piece, weights, states), 5;
-        default: return attend<6>(rows, piece, weights, states), 6;
-    }
-}
-
-// state = what follows from both.
-LLM_INLINE void merge(float* state, const float* next, int head_dim) {
-    Tail& tail = tail_of(state, head_dim);
-    const Tail& other = tail_of(const_cast<float*>(next), head_dim);
-    const float most = larger(other.largest, tail.largest);
-    const Lanes keep = exponential(broadcast(tail.largest - most)), take = exponential(broadcast(other.largest - most));
-    for (int d = 0; d < head_dim; d += kLanes)
-        store(state + d, fused(load(next + d), take, multiply(load(state + d), keep)));
-    float factors[2][kLanes];
-    store(factors[0], keep);
-    store(factors[1], take);
-    tail = {most, llm::fused(other.total, factors[1][0], tail.total * factors[0][0])};
-}
-
-LLM_INLINE void finish(const float* state, int head_dim, float* out) {
-    const Lanes inverse = broadcast(1.0f / tail_of(const_cast<float*>(state), head_dim).total);
-    for (int d = 0; d < head_dim; d += kLanes) store(out + d, multiply(load(state + d), inverse));
-}
-
-// Every row takes in what it sees of the piece. `states` are those of all rows, begun by the first piece.
-template <class T>
-void take_in(const Row* rows, int num_rows, const Piece<T>& piece, bool first, float* states, float* scratch) {
-    const int stride = state_floats(piece.head_dim);
-    float* weights = scratch;
-    float* fresh = weights + kAttentionRows * kPieceTokens;
-    int r = 0, count;
-    while (r < num_rows && rows[r].seen <= piece.first_key) r++;
-    for (; r < num_rows; r += count) {
-        float* state = states + size_t(r) * stride;
-        count = attend_some(rows + r, num_rows - r, piece, weights, first ? state : fresh);
-        for (int i = 0; !first && i < count; i++) merge(state + i * stride, fresh + i * stride, piece.head_dim);
-    }
 }
 
 }  // namespace

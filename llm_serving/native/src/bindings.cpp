@@ -115,7 +115,7 @@ NB_MODULE(_llm_serving_native, m) {
         .def("checksum", &checksum)
         .def("vector", [](Plan& p, Floats v) { return p.vector(v.data(), int(v.size())); })
         .def("buffer", &Plan::buffer)
-        .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("heads"), nb::arg("head_dim"))
+        .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("format"))
         .def_prop_ro("block_bytes", [](const Plan& p) { return p.model.kv.block_bytes(); })
         .def("read_block", [](const Plan& p, int block, Room out) { p.read_block(block, out.data(), out.size()); })
         .def("write_block", [](Plan& p, int block, Bytes data) { p.write_block(block, data.data(), data.size()); })

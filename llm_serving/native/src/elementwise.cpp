@@ -2,23 +2,6 @@
 
 namespace llm::LLM_NAMESPACE {
 
-namespace {
-
-float largest_of(const float* x, int count) {
-    const Lanes zero = broadcast(0.0f);
-    Lanes most = zero;
-    for (int i = 0; i < count; i += kLanes) {
-        const Lanes v = load(x + i);
-        most = maximum(most, maximum(v, subtract(zero, v)));
-    }
-    return largest(most);
-}
-
-// 1 / scale, or 0 where dividing by so small a number might overflow: such inputs count as zero.
-float inverse_of(float largest, float most) { return largest > 1e-30f ? most / largest : 0.0f; }
-
-}  // namespace
-
 void quantize(const float* x, int cols, int8_t* quants, float* scales, float* sums, int32_t* offsets) {
     for (int g = 0; g < cols / kGroup; g++) {
         float sum = 0;
@@ -111,9 +94,32 @@ void rope(float* head, const float* cos, const float* sin, int rotated) {
     }
 }
 
-void store_kv(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values) {
-    for (int d = 0; d < head_dim; d++) keys[d * kBlockTokens + slot] = float_to_half(key[d]);
-    for (int d = 0; d < head_dim; d++) values[slot * head_dim + d] = float_to_half(value[d]);
+namespace {
+
+// One token's vector as bytes, dimension d at place(d); returns their scale.
+template <class Place>
+float store_bytes(const float* x, int head_dim, uint8_t* out, Place place) {
+    const float largest = largest_of(x, head_dim);
+    const float inverse = inverse_of(largest, 127.0f);
+    for (int d = 0; d < head_dim; d++) out[place(d)] = uint8_t(int32_t(round_even(x[d] * inverse)));
+    return largest / 127.0f;
+}
+
+}  // namespace
+
+void store_kv(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values) {
+    const size_t scales = size_t(head_dim) * kBlockTokens;
+    if (format == KvFormat::q8) {
+        reinterpret_cast<float*>(keys + scales)[slot] =
+            store_bytes(key, head_dim, keys, [&](int d) { return (d / 2 * kBlockTokens + slot) * 2 + d % 2; });
+        reinterpret_cast<float*>(values + scales)[slot] =
+            store_bytes(value, head_dim, values, [&](int d) { return (slot / 2 * head_dim + d) * 2 + slot % 2; });
+        return;
+    }
+    auto* key_halves = reinterpret_cast<uint16_t*>(keys) + slot;
+    auto* value_halves = reinterpret_cast<uint16_t*>(values) + slot * head_dim;
+    for (int d = 0; d < head_dim; d++) key_halves[d * kBlockTokens] = float_to_half(key[d]);
+    for (int d = 0; d < head_dim; d++) value_halves[d] = float_to_half(value[d]);
 }
 
 ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, int o) {

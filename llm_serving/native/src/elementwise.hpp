@@ -17,7 +17,7 @@ void gelu(const float* x, int cols, float* y);
 void gated_gelu(const float* gate, const float* up, int cols, float* y);
 void gated_silu(const float* gate, const float* up, int cols, float* y);
 void rope(float* head, const float* cos, const float* sin, int rotated);
-void store_kv(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values);
+void store_kv(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values);
 // Of output o of a panel in group g; `scales` is where the panel's begin. Formats without a minimum have 0.
 struct ScaleAndMinimum {
     float scale, minimum;
@@ -25,7 +25,7 @@ struct ScaleAndMinimum {
 ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, int o);
 void dequantize_row(const PackedMatrix& w, int row, float* out);
 void attention(const AttentionTile& tile);
-void merge_attention(const AttentionTile& tile, size_t piece_stride);
+void merge_attention(const AttentionTile& tile);
 void encoder_attention(const EncoderTile& tile);
 void gemm(const GemmTile& tile);
 

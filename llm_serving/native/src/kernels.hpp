@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kv_format.hpp"
 #include "packed.hpp"
 
 namespace llm {
@@ -27,24 +28,25 @@ struct GemmTile {
 };
 
 // Attention of `num_tokens` consecutive tokens of one sequence over one KV head.
-// `states` null: over all they see, into `out`. Else over piece `piece` only, into `states` [token][group], each
-// of state_floats() floats; merge_attention then makes `out` of them.
-// Blocks hold `block_size` = 16 tokens: keys [head_dim][16] f16, values [16][head_dim] f16.
+// `states` null: over all they see, into `out`. Else over pieces `piece` to `piece_end`, each into its own of `states`
+// [piece][token][group], of state_floats() floats each; merge_attention then makes `out` of those of all pieces.
 struct AttentionTile {
     const float* query;  // [token][group][head_dim], token stride below
     float* out;          // same shape
     size_t query_stride, out_stride;  // floats between tokens
-    const uint16_t* keys;    // of this layer and KV head, block 0
-    const uint16_t* values;
-    size_t chunk_stride;     // halves between chunks of blocks
+    KvFormat format;
+    const uint8_t* keys;     // of this layer and KV head, block 0
+    const uint8_t* values;
+    size_t chunk_stride;     // bytes between chunks of blocks
     const int32_t* blocks;   // block table of the sequence
     int first_position;      // of the first token
     int num_tokens;
     int group;               // query heads per KV head
     int head_dim;
     float scale;
-    int piece;
-    float* states;
+    int piece, piece_end;
+    size_t piece_stride;     // floats between states of one piece and the next
+    float* states;           // from those of `piece` on
     float* scratch;          // attention_scratch() floats, private to the worker
 };
 
@@ -63,17 +65,6 @@ struct EncoderTile {
     float* scratch;     // encoder_scratch() floats, private to the worker
 };
 
-constexpr int kBlockTokens = 16;
-// Blocks of one layer and head lie together in chunks, and a chunk of all layers and heads follows the other.
-// All blocks together would touch a huge page for each layer and head from the first token on; each alone
-// spreads a context over as many pages as it has blocks, and took one sequence of 1 900 tokens from 147 to 88 tok/s.
-// Not a power of two, lest keys, values and heads meet in the same sets of caches and banks of memory.
-constexpr int kChunkBlocks = 61;
-
-// Halves from block 0 of a layer and head to block `block`.
-inline size_t block_offset(int block, size_t block_halves, size_t chunk_stride) {
-    return size_t(block / kChunkBlocks) * chunk_stride + size_t(block % kChunkBlocks) * block_halves;
-}
 constexpr int kPieceTokens = 256;    // a softmax covers so many keys, and is merged with the next
 constexpr int kAttentionTokens = 12;  // most tokens of a tile
 constexpr int kAttentionRows = 12;   // most rows that are computed side by side
@@ -115,10 +106,9 @@ struct Kernels {
     // Rotates halves (i, i + rotated/2) of one head in place; cos and sin have rotated/2 entries.
     void (*rope)(float* head, const float* cos, const float* sin, int rotated);
     // Writes one token's key and value of one KV head into slot `slot` of a block.
-    void (*store_kv)(const float* key, const float* value, int head_dim, int slot, uint16_t* keys, uint16_t* values);
+    void (*store_kv)(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values);
     void (*attention)(const AttentionTile&);
-    // `tile.states` of piece 0; those of the next piece lie `piece_stride` floats further.
-    void (*merge_attention)(const AttentionTile& tile, size_t piece_stride);
+    void (*merge_attention)(const AttentionTile&);  // `states` from piece 0 on
     void (*encoder_attention)(const EncoderTile&);
     // Row `row` of a packed matrix in f32.
     void (*dequantize_row)(const PackedMatrix& w, int row, float* out);

@@ -14,7 +14,7 @@ template <class Piece>
 void for_each_piece(const KvCache& kv, int block, size_t bytes, const Piece& piece) {
     if (block < 0 || block >= kv.blocks) throw std::invalid_argument("a block id is out of range");
     if (bytes != kv.block_bytes()) throw std::invalid_argument("a block has another number of bytes");
-    const size_t size = kv.block_halves() * sizeof(uint16_t);
+    const size_t size = kv.vectors();
     size_t offset = 0;
     for (int layer = 0; layer < kv.layers; layer++)
         for (int head = 0; head < kv.heads; head++) {
@@ -36,11 +36,11 @@ void KvCache::touch_ahead(int block) {
 }
 
 void Plan::read_block(int block, uint8_t* out, size_t bytes) const {
-    for_each_piece(model.kv, block, bytes, [&](const uint16_t* memory, size_t at, size_t size) { memcpy(out + at, memory, size); });
+    for_each_piece(model.kv, block, bytes, [&](const uint8_t* memory, size_t at, size_t size) { memcpy(out + at, memory, size); });
 }
 
 void Plan::write_block(int block, const uint8_t* data, size_t bytes) {
-    for_each_piece(model.kv, block, bytes, [&](uint16_t* memory, size_t at, size_t size) { memcpy(memory, data + at, size); });
+    for_each_piece(model.kv, block, bytes, [&](uint8_t* memory, size_t at, size_t size) { memcpy(memory, data + at, size); });
 }
 
 }  // namespace llm

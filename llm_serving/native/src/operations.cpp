@@ -139,7 +139,7 @@ void RopeStore::run_tile(Model& model, const StepState& step, int tile, int) con
         for (int h = 0; h < query_heads + kv.heads; h++)
             model.kernels->rope(queries + size_t(h) * kv.head_dim, cos, sin, model.rotated);
         for (int h = 0; h < kv.heads; h++)
-            model.kernels->store_kv(keys + size_t(h) * kv.head_dim, values + size_t(h) * kv.head_dim, kv.head_dim,
+            model.kernels->store_kv(kv.format, keys + size_t(h) * kv.head_dim, values + size_t(h) * kv.head_dim, kv.head_dim,
                                     position % kBlockTokens, kv.keys(layer, h, block), kv.values(layer, h, block));
     });
 }
@@ -159,20 +159,22 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
     Buffer& to = model.buffers[size_t(target)];
     AttentionTile work = {from.row(tokens.first) + size_t(head) * group * kv.head_dim,
                           to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
-                          size_t(to.width), kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
+                          size_t(to.width), kv.format, kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
                           step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
-                          step.input.positions[tokens.first], tokens.count, group, kv.head_dim, scale, tokens.piece, nullptr,
+                          step.input.positions[tokens.first], tokens.count, group, kv.head_dim, scale, tokens.piece, tokens.piece_end, 0, nullptr,
                           worker_scratch(model, worker, attention_scratch(group, kv.head_dim))};
     if (tokens.pieces == 1) return model.kernels->attention(work);
-    const size_t state = size_t(state_floats(kv.head_dim)), piece_stride = size_t(tokens.count) * query_heads * state;
+    const size_t state = size_t(state_floats(kv.head_dim));
+    work.piece_stride = size_t(tokens.count) * query_heads * state;
     float* states = model.states.data() + tokens.first_state * state + size_t(tokens.count) * head * group * state;
-    work.states = states + tokens.piece * piece_stride;
+    work.states = states + tokens.piece * work.piece_stride;
     model.kernels->attention(work);
     std::atomic<int>& done = model.pieces_done[size_t(tokens.split * kv.heads + head)];
-    if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < tokens.pieces) return;
+    const int own = tokens.piece_end - tokens.piece;
+    if (done.fetch_add(own, std::memory_order_acq_rel) + own < tokens.pieces) return;
     done.store(0, std::memory_order_relaxed);
     work.states = states;
-    model.kernels->merge_attention(work, piece_stride);  // whoever comes last: the order of pieces is fixed
+    model.kernels->merge_attention(work);  // whoever comes last: the order of pieces is fixed
 }
 
 int HeadNorm::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }

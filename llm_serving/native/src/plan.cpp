@@ -80,15 +80,18 @@ int Plan::buffer(int width) {
     return int(model.buffers.size()) - 1;
 }
 
-void Plan::kv_cache(int layers, int blocks, int heads, int head_dim) {
+void Plan::kv_cache(int layers, int blocks, int heads, int head_dim, const std::string& format) {
     require(layers > 0 && blocks > 0 && heads > 0 && head_dim > 0 && head_dim % 8 == 0,
             "the KV cache needs layers, blocks, heads and a head size in multiples of 8");
+    require(format == "f16" || format == "q8", "the KV cache holds f16 or q8");
+    require(format == "f16" || head_dim <= kMostByteDims, "a KV cache in q8 takes heads of up to 512");
     KvCache& kv = model.kv;
+    kv.format = format == "q8" ? KvFormat::q8 : KvFormat::f16;
     kv.layers = layers;
     kv.blocks = blocks;
     kv.heads = heads;
     kv.head_dim = head_dim;
-    kv.memory = std::make_unique<Mapping>(kv.chunks() * kv.chunk_stride() * sizeof(uint16_t));
+    kv.memory = std::make_unique<Mapping>(kv.chunks() * kv.chunk_stride());
     kv.touch_ahead(-1);
 }
 
@@ -147,18 +150,19 @@ void Plan::prepare_attention(const StepInput& input) {
     int all_pieces = 0;
     for (int s = 0; s < input.num_sequences; s++) all_pieces += input.positions[input.query_starts[s + 1] - 1] / kPieceTokens + 1;
     // One tile of a whole context reads on where a piece ends, but is split where it would be the last to end.
-    const int most_pieces = all_pieces * model.kv.heads / (8 * pool_.size());
+    const int most_pieces = std::max(all_pieces * model.kv.heads / (8 * pool_.size()), 1);
     for (int s = 0; s < input.num_sequences; s++) {
         const int first = input.query_starts[s], end = input.query_starts[s + 1];
         const int32_t* table = input.block_tables + size_t(s) * input.table_width;
         for (int t = first; t < end; t++) model.kv.touch_ahead(table[input.positions[t] / kBlockTokens]);
         const int pieces = input.positions[end - 1] / kPieceTokens + 1;
-        if (pieces <= std::max(most_pieces, 1) || end - first > kAttentionTokens) {
+        if (pieces <= most_pieces || end - first > kAttentionTokens) {
             for (int t = first; t < end; t += kAttentionTokens)
-                step_.token_tiles.push_back({s, t, std::min(kAttentionTokens, end - t), 0, 1, 0, 0});
+                step_.token_tiles.push_back({s, t, std::min(kAttentionTokens, end - t), 0, 1, 1, 0, 0});
             continue;
         }
-        for (int p = 0; p < pieces; p++) step_.token_tiles.push_back({s, first, end - first, p, pieces, splits, states});
+        for (int p = 0; p < pieces; p += most_pieces)
+            step_.token_tiles.push_back({s, first, end - first, p, std::min(p + most_pieces, pieces), pieces, splits, states});
         splits++;
         states += size_t(pieces) * size_t(end - first) * size_t(model.query_heads);
     }

@@ -23,25 +23,26 @@ struct Buffer {
     float* row(int i) { return data.data() + size_t(i) * width; }
 };
 
-// Keys and values of all layers; see AttentionTile for the layout of a block.
+// Keys and values of all layers.
 struct KvCache {
     int layers = 0, blocks = 0, heads = 0, head_dim = 0;
+    KvFormat format = KvFormat::f16;
     std::unique_ptr<Mapping> memory;
-    size_t block_halves() const { return size_t(head_dim) * kBlockTokens; }  // of one head's keys, or values
-    size_t chunk_stride() const { return size_t(layers) * 2 * heads * kChunkBlocks * block_halves(); }
+    size_t vectors() const { return vectors_bytes(format, head_dim); }
+    size_t chunk_stride() const { return kChunkBlocks * block_bytes(); }
     size_t chunks() const { return (size_t(blocks) + kChunkBlocks - 1) / kChunkBlocks; }
-    size_t block_bytes() const { return size_t(layers) * 2 * heads * block_halves() * sizeof(uint16_t); }  // of all
-    uint16_t* keys(int layer, int head, int block) const { return at(layer, 0, head, block); }
-    uint16_t* values(int layer, int head, int block) const { return at(layer, 1, head, block); }
+    size_t block_bytes() const { return size_t(layers) * 2 * heads * vectors(); }
+    uint8_t* keys(int layer, int head, int block) const { return at(layer, 0, head, block); }
+    uint8_t* values(int layer, int head, int block) const { return at(layer, 1, head, block); }
     // Called with every block before it is used for the first time, so that no step pays for a whole chunk.
     void touch_ahead(int block);
 
 private:
     size_t touched_ = 0;  // bytes, from the first on
-    uint16_t* at(int layer, int which, int head, int block) const {
+    uint8_t* at(int layer, int which, int head, int block) const {
         const size_t index = (size_t(layer) * 2 + which) * heads + head;
-        return static_cast<uint16_t*>(memory->data()) + index * kChunkBlocks * block_halves() +
-               block_offset(block, block_halves(), chunk_stride());
+        return static_cast<uint8_t*>(memory->data()) + index * kChunkBlocks * vectors() +
+               block_offset(block, vectors(), chunk_stride());
     }
 };
 
@@ -58,11 +59,11 @@ struct StepInput {
     int num_rows;
 };
 
-// Up to kAttentionTokens consecutive tokens of one sequence. The context of few tokens is split into pieces, a tile
-// for each: `piece` of `pieces`. Else `pieces` is 1, and the tile covers all they see.
+// Up to kAttentionTokens consecutive tokens of one sequence. The context of few tokens is split, a tile for some pieces of
+// it: from `piece` to `piece_end` of `pieces`. Else `pieces` is 1, and the tile covers all they see.
 struct TokenTile {
     int sequence, first, count;
-    int piece, pieces;
+    int piece, piece_end, pieces;
     int split;           // which of the step's split contexts
     size_t first_state;  // of its piece 0, in rows
 };
@@ -140,7 +141,8 @@ public:
     uint64_t checksum(const uint8_t* data, size_t bytes);
     int vector(const float* values, int count);
     int buffer(int width);
-    void kv_cache(int layers, int blocks, int heads, int head_dim);
+    // `format` is "f16" or "q8". Throws std::invalid_argument for another one, or sizes that kernels do not take.
+    void kv_cache(int layers, int blocks, int heads, int head_dim, const std::string& format);
     // What a block holds, keys and values of each layer and head in turn, and back; kv.block_bytes() bytes.
     // Throws std::invalid_argument for an id or a size out of range.
     void read_block(int block, uint8_t* out, size_t bytes) const;

@@ -85,6 +85,20 @@ inline Wide load_as<Wide>(const uint16_t* p) { return {widen8(p), widen8(p + kLa
 LLM_INLINE float sum(Wide v) { return sum(add(low_half(v), high_half(v))); }
 LLM_INLINE float largest(Wide v) { return largest(maximum(low_half(v), high_half(v))); }
 
+// Of magnitudes of x[0 .. count], a multiple of eight; a NaN is none.
+LLM_INLINE float largest_of(const float* x, int count) {
+    const Lanes zero = broadcast(0.0f);
+    Lanes most = zero;
+    for (int i = 0; i < count; i += kLanes) {
+        const Lanes v = load(x + i);
+        most = maximum(most, maximum(v, subtract(zero, v)));
+    }
+    return largest(most);
+}
+
+// 1 / scale, or 0 where dividing by so small a number might overflow: such inputs count as zero.
+LLM_INLINE float inverse_of(float largest, float most) { return largest > 1e-30f ? most / largest : 0.0f; }
+
 // e^x to about 1 ulp for x in [-87, 88], clamped outside. Cephes' reduction, degree-6 polynomial.
 template <class V>
 LLM_INLINE V exponential(V x) {

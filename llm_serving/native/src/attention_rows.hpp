@@ -1,0 +1,60 @@
+// Rows take in a context piece by piece, whatever its keys and values are kept as.
+#pragma once
+#include "attention_bytes.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+namespace {
+
+// As many of `count` rows as fit; returns how many.
+template <class T>
+int attend_some(const Row* rows, int count, const Piece<T>& piece, float* weights, float* states) {
+    if constexpr (kMostRows > 6)
+        if (count >= kMostRows) return attend<kMostRows>(rows, piece, weights, states), kMostRows;
+    switch (count) {
+        case 1: return attend<1>(rows, piece, weights, states), 1;
+        case 2: return attend<2>(rows, piece, weights, states), 2;
+        case 3: return attend<3>(rows, piece, weights, states), 3;
+        case 4: return attend<4>(rows, piece, weights, states), 4;
+        case 5: return attend<5>(rows, piece, weights, states), 5;
+        default: return attend<6>(rows, piece, weights, states), 6;
+    }
+}
+
+// state = what follows from both.
+LLM_INLINE void merge(float* state, const float* next, int head_dim) {
+    Tail& tail = tail_of(state, head_dim);
+    const Tail& other = tail_of(const_cast<float*>(next), head_dim);
+    const float most = larger(other.largest, tail.largest);
+    const Lanes keep = exponential(broadcast(tail.largest - most)), take = exponential(broadcast(other.largest - most));
+    for (int d = 0; d < head_dim; d += kLanes)
+        store(state + d, fused(load(next + d), take, multiply(load(state + d), keep)));
+    float factors[2][kLanes];
+    store(factors[0], keep);
+    store(factors[1], take);
+    tail = {most, llm::fused(other.total, factors[1][0], tail.total * factors[0][0])};
+}
+
+LLM_INLINE void finish(const float* state, int head_dim, float* out) {
+    const Lanes inverse = broadcast(1.0f / tail_of(const_cast<float*>(state), head_dim).total);
+    for (int d = 0; d < head_dim; d += kLanes) store(out + d, multiply(load(state + d), inverse));
+}
+
+// Every row takes in what it sees of the piece. `states` are those of all rows, begun by the first piece.
+template <class T>
+void take_in(const Row* rows, int num_rows, const Piece<T>& piece, bool first, float* states, float* scratch) {
+    const int stride = state_floats(piece.head_dim);
+    float* weights = scratch;
+    float* fresh = weights + kAttentionRows * kPieceTokens;
+    int r = 0, count;
+    while (r < num_rows && rows[r].seen <= piece.first_key) r++;
+    for (; r < num_rows; r += count) {
+        float* state = states + size_t(r) * stride;
+        count = attend_some(rows + r, num_rows - r, piece, weights, first ? state : fresh);
+        for (int i = 0; !first && i < count; i++) merge(state + i * stride, fresh + i * stride, piece.head_dim);
+    }
+}
+
+}  // namespace
+
+}  // namespace llm::LLM_NAMESPACE

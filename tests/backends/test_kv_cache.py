@@ -1,0 +1,51 @@
+"""`--kv-cache`: which values there are, how many tokens they leave room for, how a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_models import write_tiny_llama
+
+from llm_serving.backends.native_backend import build_runner
+from llm_serving.checkpoints import open_checkpoint
+from llm_serving.config import Settings
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.errors import InvalidRequest
+from llm_serving.service.loader import engine_options, fingerprint
+
+HEAD_DIM = 64
+VECTOR_BYTES = {"auto": 2 * HEAD_DIM, "f16": 2 * HEAD_DIM, "q8": HEAD_DIM + 4}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    shape = {"heads": 4, "kv_heads": 2, "head_dim": HEAD_DIM, "layers": 2}
+    return write_tiny_llama(tmp_path / "m.gguf", context=2048, **shape)
+
+
+def test_the_same_memory_holds_nearly_twice_the_tokens(model: Path) -> None:
+    checkpoint = open_checkpoint(model)
+    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    room = 8 << 20
+    for kv_cache, vector in VECTOR_BYTES.items():
+        options = EngineOptions(
+            memory_bytes=(150 << 20) + weights + room, max_concurrency=1000, kv_cache=kv_cache
+        )
+        runner = build_runner(checkpoint, options)
+        a_token = 2 * 2 * 2 * vector  # keys and values of two heads in two layers
+        assert runner.block_bytes == 16 * a_token
+        assert runner.limits.num_blocks == room // runner.block_bytes
+        runner.close()
+
+
+def test_engine_names_what_it_has(model: Path) -> None:
+    with pytest.raises(InvalidRequest, match="auto, f16, q8, not as 'q4'") as caught:
+        build_runner(open_checkpoint(model), EngineOptions(kv_cache="q4"))
+    assert caught.value.param == "kv_cache"
+
+
+def test_the_setting_reaches_the_engine_and_the_fingerprint(model: Path) -> None:
+    plain, of_bytes = Settings(), Settings(kv_cache="q8")
+    assert engine_options(of_bytes).kv_cache == "q8"
+    assert fingerprint(model, plain) != fingerprint(model, of_bytes)
