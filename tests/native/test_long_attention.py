@@ -14,6 +14,7 @@ from llm_serving.native.core import load_core
 
 PIECE = 256  # tokens; kPieceTokens in kernels.hpp
 TEXT = np.random.default_rng(8).integers(0, SMALLEST_VOCAB, 2 * PIECE + 40).tolist()
+LONG = np.random.default_rng(9).integers(0, SMALLEST_VOCAB, 6 * PIECE).tolist()
 # Heads of 32 and of 40, three and one to a group: whole registers and a rest, several rows and one.
 MODELS = {
     "grouped": (write_tiny_llama, {"kind": "Q8_0", "hidden": 288, "heads": 9, "kv_heads": 3, "ffn": 416}),
@@ -31,7 +32,7 @@ def make_driver(make_driver, request):
 def checkpoint(request, tmp_path_factory) -> Checkpoint:
     write, shape = MODELS[request.param]
     path = tmp_path_factory.mktemp("long") / "m.gguf"
-    return open_checkpoint(str(write(path, layers=1, context=len(TEXT) + 8, **shape)))
+    return open_checkpoint(str(write(path, layers=1, context=len(LONG), **shape)))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -48,6 +49,20 @@ def test_few_tokens_equal_many(checkpoint: Checkpoint, make_driver, threads: int
             assert np.array_equal(got.view(np.uint32), whole[at : at + size].view(np.uint32)), at
             at += size
         driver.finish(sequence)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_tile_of_several_pieces(checkpoint: Checkpoint, make_driver, threads: int) -> None:
+    """Six pieces of few heads: each tile of the split context takes one, two or three of them."""
+    whole = make_driver(checkpoint).logits(LONG)
+    driver = make_driver(checkpoint, threads=threads)
+    sequence, at = DrivenSequence(), len(LONG) - 3
+    for start in range(0, at, 500):
+        driver.step([(sequence, LONG[start : min(start + 500, at)])], rows=[])
+    for size in (1, 2):
+        got = driver.step([(sequence, LONG[at : at + size])])
+        assert np.array_equal(got.view(np.uint32), whole[at : at + size].view(np.uint32))
+        at += size
 
 
 def test_long_and_short_contexts_side_by_side(checkpoint: Checkpoint, make_driver) -> None:
