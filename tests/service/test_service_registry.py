@@ -166,6 +166,7 @@ def test_engine_options_are_the_settings() -> None:
         max_concurrency=7,
         max_queue=0,
         quantization="q8",
+        kv_cache="q8",
         speculation="off",
         step_ms=9,
         cache_dir=Path("/c"),
@@ -174,7 +175,7 @@ def test_engine_options_are_the_settings() -> None:
         prefix_cache_disk="3k",
     )
     assert engine_options(settings) == EngineOptions(
-        3, 5, 1024, 7, 0, "q8", "off", 9, Path("/c/packed"), 2048, Path("/p"), 3072
+        3, 5, 1024, 7, 0, "q8", "q8", "off", 9, Path("/c/packed"), 2048, Path("/p"), 3072
     )
 
 
