@@ -44,7 +44,7 @@ def plan_without_layers() -> tuple[Any, int]:
 def test_memory_is_there_a_chunk_ahead_and_no_further(blocks: int) -> None:
     plan, buffer = plan_without_layers()
     before = resident_bytes()
-    plan.kv_cache(LAYERS, blocks, HEADS, HEAD_DIM)
+    plan.kv_cache(LAYERS, blocks, HEADS, HEAD_DIM, "f16")
     whole = -(-blocks // CHUNK_BLOCKS) * CHUNK_BLOCKS
     new = [addresses for addresses in resident_bytes() if addresses not in before]
     [memory] = [addresses for addresses in new if size(addresses) >= whole * plan.block_bytes]
