@@ -69,6 +69,9 @@ class PrefillBudget:
     A prompt takes `PROMPT_SHARE` times the decoding's seconds, which bounds the gap between tokens by a
     multiple of the normal one. Where that makes a step longer than `step_s` it takes less, but a third of the
     step at least. Small pieces are little waste: the step reads all weights for the decoding anyhow.
+
+    Where more sequences wait than decode, prompts get as much more, up to `step_s`. Without that a few keep
+    many waiting, in pieces as small as the few are fast, and the batch that would serve all never forms.
     """
 
     PROMPT_SHARE = 1.5
@@ -79,9 +82,12 @@ class PrefillBudget:
         self.costs = StepCosts()
         self._step_s = step_s
 
-    def num_tokens(self, num_rows: int) -> int:
-        """The budget of a step in which `num_rows` sequences decode; at least `LEAST_TOKENS`."""
+    def num_tokens(self, num_rows: int, num_waiting: int = 1) -> int:
+        """The budget of a step in which `num_rows` sequences decode and `num_waiting` could begin to, if
+        their prompts were read; at least `LEAST_TOKENS`.
+        """
         decode_s = self.costs.decode_s(num_rows)
-        wanted_s = min(self.PROMPT_SHARE * decode_s, self._step_s - decode_s)
+        share = self.PROMPT_SHARE * max(1.0, num_waiting / num_rows)
+        wanted_s = min(share * decode_s, self._step_s - decode_s)
         prompt_s = max(self.LEAST_SHARE * decode_s, wanted_s)
         return max(self.LEAST_TOKENS, int(prompt_s / self.costs.prompt_token_s))

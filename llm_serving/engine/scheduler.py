@@ -148,7 +148,8 @@ class Scheduler:
         if not candidates:
             return planned
         if planned:
-            budget = min(budget, self.budget.num_tokens(len(planned)))
+            num_waiting = min(len(candidates), self.max_running - len(planned))
+            budget = min(budget, self.budget.num_tokens(len(planned), num_waiting))
         for sequence in self._policy.order(candidates, list(planned), self._num_remaining, time.monotonic()):
             if budget <= 0:
                 break

@@ -43,7 +43,7 @@ class FixedBudget(PrefillBudget):
         super().__init__(step_s=1.0)
         self._num_tokens = num_tokens
 
-    def num_tokens(self, num_rows: int) -> int:
+    def num_tokens(self, num_rows: int, num_waiting: int = 1) -> int:
         return self._num_tokens
 
 

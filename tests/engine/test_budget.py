@@ -58,6 +58,16 @@ def test_a_step_keeps_to_the_limit():
     assert seconds[-1] == pytest.approx(0.06, rel=0.05)
 
 
+def test_few_do_not_keep_many_waiting():
+    budget = PrefillBudget(step_s=0.06)
+    decode(budget, SMALL, 4)
+    prefill(budget, SMALL, 4)
+    alone, many, most = (budget.num_tokens(4, waiting) for waiting in (4, 12, 60))
+    assert alone == budget.num_tokens(4)
+    assert many == pytest.approx(3 * alone, abs=2)
+    assert SMALL(4, most) == pytest.approx(0.06, rel=0.05), "but the limit stays"
+
+
 def test_prompts_get_a_third_of_the_time_whatever_the_limit():
     budget = PrefillBudget(step_s=0.02)
     decode(budget, SMALL, 32)
