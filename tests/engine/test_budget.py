@@ -161,6 +161,27 @@ def test_the_engine_keeps_gaps_short_while_a_prompt_arrives(monkeypatch: pytest.
     assert sum(seconds[num_before:]) <= 2.0 * SMALL(1, 2000)
 
 
+def test_as_many_wait_as_there_are_places():
+    asked: list[tuple[int, int]] = []
+
+    class Budget(PrefillBudget):
+        def num_tokens(self, num_rows: int, num_waiting: int = 1) -> int:
+            asked.append((num_rows, num_waiting))
+            return 4
+
+    driver = Driver(limits(max_sequences=5), random=True)
+    driver.core.scheduler.budget = Budget(step_s=1.0)
+    for name in ("a", "b"):
+        driver.core.submit(request(name, "Hi", max_tokens=40, ignore_eos=True))
+    driver.step()
+    driver.core.submit(request("c", "a prompt of two dozen bytes", max_tokens=1))
+    driver.step()
+    for i in range(7):
+        driver.core.submit(request(f"d{i}", f"{i} prompt of two dozen bytes", max_tokens=1))
+    driver.step()
+    assert asked == [(2, 1), (2, 3)]
+
+
 def test_the_same_observations_give_the_same_budgets():
     def budgets() -> list[int]:
         budget = PrefillBudget(step_s=0.06)
