@@ -63,7 +63,7 @@ LLM_INLINE void score_bytes(const QueryPairs* queries, const Bytes& piece, int f
 
 template <int R, bool Cold>
 LLM_INLINE void score_byte_blocks(const QueryPairs* queries, const Bytes& piece, int blocks, float* weights) {
-    constexpr int kSide = side_by_side(R);
+    constexpr int kSide = kPairsAreVectors ? side_by_side(R) : 1;
     int block = 0;
     for (; block + kSide <= blocks; block += kSide)
         score_bytes<R, kSide, Cold>(queries, piece, block, weights + block * kBlockTokens);
@@ -107,7 +107,7 @@ LLM_INLINE void add_byte_values(const Bytes& piece, const WeightPairs* weights, 
 
 template <int R, bool Cold>
 LLM_INLINE void add_byte_values(const Bytes& piece, const WeightPairs* weights, int blocks, float* states, int stride) {
-    constexpr int kSide = side_by_side(R);
+    constexpr int kSide = kPairsAreVectors ? side_by_side(R) : 1;
     int d = 0;
     for (; d + kSide * kWideLanes <= piece.head_dim; d += kSide * kWideLanes)
         add_byte_values<R, kSide, Cold>(piece, weights, blocks, d, states, stride);
@@ -122,16 +122,14 @@ void attend(const Row* rows, const Bytes& piece, float* weights, float* states) 
     QueryPairs queries[R];
     WeightPairs rounded[R];
     for (int r = 0; r < R; r++) queries[r].scale = round_to_pairs(rows[r].query, piece.head_dim, queries[r].values);
-    if (fetches<R>(piece)) score_byte_blocks<R, true>(queries, piece, blocks, weights);
-    else score_byte_blocks<R, false>(queries, piece, blocks, weights);
+    by_cold<R>(piece, LLM_EACH(cold) { score_byte_blocks<R, cold>(queries, piece, blocks, weights); });
     for (int r = 0; r < R; r++) {
         float* own = weights + r * kPieceTokens;
         const int seen = keys_within(rows[r].seen, piece.first_key);
         tail_of(states + r * stride, piece.head_dim) = soften(own, nullptr, seen);
         round_weights(piece, own, seen, blocks, rounded[r]);
     }
-    if (fetches<R>(piece)) add_byte_values<R, true>(piece, rounded, blocks, states, stride);
-    else add_byte_values<R, false>(piece, rounded, blocks, states, stride);
+    by_cold<R>(piece, LLM_EACH(cold) { add_byte_values<R, cold>(piece, rounded, blocks, states, stride); });
 }
 
 }  // namespace

@@ -49,10 +49,12 @@ struct Piece {
     bool cold;  // not in a cache: worth fetching ahead
 };
 
-template <int R, class T>
-LLM_INLINE bool fetches(const Piece<T>& piece) {
-    if constexpr (R <= kColdRows && sizeof(T) < sizeof(float)) return piece.cold;
-    return false;
+// body(whether to fetch), as a constant; plain code waits for its arithmetic.
+template <int R, class T, class Body>
+LLM_INLINE void by_cold(const Piece<T>& piece, Body body) {
+    if constexpr (kPairsAreVectors && R <= kColdRows && sizeof(T) < sizeof(float))
+        if (piece.cold) return body(std::true_type{});
+    body(std::false_type{});
 }
 
 // Keys of the next piece, while values are added: else memory would rest.
@@ -128,8 +130,7 @@ LLM_INLINE void score_blocks(const Row* rows, const Piece<T>& piece, int blocks,
 
 template <int R, class T>
 LLM_INLINE void score_piece(const Row* rows, const Piece<T>& piece, int blocks, float* weights) {
-    if (fetches<R>(piece)) score_blocks<R, true>(rows, piece, blocks, weights);
-    else score_blocks<R, false>(rows, piece, blocks, weights);
+    by_cold<R>(piece, LLM_EACH(cold) { score_blocks<R, cold>(rows, piece, blocks, weights); });
 }
 
 // scores[0 .. count] -> e^(score - largest of them); returns the largest and the sum.
@@ -197,8 +198,7 @@ void attend(const Row* rows, const Piece<T>& piece, float* weights, float* state
         tail_of(states + r * stride, piece.head_dim) =
             soften(weights + r * kPieceTokens, rows[r].bias ? rows[r].bias + piece.first_key : nullptr,
                    keys_within(rows[r].seen, piece.first_key));
-    if (fetches<R>(piece)) add_values<R, true>(piece, weights, 0, common, states, stride);
-    else add_values<R, false>(piece, weights, 0, common, states, stride);
+    by_cold<R>(piece, LLM_EACH(cold) { add_values<R, cold>(piece, weights, 0, common, states, stride); });
     // Slots past what a row sees may hold anything, even NaN: a weight of zero would not do.
     for (int r = 0; most > common && r < R; r++)
         add_values<1, false>(piece, weights + r * kPieceTokens, common, keys_within(rows[r].seen, piece.first_key),

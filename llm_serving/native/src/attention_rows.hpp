@@ -6,19 +6,21 @@ namespace llm::LLM_NAMESPACE {
 
 namespace {
 
+// Sums of bytes by plain code are many for the compiler: six rows of them took it two minutes.
+template <class T>
+constexpr int few_rows() { return !kPairsAreVectors && sizeof(T) == 1 ? 1 : 6; }
+
 // As many of `count` rows as fit; returns how many.
 template <class T>
 int attend_some(const Row* rows, int count, const Piece<T>& piece, float* weights, float* states) {
+    constexpr int kFew = few_rows<T>();
     if constexpr (kMostRows > 6)
         if (count >= kMostRows) return attend<kMostRows>(rows, piece, weights, states), kMostRows;
-    switch (count) {
-        case 1: return attend<1>(rows, piece, weights, states), 1;
-        case 2: return attend<2>(rows, piece, weights, states), 2;
-        case 3: return attend<3>(rows, piece, weights, states), 3;
-        case 4: return attend<4>(rows, piece, weights, states), 4;
-        case 5: return attend<5>(rows, piece, weights, states), 5;
-        default: return attend<6>(rows, piece, weights, states), 6;
-    }
+    const int taken = count < kFew ? count : kFew;
+    unrolled<kFew>(LLM_EACH(i) {
+        if (taken == i + 1) attend<i + 1>(rows, piece, weights, states);
+    });
+    return taken;
 }
 
 // state = what follows from both.

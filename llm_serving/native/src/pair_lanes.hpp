@@ -12,6 +12,12 @@ V spread(int32_t x);
 template <class V>
 V load_as(const int8_t* p);
 
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(LLM_NEON)
+constexpr bool kPairsAreVectors = true;
+#else
+constexpr bool kPairsAreVectors = false;
+#endif
+
 #if defined(__AVX512F__)
 
 using Pairs = __m512i;
