@@ -22,13 +22,14 @@ DEFAULT_KV_BYTES = 4 << 30
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
 KV_FORMATS = {"auto": "f16", "f16": "f16", "q8": "q8"}
+MAX_BYTE_HEAD = 512  # numbers: kMostByteDims of kv_format.hpp
 
 
 def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "auto") -> NativeRunner:
     """Load weights and size the KV pool.
 
-    Raises: CheckpointError; InvalidRequest for an unknown quantisation or KV cache; ServingError when the
-    memory bound leaves no room for one sequence.
+    Raises: CheckpointError; InvalidRequest for a quantisation or KV cache that is not to be had;
+    ServingError when the memory bound leaves no room for one sequence.
     """
     if options.quantization not in QUANTIZATIONS:
         raise InvalidRequest(
@@ -42,6 +43,12 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
             "kv_cache",
         )
     plan = describe(checkpoint)
+    if KV_FORMATS[options.kv_cache] == "q8" and plan.head_dim > MAX_BYTE_HEAD:
+        raise InvalidRequest(
+            f"Keys and values in q8 are for heads of up to {MAX_BYTE_HEAD} numbers, and this model's have "
+            f"{plan.head_dim}. Use --kv-cache f16.",
+            "kv_cache",
+        )
     context = min(options.context_length or plan.max_context, plan.max_context)
     return NativeRunner(
         plan,

@@ -45,6 +45,14 @@ def test_engine_names_what_it_has(model: Path) -> None:
     assert caught.value.param == "kv_cache"
 
 
+def test_heads_that_are_too_long_for_bytes_are_named(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "m.gguf", heads=1, kv_heads=1, head_dim=544)
+    with pytest.raises(InvalidRequest, match=r"up to 512 .* have 544\. Use --kv-cache f16") as caught:
+        build_runner(open_checkpoint(path), EngineOptions(kv_cache="q8"))
+    assert caught.value.param == "kv_cache"
+    build_runner(open_checkpoint(path), EngineOptions()).close()
+
+
 def test_the_setting_reaches_the_engine_and_the_fingerprint(model: Path) -> None:
     plain, of_bytes = Settings(), Settings(kv_cache="q8")
     assert engine_options(of_bytes).kv_cache == "q8"
