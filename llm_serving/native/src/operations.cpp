@@ -85,9 +85,12 @@ Linear::Tiling Linear::tiling(const Model& model, const StepState& step) const {
     const PackedMatrix& first = model.matrices[size_t(projections[0].matrix)];
     const int cols = first.cols;
     const int input_bytes = first.format == Format::f32 ? 4 : reads_wide(first.format) ? 2 : 1;
-    t.rows = std::min(rows, std::clamp(kTileBytes / (cols * input_bytes), kFewestRows, kMostRows));
+    const int most_rows = std::clamp(kTileBytes / (cols * input_bytes), kFewestRows, kMostRows);
+    const int workers = int(model.scratch.size());
+    const int own = ((rows + workers - 1) / workers + 7) / 8 * 8;
+    t.rows = std::min(rows, own >= kFewestRows ? std::min(most_rows, own) : most_rows);
     const int by_work = int(kTileWork / (double(kPanel) * cols * t.rows)) + 1;
-    const int by_workers = total_panels / (2 * int(model.scratch.size())) + 1;
+    const int by_workers = total_panels / (2 * workers) + 1;
     t.panels = (std::min(by_work, by_workers) + 1) / 2 * 2;  // kernels take them in pairs
     t.row_tiles = (rows + t.rows - 1) / t.rows;
     t.panel_tiles = (total_panels + t.panels - 1) / t.panels;

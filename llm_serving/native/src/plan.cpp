@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "quantize.hpp"
+#include "shares.hpp"
 
 namespace llm {
 
@@ -188,18 +189,18 @@ void Plan::prepare(const StepInput& input) {
 const float* Plan::run(const StepInput& input, int output_buffer) {
     check(input);
     prepare(input);
-    std::atomic<int> next{0};
+    Shares shares(pool_.size());
     Barrier barrier(pool_.size());
     Turn turn(process_turns(), side_);
     pool_.run([&](int worker) {
         take_priority(side_);
         for (const auto& operation : operations_) {
             const int tiles = operation->num_tiles(model, step_);
-            for (int i = next.fetch_add(1); i < tiles; i = next.fetch_add(1)) {
+            for (int tile = shares.take(worker, tiles); tile >= 0; tile = shares.take(worker, tiles)) {
                 turn.pass();
-                operation->run_tile(model, step_, i, worker);
+                operation->run_tile(model, step_, tile, worker);
             }
-            barrier.arrive([&] { next.store(0, std::memory_order_relaxed); });
+            barrier.arrive([&] { shares.restart(); });
         }
     });
     return model.buffers[size_t(output_buffer)].data.data();
