@@ -99,16 +99,15 @@ Weights random_weights(Random& random, const char* kind, const char* wanted, int
 }
 
 struct QuantizedInput {
-    std::vector<int8_t> quants;
+    std::vector<NarrowGroup> narrow;
     std::vector<int16_t> wide;
-    std::vector<float> scales, wide_scales, sums, values;
-    std::vector<int32_t> offsets;
+    std::vector<float> wide_scales, values;
     Activations view;
 
     QuantizedInput(Random& random, const Kernels& kernels, int tokens, int cols) {
         const size_t n = size_t(tokens) * cols;
-        quants.resize(n), wide.resize(n), scales.resize(n / kHalf), offsets.resize(n / kHalf);
-        wide_scales.resize(n / kGroup), sums.resize(n / kGroup);
+        narrow.resize(size_t(tokens) * Activations::narrow_stride(cols)), wide.resize(n), wide_scales.resize(n / kGroup);
+        view = {narrow.data(), wide.data(), wide_scales.data(), nullptr, cols};
         values = random.reals(n, 4.0f);
         for (size_t i = 0; i < n; i += kHalf) {  // what quantising treats apart, and ties
             const int what = random.below(12);
@@ -119,12 +118,11 @@ struct QuantizedInput {
                 if (what == 3) values[k] = k % 3 ? 4.0f : -4.0f;
             }
         }
+        view.values = values.data();
         for (size_t at = 0; at < n; at += size_t(cols)) {
-            kernels.quantize(values.data() + at, cols, quants.data() + at, scales.data() + at / kHalf, sums.data() + at / kGroup,
-                             offsets.data() + at / kHalf);
+            kernels.quantize(values.data() + at, cols, view.narrow_row(int(at) / cols));
             kernels.quantize_wide(values.data() + at, cols, wide.data() + at, wide_scales.data() + at / kGroup);
         }
-        view = {quants.data(), wide.data(), scales.data(), wide_scales.data(), sums.data(), offsets.data(), values.data(), cols};
     }
 };
 
@@ -132,7 +130,7 @@ void quantisation(const Kernels& kernels, Report& report) {
     Random random{1};
     for (int cols : {32, 96, 576}) {
         const QuantizedInput input(random, kernels, 5, cols);
-        report.add(input.quants), report.add(input.scales), report.add(input.sums), report.add(input.offsets);
+        report.add(input.narrow);
         report.line("quantize %d", cols);
         report.add(input.wide), report.add(input.wide_scales);
         report.line("quantize_wide %d", cols);

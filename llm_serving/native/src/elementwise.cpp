@@ -2,18 +2,19 @@
 
 namespace llm::LLM_NAMESPACE {
 
-void quantize(const float* x, int cols, int8_t* quants, float* scales, float* sums, int32_t* offsets) {
+void quantize(const float* x, int cols, NarrowGroup* groups) {
     for (int g = 0; g < cols / kGroup; g++) {
+        NarrowGroup& group = groups[g];
         float sum = 0;
-        for (int half = 0; half < 2; half++, x += kHalf, quants += kHalf) {
+        for (int half = 0; half < 2; half++, x += kHalf) {
             const float largest = largest_of(x, kHalf);
             const float inverse = inverse_of(largest, 127.0f);
-            const int32_t total = round_narrow(x, inverse, quants);
-            scales[2 * g + half] = largest / 127.0f;
-            offsets[2 * g + half] = -128 * total;
-            sum = fused(scales[2 * g + half], float(total), sum);
+            const int32_t total = round_narrow(x, inverse, group.quants + half * kHalf);
+            group.scales[half] = largest / 127.0f;
+            group.offsets[half] = -128 * total;
+            sum = fused(group.scales[half], float(total), sum);
         }
-        sums[g] = sum;
+        group.sum = sum;
     }
 }
 

@@ -9,7 +9,7 @@
 
 namespace llm::LLM_NAMESPACE {
 
-void quantize(const float* x, int cols, int8_t* quants, float* scales, float* sums, int32_t* offsets);
+void quantize(const float* x, int cols, NarrowGroup* groups);
 void quantize_wide(const float* x, int cols, int16_t* wide, float* wide_scales);
 void rms_norm(const float* x, const float* weight, float epsilon, int cols, float* y);
 void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int cols, float* y);

@@ -1,9 +1,8 @@
 // AVX2 + FMA + F16C. Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same two.
 #include <immintrin.h>
 
-#include <type_traits>
-
 #include "gemm_cases.hpp"
+#include "narrow_rows.hpp"
 #include "prefetch.hpp"
 
 namespace llm::LLM_NAMESPACE {
@@ -51,15 +50,15 @@ LLM_INLINE __m256i widen(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256
 // q4: nibbles are unsigned, so products of 15 * 127 add up in 16 bits before widening. The low nibbles are
 // the first half of the group, the high ones the second.
 template <int R>
-LLM_INLINE void dots_q4(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
     const __m256i low = _mm256_set1_epi8(15);
     unrolled<4>(LLM_EACH(v) {
         __m256i packed = load32(quants + 32 * v);
         __m256i first = _mm256_and_si256(packed, low);
         __m256i second = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low);
         unrolled<R>(LLM_EACH(r) {
-            __m256i x = _mm256_maddubs_epi16(first, broadcast4(a[r] + at + 4 * v));
-            __m256i y = _mm256_maddubs_epi16(second, broadcast4(a[r] + at + 16 + 4 * v));
+            __m256i x = _mm256_maddubs_epi16(first, broadcast4(a[r].quants + 4 * v));
+            __m256i y = _mm256_maddubs_epi16(second, broadcast4(a[r].quants + kHalf + 4 * v));
             dot[r][0] = v == 0 ? x : _mm256_add_epi16(dot[r][0], x);
             dot[r][1] = v == 0 ? y : _mm256_add_epi16(dot[r][1], y);
             pin(dot[r][0]);
@@ -104,7 +103,7 @@ LLM_INLINE void dots_wide(const uint8_t* quants, const int16_t* const (&a)[R], i
 
 // s8: two products of 127 * 127 would do in 16 bits, but maddubs wants one side unsigned. Both are widened, as for q8.
 template <int R>
-LLM_INLINE void dots_s8(const uint8_t* quants, const int8_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+LLM_INLINE void dots_s8(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
     unrolled<2>(LLM_EACH(half) {
         __m256i low[R], high[R];
         unrolled<4>(LLM_EACH(v) {
@@ -112,7 +111,7 @@ LLM_INLINE void dots_s8(const uint8_t* quants, const int8_t* const (&a)[R], int 
             const __m256i w0 = widened<Format::s8>(quants, vector), w1 = widened<Format::s8>(quants, vector + 16);
             unrolled<R>(LLM_EACH(r) {
                 int32_t four;
-                __builtin_memcpy(&four, a[r] + at + kHalf * half + 4 * v, 4);
+                __builtin_memcpy(&four, a[r].quants + kHalf * half + 4 * v, 4);
                 const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
                 const __m256i p0 = _mm256_madd_epi16(w0, x), p1 = _mm256_madd_epi16(w1, x);
                 low[r] = v == 0 ? p0 : _mm256_add_epi32(low[r], p0);
@@ -149,42 +148,37 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
     const uint8_t* quants = w.quants(panel);
     const uint8_t* scales = w.scales(panel);
     const bool first = row == t.row_begin;  // later rows find the panel in the cache
-    using Element = std::conditional_t<reads_wide(F), int16_t, int8_t>;
-    const Element* a[R];
-    const float* scale_a[R];
-    const float* sum_a[R];
+    NarrowRows narrow(*t.input, row);
+    const int16_t* wide[R];
+    const float* wide_scales[R];
     __m256 acc[R];
     unrolled<R>(LLM_EACH(r) {
-        if constexpr (reads_wide(F))
-            a[r] = t.input->wide + size_t(row + r) * t.input->cols;
-        else
-            a[r] = t.input->quants + size_t(row + r) * t.input->cols;
-        scale_a[r] = reads_wide(F) ? t.input->wide_scales + size_t(row + r) * groups
-                                     : t.input->scales + size_t(row + r) * groups * 2;
-        sum_a[r] = t.input->sums + size_t(row + r) * groups;
+        wide[r] = t.input->wide + size_t(row + r) * t.input->cols;
+        wide_scales[r] = t.input->wide_scales + size_t(row + r) * groups;
         acc[r] = _mm256_setzero_ps();
     });
     for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
         if (first) prefetch_weights<quant_bytes(F) + scale_bytes(F)>(w.quants(panel), g);
         __m256i dot[R][2];
         if constexpr (reads_wide(F))
-            dots_wide<F, R>(quants, a, g * kGroup, dot);
+            dots_wide<F, R>(quants, wide, g * kGroup, dot);
         else if constexpr (F == Format::s8)
-            dots_s8<R>(quants, a, g * kGroup, dot);
+            dots_s8<R>(quants, narrow, dot);
         else
-            dots_q4<R>(quants, a, g * kGroup, dot);
+            dots_q4<R>(quants, narrow, dot);
         const GroupScales s = load_scales<F>(scales, g);
         unrolled<R>(LLM_EACH(r) {
             const __m256 first = _mm256_cvtepi32_ps(dot[r][0]);
             if constexpr (reads_wide(F)) {
-                acc[r] = _mm256_fmadd_ps(_mm256_mul_ps(s.scale, _mm256_broadcast_ss(scale_a[r] + g)), first, acc[r]);
+                acc[r] = _mm256_fmadd_ps(_mm256_mul_ps(s.scale, _mm256_broadcast_ss(wide_scales[r] + g)), first, acc[r]);
             } else {
-                __m256 both = _mm256_mul_ps(_mm256_broadcast_ss(scale_a[r] + 2 * g), first);
-                both = _mm256_fmadd_ps(_mm256_broadcast_ss(scale_a[r] + 2 * g + 1), _mm256_cvtepi32_ps(dot[r][1]), both);
+                __m256 both = _mm256_mul_ps(_mm256_broadcast_ss(narrow[r].scales), first);
+                both = _mm256_fmadd_ps(_mm256_broadcast_ss(narrow[r].scales + 1), _mm256_cvtepi32_ps(dot[r][1]), both);
                 acc[r] = _mm256_fmadd_ps(s.scale, both, acc[r]);
-                if constexpr (has_minimum(F)) acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(sum_a[r] + g), acc[r]);
+                if constexpr (has_minimum(F)) acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(&narrow[r].sum), acc[r]);
             }
         });
+        narrow.next();
     }
     unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });
 }

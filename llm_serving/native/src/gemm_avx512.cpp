@@ -2,9 +2,8 @@
 // Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same.
 #include <immintrin.h>
 
-#include <type_traits>
-
 #include "gemm_cases.hpp"
+#include "narrow_rows.hpp"
 #include "prefetch.hpp"
 
 namespace llm::LLM_NAMESPACE {
@@ -61,7 +60,7 @@ LLM_INLINE __m512i broadcast4(const int8_t* a) {
 
 // Both halves of a group: int32 dot products of unsigned weights and signed activations.
 template <int R, int P>
-LLM_INLINE void dots_q4(const Pair (&quants)[P], const int8_t* const (&a)[R], int at, __m512i (&dot)[P][R][2]) {
+LLM_INLINE void dots_q4(const Pair (&quants)[P], const NarrowRows& a, __m512i (&dot)[P][R][2]) {
     const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512();
     unrolled<4>(LLM_EACH(v) {
         __m512i first[P], second[P];
@@ -71,7 +70,7 @@ LLM_INLINE void dots_q4(const Pair (&quants)[P], const int8_t* const (&a)[R], in
             second[p] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
         });
         unrolled<R>(LLM_EACH(r) {
-            const __m512i x = broadcast4(a[r] + at + 4 * v), y = broadcast4(a[r] + at + kHalf + 4 * v);
+            const __m512i x = broadcast4(a[r].quants + 4 * v), y = broadcast4(a[r].quants + kHalf + 4 * v);
             unrolled<P>(LLM_EACH(p) {
                 dot[p][r][0] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[p][r][0], first[p], x);
                 dot[p][r][1] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[p][r][1], second[p], y);
@@ -82,14 +81,14 @@ LLM_INLINE void dots_q4(const Pair (&quants)[P], const int8_t* const (&a)[R], in
 
 // Weights are raised by 128 to be unsigned; the sums start from what that adds too much.
 template <int R, int P>
-LLM_INLINE void dots_s8(const Pair (&quants)[P], const int8_t* const (&a)[R], const int32_t* const (&offsets)[R], int g, __m512i (&dot)[P][R][2]) {
+LLM_INLINE void dots_s8(const Pair (&quants)[P], const NarrowRows& a, __m512i (&dot)[P][R][2]) {
     const __m512i raise = _mm512_set1_epi8(char(128));
     unrolled<8>(LLM_EACH(v) {
         constexpr int half = v / 4;
         __m512i w[P];
         unrolled<P>(LLM_EACH(p) { w[p] = _mm512_xor_si512(load_pair(quants[p], 32 * v), raise); });
         unrolled<R>(LLM_EACH(r) {
-            const __m512i x = broadcast4(a[r] + g * kGroup + 4 * v), start = _mm512_set1_epi32(offsets[r][2 * g + half]);
+            const __m512i x = broadcast4(a[r].quants + 4 * v), start = _mm512_set1_epi32(a[r].offsets[half]);
             unrolled<P>(LLM_EACH(p) { dot[p][r][half] = _mm512_dpbusd_epi32(v % 4 == 0 ? start : dot[p][r][half], w[p], x); });
         });
     });
@@ -153,47 +152,40 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
         scales[p] = {w.scales(low), w.scales(high)};
     });
     const bool first = row == t.row_begin;  // later rows find the panels in the cache
-    using Element = std::conditional_t<reads_wide(F), int16_t, int8_t>;
-    const Element* a[R];
-    const float* scale_a[R];
-    const float* sum_a[R];
-    const int32_t* offsets[R];
+    NarrowRows narrow(*t.input, row);
+    const int16_t* wide[R];
+    const float* wide_scales[R];
     __m512 acc[P][R];
     unrolled<R>(LLM_EACH(r) {
-        if constexpr (reads_wide(F))
-            a[r] = t.input->wide + size_t(row + r) * t.input->cols;
-        else
-            a[r] = t.input->quants + size_t(row + r) * t.input->cols;
-        scale_a[r] = reads_wide(F) ? t.input->wide_scales + size_t(row + r) * groups
-                                     : t.input->scales + size_t(row + r) * groups * 2;
-        sum_a[r] = t.input->sums + size_t(row + r) * groups;
-        offsets[r] = t.input->offsets + size_t(row + r) * groups * 2;
+        wide[r] = t.input->wide + size_t(row + r) * t.input->cols;
+        wide_scales[r] = t.input->wide_scales + size_t(row + r) * groups;
         unrolled<P>(LLM_EACH(p) { acc[p][r] = _mm512_setzero_ps(); });
     });
     for (int g = 0; g < groups; g++) {
         if (first) prefetch_weights<2 * P * (quant_bytes(F) + scale_bytes(F))>(w.quants(panel), g);
         __m512i dot[P][R][2];
         if constexpr (reads_wide(F))
-            dots_wide<F, R>(quants[0], a, g * kGroup, dot[0]);
+            dots_wide<F, R>(quants[0], wide, g * kGroup, dot[0]);
         else if constexpr (F == Format::s8)
-            dots_s8<R, P>(quants, a, offsets, g, dot);
+            dots_s8<R, P>(quants, narrow, dot);
         else
-            dots_q4<R, P>(quants, a, g * kGroup, dot);
+            dots_q4<R, P>(quants, narrow, dot);
         unrolled<P>(LLM_EACH(p) {
             const GroupScales s = load_scales<F>(scales[p], g);
             unrolled<R>(LLM_EACH(r) {
                 const __m512 one = _mm512_cvtepi32_ps(dot[p][r][0]);
                 if constexpr (reads_wide(F)) {
-                    acc[p][r] = _mm512_fmadd_ps(_mm512_mul_ps(s.scale, _mm512_set1_ps(scale_a[r][g])), one, acc[p][r]);
+                    acc[p][r] = _mm512_fmadd_ps(_mm512_mul_ps(s.scale, _mm512_set1_ps(wide_scales[r][g])), one, acc[p][r]);
                 } else {
-                    __m512 both = _mm512_mul_ps(_mm512_set1_ps(scale_a[r][2 * g]), one);
-                    both = _mm512_fmadd_ps(_mm512_set1_ps(scale_a[r][2 * g + 1]), _mm512_cvtepi32_ps(dot[p][r][1]), both);
+                    __m512 both = _mm512_mul_ps(_mm512_set1_ps(narrow[r].scales[0]), one);
+                    both = _mm512_fmadd_ps(_mm512_set1_ps(narrow[r].scales[1]), _mm512_cvtepi32_ps(dot[p][r][1]), both);
                     acc[p][r] = _mm512_fmadd_ps(s.scale, both, acc[p][r]);
-                    if constexpr (has_minimum(F)) acc[p][r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(sum_a[r][g]), acc[p][r]);
+                    if constexpr (has_minimum(F)) acc[p][r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(narrow[r].sum), acc[p][r]);
                 }
             });
             quants[p] = {quants[p].low + quant_bytes(F), quants[p].high + quant_bytes(F)};
         });
+        narrow.next();
     }
     unrolled<P>(LLM_EACH(p) {
         const int at = panel + 2 * p;

@@ -50,10 +50,10 @@ LLM_INLINE int8x16_t weights(const uint8_t* quants, int half, int v, int j) {
 
 // The q4 formats and s8: 8 outputs x half a group, R rows. One half at a time: sums of both would not fit the registers.
 template <Format F, int R>
-LLM_INLINE void dots_of_half(const uint8_t* quants, int half, const int8_t* const (&a)[R], int at, int32x4_t (&dot)[R][2]) {
+LLM_INLINE void dots_of_half(const uint8_t* quants, int half, const NarrowGroup* const (&a)[R], int g, int32x4_t (&dot)[R][2]) {
     int8x16_t x[R];
     unrolled<R>(LLM_EACH(r) {
-        x[r] = vld1q_s8(a[r] + at + kHalf * half);
+        x[r] = vld1q_s8(a[r][g].quants + kHalf * half);
         dot[r][0] = dot[r][1] = vdupq_n_s32(0);
     });
     unrolled<4>(LLM_EACH(v) {
@@ -143,28 +143,24 @@ __attribute__((noinline)) void narrow_rows(const GemmTile& t, int panel, int row
     const uint8_t* quants = t.weight->quants(panel);
     const uint8_t* scales = t.weight->scales(panel);
     const bool first = row == t.row_begin;  // later rows find the panel in the cache
-    const int8_t* a[R];
-    const float* scale_a[R];
-    const float* sum_a[R];
+    const NarrowGroup* a[R];
     Lanes acc[R];
     unrolled<R>(LLM_EACH(r) {
-        a[r] = t.input->quants + size_t(row + r) * t.input->cols;
-        scale_a[r] = t.input->scales + size_t(row + r) * groups * 2;
-        sum_a[r] = t.input->sums + size_t(row + r) * groups;
+        a[r] = t.input->narrow_row(row + r);
         acc[r] = broadcast(0.0f);
     });
     for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
         if (first) prefetch_group<F>(quants);
         int32x4_t dot[R][2];
         Lanes both[R];
-        dots_of_half<F, R>(quants, 0, a, g * kGroup, dot);
-        unrolled<R>(LLM_EACH(r) { both[r] = multiply(broadcast(scale_a[r][2 * g]), to_float(dot[r])); });
-        dots_of_half<F, R>(quants, 1, a, g * kGroup, dot);
+        dots_of_half<F, R>(quants, 0, a, g, dot);
+        unrolled<R>(LLM_EACH(r) { both[r] = multiply(broadcast(a[r][g].scales[0]), to_float(dot[r])); });
+        dots_of_half<F, R>(quants, 1, a, g, dot);
         const GroupScales s = load_scales<F>(scales, g);
         unrolled<R>(LLM_EACH(r) {
-            both[r] = fused(broadcast(scale_a[r][2 * g + 1]), to_float(dot[r]), both[r]);
+            both[r] = fused(broadcast(a[r][g].scales[1]), to_float(dot[r]), both[r]);
             acc[r] = fused(s.scale, both[r], acc[r]);
-            if constexpr (has_minimum(F)) acc[r] = fused(s.minimum, broadcast(sum_a[r][g]), acc[r]);
+            if constexpr (has_minimum(F)) acc[r] = fused(s.minimum, broadcast(a[r][g].sum), acc[r]);
         });
     }
     unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });

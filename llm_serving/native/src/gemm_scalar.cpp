@@ -33,11 +33,11 @@ int32_t dot_wide(const int16_t* q, const int16_t* a) {
 float add_group(const Activations& input, Format format, int row, int g, const int16_t* q, float scale, float minimum, float acc) {
     const size_t at = size_t(row) * (input.cols / kGroup) + g;
     if (reads_wide(format)) return fused(scale * input.wide_scales[at], float(dot_wide(q, input.wide + at * kGroup)), acc);
-    const int8_t* a = input.quants + at * kGroup;
-    float both = input.scales[2 * at] * float(dot(q, a, 0, kHalf));
-    both = fused(input.scales[2 * at + 1], float(dot(q, a, kHalf, kGroup)), both);
+    const NarrowGroup& a = input.narrow_row(row)[g];
+    float both = a.scales[0] * float(dot(q, a.quants, 0, kHalf));
+    both = fused(a.scales[1], float(dot(q, a.quants, kHalf, kGroup)), both);
     acc = fused(scale, both, acc);
-    return has_minimum(format) ? fused(minimum, input.sums[at], acc) : acc;
+    return has_minimum(format) ? fused(minimum, a.sum, acc) : acc;
 }
 
 void store(const GemmTile& t, int panel, int row, const float (&acc)[kPanel]) {

@@ -89,8 +89,8 @@ inline size_t encoder_scratch(int num_tokens, int head_dim) {
 struct Kernels {
     const char* name;
     void (*gemm)(const GemmTile&);
-    // x [cols] -> quants, scales, sums and offsets of one token.
-    void (*quantize)(const float* x, int cols, int8_t* quants, float* scales, float* sums, int32_t* offsets);
+    // x [cols] -> the groups of one token.
+    void (*quantize)(const float* x, int cols, NarrowGroup* groups);
     // x [cols] -> wide and wide_scales of one token.
     void (*quantize_wide)(const float* x, int cols, int16_t* wide, float* wide_scales);
     // y = x / rms(x) * weight (Zhang & Sennrich 2019).

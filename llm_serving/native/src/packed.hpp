@@ -74,19 +74,28 @@ inline size_t panel_stride(Format f, int cols) {
     return (bytes + 63) & ~size_t(63);
 }
 
-// Activations of many tokens. q4 and s8 weights read 8 bits, x ~ scale * q with a scale for each half of a
-// group; `sums` (over the whole group, of x as quantised) serves the minima of q4. VNNI multiplies unsigned
-// by signed bytes: `offsets` takes back what s8 weights raised by 128 add too much. q8 and q12 weights read 16 bits,
-// x ~ wide_scale * wide: they need 16-bit multiplies anyway, and the output head is where rounding is seen.
+// A group of activations in 8 bits: x ~ scale * q with a scale for each half. One line of the cache, so that a kernel
+// finds all of a group behind one pointer.
+struct alignas(64) NarrowGroup {
+    int8_t quants[kGroup];
+    float scales[2];
+    float sum;           // of x as quantised, over the group: serves the minima of q4
+    int32_t offsets[2];  // -128 * sum of a half's quants: VNNI multiplies unsigned by signed bytes, and this takes back
+                         // what s8 weights raised by 128 add too much
+};
+
+// Activations of many tokens. q4 and s8 weights read 8 bits. q8 and q12 weights read 16 bits, x ~ wide_scale * wide:
+// they need 16-bit multiplies anyway, and the output head is where rounding is seen.
 struct Activations {
-    int8_t* quants;  // [token][cols], null where nobody reads them
-    int16_t* wide;   // [token][cols], null where nobody reads them
-    float* scales;       // [token][cols / 16]
-    float* wide_scales;  // [token][cols / 32]
-    float* sums;         // [token][cols / 32]
-    int32_t* offsets;    // [token][cols / 16], -128 * sum of a half's quants
-    float* values;   // [token][cols], used instead of the others with f32 weights
+    NarrowGroup* narrow;  // [token][narrow_stride], null where nobody reads them
+    int16_t* wide;        // [token][cols], null where nobody reads them
+    float* wide_scales;   // [token][cols / 32]
+    float* values;        // [token][cols], used instead of the others with f32 weights
     int cols;
+
+    // An odd number of lines: rows that are taken together never fight for the same few places in the cache.
+    static constexpr size_t narrow_stride(int cols) { return size_t(cols / kGroup) | 1; }
+    NarrowGroup* narrow_row(int row) const { return narrow + size_t(row) * narrow_stride(cols); }
 };
 
 }  // namespace llm

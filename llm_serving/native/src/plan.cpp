@@ -22,12 +22,8 @@ void Model::reserve_activations(int cols, bool narrow_rows, bool wide_rows) {
         if (values.size() < size) values.resize(size);
         return;
     }
-    if (narrow_rows && quants.size() < size) {
-        quants.resize(size);
-        scales.resize(size / kHalf);
-        sums.resize(size / kGroup);
-        offsets.resize(size / kHalf);
-    }
+    const size_t groups = size_t(max_tokens) * Activations::narrow_stride(cols);
+    if (narrow_rows && narrow.size() < groups) narrow.resize(groups);
     if (wide_rows && wide.size() < size) {
         wide.resize(size);
         wide_scales.resize(size / kGroup);

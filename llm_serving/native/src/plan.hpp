@@ -112,10 +112,9 @@ struct Model {
     KvCache kv;
     std::vector<float> rope;  // [position][cos rotated/2, sin rotated/2]
     int rotated = 0;
-    std::vector<int8_t> quants;
+    std::vector<NarrowGroup> narrow;
     std::vector<int16_t> wide;
-    std::vector<float> scales, wide_scales, sums;
-    std::vector<int32_t> offsets;
+    std::vector<float> wide_scales;
     std::vector<float> values;  // activations as they are, for f32 weights
     bool exact = false;         // weights are f32: nothing is quantised
     int query_heads = 0;        // of attention over the KV cache
@@ -124,7 +123,7 @@ struct Model {
     std::vector<std::vector<float>> scratch;  // [worker]
 
     // Quantised rows of the operation at hand; the storage is shared by all of them in turn.
-    Activations activations(int cols) { return {quants.data(), wide.data(), scales.data(), wide_scales.data(), sums.data(), offsets.data(), values.data(), cols}; }
+    Activations activations(int cols) { return {narrow.data(), wide.data(), wide_scales.data(), values.data(), cols}; }
     void reserve_activations(int cols, bool narrow_rows, bool wide_rows);
 };
 

@@ -29,7 +29,7 @@ inline void quantize_row(Model& model, const Operation& writer, const float* x, 
         return;
     }
     const size_t at = size_t(row) * cols;
-    if (writer.narrow) model.kernels->quantize(x, cols, a.quants + at, a.scales + at / kHalf, a.sums + at / kGroup, a.offsets + at / kHalf);
+    if (writer.narrow) model.kernels->quantize(x, cols, a.narrow_row(row));
     if (writer.wide) model.kernels->quantize_wide(x, cols, a.wide + at, a.wide_scales + at / kGroup);
 }
 
