@@ -22,6 +22,7 @@ from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 
 GROUP = 32
 PIECE = 256  # keys of one softmax
+MOST_STEP = 32640  # the greatest step of 8-bit activations
 EXACT_KINDS = {"Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0"}  # the packed formats hold these as they are
 Q4_KINDS = {"Q4_0", "Q4_1", "Q4_K"}
 
@@ -47,13 +48,21 @@ def requantize_q8(matrix: np.ndarray) -> np.ndarray:
 def quantize_activations(x: np.ndarray, *, wide: bool = False) -> np.ndarray:
     """What the engine makes of each row of `x`, float32: integers times the scale of their group.
 
-    int8 with a scale for 16 columns; `wide`: int16 with a scale for 32, as matrices packed as q8 read them.
+    int8 with a scale for 16 columns, a whole multiple of the row's unit; `wide`: int16 with a scale for 32,
+    as matrices packed as q8 read them.
     """
     groups = x.reshape(x.shape[0], -1, GROUP if wide else GROUP // 2)
     most = np.float32(32767 if wide else 127)
     amax = np.abs(groups).max(axis=-1, keepdims=True)
-    factor = np.divide(most, amax, out=np.zeros_like(amax), where=amax > 1e-30)
-    return (np.rint(groups * factor) * (amax / most)).reshape(x.shape)
+    if wide:
+        scale = amax / most
+    else:
+        unit = np.abs(x).max(axis=-1)[:, None, None] / (most * np.float32(MOST_STEP))
+        steps = np.divide(amax, most * unit, out=np.zeros_like(amax), where=unit > 0)
+        eight_bits = (steps.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)
+        scale = np.minimum(np.ceil(eight_bits.view(np.float32)), MOST_STEP) * unit
+    factor = np.divide(np.float32(1), scale, out=np.zeros_like(amax), where=amax > 1e-30)
+    return (np.rint(groups * factor) * scale).reshape(x.shape)
 
 
 def round_last_axis(x: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,10 +11,10 @@ import pytest
 from llm_serving.native.core import load_core
 
 core = load_core()
-VERSION = 2
+VERSION = 3
 DIGESTS = {  # of each kind of KV cache
-    "f16": "c0c8ed316ff3d4b81a63e0c6179a9938fbff94b39993b8b204f0075e97f15a42",
-    "q8": "0d119eb42dbc91fea5123d26f5709ab73352f7294f4e839bc385cb78023c1084",
+    "f16": "fdc4aebcc6eb5059dac279d1f18f7462d542a6229f1e679b62284070ab40e777",
+    "q8": "f71bcf9c1d18f3bb4fc140c61a961082b7fe0021b340f097b5d58ab77e6eebf5",
 }
 VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, TOKENS = 40, 96, 6, 2, 16, 64, 41
 BLOCKS = -(-TOKENS // 16)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import gguf
 import numpy as np
 import pytest
 from numpy_reference import (
     GROUP,
+    MOST_STEP,
     NumpyModel,
     causal_attention,
     decode,
@@ -33,6 +36,7 @@ def test_quantised_product_is_the_sum_over_groups(kind: str) -> None:
     """One output, by the integer formula of the packed format."""
     tensor = tensor_of(RNG.normal(size=(1, 64)).astype(np.float32), kind)
     x = RNG.normal(size=(1, 64)).astype(np.float32)
+    unit = float(np.abs(x).max()) / (127 * MOST_STEP)
     total = 0.0
     for group in range(2):
         size = 18 if kind == "Q4_0" else 20
@@ -43,9 +47,10 @@ def test_quantised_product_is_the_sum_over_groups(kind: str) -> None:
         weights = [int(b) & 15 for b in nibbles] + [int(b) >> 4 for b in nibbles]
         for half in range(2):
             part = x[0, group * GROUP + half * 16 :][:16]
-            amax = max(abs(float(v)) for v in part)
-            quants = [round(float(v) * 127 / amax) for v in part]
-            step = amax / 127
+            ratio = float(np.abs(part).max() / np.abs(x).max()) * MOST_STEP
+            last_bit = 2 ** (math.floor(math.log2(ratio)) - 7)  # of eight
+            step = math.ceil(min(math.ceil(ratio / last_bit - 1e-6) * last_bit, MOST_STEP)) * unit
+            quants = [round(float(v) / step) for v in part]
             total += scale * step * sum(w * q for w, q in zip(weights[half * 16 :], quants, strict=False))
             total += minimum * step * sum(quants)
     product = quantize_activations(x) @ packed_values(tensor).T

@@ -2,19 +2,45 @@
 
 namespace llm::LLM_NAMESPACE {
 
+namespace {
+
+// The least integer of eight significant bits that is not below `ratio`; what is no number counts as zero. More bits would
+// make a step of every last bit of x: other bits in, all other quants out.
+LLM_INLINE int step_above(float ratio) {
+    if (ratio >= float(kMostStep)) return kMostStep;
+    if (!(ratio > 0.0f)) return 0;
+    const float rounded = bits_to_float((float_to_bits(ratio) + 0xffff) & 0xffff0000);
+    const int below = int(rounded);
+    return below + (float(below) < rounded);
+}
+
+}  // namespace
+
 void quantize(const float* x, int cols, NarrowGroup* groups) {
-    for (int g = 0; g < cols / kGroup; g++) {
-        NarrowGroup& group = groups[g];
-        float sum = 0;
-        for (int half = 0; half < 2; half++, x += kHalf) {
-            const float largest = largest_of(x, kHalf);
-            const float inverse = inverse_of(largest, 127.0f);
-            const int32_t total = round_narrow(x, inverse, group.quants + half * kHalf);
-            group.scales[half] = largest / 127.0f;
-            group.offsets[half] = -128 * total;
-            sum = fused(group.scales[half], float(total), sum);
+    const int count = cols / kGroup;
+    float row_largest = 0.0f;
+    for (int g = 0; g < count; g++)
+        for (int half = 0; half < 2; half++) {
+            const float largest = largest_of(x + g * kGroup + half * kHalf, kHalf);
+            groups[g].scales[half] = largest;
+            row_largest = larger(row_largest, largest);
         }
-        group.sum = sum;
+    const float unit = row_largest > 1e-30f ? row_largest / (127.0f * kMostStep) : 0.0f;
+    const float steps_per_one = inverse_of(row_largest, float(kMostStep));
+    const float units_per_one = inverse_of(row_largest, 127.0f * kMostStep);
+    for (int g = 0; g < count; g++) {
+        NarrowGroup& group = groups[g];
+        int32_t sum = 0;
+        for (int half = 0; half < 2; half++, x += kHalf) {
+            const int step = step_above(group.scales[half] * steps_per_one);
+            const int32_t total = round_narrow(x, step ? units_per_one / float(step) : 0.0f, group.quants + half * kHalf);
+            group.steps[half] = int16_t(step);
+            group.scales[half] = float(step);
+            group.offsets[half] = -128 * total;
+            sum += step * total;
+        }
+        group.sum = float(sum);
+        group.unit = unit;
     }
 }
 

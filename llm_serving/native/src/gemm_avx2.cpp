@@ -44,13 +44,11 @@ LLM_INLINE __m256i load32(const uint8_t* p) {
 // the sixteen registers: half the time went into spills.
 LLM_INLINE void pin(__m256i& value) { asm("" : "+x"(value)); }
 
-LLM_INLINE __m256i widen(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
-
-// 8 outputs x one group, R rows: int32 dot products of both halves.
-// q4: nibbles are unsigned, so products of 15 * 127 add up in 16 bits before widening. The low nibbles are
-// the first half of the group, the high ones the second.
+// q4, 8 outputs x one group, R rows: dot products of both halves times their steps. Nibbles are unsigned, so products of
+// 15 * 127 add up in 16 bits; one multiplication by the step widens them. The low nibbles are the first half of the group.
 template <int R>
-LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
+LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&scaled)[R]) {
+    __m256i dot[R][2];
     const __m256i low = _mm256_set1_epi8(15);
     unrolled<4>(LLM_EACH(v) {
         __m256i packed = load32(quants + 32 * v);
@@ -66,8 +64,8 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&do
         });
     });
     unrolled<R>(LLM_EACH(r) {
-        dot[r][0] = widen(dot[r][0]);
-        dot[r][1] = widen(dot[r][1]);
+        const __m256i first = _mm256_madd_epi16(dot[r][0], _mm256_set1_epi16(a[r].steps[0]));
+        scaled[r] = _mm256_add_epi32(first, _mm256_madd_epi16(dot[r][1], _mm256_set1_epi16(a[r].steps[1])));
     });
 }
 
@@ -159,28 +157,33 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
     });
     for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
         if (first) prefetch_weights<quant_bytes(F) + scale_bytes(F)>(w.quants(panel), g);
-        __m256i dot[R][2];
+        __m256i dot[R][2], scaled[R];
         if constexpr (reads_wide(F))
             dots_wide<F, R>(quants, wide, g * kGroup, dot);
         else if constexpr (F == Format::s8)
             dots_s8<R>(quants, narrow, dot);
         else
-            dots_q4<R>(quants, narrow, dot);
+            dots_q4<R>(quants, narrow, scaled);
         const GroupScales s = load_scales<F>(scales, g);
         unrolled<R>(LLM_EACH(r) {
-            const __m256 first = _mm256_cvtepi32_ps(dot[r][0]);
             if constexpr (reads_wide(F)) {
-                acc[r] = _mm256_fmadd_ps(_mm256_mul_ps(s.scale, _mm256_broadcast_ss(wide_scales[r] + g)), first, acc[r]);
+                const __m256 scale = _mm256_mul_ps(s.scale, _mm256_broadcast_ss(wide_scales[r] + g));
+                acc[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r][0]), acc[r]);
+            } else if constexpr (is_q4(F)) {
+                acc[r] = _mm256_fmadd_ps(s.scale, _mm256_cvtepi32_ps(scaled[r]), acc[r]);
+                acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(&narrow[r].sum), acc[r]);
             } else {
-                __m256 both = _mm256_mul_ps(_mm256_broadcast_ss(narrow[r].scales), first);
+                __m256 both = _mm256_mul_ps(_mm256_broadcast_ss(narrow[r].scales), _mm256_cvtepi32_ps(dot[r][0]));
                 both = _mm256_fmadd_ps(_mm256_broadcast_ss(narrow[r].scales + 1), _mm256_cvtepi32_ps(dot[r][1]), both);
                 acc[r] = _mm256_fmadd_ps(s.scale, both, acc[r]);
-                if constexpr (has_minimum(F)) acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(&narrow[r].sum), acc[r]);
             }
         });
         narrow.next();
     }
-    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });
+    unrolled<R>(LLM_EACH(r) {
+        if constexpr (!reads_wide(F)) acc[r] = _mm256_mul_ps(acc[r], _mm256_set1_ps(t.input->narrow_row(row + r)->unit));
+        store_outputs(t, panel, row + r, acc[r]);
+    });
 }
 
 // Up to six rows by two panels: twelve accumulators, each a plain chain over the inputs.

@@ -58,9 +58,11 @@ LLM_INLINE __m512i broadcast4(const int8_t* a) {
     return _mm512_set1_epi32(four);
 }
 
-// Both halves of a group: int32 dot products of unsigned weights and signed activations.
+// q4: dot products of both halves of a group times their steps. The sums of a half fit 16 bits, so that one instruction
+// multiplies those of both and adds them.
 template <int R, int P>
-LLM_INLINE void dots_q4(const Pair (&quants)[P], const NarrowRows& a, __m512i (&dot)[P][R][2]) {
+LLM_INLINE void dots_q4(const Pair (&quants)[P], const NarrowRows& a, __m512i (&scaled)[P][R]) {
+    __m512i dot[P][R][2];
     const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512();
     unrolled<4>(LLM_EACH(v) {
         __m512i first[P], second[P];
@@ -75,6 +77,14 @@ LLM_INLINE void dots_q4(const Pair (&quants)[P], const NarrowRows& a, __m512i (&
                 dot[p][r][0] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[p][r][0], first[p], x);
                 dot[p][r][1] = _mm512_dpbusd_epi32(v == 0 ? zero : dot[p][r][1], second[p], y);
             });
+        });
+    });
+    unrolled<R>(LLM_EACH(r) {
+        int32_t steps;
+        __builtin_memcpy(&steps, a[r].steps, 4);
+        unrolled<P>(LLM_EACH(p) {
+            const __m512i both = _mm512_mask_blend_epi16(0xaaaaaaaa, dot[p][r][0], _mm512_slli_epi32(dot[p][r][1], 16));
+            scaled[p][r] = _mm512_madd_epi16(both, _mm512_set1_epi32(steps));
         });
     });
 }
@@ -163,24 +173,26 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
     });
     for (int g = 0; g < groups; g++) {
         if (first) prefetch_weights<2 * P * (quant_bytes(F) + scale_bytes(F))>(w.quants(panel), g);
-        __m512i dot[P][R][2];
+        __m512i dot[P][R][2], scaled[P][R];
         if constexpr (reads_wide(F))
             dots_wide<F, R>(quants[0], wide, g * kGroup, dot[0]);
         else if constexpr (F == Format::s8)
             dots_s8<R, P>(quants, narrow, dot);
         else
-            dots_q4<R, P>(quants, narrow, dot);
+            dots_q4<R, P>(quants, narrow, scaled);
         unrolled<P>(LLM_EACH(p) {
             const GroupScales s = load_scales<F>(scales[p], g);
             unrolled<R>(LLM_EACH(r) {
-                const __m512 one = _mm512_cvtepi32_ps(dot[p][r][0]);
                 if constexpr (reads_wide(F)) {
-                    acc[p][r] = _mm512_fmadd_ps(_mm512_mul_ps(s.scale, _mm512_set1_ps(wide_scales[r][g])), one, acc[p][r]);
+                    const __m512 scale = _mm512_mul_ps(s.scale, _mm512_set1_ps(wide_scales[r][g]));
+                    acc[p][r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[p][r][0]), acc[p][r]);
+                } else if constexpr (is_q4(F)) {
+                    acc[p][r] = _mm512_fmadd_ps(s.scale, _mm512_cvtepi32_ps(scaled[p][r]), acc[p][r]);
+                    acc[p][r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(narrow[r].sum), acc[p][r]);
                 } else {
-                    __m512 both = _mm512_mul_ps(_mm512_set1_ps(narrow[r].scales[0]), one);
+                    __m512 both = _mm512_mul_ps(_mm512_set1_ps(narrow[r].scales[0]), _mm512_cvtepi32_ps(dot[p][r][0]));
                     both = _mm512_fmadd_ps(_mm512_set1_ps(narrow[r].scales[1]), _mm512_cvtepi32_ps(dot[p][r][1]), both);
                     acc[p][r] = _mm512_fmadd_ps(s.scale, both, acc[p][r]);
-                    if constexpr (has_minimum(F)) acc[p][r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(narrow[r].sum), acc[p][r]);
                 }
             });
             quants[p] = {quants[p].low + quant_bytes(F), quants[p].high + quant_bytes(F)};
@@ -189,7 +201,10 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
     }
     unrolled<P>(LLM_EACH(p) {
         const int at = panel + 2 * p;
-        unrolled<R>(LLM_EACH(r) { store_outputs(t, at, outputs_from(t, at), row + r, acc[p][r]); });
+        unrolled<R>(LLM_EACH(r) {
+            if constexpr (!reads_wide(F)) acc[p][r] = _mm512_mul_ps(acc[p][r], _mm512_set1_ps(t.input->narrow_row(row + r)->unit));
+            store_outputs(t, at, outputs_from(t, at), row + r, acc[p][r]);
+        });
     });
 }
 

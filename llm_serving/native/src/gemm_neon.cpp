@@ -151,19 +151,32 @@ __attribute__((noinline)) void narrow_rows(const GemmTile& t, int panel, int row
     });
     for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
         if (first) prefetch_group<F>(quants);
-        int32x4_t dot[R][2];
+        int32x4_t dot[R][2], first_half[R][2];
         Lanes both[R];
         dots_of_half<F, R>(quants, 0, a, g, dot);
-        unrolled<R>(LLM_EACH(r) { both[r] = multiply(broadcast(a[r][g].scales[0]), to_float(dot[r])); });
+        unrolled<R>(LLM_EACH(r) {
+            if constexpr (is_q4(F)) {
+                first_half[r][0] = vmulq_n_s32(dot[r][0], a[r][g].steps[0]);
+                first_half[r][1] = vmulq_n_s32(dot[r][1], a[r][g].steps[0]);
+            } else {
+                both[r] = multiply(broadcast(a[r][g].scales[0]), to_float(dot[r]));
+            }
+        });
         dots_of_half<F, R>(quants, 1, a, g, dot);
         const GroupScales s = load_scales<F>(scales, g);
         unrolled<R>(LLM_EACH(r) {
-            both[r] = fused(broadcast(a[r][g].scales[1]), to_float(dot[r]), both[r]);
-            acc[r] = fused(s.scale, both[r], acc[r]);
-            if constexpr (has_minimum(F)) acc[r] = fused(s.minimum, broadcast(a[r][g].sum), acc[r]);
+            if constexpr (is_q4(F)) {
+                dot[r][0] = vmlaq_n_s32(first_half[r][0], dot[r][0], a[r][g].steps[1]);
+                dot[r][1] = vmlaq_n_s32(first_half[r][1], dot[r][1], a[r][g].steps[1]);
+                acc[r] = fused(s.scale, to_float(dot[r]), acc[r]);
+                acc[r] = fused(s.minimum, broadcast(a[r][g].sum), acc[r]);
+            } else {
+                both[r] = fused(broadcast(a[r][g].scales[1]), to_float(dot[r]), both[r]);
+                acc[r] = fused(s.scale, both[r], acc[r]);
+            }
         });
     }
-    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, acc[r]); });
+    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, row + r, multiply(acc[r], broadcast(a[r]->unit))); });
 }
 
 // q8 and q12, R rows times outputs 4j to 4j + 3: an output has more sums than above, and the other four can wait.

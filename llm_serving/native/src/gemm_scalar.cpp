@@ -2,8 +2,11 @@
 //
 // Per output and group, in this order:
 //   q8, q12: acc = fma(scale_w * scale_a, float(sum of q_w q_a), acc)
-//   q4, s8:  both = scale_a0 * float(first half's sum); both = fma(scale_a1, float(second half's sum), both)
-//            acc = fma(scale_w, both, acc); q4 only: acc = fma(min_w, sum_a, acc)
+//   q4:      acc = fma(scale_w, float(step_0 * first half's sum + step_1 * second half's sum), acc)
+//            acc = fma(min_w, sum_a, acc)
+//   s8:      both = step_0 * float(first half's sum); both = fma(step_1, float(second half's sum), both)
+//            acc = fma(scale_w, both, acc)
+// and at the end of q4 and s8: acc * unit_a.
 // f32 weights: acc = fma(a, w, acc), input by input.
 #include "elementwise.hpp"
 #include "numeric.hpp"
@@ -34,10 +37,9 @@ float add_group(const Activations& input, Format format, int row, int g, const i
     const size_t at = size_t(row) * (input.cols / kGroup) + g;
     if (reads_wide(format)) return fused(scale * input.wide_scales[at], float(dot_wide(q, input.wide + at * kGroup)), acc);
     const NarrowGroup& a = input.narrow_row(row)[g];
-    float both = a.scales[0] * float(dot(q, a.quants, 0, kHalf));
-    both = fused(a.scales[1], float(dot(q, a.quants, kHalf, kGroup)), both);
-    acc = fused(scale, both, acc);
-    return has_minimum(format) ? fused(minimum, a.sum, acc) : acc;
+    const int32_t first = dot(q, a.quants, 0, kHalf), second = dot(q, a.quants, kHalf, kGroup);
+    if (is_q4(format)) return fused(minimum, a.sum, fused(scale, float(a.steps[0] * first + a.steps[1] * second), acc));
+    return fused(scale, fused(a.scales[1], float(second), a.scales[0] * float(first)), acc);
 }
 
 void store(const GemmTile& t, int panel, int row, const float (&acc)[kPanel]) {
@@ -83,7 +85,11 @@ void gemm(const GemmTile& t) {
                     for (int o = 0; o < kPanel; o++)
                         acc[r][o] = add_group(*t.input, w.format, row0 + r, g, q[o], s[o].scale, s[o].minimum, acc[r][o]);
             }
-            for (int r = 0; r < rows; r++) store(t, panel, row0 + r, acc[r]);
+            for (int r = 0; r < rows; r++) {
+                if (!reads_wide(w.format))
+                    for (float& sum : acc[r]) sum *= t.input->narrow_row(row0 + r)->unit;
+                store(t, panel, row0 + r, acc[r]);
+            }
         }
 }
 

@@ -34,7 +34,6 @@ constexpr int kHalf = 16;  // inputs that share a scale of 8-bit activations
 enum class Format : uint8_t { q4, q4_centred, q4_k, s8, q8, q12, f32 };
 
 constexpr bool is_q4(Format f) { return f == Format::q4 || f == Format::q4_centred || f == Format::q4_k; }
-constexpr bool has_minimum(Format f) { return is_q4(f); }
 constexpr bool reads_wide(Format f) { return f == Format::q8 || f == Format::q12; }  // 16-bit activations
 constexpr int quant_bytes(Format f) { return f == Format::f32 ? 1024 : f == Format::q12 ? 512 : is_q4(f) ? 128 : 256; }
 constexpr int scale_bytes(Format f) {
@@ -74,14 +73,18 @@ inline size_t panel_stride(Format f, int cols) {
     return (bytes + 63) & ~size_t(63);
 }
 
-// A group of activations in 8 bits: x ~ scale * q with a scale for each half. One line of the cache, so that a kernel
-// finds all of a group behind one pointer.
+// A group of activations in 8 bits: x ~ unit * step * q, with a step for each half and a unit for the whole row. Steps
+// are integers, so that both halves of a product with q4 weights add up before anything is rounded; and a sum waits for
+// the unit until it is complete. One line of the cache, so that a kernel finds all of a group behind one pointer.
+constexpr int kMostStep = 255 << 7;  // 16 products of 15 * 127 with this, twice, fit 31 bits
 struct alignas(64) NarrowGroup {
     int8_t quants[kGroup];
-    float scales[2];
-    float sum;           // of x as quantised, over the group: serves the minima of q4
+    int16_t steps[2];
+    float scales[2];     // the steps again: sums with s8 weights are too large for integers
+    float sum;           // of step * q over the group: serves the minima of q4
     int32_t offsets[2];  // -128 * sum of a half's quants: VNNI multiplies unsigned by signed bytes, and this takes back
                          // what s8 weights raised by 128 add too much
+    float unit;          // the same in every group of a row
 };
 
 // Activations of many tokens. q4 and s8 weights read 8 bits. q8 and q12 weights read 16 bits, x ~ wide_scale * wide:
