@@ -4,19 +4,32 @@ namespace llm::LLM_NAMESPACE {
 
 namespace {
 
-// The least integer of eight significant bits that is not below `ratio`; what is no number counts as zero. More bits would
-// make a step of every last bit of x: other bits in, all other quants out.
-LLM_INLINE int step_above(float ratio) {
-    if (ratio >= float(kMostStep)) return kMostStep;
-    if (!(ratio > 0.0f)) return 0;
-    const float rounded = bits_to_float((float_to_bits(ratio) + 0xffff) & 0xffff0000);
-    const int below = int(rounded);
-    return below + (float(below) < rounded);
+// Of eight halves of groups: steps, as f32 the integers they are, and what x is multiplied with to be a quant.
+struct Steps {
+    float steps[kLanes], inverses[kLanes];
+};
+
+// The least integers of eight significant bits that are not below largest * steps_per_one. More bits would make a step of
+// every last bit of x: other bits in, all other quants out. Written so that the compiler makes it one instruction for all.
+LLM_INLINE Steps steps_above(const float (&largest)[kLanes], float steps_per_one, float units_per_one) {
+    constexpr float most = float(kMostStep);
+    Steps s;
+    for (int i = 0; i < kLanes; i++) {
+        const float ratio = largest[i] * steps_per_one;  // no number where a row has an infinite one
+        const float some = ratio > 0.0f ? ratio : 0.0f;
+        const float rounded = bits_to_float((float_to_bits(some < most ? some : most) + 0xffff) & 0xffff0000);
+        const float within = rounded < most ? rounded : most;
+        const float below = float(int32_t(within));
+        s.steps[i] = below + (below < within ? 1.0f : 0.0f);
+        s.inverses[i] = units_per_one / (s.steps[i] > 1.0f ? s.steps[i] : 1.0f);
+    }
+    return s;
 }
 
 }  // namespace
 
 void quantize(const float* x, int cols, NarrowGroup* groups) {
+    constexpr int kAtOnce = kLanes / 2;  // groups
     const int count = cols / kGroup;
     float row_largest = 0.0f;
     for (int g = 0; g < count; g++)
@@ -28,19 +41,25 @@ void quantize(const float* x, int cols, NarrowGroup* groups) {
     const float unit = row_largest > 1e-30f ? row_largest / (127.0f * kMostStep) : 0.0f;
     const float steps_per_one = inverse_of(row_largest, float(kMostStep));
     const float units_per_one = inverse_of(row_largest, 127.0f * kMostStep);
-    for (int g = 0; g < count; g++) {
-        NarrowGroup& group = groups[g];
-        int32_t sum = 0;
-        for (int half = 0; half < 2; half++, x += kHalf) {
-            const int step = step_above(group.scales[half] * steps_per_one);
-            const int32_t total = round_narrow(x, step ? units_per_one / float(step) : 0.0f, group.quants + half * kHalf);
-            group.steps[half] = int16_t(step);
-            group.scales[half] = float(step);
-            group.offsets[half] = -128 * total;
-            sum += step * total;
+    for (int first = 0; first < count; first += kAtOnce) {
+        const int here = count - first < kAtOnce ? count - first : kAtOnce;
+        float largest[kLanes] = {0};
+        for (int i = 0; i < here; i++) memcpy(largest + 2 * i, groups[first + i].scales, 2 * sizeof(float));
+        const Steps s = steps_above(largest, steps_per_one, units_per_one);
+        for (int i = 0; i < here; i++) {
+            NarrowGroup& group = groups[first + i];
+            int32_t sum = 0;
+            for (int half = 0; half < 2; half++, x += kHalf) {
+                const int32_t step = int32_t(s.steps[2 * i + half]);
+                const int32_t total = round_narrow(x, s.inverses[2 * i + half], group.quants + half * kHalf);
+                group.steps[half] = int16_t(step);
+                group.scales[half] = s.steps[2 * i + half];
+                group.offsets[half] = -128 * total;
+                sum += step * total;
+            }
+            group.sum = float(sum);
+            group.unit = unit;
         }
-        group.sum = float(sum);
-        group.unit = unit;
     }
 }
 
@@ -78,38 +97,52 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
 namespace {
 
 // erf by Abramowitz & Stegun 7.1.26, of the magnitude; the sign comes back at the end.
-LLM_INLINE Lanes gelu_of(Lanes v) {
-    const Lanes zero = broadcast(0.0f), one = broadcast(1.0f), half = broadcast(0.5f);
-    const Lanes z = multiply(maximum(v, subtract(zero, v)), broadcast(0.70710678118654752f));
-    const Lanes t = divide(one, fused(z, broadcast(0.3275911f), one));
-    Lanes p = broadcast(1.061405429f);
-    p = fused(p, t, broadcast(-1.453152027f));
-    p = fused(p, t, broadcast(1.421413741f));
-    p = fused(p, t, broadcast(-0.284496736f));
-    p = fused(p, t, broadcast(0.254829592f));
-    const Lanes tail = multiply(multiply(p, t), exponential(subtract(zero, multiply(z, z))));
+template <class V>
+LLM_INLINE V gelu_of(V v) {
+    const V zero = spread<V>(0.0f), one = spread<V>(1.0f), half = spread<V>(0.5f);
+    const V z = multiply(maximum(v, subtract(zero, v)), spread<V>(0.70710678118654752f));
+    const V t = divide(one, fused(z, spread<V>(0.3275911f), one));
+    V p = spread<V>(1.061405429f);
+    p = fused(p, t, spread<V>(-1.453152027f));
+    p = fused(p, t, spread<V>(1.421413741f));
+    p = fused(p, t, spread<V>(-0.284496736f));
+    p = fused(p, t, spread<V>(0.254829592f));
+    const V tail = multiply(multiply(p, t), exponential(subtract(zero, multiply(z, z))));
     // gelu(v) = v - |v| / 2 * tail for v > 0, and -|v| / 2 * tail below: max(v, 0) covers both.
-    const Lanes magnitude = maximum(v, subtract(zero, v));
+    const V magnitude = maximum(v, subtract(zero, v));
     return subtract(maximum(v, zero), multiply(multiply(magnitude, half), tail));
+}
+
+template <class V>
+LLM_INLINE V silu_of(V v) {
+    const V denominator = add(spread<V>(1.0f), exponential(subtract(spread<V>(0.0f), v)));
+    return divide(v, denominator);
+}
+
+// body(i, lanes) over sixteen values at a time, and eight that may be left.
+template <class Body>
+LLM_INLINE void for_wide_lanes(int cols, Body body) {
+    int i = 0;
+    for (; i + kWideLanes <= cols; i += kWideLanes) body(i, Wide{});
+    if (i < cols) body(i, Lanes{});
 }
 
 }  // namespace
 
 void gelu(const float* x, int cols, float* y) {
-    for (int i = 0; i < cols; i += kLanes) store(y + i, gelu_of(load(x + i)));
+    for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) { store(y + i, gelu_of(load_as<V>(x + i))); });
 }
 
 void gated_gelu(const float* gate, const float* up, int cols, float* y) {
-    for (int i = 0; i < cols; i += kLanes) store(y + i, multiply(gelu_of(load(gate + i)), load(up + i)));
+    for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
+        store(y + i, multiply(gelu_of(load_as<V>(gate + i)), load_as<V>(up + i)));
+    });
 }
 
 void gated_silu(const float* gate, const float* up, int cols, float* y) {
-    const Lanes one = broadcast(1.0f), zero = broadcast(0.0f);
-    for (int i = 0; i < cols; i += kLanes) {
-        const Lanes g = load(gate + i);
-        const Lanes denominator = add(one, exponential(subtract(zero, g)));
-        store(y + i, multiply(divide(g, denominator), load(up + i)));
-    }
+    for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
+        store(y + i, multiply(silu_of(load_as<V>(gate + i)), load_as<V>(up + i)));
+    });
 }
 
 void rope(float* head, const float* cos, const float* sin, int rotated) {

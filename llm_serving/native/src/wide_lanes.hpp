@@ -28,6 +28,7 @@ using Wide = __m512;
 LLM_INLINE Wide add(Wide a, Wide b) { return _mm512_add_ps(a, b); }
 LLM_INLINE Wide subtract(Wide a, Wide b) { return _mm512_sub_ps(a, b); }
 LLM_INLINE Wide multiply(Wide a, Wide b) { return _mm512_mul_ps(a, b); }
+LLM_INLINE Wide divide(Wide a, Wide b) { return _mm512_div_ps(a, b); }
 LLM_INLINE Wide fused(Wide a, Wide b, Wide c) { return _mm512_fmadd_ps(a, b, c); }
 LLM_INLINE Wide maximum(Wide a, Wide b) { return _mm512_max_ps(b, a); }
 LLM_INLINE Wide minimum(Wide a, Wide b) { return _mm512_min_ps(b, a); }
@@ -58,6 +59,7 @@ struct Wide {
 LLM_INLINE Wide add(Wide a, Wide b) { return {add(a.low, b.low), add(a.high, b.high)}; }
 LLM_INLINE Wide subtract(Wide a, Wide b) { return {subtract(a.low, b.low), subtract(a.high, b.high)}; }
 LLM_INLINE Wide multiply(Wide a, Wide b) { return {multiply(a.low, b.low), multiply(a.high, b.high)}; }
+LLM_INLINE Wide divide(Wide a, Wide b) { return {divide(a.low, b.low), divide(a.high, b.high)}; }
 LLM_INLINE Wide fused(Wide a, Wide b, Wide c) { return {fused(a.low, b.low, c.low), fused(a.high, b.high, c.high)}; }
 LLM_INLINE Wide maximum(Wide a, Wide b) { return {maximum(a.low, b.low), maximum(a.high, b.high)}; }
 LLM_INLINE Wide minimum(Wide a, Wide b) { return {minimum(a.low, b.low), minimum(a.high, b.high)}; }
