@@ -33,6 +33,7 @@ from results import Results, publish, turns
 from llm_serving.cli.bench_http import ChatClient, Outcome, parse_target
 
 LONG_WORDS = 1600  # about 2 k tokens
+STREAM_TOKENS, STREAM_ALONE_S = 1500, 1.0  # so that the stream outlasts the prompt
 NEIGHBOURS_LOAD = Load("8 clients", 16, 128, 64, ("output",), 8)
 
 
@@ -40,12 +41,12 @@ async def interrupted(server: Server, seed: int) -> tuple[Outcome, Outcome]:
     """(the stream, the long prompt that came in while it ran)."""
     client = ChatClient(parse_target(server.url, None))
     try:
-        body = peers.chat_body(server, passage(100, 2 * seed), 600)
+        body = peers.chat_body(server, passage(100, 2 * seed), STREAM_TOKENS)
         long_body = peers.chat_body(
             server, passage(LONG_WORDS, 2 * seed + 1), 1
         )  # now: it holds this loop up
         stream = asyncio.create_task(client.complete(body, time.perf_counter(), 300))
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(STREAM_ALONE_S)
         long = await client.complete(long_body, time.perf_counter(), 300)
         return await stream, long
     finally:

@@ -87,8 +87,9 @@ Linear::Tiling Linear::tiling(const Model& model, const StepState& step) const {
     const int input_bytes = first.format == Format::f32 ? 4 : reads_wide(first.format) ? 2 : 1;
     const int most_rows = std::clamp(kTileBytes / (cols * input_bytes), kFewestRows, kMostRows);
     const int workers = int(model.scratch.size());
-    const int own = ((rows + workers - 1) / workers + 7) / 8 * 8;
-    t.rows = std::min(rows, own >= kFewestRows ? std::min(most_rows, own) : most_rows);
+    const int rounds = (rows + workers * most_rows - 1) / (workers * most_rows);
+    const int own = (rows + workers * rounds - 1) / (workers * rounds);
+    t.rows = std::min(rows, own >= kFewestRows ? own : most_rows);
     const int by_work = int(kTileWork / (double(kPanel) * cols * t.rows)) + 1;
     const int by_workers = total_panels / (2 * workers) + 1;
     t.panels = (std::min(by_work, by_workers) + 1) / 2 * 2;  // kernels take them in pairs
