@@ -70,8 +70,9 @@ class PrefillBudget:
     multiple of the normal one. Where that makes a step longer than `step_s` it takes less, but a third of the
     step at least. Small pieces are little waste: the step reads all weights for the decoding anyhow.
 
-    Where more sequences wait than decode, prompts get as much more, up to `step_s`. Without that a few keep
-    many waiting, in pieces as small as the few are fast, and the batch that would serve all never forms.
+    Where more sequences wait for long than decode, prompts get as much more, up to `step_s`. Without that a
+    few keep many waiting, in pieces as small as the few are fast, and the batch that would serve all never
+    forms.
     """
 
     PROMPT_SHARE = 1.5
@@ -83,8 +84,8 @@ class PrefillBudget:
         self._step_s = step_s
 
     def num_tokens(self, num_rows: int, num_waiting: int = 1) -> int:
-        """The budget of a step in which `num_rows` sequences decode and `num_waiting` could begin to, if
-        their prompts were read; at least `LEAST_TOKENS`.
+        """The budget of a step in which `num_rows` sequences decode and `num_waiting`, which have waited for
+        long already, could begin to if their prompts were read; at least `LEAST_TOKENS`.
         """
         decode_s = self.costs.decode_s(num_rows)
         share = self.PROMPT_SHARE * max(1.0, num_waiting / num_rows)

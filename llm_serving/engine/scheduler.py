@@ -32,6 +32,9 @@ class Scheduler:
     """
 
     STEP_S = 0.06
+    # Prompts that have waited for longer are a backlog. Others only came together: hurrying them makes them
+    # begin together and end together, and so do those that come after them.
+    LATE_S = 0.25
 
     def __init__(
         self, limits: RunnerLimits, max_concurrency: int, budget: PrefillBudget | None = None
@@ -147,10 +150,12 @@ class Scheduler:
         candidates = prefilling + list(self.waiting) if may_admit else prefilling
         if not candidates:
             return planned
+        now_s = time.monotonic()
         if planned:
-            num_waiting = min(len(candidates), self.max_running - len(planned))
+            num_late = sum(now_s - sequence.timings.arrived_s > self.LATE_S for sequence in candidates)
+            num_waiting = min(num_late, self.max_running - len(planned))
             budget = min(budget, self.budget.num_tokens(len(planned), num_waiting))
-        for sequence in self._policy.order(candidates, list(planned), self._num_remaining, time.monotonic()):
+        for sequence in self._policy.order(candidates, list(planned), self._num_remaining, now_s):
             if budget <= 0:
                 break
             if sequence.status is SequenceStatus.WAITING:

@@ -161,7 +161,8 @@ def test_the_engine_keeps_gaps_short_while_a_prompt_arrives(monkeypatch: pytest.
     assert sum(seconds[num_before:]) <= 2.0 * SMALL(1, 2000)
 
 
-def test_as_many_wait_as_there_are_places():
+@pytest.mark.parametrize(("late_s", "expected"), [(-1.0, [(2, 1), (2, 3)]), (60.0, [(2, 0), (2, 0)])])
+def test_as_many_wait_as_are_late_and_have_places(late_s: float, expected: list[tuple[int, int]]) -> None:
     asked: list[tuple[int, int]] = []
 
     class Budget(PrefillBudget):
@@ -171,6 +172,7 @@ def test_as_many_wait_as_there_are_places():
 
     driver = Driver(limits(max_sequences=5), random=True)
     driver.core.scheduler.budget = Budget(step_s=1.0)
+    driver.core.scheduler.LATE_S = late_s
     for name in ("a", "b"):
         driver.core.submit(request(name, "Hi", max_tokens=40, ignore_eos=True))
     driver.step()
@@ -179,7 +181,7 @@ def test_as_many_wait_as_there_are_places():
     for i in range(7):
         driver.core.submit(request(f"d{i}", f"{i} prompt of two dozen bytes", max_tokens=1))
     driver.step()
-    assert asked == [(2, 1), (2, 3)]
+    assert asked == expected
 
 
 def test_the_same_observations_give_the_same_budgets():
