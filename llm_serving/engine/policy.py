@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from llm_serving.engine.sequence import Sequence
 
 PATIENCE_S = 2.0  # a prompt that has waited for longer is no longer overtaken by shorter ones
+# Who has waited for longer is a backlog. Others only came together: hurrying them makes them begin together
+# and end together, and so do those that come after them.
+LATE_S = 0.25
 
 
 class PrefillPolicy:
@@ -40,6 +43,10 @@ class PrefillPolicy:
     def serve(self, sequence: Sequence, num_tokens: int) -> None:
         """`num_tokens` of this sequence were computed."""
         self._num_served[sequence.request.fairness_key] += num_tokens
+
+    def num_late(self, candidates: list[Sequence], now_s: float) -> int:
+        """How many of them have waited beyond `LATE_S`; `now_s` is `time.monotonic()`."""
+        return sum(now_s - sequence.timings.arrived_s > LATE_S for sequence in candidates)
 
     def order(
         self,

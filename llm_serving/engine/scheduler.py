@@ -32,9 +32,6 @@ class Scheduler:
     """
 
     STEP_S = 0.06
-    # Prompts that have waited for longer are a backlog. Others only came together: hurrying them makes them
-    # begin together and end together, and so do those that come after them.
-    LATE_S = 0.25
 
     def __init__(
         self, limits: RunnerLimits, max_concurrency: int, budget: PrefillBudget | None = None
@@ -152,7 +149,7 @@ class Scheduler:
             return planned
         now_s = time.monotonic()
         if planned:
-            num_late = sum(now_s - sequence.timings.arrived_s > self.LATE_S for sequence in candidates)
+            num_late = self._policy.num_late(candidates, now_s)
             num_waiting = min(num_late, self.max_running - len(planned))
             budget = min(budget, self.budget.num_tokens(len(planned), num_waiting))
         for sequence in self._policy.order(candidates, list(planned), self._num_remaining, now_s):

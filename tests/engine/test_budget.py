@@ -162,7 +162,10 @@ def test_the_engine_keeps_gaps_short_while_a_prompt_arrives(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("late_s", "expected"), [(-1.0, [(2, 1), (2, 3)]), (60.0, [(2, 0), (2, 0)])])
-def test_as_many_wait_as_are_late_and_have_places(late_s: float, expected: list[tuple[int, int]]) -> None:
+def test_as_many_wait_as_are_late_and_have_places(
+    late_s: float, expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_serving.engine.policy.LATE_S", late_s)
     asked: list[tuple[int, int]] = []
 
     class Budget(PrefillBudget):
@@ -172,7 +175,6 @@ def test_as_many_wait_as_are_late_and_have_places(late_s: float, expected: list[
 
     driver = Driver(limits(max_sequences=5), random=True)
     driver.core.scheduler.budget = Budget(step_s=1.0)
-    driver.core.scheduler.LATE_S = late_s
     for name in ("a", "b"):
         driver.core.submit(request(name, "Hi", max_tokens=40, ignore_eos=True))
     driver.step()
