@@ -96,6 +96,5 @@ def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOption
     runner = build_runner(checkpoint, options)
     device = f"cpu ({runner.isa}, {runner.threads} threads, {runner.kv_format} KV cache)"
     sampler = NativeSampler(runner.threads, runner.isa)
-    return AsyncEngine(
-        runner, sampler, token_bytes, options, device, open_tier(runner, runner.content, options)
-    )
+    tier = open_tier(runner, runner.content, options)
+    return AsyncEngine(runner, sampler, token_bytes, options, device, tier, runner.prepare)

@@ -1,7 +1,8 @@
 """The engine as services see it: bounded admission, one stream a request, cancellation by scope.
 
-The engine thread starts with the first request. It wakes an event loop once a step with all of the step's
-events; each stream remembers its loop, so one engine may serve several loops.
+The engine thread starts with the first request, or at once if there is something to prepare. It wakes an
+event loop once a step with all of the step's events; each stream remembers its loop, so one engine may serve
+several loops.
 """
 
 from __future__ import annotations
@@ -86,15 +87,27 @@ class AsyncEngine:
         options: EngineOptions,
         device: str,
         tier: BlockTier | None = None,
+        prepare: Callable[[], bool] | None = None,
     ) -> None:
         self._runner = runner
         self._device = device
-        self._core = EngineCore(runner, sampler, token_bytes, options, self._emit, self._on_death, tier)
+        self._core = EngineCore(
+            runner,
+            sampler,
+            token_bytes,
+            options,
+            self._emit,
+            self._on_death,
+            tier,
+            prepare or (lambda: False),
+        )
         self._thread = threading.Thread(target=self._core.run, name="engine", daemon=True)
         self._lock = threading.Lock()
         self._streams: dict[str, AsyncTokenStream] = {}  # accepted, no last event sent yet
         self.vocab_size = runner.limits.vocab_size
         self.max_context = self._core.max_context
+        if prepare is not None:
+            self._thread.start()
 
     def stats(self) -> EngineStats:
         return self._core.stats(self._device)

@@ -30,7 +30,8 @@ class EngineCore:
     Every accepted request ends exactly once: by an event with a finish reason, by `on_death`, or by `stop`.
 
     An aborted request gets one last event with ABORT and no text. `emit` and `on_death` are called on the
-    engine thread and must not block.
+    engine thread and must not block. So is `prepare`, while nothing is to be done: it does a few ms of what
+    would have to be done in later steps, and returns whether there is more.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class EngineCore:
         emit: Callable[[list[TokenEvent]], None],
         on_death: Callable[[BaseException], None],
         tier: BlockTier | None = None,
+        prepare: Callable[[], bool] = lambda: False,
     ) -> None:
         self.limits = runner.limits
         budget = PrefillBudget(options.step_ms / 1000)
@@ -55,6 +57,7 @@ class EngineCore:
         self._runner = runner
         self._sampler = sampler
         self._tier = tier
+        self._prepare = prepare
         # A model's vocabulary may be padded beyond its tokenizer's: such ids have no text.
         self._token_bytes = list(token_bytes) + [b""] * (runner.limits.vocab_size - len(token_bytes))
         self._emit = emit
@@ -221,7 +224,7 @@ class EngineCore:
 
     def _wait_for_work(self) -> bool:
         tier, pool = self._tier, self.scheduler.pool
-        while tier and not self._has_work() and tier.save(pool, IDLE_SAVES):
+        while not self._has_work() and ((tier and tier.save(pool, IDLE_SAVES)) or self._prepare()):
             pass
         with self._wake:
             self._wake.wait_for(self._has_work)

@@ -81,6 +81,11 @@ class NativeRunner:
         )
         return logits
 
+    def prepare(self) -> bool:
+        """Get memory of the KV cache ready for a few ms; whether there is more. Releases the GIL."""
+        more: bool = self._core.touch_while_idle()
+        return more
+
     def read_block(self, block: int, out: np.ndarray) -> None:
         """See `BlockMemory.read_block`. Raises: ValueError for an id or a size out of range."""
         self._core.read_block(block, out)

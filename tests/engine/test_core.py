@@ -194,6 +194,42 @@ def test_the_thread_sleeps_when_idle_and_ends_on_stop():
         driver.core.submit(request("b", "x"))
 
 
+def test_what_can_be_prepared_is_prepared_while_nothing_is_to_be_done():
+    """Before the first request already; and a request does not wait until there is no more."""
+    answered = threading.Event()
+    calls: list[bool] = []
+
+    def prepare() -> bool:
+        calls.append(answered.is_set())
+        time.sleep(0.001)
+        return not calls[-1]
+
+    events: list[TokenEvent] = []
+    core = EngineCore(
+        PaddedRunner(),
+        NumpySampler(),
+        TOKENIZER.token_bytes,
+        EngineOptions(),
+        events.extend,
+        print,
+        prepare=prepare,
+    )
+    thread = threading.Thread(target=core.run, daemon=True)
+    thread.start()
+    wait_until(lambda: len(calls) > 3)
+    core.submit(request("r", "hi", max_tokens=2))
+    assert core.wait_idle(5.0), "the request was answered though there was always more to prepare"
+    assert len(events) == 2
+    answered.set()
+    wait_until(lambda: calls[-1])
+    num_calls = len(calls)
+    time.sleep(0.02)
+    assert len(calls) == num_calls, "there was no more"
+    core.stop()
+    thread.join(5.0)
+    assert not thread.is_alive()
+
+
 def test_a_failing_step_is_the_death_of_the_engine():
     driver = Driver(fail_at_step=2)
     driver.core.submit(request("a", "x", max_tokens=50))

@@ -60,3 +60,35 @@ def test_memory_is_there_a_chunk_ahead_and_no_further(blocks: int) -> None:
         plan.run(zero, zero, one_token, np.array([[block]], np.int32), np.zeros(0, np.int32), buffer)
         highest = max(highest, block)
         assert_resident(min(highest + 1 + CHUNK_BLOCKS, whole))
+
+
+def test_while_idle_more_of_it_gets_ready_until_there_is_enough() -> None:
+    """A huge page at a time, 128 MB beyond what the blocks in use need, or all."""
+    ahead = 128 << 20
+    plan, buffer = plan_without_layers()
+    before = resident_bytes()
+    block_bytes = LAYERS * 2 * HEADS * HEAD_DIM * 2 * 16
+    blocks = CHUNK_BLOCKS * -(-2 * ahead // (CHUNK_BLOCKS * block_bytes))
+    plan.kv_cache(LAYERS, blocks, HEADS, HEAD_DIM, "f16")
+    whole = blocks * plan.block_bytes
+    new = [addresses for addresses in resident_bytes() if addresses not in before]
+    [memory] = [addresses for addresses in new if size(addresses) >= whole]
+
+    def grow() -> int:
+        while True:
+            resident = resident_bytes()[memory]
+            has_more = plan.touch_while_idle()
+            assert resident_bytes()[memory] - resident <= 2 * HUGE_PAGE
+            if not has_more:
+                return resident_bytes()[memory]
+
+    expected = CHUNK_BLOCKS * plan.block_bytes + ahead
+    assert expected <= grow() < expected + HUGE_PAGE
+    assert not plan.touch_while_idle()
+    zero, one_token = np.zeros(1, np.int32), np.array([0, 1], np.int32)
+    plan.run(zero, zero, one_token, np.array([[blocks - 1]], np.int32), np.zeros(0, np.int32), buffer)
+    assert whole <= grow() < whole + HUGE_PAGE
+
+
+def test_a_plan_without_a_cache_has_nothing_to_get_ready() -> None:
+    assert not plan_without_layers()[0].touch_while_idle()

@@ -29,8 +29,21 @@ void for_each_piece(const KvCache& kv, int block, size_t bytes, const Piece& pie
 // The first token of a chunk touches all of its pages, and the kernel gives a page when it is touched: in a virtual machine
 // that stopped a stream for 58 ms once in 976 tokens. So each new block touches its share of the chunk that comes next.
 void KvCache::touch_ahead(int block) {
+    wanted_ = std::max(wanted_, std::min(size_t(block + 1 + kChunkBlocks), chunks() * kChunkBlocks) * block_bytes());
+    touch(wanted_);
+}
+
+// Even so a huge page took 5 ms there, as long as a step. What one long prompt needs is better had before it comes.
+bool KvCache::touch_while_idle() {
+    if (!memory) return false;
+    constexpr size_t kAtOnce = size_t(2) << 20, kAhead = size_t(128) << 20;
+    const size_t end = std::min(wanted_ + kAhead, chunks() * chunk_stride());
+    touch(std::min(touched_ + kAtOnce, end));
+    return touched_ < end;
+}
+
+void KvCache::touch(size_t end) {
     constexpr size_t kPage = 4096;
-    const size_t end = std::min(size_t(block + 1 + kChunkBlocks), chunks() * kChunkBlocks) * block_bytes();
     auto* bytes = static_cast<volatile uint8_t*>(memory->data());
     for (; touched_ < end; touched_ += kPage) bytes[touched_] = bytes[touched_];  // which may be in use already
 }

@@ -36,9 +36,13 @@ struct KvCache {
     uint8_t* values(int layer, int head, int block) const { return at(layer, 1, head, block); }
     // Called with every block before it is used for the first time, so that no step pays for a whole chunk.
     void touch_ahead(int block);
+    // Called while there is nothing to do: makes a little of the memory ready that will be used next; whether there is more.
+    bool touch_while_idle();
 
 private:
+    size_t wanted_ = 0;   // bytes, from the first on: of the blocks used so far and a chunk
     size_t touched_ = 0;  // bytes, from the first on
+    void touch(size_t end);
     uint8_t* at(int layer, int which, int head, int block) const {
         const size_t index = (size_t(layer) * 2 + which) * heads + head;
         return static_cast<uint8_t*>(memory->data()) + index * kChunkBlocks * vectors() +

@@ -6,6 +6,8 @@
 #include <thread>
 #include <vector>
 
+#include "places.hpp"
+
 namespace llm {
 
 // Sleeps in the kernel after a short spin, so idle workers cost nothing and a busy neighbour is not fought.
@@ -50,6 +52,7 @@ public:
 private:
     void work(int worker);
 
+    const Places places_;
     std::vector<std::thread> workers_;
     std::atomic<uint32_t> generation_{0};
     std::atomic<uint32_t> finished_{0};
