@@ -191,6 +191,7 @@ const float* Plan::run(const StepInput& input, int output_buffer) {
     pool_.run([&](int worker) {
         take_priority(side_);
         for (const auto& operation : operations_) {
+            pool_.check_core(worker);
             const int tiles = operation->num_tiles(model, step_);
             for (int tile = shares.take(worker, tiles); tile >= 0; tile = shares.take(worker, tiles)) {
                 turn.pass();

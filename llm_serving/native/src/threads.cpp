@@ -31,7 +31,7 @@ void Barrier::wait_for_change(std::atomic<uint32_t>& value, uint32_t old) {
     while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
-ThreadPool::ThreadPool(int threads) : places_(threads) {
+ThreadPool::ThreadPool(int threads) : cores_(threads) {
     for (int worker = 1; worker < threads; worker++) workers_.emplace_back([this, worker] { work(worker); });
 }
 
@@ -43,7 +43,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run(const std::function<void(int)>& task) {
-    const Visit visit(places_);
+    cores_.take_seat(0);
     task_ = &task;
     finished_.store(0, std::memory_order_relaxed);
     generation_.fetch_add(1, std::memory_order_release);
@@ -57,7 +57,6 @@ void ThreadPool::run(const std::function<void(int)>& task) {
 }
 
 void ThreadPool::work(int worker) {
-    places_.settle(worker);
     uint32_t seen = 0;
     for (;;) {
         Barrier::wait_for_change(generation_, seen);

@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "places.hpp"
+#include "cores.hpp"
 
 namespace llm {
 
@@ -43,6 +43,8 @@ public:
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
+    // Called by a task's worker where it may be moved to another core.
+    void check_core(int worker) { cores_.check(worker); }
     int size() const { return int(workers_.size()) + 1; }
     // Runs task(worker) on every worker, and returns when all have finished.
     void run(const std::function<void(int)>& task);
@@ -52,7 +54,7 @@ public:
 private:
     void work(int worker);
 
-    const Places places_;
+    Cores cores_;
     std::vector<std::thread> workers_;
     std::atomic<uint32_t> generation_{0};
     std::atomic<uint32_t> finished_{0};
