@@ -6,14 +6,12 @@ namespace llm::LLM_NAMESPACE {
 
 namespace {
 
-// Sums of bytes by plain code are many for the compiler: six rows of them took it two minutes.
-template <class T>
-constexpr int few_rows() { return !kPairsAreVectors && sizeof(T) == 1 ? 1 : 6; }
+// Sums by plain code are many for the compiler: six rows of bytes took it two minutes, of others one.
+constexpr int kFew = kPairsAreVectors ? 6 : 1;
 
 // As many of `count` rows as fit; returns how many.
 template <class T>
 int attend_some(const Row* rows, int count, const Piece<T>& piece, float* weights, float* states) {
-    constexpr int kFew = few_rows<T>();
     if constexpr (kMostRows > 6)
         if (count >= kMostRows) return attend<kMostRows>(rows, piece, weights, states), kMostRows;
     const int taken = count < kFew ? count : kFew;
