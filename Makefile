@@ -14,7 +14,7 @@ NATIVE := CMakeLists.txt pyproject.toml requirements.txt $(wildcard llm_serving/
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve chat test arm64 parity bench lint type size clean
+.PHONY: help install serve chat test kernels parity bench lint type size clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,15 +51,15 @@ chat: install ## chat with the default model in the terminal
 test: $(VENV)/.dev ## every test that needs no torch, the real model and a live server included
 	$(CLI) models pull smollm2-135m-instruct
 	$(CLI) models pull all-minilm-l6-v2
-	$(BIN)/python -m pytest -m "not parity and not arm64" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not parity and not kernels" $(PYTEST_ARGS)
 
 parity: $(PARITY_VENV)/.installed ## compare with transformers (installs torch into .venv-parity)
 	$(PARITY_VENV)/bin/python -m llm_serving.cli models pull smollm2-135m-instruct
 	$(PARITY_VENV)/bin/python -m llm_serving.cli models pull all-minilm-l6-v2
 	$(PARITY_VENV)/bin/python -m pytest -m parity $(PYTEST_ARGS)
 
-arm64: $(VENV)/.dev ## kernels of ARM64 under qemu against those of x86 (skipped without a cross compiler and qemu)
-	$(BIN)/python -m pytest -m arm64 tests/native $(PYTEST_ARGS)
+kernels: $(VENV)/.dev ## kernels for other CPUs against those of this one: ARM64 under qemu, AVX-VNNI (skipped without the tools)
+	$(BIN)/python -m pytest -m kernels tests/native $(PYTEST_ARGS)
 
 bench: install ## the engine's own prefill and decode rates
 	$(CLI) bench

@@ -1,7 +1,7 @@
 // Prints what every kernel computes, for every instruction set of this CPU, as one line a case:
 //     instruction set <tab> case <tab> hash of the result's bits
 // Inputs are pseudo-random and the same everywhere, so lines of one case must be equal on all CPUs.
-// test_kernels_of_arm64.py compares x86 with ARM64 under emulation.
+// test_kernels_of_other_cpus.py compares them.
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>

@@ -3,7 +3,9 @@
 #include "kernels.hpp"
 #include "logit_scans.hpp"
 
-#if defined(LLM_HAVE_ARM64) && defined(__linux__)
+#if defined(LLM_HAVE_X86)
+#include "x86_features.hpp"
+#elif defined(LLM_HAVE_ARM64) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -29,7 +31,13 @@ std::vector<InstructionSet> known_sets() {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512vnni");
+#if defined(LLM_VNNI_OF_AVX512)
+    const bool avx_vnni = avx512;
+#else
+    const bool avx_vnni = avx2 && has_avx_vnni();
+#endif
     sets.push_back({"avx512", avx512, kernels_avx512, logit_scans_avx512});
+    sets.push_back({"avxvnni", avx_vnni, kernels_avxvnni, logit_scans_avx2});
     sets.push_back({"avx2", avx2, kernels_avx2, logit_scans_avx2});
 #elif defined(LLM_HAVE_ARM64)
 #if defined(__linux__)

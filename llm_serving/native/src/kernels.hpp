@@ -117,6 +117,7 @@ struct Kernels {
 const Kernels& kernels_scalar();
 #if defined(LLM_HAVE_X86)
 const Kernels& kernels_avx2();
+const Kernels& kernels_avxvnni();
 const Kernels& kernels_avx512();  // with VNNI
 #elif defined(LLM_HAVE_ARM64)
 const Kernels& kernels_neon();  // with the dot product

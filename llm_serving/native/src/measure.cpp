@@ -8,6 +8,8 @@
 
 #if defined(LLM_HAVE_X86)
 #include <immintrin.h>
+
+#include "x86_features.hpp"
 #elif defined(LLM_HAVE_ARM64)
 #include <arm_neon.h>
 
@@ -58,6 +60,7 @@ struct Instruction {
 LLM_PEAK(run_maddubs, "avx2", __m256i, _mm256_add_epi16(sums[j], _mm256_maddubs_epi16(a, b)))
 LLM_PEAK(run_madd, "avx2", __m256i, _mm256_add_epi32(sums[j], _mm256_madd_epi16(a, b)))
 LLM_PEAK(run_vnni, "avx512vl,avx512vnni", __m256i, _mm256_dpbusd_epi32(sums[j], a, b))
+LLM_PEAK(run_avx_vnni, "avxvnni", __m256i, _mm256_dpbusd_avx_epi32(sums[j], a, b))
 LLM_PEAK(run_wide_vnni, "avx512f,avx512vnni", __m512i, _mm512_dpbusd_epi32(sums[j], a, b))
 LLM_PEAK(run_fma, "avx2,fma", __m256, _mm256_fmadd_ps(a, b, sums[j]))
 
@@ -69,7 +72,7 @@ std::vector<Instruction> instructions() {
     return {
         {"vpmaddubsw", avx2, run_maddubs, 64},
         {"vpmaddwd", avx2, run_madd, 32},
-        {"vpdpbusd", vnni, run_vnni, 64},
+        {"vpdpbusd", vnni || (avx2 && has_avx_vnni()), vnni ? run_vnni : run_avx_vnni, 64},
         {"vpdpbusd-512", wide_vnni, run_wide_vnni, 128},
         {"vfmadd-f32", avx2 && __builtin_cpu_supports("fma"), run_fma, 16},
     };

@@ -1,6 +1,8 @@
-"""The kernels of ARM64 compute what those of x86 compute, bit for bit: both run here, ARM64 under emulation.
+"""Kernels for CPUs that this one is not compute what its own compute, bit for bit.
 
-Needs Debian's `g++-aarch64-linux-gnu` and `qemu-user-static`, cmake and ninja; skipped where one is missing.
+ARM64 runs under emulation and needs Debian's `g++-aarch64-linux-gnu` and `qemu-user-static`; AVX-VNNI is
+compiled as a CPU with AVX-512 encodes it, and needs that. Both need cmake and ninja. Skipped where one
+is missing.
 """
 
 from __future__ import annotations
@@ -13,17 +15,29 @@ from pathlib import Path
 
 import pytest
 
+from llm_serving.native.cpu import cpu_budget
+
 ROOT = Path(__file__).parents[2]
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
-MISSING = [tool for tool in (COMPILER, EMULATOR, "cmake", "ninja") if shutil.which(tool) is None]
 
 pytestmark = [
-    pytest.mark.arm64,
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
+    pytest.mark.kernels,
     pytest.mark.skipif(platform.machine() != "x86_64", reason="compares with x86"),
+    pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("ninja")), reason="needs cmake and ninja"),
 ]
+for_arm64 = pytest.mark.skipif(
+    not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"needs {COMPILER} and {EMULATOR}"
+)
+
+HAS_AVX512 = {"avx512vl", "avx512_vnni"} <= set(cpu_budget().isa)
 
 Digests = dict[str, dict[str, str]]  # case → instruction set → hash
+
+
+@pytest.fixture(scope="module")
+def x86() -> Digests:
+    """What the instruction sets of this CPU compute; AVX-VNNI is one of them if it has that or AVX-512's."""
+    return digests(str(build("digests-x86", *(["-DLLM_VNNI_OF_AVX512=ON"] if HAS_AVX512 else []))))
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +75,29 @@ def emulated(program: Path, cpu: str) -> Digests:
     return digests(EMULATOR, "-L", "/usr/aarch64-linux-gnu", "-cpu", cpu, str(program))
 
 
-def test_neon_and_scalar_compute_on_arm64_what_x86_computes(program: Path) -> None:
-    x86, arm = digests(str(build("digests-x86"))), emulated(program, "max")
+def different(*found: Digests) -> list[str]:
+    """Cases that have more than one result."""
+    return [case for case in found[0] if len({one for each in found for one in each[case].values()}) > 1]
 
-    assert len(arm) > 500
+
+def test_all_sets_of_x86_compute_the_same(x86: Digests) -> None:
+    sets = next(iter(x86.values())).keys()
+    assert "scalar" in sets
+    assert not HAS_AVX512 or {"avx512", "avxvnni"} <= sets
+    assert len(x86) > 500
+    assert all(case.keys() == sets for case in x86.values())
+    assert different(x86) == []
+
+
+@for_arm64
+def test_neon_and_scalar_compute_on_arm64_what_x86_computes(x86: Digests, program: Path) -> None:
+    arm = emulated(program, "max")
     assert arm.keys() == x86.keys()
     assert all(case.keys() == {"neon", "scalar"} for case in arm.values())
-    different = [name for name in arm if len({*arm[name].values(), *x86[name].values()}) > 1]
-    assert different == []
+    assert different(arm, x86) == []
 
 
+@for_arm64
 def test_a_cpu_without_the_dot_product_runs_scalar_kernels(program: Path) -> None:
     cases = emulated(program, "cortex-a53")
     assert len(cases) > 500

@@ -1,0 +1,152 @@
+// The matrix product with 256-bit registers. Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same two.
+// Included by gemm_avx2.cpp and gemm_avxvnni.cpp behind their own add_pairs, dots_q4 and dots_s8.
+#pragma once
+#include "prefetch.hpp"
+#include "vectors_256.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+namespace {
+
+struct GroupScales {
+    __m256 scale, minimum;
+};
+
+template <Format F>
+LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
+    const __m128i own = load16(scales + scales_at(F, g));
+    if constexpr (F == Format::q4_k) {
+        const uint8_t* factors = scales + factors_at(g);
+        const __m256 steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(own));
+        const __m256 minimum_steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(own, own)));
+        return {_mm256_mul_ps(_mm256_cvtph_ps(load16(factors)), steps),
+                _mm256_mul_ps(_mm256_cvtph_ps(load16(factors + 16)), minimum_steps)};
+    }
+    const __m256 scale = _mm256_cvtph_ps(own);
+    if constexpr (F == Format::q4) return {scale, _mm256_cvtph_ps(load16(scales + scales_at(F, g) + 16))};
+    return {scale, _mm256_mul_ps(scale, _mm256_set1_ps(-8.0f))};  // unused without a minimum
+}
+
+// 16-bit activations.
+template <Format F, int R>
+LLM_INLINE void dots_wide(const uint8_t* quants, const int16_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+    __m256i low[R], high[R];
+    unrolled<8>(LLM_EACH(v) {
+        const __m256i w0 = widened<F>(quants, 32 * v), w1 = widened<F>(quants, 32 * v + 16);
+        unrolled<R>(LLM_EACH(r) {
+            int64_t four;
+            __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
+            const __m256i x = _mm256_set1_epi64x(four);
+            add_pairs<v == 0>(low[r], w0, x);
+            add_pairs<v == 0>(high[r], w1, x);
+        });
+    });
+    unrolled<R>(LLM_EACH(r) { dot[r][0] = in_order(low[r], high[r]); });
+}
+
+void store_outputs(const GemmTile& t, int panel, int row, __m256 acc) {
+    const int column = panel * kPanel;
+    float* out = t.out + size_t(row) * t.out_stride + column;
+    const int outputs = t.weight->rows - column;
+    if (outputs >= kPanel) {
+        if (t.bias) acc = _mm256_add_ps(acc, _mm256_loadu_ps(t.bias + column));
+        if (t.accumulate) acc = _mm256_add_ps(_mm256_loadu_ps(out), acc);
+        return _mm256_storeu_ps(out, acc);
+    }
+    float y[kPanel];  // the last panel may be narrower
+    _mm256_storeu_ps(y, acc);
+    for (int o = 0; o < outputs; o++) {
+        float value = t.bias ? y[o] + t.bias[column + o] : y[o];
+        out[o] = t.accumulate ? out[o] + value : value;
+    }
+}
+
+template <Format F, int R>
+__attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int row) {
+    const PackedMatrix& w = *t.weight;
+    const int groups = w.groups();
+    const uint8_t* quants = w.quants(panel);
+    const uint8_t* scales = w.scales(panel);
+    const bool first = row == t.row_begin;  // later rows find the panel in the cache
+    NarrowRows narrow(*t.input, row);
+    const int16_t* wide[R];
+    const float* wide_scales[R];
+    __m256 acc[R];
+    unrolled<R>(LLM_EACH(r) {
+        wide[r] = t.input->wide + size_t(row + r) * t.input->cols;
+        wide_scales[r] = t.input->wide_scales + size_t(row + r) * groups;
+        acc[r] = _mm256_setzero_ps();
+    });
+    for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
+        if (first) prefetch_weights<quant_bytes(F) + scale_bytes(F)>(w.quants(panel), g);
+        __m256i dot[R][2], scaled[R];
+        if constexpr (reads_wide(F))
+            dots_wide<F, R>(quants, wide, g * kGroup, dot);
+        else if constexpr (F == Format::s8)
+            dots_s8<R>(quants, narrow, dot);
+        else
+            dots_q4<R>(quants, narrow, scaled);
+        const GroupScales s = load_scales<F>(scales, g);
+        unrolled<R>(LLM_EACH(r) {
+            if constexpr (reads_wide(F)) {
+                const __m256 scale = _mm256_mul_ps(s.scale, _mm256_broadcast_ss(wide_scales[r] + g));
+                acc[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r][0]), acc[r]);
+            } else if constexpr (is_q4(F)) {
+                acc[r] = _mm256_fmadd_ps(s.scale, _mm256_cvtepi32_ps(scaled[r]), acc[r]);
+                acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(&narrow[r].sum), acc[r]);
+            } else {
+                __m256 both = _mm256_mul_ps(_mm256_broadcast_ss(narrow[r].scales), _mm256_cvtepi32_ps(dot[r][0]));
+                both = _mm256_fmadd_ps(_mm256_broadcast_ss(narrow[r].scales + 1), _mm256_cvtepi32_ps(dot[r][1]), both);
+                acc[r] = _mm256_fmadd_ps(s.scale, both, acc[r]);
+            }
+        });
+        narrow.next();
+    }
+    unrolled<R>(LLM_EACH(r) {
+        if constexpr (!reads_wide(F)) acc[r] = _mm256_mul_ps(acc[r], _mm256_set1_ps(t.input->narrow_row(row + r)->unit));
+        store_outputs(t, panel, row + r, acc[r]);
+    });
+}
+
+// Up to six rows by two panels: twelve accumulators, each a plain chain over the inputs.
+template <int R>
+void rows_of_f32_panels(const GemmTile& t, int panel, int row) {
+    const int cols = t.weight->cols;
+    const bool pair = panel + 1 < t.panel_end;
+    const auto* w0 = reinterpret_cast<const float*>(t.weight->quants(panel));
+    const auto* w1 = reinterpret_cast<const float*>(t.weight->quants(pair ? panel + 1 : panel));
+    const float* a[R];
+    __m256 acc[R][2];
+    unrolled<R>(LLM_EACH(r) {
+        a[r] = t.input->values + size_t(row + r) * cols;
+        acc[r][0] = acc[r][1] = _mm256_setzero_ps();
+    });
+    for (int k = 0; k < cols; k++) {
+        const __m256 first = _mm256_loadu_ps(w0 + k * kPanel), second = _mm256_loadu_ps(w1 + k * kPanel);
+        unrolled<R>(LLM_EACH(r) {
+            const __m256 x = _mm256_broadcast_ss(a[r] + k);
+            acc[r][0] = _mm256_fmadd_ps(x, first, acc[r][0]);
+            acc[r][1] = _mm256_fmadd_ps(x, second, acc[r][1]);
+        });
+    }
+    unrolled<R>(LLM_EACH(r) {
+        store_outputs(t, panel, row + r, acc[r][0]);
+        if (pair) store_outputs(t, panel + 1, row + r, acc[r][1]);
+    });
+}
+
+}  // namespace
+
+void gemm(const GemmTile& t) {
+    for_format(t.weight->format, [&](auto format) {
+        if constexpr (format == Format::f32) {
+            for (int panel = t.panel_begin; panel < t.panel_end; panel += 2)
+                for_rows_of<6>(t, [&](auto count, int row) { rows_of_f32_panels<count>(t, panel, row); });
+        } else {
+            for (int panel = t.panel_begin; panel < t.panel_end; panel++)
+                for_rows_of<4>(t, [&](auto count, int row) { rows_of_panel<format, count>(t, panel, row); });
+        }
+    });
+}
+
+}  // namespace llm::LLM_NAMESPACE

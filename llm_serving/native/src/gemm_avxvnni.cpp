@@ -1,0 +1,79 @@
+// AVX-VNNI: AVX2 for CPUs that multiply and add four bytes in one instruction, and have no AVX-512 (Alder Lake and later).
+#include "vectors_256.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+namespace {
+
+// The same instructions as a CPU with AVX-512 writes them, where these kernels are tested.
+#if defined(LLM_VNNI_OF_AVX512)
+LLM_INLINE __m256i add_fours(__m256i sums, __m256i bytes, __m256i signed_bytes) { return _mm256_dpbusd_epi32(sums, bytes, signed_bytes); }
+LLM_INLINE __m256i add_twos(__m256i sums, __m256i a, __m256i b) { return _mm256_dpwssd_epi32(sums, a, b); }
+#else
+LLM_INLINE __m256i add_fours(__m256i sums, __m256i bytes, __m256i signed_bytes) { return _mm256_dpbusd_avx_epi32(sums, bytes, signed_bytes); }
+LLM_INLINE __m256i add_twos(__m256i sums, __m256i a, __m256i b) { return _mm256_dpwssd_avx_epi32(sums, a, b); }
+#endif
+
+// See gemm_avx2.cpp.
+template <bool First>
+LLM_INLINE void add_pairs(__m256i& sums, __m256i a, __m256i b) {
+    sums = add_twos(First ? _mm256_setzero_si256() : sums, a, b);
+}
+
+// q4: dot products of both halves of a group times their steps. The sums of a half fit 16 bits, so that one instruction
+// multiplies those of both and adds them.
+template <int R>
+LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&scaled)[R]) {
+    __m256i dot[R][2];
+    const __m256i low = _mm256_set1_epi8(15), zero = _mm256_setzero_si256();
+    unrolled<4>(LLM_EACH(v) {
+        const __m256i packed = load32(quants + 32 * v);
+        const __m256i first = _mm256_and_si256(packed, low);
+        const __m256i second = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low);
+        unrolled<R>(LLM_EACH(r) {
+            dot[r][0] = add_fours(v == 0 ? zero : dot[r][0], first, broadcast4(a[r].quants + 4 * v));
+            dot[r][1] = add_fours(v == 0 ? zero : dot[r][1], second, broadcast4(a[r].quants + kHalf + 4 * v));
+        });
+    });
+    unrolled<R>(LLM_EACH(r) {
+        int32_t steps;
+        __builtin_memcpy(&steps, a[r].steps, 4);
+        const __m256i both = _mm256_blend_epi16(dot[r][0], _mm256_slli_epi32(dot[r][1], 16), 0xaa);
+        scaled[r] = _mm256_madd_epi16(both, _mm256_set1_epi32(steps));
+    });
+}
+
+// s8: weights are raised by 128 to be unsigned; the sums start from what that adds too much.
+template <int R>
+LLM_INLINE void dots_s8(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
+    const __m256i raise = _mm256_set1_epi8(char(128));
+    unrolled<8>(LLM_EACH(v) {
+        constexpr int half = v / 4;
+        const __m256i w = _mm256_xor_si256(load32(quants + 32 * v), raise);
+        unrolled<R>(LLM_EACH(r) {
+            const __m256i start = _mm256_set1_epi32(a[r].offsets[half]);
+            dot[r][half] = add_fours(v % 4 == 0 ? start : dot[r][half], w, broadcast4(a[r].quants + 4 * v));
+        });
+    });
+}
+
+}  // namespace
+
+}  // namespace llm::LLM_NAMESPACE
+
+#include "gemm_256.hpp"
+
+namespace llm {
+
+// All else is that of AVX2.
+const Kernels& kernels_avxvnni() {
+    static const Kernels table = [] {
+        Kernels kernels = kernels_avx2();
+        kernels.name = "avxvnni";
+        kernels.gemm = LLM_NAMESPACE::gemm;
+        return kernels;
+    }();
+    return table;
+}
+
+}  // namespace llm

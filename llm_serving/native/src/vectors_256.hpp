@@ -1,0 +1,41 @@
+// What the kernels of both sets with 256-bit registers load, and how.
+// Included only by files that are compiled once per instruction set.
+#pragma once
+#include <immintrin.h>
+
+#include "gemm_cases.hpp"
+#include "narrow_rows.hpp"
+
+namespace llm::LLM_NAMESPACE {
+
+namespace {
+
+LLM_INLINE __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+
+LLM_INLINE __m256i load32(const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+LLM_INLINE __m256i broadcast4(const int8_t* a) {
+    int32_t four;
+    __builtin_memcpy(&four, a, 4);
+    return _mm256_set1_epi32(four);
+}
+
+// Keeps a sum where it is. Left alone, GCC turns the chain of adds into a tree, and the tree does not fit
+// the sixteen registers: half the time went into spills.
+LLM_INLINE void pin(__m256i& value) { asm("" : "+x"(value)); }
+
+// Half a vector of a group in 16 bits: four outputs times four inputs.
+template <Format F>
+LLM_INLINE __m256i widened(const uint8_t* quants, int at) {
+    if constexpr (F == Format::q12) return load32(quants + 2 * at);
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + at)));
+}
+
+// Sums of four outputs times two pairs of inputs each: the pairs meet, and the outputs fall into order.
+LLM_INLINE __m256i in_order(__m256i low, __m256i high) { return _mm256_permute4x64_epi64(_mm256_hadd_epi32(low, high), 0xd8); }
+
+}  // namespace
+
+}  // namespace llm::LLM_NAMESPACE
