@@ -21,10 +21,10 @@ BATCH = 32
 MAX_TOKENS = 256
 
 
-def ours(model: Path, precision: str, threads: int) -> Embed:
+def ours(model: Path, precision: str, threads: int, isa: str = "auto") -> Embed:
     checkpoint = open_checkpoint(model)
     tokenizer = build_encoder_tokenizer(checkpoint)
-    encoder = load(checkpoint, precision, threads)
+    encoder = load(checkpoint, precision, threads, isa=isa)
 
     def embed(texts: list[str]) -> np.ndarray:
         return encoder.encode([EncoderInput(ids) for ids in tokenizer.encode_batch(texts)])

@@ -5,6 +5,8 @@
 
 All engines live in this process and take turns; every figure includes tokenising. Texts are passages of
 real English (english.py): mixed, mean near 70 tokens, and short, mean near 12. Prints Markdown tables.
+`--engines "llm_serving,llm_serving avx2"` adds ours as it is on CPUs that have no more than AVX2; torch is
+held to that by ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 ATEN_CPU_CAPABILITY=avx2.
 Over HTTP: embeddings_http.py.
 """
 
@@ -14,17 +16,20 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from embedders import BATCH, Embed, fastembed, llama_cpp, onnx, ours, sentence_transformers
+from embedders import BATCH, MAX_TOKENS, Embed, fastembed, llama_cpp, onnx, ours, sentence_transformers
 from english import CACHE, passages
 from results import Results, publish, turns
 
 from llm_serving.checkpoints import build_encoder_tokenizer, open_checkpoint
 from llm_serving.models import resolve_model
+from llm_serving.native.core import load_core
 from llm_serving.native.cpu import cpu_budget
 
 TEXTS = {"mixed": 64.0, "short": 10.5}  # words on average
+OTHER_SETS = load_core().instruction_sets()[1:]  # than what ours chooses here
 EXACT = "sentence-transformers"
 
 
@@ -33,6 +38,7 @@ def makers(model: Path, files: Path, threads: int) -> dict[str, Callable[[], Emb
     return {
         "llm_serving": lambda: ours(model, "q8", threads),
         "llm_serving f32": lambda: ours(model, "f32", threads),
+        **{f"llm_serving {isa}": partial(ours, model, "q8", threads, isa) for isa in OTHER_SETS},
         EXACT: lambda: sentence_transformers(model, threads),
         "ONNX f32": lambda: onnx(files / "minilm-f32" / "model.onnx", model, threads),
         "ONNX int8": lambda: onnx(files / "minilm-int8" / "model.onnx", model, threads),
@@ -56,14 +62,18 @@ def main() -> None:
     arguments = parser.parse_args()
     model = Path(resolve_model(arguments.model))
     known = makers(model, arguments.files, arguments.threads)
-    wanted = [name for name in arguments.engines.split(",") if name] or list(known)
+    wanted = [name for name in arguments.engines.split(",") if name] or [
+        name for name in known if name.removeprefix("llm_serving ") not in OTHER_SETS
+    ]
     engines = {name: known[name]() for name in {EXACT: None, **dict.fromkeys(wanted)}}
     names = [name for name in known if name in engines]
     tokenizer = build_encoder_tokenizer(open_checkpoint(model))
     speed, exactness = Results("tokens a second", names), Results("least cosine to f32", names, "", 5)
     for kind, words in TEXTS.items():
-        texts = passages(words, arguments.texts)
-        lengths = [len(ids) for ids in tokenizer.encode_batch(texts)]
+        found = passages(words, arguments.texts)
+        counted = [(text, len(ids)) for text, ids in zip(found, tokenizer.encode_batch(found), strict=True)]
+        texts = [text for text, count in counted if count <= MAX_TOKENS]
+        lengths = [count for _, count in counted if count <= MAX_TOKENS]
         row = f"{kind}, {len(texts)} texts, mean {statistics.mean(lengths):.0f} tokens"
         exact = engines[EXACT](texts)
         for name in names:
