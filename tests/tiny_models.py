@@ -49,7 +49,7 @@ class TinyShape:
 
 def write_tiny_llama(path: Path, **shape: Any) -> Path:
     """Write a model of the llama family; keywords are TinyShape's. Returns `path`."""
-    return _write(path, "llama", TinyShape(**shape), biased=False)
+    return _write(path, "llama", TinyShape(**shape))
 
 
 def write_tiny_qwen2(path: Path, **shape: Any) -> Path:
@@ -57,11 +57,18 @@ def write_tiny_qwen2(path: Path, **shape: Any) -> Path:
     return _write(path, "qwen2", TinyShape(**shape), biased=True)
 
 
-def _write(path: Path, architecture: str, shape: TinyShape, *, biased: bool) -> Path:
+def write_tiny_qwen3(path: Path, **shape: Any) -> Path:
+    """Write a model of the qwen3 family (normed q and k heads); keywords are TinyShape's. Returns `path`."""
+    return _write(path, "qwen3", TinyShape(**shape), head_norms=True)
+
+
+def _write(
+    path: Path, architecture: str, shape: TinyShape, *, biased: bool = False, head_norms: bool = False
+) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, shape)
     _add_tokenizer(writer, shape.vocab)
-    for name, values, kind in _tensors(shape, biased=biased):
+    for name, values, kind in _tensors(shape, biased=biased, head_norms=head_norms):
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -116,7 +123,7 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def _tensors(shape: TinyShape, *, biased: bool) -> list[tuple[str, np.ndarray, str]]:
+def _tensors(shape: TinyShape, *, biased: bool, head_norms: bool) -> list[tuple[str, np.ndarray, str]]:
     """(name, bytes or values as the writer wants them, kind) of each tensor, in a file's usual order."""
     rng = np.random.default_rng(shape.seed)
     head_dim = shape.head_dim or shape.hidden // shape.heads
@@ -140,6 +147,8 @@ def _tensors(shape: TinyShape, *, biased: bool) -> list[tuple[str, np.ndarray, s
             matrix(f"{layer}.attn_{part}", rows, shape.hidden, gain=1.0 if part == "v" else 1.5)
             if biased:
                 vector(f"{layer}.attn_{part}.bias", rows, 0.0, 0.5)
+            if head_norms and part != "v":
+                vector(f"{layer}.attn_{part}_norm.weight", head_dim, 1.2, 0.3)
         matrix(f"{layer}.attn_output", shape.hidden, q_rows)
         vector(f"{layer}.ffn_norm.weight", shape.hidden, 1.0, 0.2)
         matrix(f"{layer}.ffn_gate", shape.ffn, shape.hidden)

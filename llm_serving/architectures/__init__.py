@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from llm_serving.architectures import bert, jina_bert, llama, modernbert, nomic_bert, qwen2, qwen3_embedding
+from llm_serving.architectures import (
+    bert,
+    jina_bert,
+    llama,
+    modernbert,
+    nomic_bert,
+    qwen2,
+    qwen3,
+    qwen3_embedding,
+)
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
@@ -10,6 +19,7 @@ from llm_serving.native.ops import EncoderPlan, ModelPlan
 FAMILIES = {
     "llama": llama.describe,
     "qwen2": qwen2.describe,
+    "qwen3": qwen3.describe,
 }
 
 

@@ -23,6 +23,7 @@ class _Shape:
     epsilon: float
     interleaved: bool
     qkv_bias: bool
+    head_norm: bool
 
     @property
     def queries(self) -> int:
@@ -33,14 +34,16 @@ class _Shape:
         return self.kv_heads * self.head_dim
 
 
-def describe_decoder(checkpoint: Checkpoint, *, interleaved: bool, qkv_bias: bool) -> ops.ModelPlan:
+def describe_decoder(
+    checkpoint: Checkpoint, *, interleaved: bool, qkv_bias: bool, head_norm: bool = False
+) -> ops.ModelPlan:
     """Plan of a pre-norm decoder with grouped queries, rotary positions and SwiGLU.
 
-    `interleaved`: query and key rows stand as rotary pairs in the file.
+    `interleaved`: query and key rows stand as rotary pairs in the file; `head_norm`: their heads are normed.
     Raises: CheckpointError when a hyperparameter is missing or out of range.
     """
     embedding = checkpoint.tensor("token_embd.weight")
-    shape = _shape(checkpoint, interleaved, qkv_bias)
+    shape = _shape(checkpoint, interleaved, qkv_bias, head_norm)
     layers = positive(checkpoint, "block_count")
     head = "output.weight" if "output.weight" in checkpoint.tensors else "token_embd.weight"
     vocab = embedding.shape[0]
@@ -87,6 +90,7 @@ def _layer(index: int, shape: _Shape) -> tuple[ops.Operation, ...]:
                 projection("attn_v", shape.queries + shape.keys),
             )
         ),
+        *(_head_norms(block, shape) if shape.head_norm else ()),
         ops.RopeStore("qkv", index),
         ops.Attention("qkv", "attention", index, shape.head_dim**-0.5),
         ops.Quantize("attention"),
@@ -103,7 +107,17 @@ def _layer(index: int, shape: _Shape) -> tuple[ops.Operation, ...]:
     )
 
 
-def _shape(checkpoint: Checkpoint, interleaved: bool, qkv_bias: bool) -> _Shape:
+def _head_norms(block: str, shape: _Shape) -> tuple[ops.Operation, ...]:
+    def norm(name: str, offset: int, heads: int) -> ops.HeadNorm:
+        return ops.HeadNorm("qkv", offset, heads, f"{block}{name}.weight", shape.epsilon)
+
+    return (
+        norm("attn_q_norm", 0, shape.query_heads),
+        norm("attn_k_norm", shape.queries, shape.kv_heads),
+    )
+
+
+def _shape(checkpoint: Checkpoint, interleaved: bool, qkv_bias: bool, head_norm: bool) -> _Shape:
     hidden = positive(checkpoint, "embedding_length")
     query_heads = positive(checkpoint, "attention.head_count")
     shape = _Shape(
@@ -115,6 +129,7 @@ def _shape(checkpoint: Checkpoint, interleaved: bool, qkv_bias: bool) -> _Shape:
         epsilon=float(checkpoint.hyper("attention.layer_norm_rms_epsilon", 1e-5)),
         interleaved=interleaved,
         qkv_bias=qkv_bias,
+        head_norm=head_norm,
     )
     if shape.query_heads % shape.kv_heads or shape.head_dim % 8:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""The llama and qwen2 families in plain numpy: the independent judge of the native engine.
+"""The llama, qwen2 and qwen3 families in plain numpy: the independent judge of the native engine.
 
 Two plans of arithmetic over the same weights. `quantize_activations=False` is float32 on the
 dequantised weights. `quantize_activations=True` is what the engine promises to compute: weights as its
@@ -148,11 +148,12 @@ class NumpyModel:
     """One model, weights in float32; stateless: every call starts at position 0.
 
     Architecture `llama` rotates interleaved pairs (GGUF stores its q and k rows permuted for that),
-    `qwen2` rotates halves. A head without `output.weight` is tied to the embedding.
+    the others rotate halves, `qwen3` after norming each head. A model without `output.weight` is tied to the
+    embedding.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, quantize_activations: bool, kv_format: str = "f16") -> None:
-        if checkpoint.architecture not in ("llama", "qwen2"):
+        if checkpoint.architecture not in ("llama", "qwen2", "qwen3"):
             raise ValueError(f"no reference for the architecture '{checkpoint.architecture}'")
         self.quantized = quantize_activations
         self.kv_format = kv_format
@@ -198,6 +199,8 @@ class NumpyModel:
         q = self.linear(x, f"{layer}.attn_q").reshape(n, self.heads, -1)
         k = self.linear(x, f"{layer}.attn_k").reshape(n, self.kv_heads, -1)
         v = self.linear(x, f"{layer}.attn_v").reshape(n, self.kv_heads, -1)
+        if f"{layer}.attn_q_norm.weight" in self.weights:
+            q, k = self.norm(q, f"{layer}.attn_q_norm"), self.norm(k, f"{layer}.attn_k_norm")
         q = rotate(q, cos, sin, interleaved=self.interleaved)
         k = rotate(k, cos, sin, interleaved=self.interleaved)
         if self.kv_format == "q8":

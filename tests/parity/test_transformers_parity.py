@@ -13,7 +13,7 @@ pytest.importorskip("transformers", reason="the parity suite needs transformers;
 from agreement import Agreement, compare
 from numpy_reference import NumpyModel
 from runner_driver import RunnerDriver
-from tiny_models import SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen2
+from tiny_models import SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen2, write_tiny_qwen3
 from transformers_oracle import TransformersOracle
 
 from llm_serving.backends.native_backend import build_runner
@@ -48,7 +48,7 @@ def random_ids(count: int) -> list[int]:
     return np.random.default_rng(8).integers(0, SMALLEST_VOCAB, count).tolist()
 
 
-@pytest.mark.parametrize("write", [write_tiny_llama, write_tiny_qwen2])
+@pytest.mark.parametrize("write", [write_tiny_llama, write_tiny_qwen2, write_tiny_qwen3])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_reference_is_transformers(tmp_path: Path, write, shape: str) -> None:
     checkpoint = open_checkpoint(str(write(tmp_path / "m.gguf", **SHAPES[shape])))
