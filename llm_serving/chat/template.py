@@ -8,13 +8,40 @@ from typing import Any
 import jinja2
 
 from llm_serving.chat.sandbox import TemplateRefusal, TemplateSandbox
-from llm_serving.errors import CheckpointError, TemplateError
+from llm_serving.errors import CheckpointError, InvalidRequest, TemplateError
 
 MAX_SOURCE_CHARS = 1 << 20
 MAX_ADDED_CHARS = 4 << 20  # what a template may write beyond the messages themselves
 MAX_COPIES = 4  # how often it may write those
 
 _CONTINUE = "\ufdef"  # a noncharacter: behind it, the template's own ending of the last message begins
+
+
+MAX_DEPTH = 16  # of what a request gives the template beside messages
+RESERVED = ("messages", "tools", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token")
+
+
+def template_inputs(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`values` themselves: what a request gives a template beside messages, as Qwen3's `enable_thinking`.
+
+    Raises: InvalidRequest for a name that is not the request's to give, and for deep nesting.
+    """
+    for name in RESERVED:
+        if name in values:
+            raise InvalidRequest(
+                f"'chat_template_kwargs' must not hold '{name}', which the server gives the template.",
+                "chat_template_kwargs",
+            )
+    if not _is_within(values, MAX_DEPTH):
+        raise InvalidRequest(
+            f"'chat_template_kwargs' is nested more than {MAX_DEPTH} levels deep.", "chat_template_kwargs"
+        )
+    return values
+
+
+def _is_within(value: Any, depth: int) -> bool:
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return not items or (depth > 0 and all(_is_within(item, depth - 1) for item in items))
 
 
 class ChatTemplate:
@@ -40,6 +67,7 @@ class ChatTemplate:
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
+        /,  # other inputs may have any name
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,

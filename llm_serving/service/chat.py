@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
 from llm_serving.service.generation import (
@@ -28,6 +29,7 @@ class ChatRequest:
     messages: Sequence[Message]
     options: GenerationOptions
     model: str | None = None
+    template_inputs: Mapping[str, Any] = field(default_factory=dict)  # beside the messages
 
 
 class ChatService:
@@ -48,17 +50,35 @@ class ChatService:
         model = slot.get()
         messages = with_system_prompt(request.messages, self._system_prompt)
         if sum(_CHARS_A_MESSAGE + len(message["content"]) for message in messages) > INLINE_CHARS:
-            prompt = await asyncio.to_thread(prompt_ids, model, messages)
+            prompt = await asyncio.to_thread(prompt_ids, model, messages, request.template_inputs)
         else:
-            prompt = prompt_ids(model, messages)
+            prompt = prompt_ids(model, messages, request.template_inputs)
         return await start_generation(
             slot, model, request.request_id, [prompt], request.options, self._defaults
         )
 
 
-def prompt_ids(model: ChatModel, messages: Sequence[Message]) -> list[int]:
-    """Messages → token ids. Special tokens come from the template, never from a message."""
+def prompt_ids(
+    model: ChatModel, messages: Sequence[Message], template_inputs: Mapping[str, Any] | None = None
+) -> list[int]:
+    """Messages → token ids. Special tokens come from the template, never from a message or another input."""
     guard = model.tokenizer.guard
     guarded = [Message(**{**message, "content": guard(message["content"])}) for message in messages]
-    text = join_contents(guarded) if model.template is None else model.template.render(guarded)
+    if model.template is None:
+        text = join_contents(guarded)
+    else:
+        text = model.template.render(
+            guarded, **{name: _guarded(value, guard) for name, value in (template_inputs or {}).items()}
+        )
     return model.tokenizer.encode_prompt(text)
+
+
+def _guarded(value: Any, guard: Callable[[str], str]) -> Any:
+    """`value`, of JSON, with `guard` on every text in it."""
+    if isinstance(value, str):
+        return guard(value)
+    if isinstance(value, list):
+        return [_guarded(item, guard) for item in value]
+    if isinstance(value, dict):
+        return {guard(name): _guarded(item, guard) for name, item in value.items()}
+    return value

@@ -36,9 +36,9 @@ class PromptTokenizer(Protocol):
 
 
 class PromptTemplate(Protocol):
-    """A chat template: messages with `role` and string `content` in, prompt text out."""
+    """A chat template: messages with `role` and string `content`, other inputs by name; prompt text out."""
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str: ...
+    def render(self, messages: Sequence[Mapping[str, Any]], /, **kwargs: Any) -> str: ...
 
 
 class EncoderTokenizer(Protocol):

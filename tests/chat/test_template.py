@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
+from typing import Any
 
 import pytest
 
-from llm_serving.chat.template import MAX_SOURCE_CHARS, ChatTemplate
+from llm_serving.chat.template import (
+    MAX_DEPTH,
+    MAX_SOURCE_CHARS,
+    RESERVED,
+    ChatTemplate,
+    template_inputs,
+)
 from llm_serving.checkpoints.special_tokens import SpecialTokens
-from llm_serving.errors import CheckpointError, TemplateError
+from llm_serving.errors import CheckpointError, InvalidRequest, TemplateError
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -117,6 +124,23 @@ def test_qwen_with_tools_loop_controls_and_own_variables() -> None:
         "<|im_start|>assistant\n"
     )
     assert template.render([USER], enable_thinking=False).endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_what_the_server_gives_a_template_is_not_a_requests_to_give(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"'{name}'") as caught:
+        template_inputs({"enable_thinking": False, name: None})
+    assert caught.value.param == "chat_template_kwargs"
+
+
+def test_other_inputs_are_nested_to_a_bound() -> None:
+    deep: Any = 1
+    for _ in range(MAX_DEPTH - 1):
+        deep = [deep]
+    values = {"self": {}, "a": deep}
+    assert template_inputs(values) is values
+    with pytest.raises(InvalidRequest, match=f"more than {MAX_DEPTH} levels deep"):
+        template_inputs({"a": [deep]})
 
 
 def test_mistral_renders_and_refuses_in_its_own_words() -> None:

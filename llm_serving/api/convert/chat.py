@@ -8,6 +8,7 @@ from llm_serving.api.convert.answer import Head, fold, new_id, usage_fields
 from llm_serving.api.convert.sampling import to_options
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.chat.messages import normalize_messages
+from llm_serving.chat.template import template_inputs
 from llm_serving.service.chat import ChatRequest
 from llm_serving.service.generation import Generation
 
@@ -15,7 +16,7 @@ from llm_serving.service.generation import Generation
 def to_request(body: ChatCompletionRequest, fairness_key: str = "") -> ChatRequest:
     """`max_completion_tokens` wins over the older `max_tokens`.
 
-    Raises: InvalidRequest that names the message.
+    Raises: InvalidRequest that names the message, or what is not for a template.
     """
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     return ChatRequest(
@@ -23,6 +24,7 @@ def to_request(body: ChatCompletionRequest, fairness_key: str = "") -> ChatReque
         messages=normalize_messages(body.messages),
         options=to_options(body, limit, fairness_key),
         model=body.model,
+        template_inputs=template_inputs(body.chat_template_kwargs or {}),
     )
 
 

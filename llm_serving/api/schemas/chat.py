@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llm_serving.api.schemas.sampling import SamplingFields
 
 MAX_MESSAGES = 10_000
+MAX_TEMPLATE_INPUTS = 64
 
 
 class ChatCompletionRequest(SamplingFields):
@@ -16,6 +17,7 @@ class ChatCompletionRequest(SamplingFields):
 
     messages: list[Any] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
+    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_TEMPLATE_INPUTS)
 
 
 class ChatCompletionResponse(BaseModel):

@@ -18,7 +18,6 @@ Neutral = dict[str, tuple[Any, ...]]
 SHARED: Neutral = {
     "add_generation_prompt": (True,),
     "best_of": (1,),
-    "chat_template_kwargs": ({},),
     "choice": (),
     "continue_final_message": (False,),
     "echo": (False,),
@@ -48,7 +47,7 @@ CHAT: Neutral = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-COMPLETION: Neutral = {**SHARED, "logprobs": ()}
+COMPLETION: Neutral = {**SHARED, "chat_template_kwargs": ({},), "logprobs": ()}
 EMBEDDING: Neutral = {"priority": (0,)}
 RERANK: Neutral = {
     "max_chunks_per_doc": (),
