@@ -18,6 +18,7 @@ from llm_serving.native.ops import EncoderPlan, ModelPlan
 
 FAMILIES = {
     "llama": llama.describe,
+    "mistral": llama.describe_mistral,
     "qwen2": qwen2.describe,
     "qwen3": qwen3.describe,
 }

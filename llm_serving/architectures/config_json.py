@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
+from llm_serving.native import ops
 
 
 def positive(checkpoint: Checkpoint, *keys: str, default: int | None = None) -> int:
@@ -42,6 +44,57 @@ def rope_theta(checkpoint: Checkpoint, *keys: str, default: float, kind: str | N
             )
         return float(parameters["rope_theta"])
     return number(checkpoint, *keys, default=default)
+
+
+def rope(checkpoint: Checkpoint, head_dim: int, theta: float) -> ops.Rope:
+    """Rotary positions of a decoder; `theta` is the base where the file names none.
+
+    Raises: CheckpointError for a scaling other than linear and llama3, or numbers that are not possible.
+    """
+    config = checkpoint.metadata
+    given: Any = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(given, dict):
+        raise CheckpointError(
+            f"The rotary parameters in the config.json of '{checkpoint.path}' are no object."
+        )
+
+    def value(key: str, default: Any = None) -> float:
+        found = given.get(key, config.get(key, default))
+        if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 < found < float("inf"):
+            raise CheckpointError(
+                f"'{key}' in the config.json of '{checkpoint.path}' is {found!r}; "
+                "a positive number is needed."
+            )
+        return float(found)
+
+    base, share = value("rope_theta", theta), value("partial_rotary_factor", 1.0)
+    rotated = int(head_dim * share)
+    if rotated % 2 or not 0 < rotated <= head_dim:
+        raise CheckpointError(f"Rotating {rotated} of {head_dim} dimensions is not possible.")
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind in ("default", "linear"):
+        return ops.Rope(base, rotated, value("factor") if kind == "linear" else 1.0)
+    if kind != "llama3":
+        raise CheckpointError(f"Rotary scaling {kind!r} in '{checkpoint.path}' is not supported.")
+    low, high = value("low_freq_factor"), value("high_freq_factor")
+    if not low < high:
+        raise CheckpointError(
+            f"The rotary factors in '{checkpoint.path}' are {low:g} and {high:g}: out of order."
+        )
+    length = value("original_max_position_embeddings")
+    return ops.Rope(base, rotated, factors=_llama3_factors(base, rotated, value("factor"), low, high, length))
+
+
+def _llama3_factors(
+    theta: float, rotated: int, factor: float, low: float, high: float, length: float
+) -> tuple[float, ...]:
+    """What frequencies are divided by: 1 for short waves, `factor` for long ones, a mixture between."""
+    factors = []
+    for i in range(0, rotated, 2):
+        turns = length * theta ** (-i / rotated) / (2 * math.pi)  # within the length it was trained for first
+        mix = min(max((turns - low) / (high - low), 0.0), 1.0)
+        factors.append(1 / ((1 - mix) / factor + mix))
+    return tuple(factors)
 
 
 def require(checkpoint: Checkpoint, key: str, allowed: tuple[object, ...], default: object) -> None:

@@ -1,17 +1,29 @@
-"""Llama, SmolLM2 and their kin: no biases, query and key rows stored as rotary pairs in GGUF files."""
+"""Llama, SmolLM2, Mistral and their kin: no biases; GGUF files hold query and key rows as rotary pairs."""
 
 from __future__ import annotations
 
-from llm_serving.architectures.decoder import describe_decoder
+from llm_serving.architectures.config_json import positive, require
+from llm_serving.architectures.decoder import Kind, describe_decoder
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan
 
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
-    """Raises: CheckpointError for a mixture of experts, which is stored under the same name."""
-    if checkpoint.hyper("expert_count", 0):
-        raise CheckpointError(
-            f"'{checkpoint.path}' is a mixture of experts; the engine runs dense models only."
-        )
-    return describe_decoder(checkpoint, interleaved=True, qkv_bias=False)
+    """Raises: CheckpointError for a mixture of experts, which GGUF files give the same name, or biases."""
+    if checkpoint.format == "gguf":
+        if checkpoint.hyper("expert_count", 0):
+            raise CheckpointError(
+                f"'{checkpoint.path}' is a mixture of experts; the engine runs dense models only."
+            )
+        return describe_decoder(checkpoint, Kind(interleaved=True))
+    require(checkpoint, "attention_bias", (False,), False)
+    require(checkpoint, "mlp_bias", (False,), False)
+    return describe_decoder(checkpoint, Kind())
+
+
+def describe_mistral(checkpoint: Checkpoint) -> ModelPlan:
+    """A directory of Mistral's own family. Contexts end with its window. Raises: CheckpointError."""
+    has_window = checkpoint.metadata.get("sliding_window") is not None
+    window = positive(checkpoint, "sliding_window") if has_window else None
+    return describe_decoder(checkpoint, Kind(), window=window)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm_serving.architectures import describe, describe_encoder
 from llm_serving.backends import transformers_backend
-from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.checkpoints import Checkpoint, open_checkpoint, tokenizer_json
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.engine.protocol import Engine, EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
@@ -68,6 +68,8 @@ def choose_engine(engine: str, device: str, path: Path) -> EngineChoice:
         raise
     try:
         describe(checkpoint)
+        if checkpoint.format == "huggingface":
+            tokenizer_json(Path(checkpoint.path))
     except CheckpointError as problem:
         if is_directory:
             return _without_native(problem)

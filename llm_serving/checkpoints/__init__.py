@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from llm_serving.checkpoints.chat_tokenizer import build_tokenizer
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.dequantize import dequantize
+from llm_serving.checkpoints.directory_files import tokenizer_json
 from llm_serving.checkpoints.encoder_tokenizer import EncoderTokenizer, build_encoder_tokenizer
 from llm_serving.checkpoints.gguf import read_gguf
 from llm_serving.checkpoints.huggingface import read_huggingface
@@ -17,7 +19,7 @@ from llm_serving.checkpoints.pair_template import (
 )
 from llm_serving.checkpoints.score_activation import ScoreActivation, read_score_activation
 from llm_serving.checkpoints.sentence_transformers import Dense, Pooling, SentenceTransformers
-from llm_serving.checkpoints.tokenizer import Tokenizer, build_tokenizer
+from llm_serving.checkpoints.tokenizer import Tokenizer
 
 __all__ = [
     "Checkpoint",
@@ -41,4 +43,5 @@ __all__ = [
     "read_jinja_template",
     "read_score_activation",
     "release",
+    "tokenizer_json",
 ]

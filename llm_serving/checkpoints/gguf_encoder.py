@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from llm_serving.checkpoints.checkpoint import Checkpoint
 from llm_serving.checkpoints.encoder_vocabulary import EncoderVocabulary, SpecialFrame
 from llm_serving.checkpoints.sentencepiece import SPACE
-from llm_serving.checkpoints.tokenizer import build_tokenizer
+from llm_serving.checkpoints.tokenizer import build_gguf_tokenizer
 from llm_serving.checkpoints.tokenizer_library import decode_plain, encode_plain, no_panic, try_out
 from llm_serving.checkpoints.vocabulary import (
     TokenType,
@@ -106,7 +106,7 @@ def _unigram(checkpoint: Checkpoint) -> EncoderVocabulary:
 
 
 def _byte_pairs(checkpoint: Checkpoint) -> EncoderVocabulary:
-    tokenizer = build_tokenizer(checkpoint)
+    tokenizer = build_gguf_tokenizer(checkpoint)
     opening = (tokenizer.bos_id,) if tokenizer.adds_bos and tokenizer.bos_id is not None else ()
     closing = _added(checkpoint, "eos", tokenizer.eos_id, False)
     # RoBERTa writes two tokens between the texts of a pair, all others one.

@@ -10,7 +10,6 @@ from llm_serving.checkpoints import byte_level, sentencepiece
 from llm_serving.checkpoints.checkpoint import Checkpoint
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.checkpoints.vocabulary import Vocabulary, flag, problem, read_vocabulary
-from llm_serving.errors import CheckpointError
 
 
 class Tokenizer:
@@ -20,6 +19,8 @@ class Tokenizer:
     `prompt_ids` maps the strings that a rendered template may use for one token to it.
     A text of n bytes has at least `n / longest_token_bytes` tokens, which refuses a hopeless text for free.
     """
+
+    chat_template: str | None = None  # where it is not the checkpoint's
 
     def __init__(
         self,
@@ -115,15 +116,11 @@ def valid_text(text: str) -> str:
     return text
 
 
-def build_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+def build_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """Build the tokenizer a GGUF file describes.
 
     Raises: CheckpointError, naming the metadata key, if the vocabulary is damaged or of an unknown kind.
     """
-    if checkpoint.format != "gguf":
-        raise CheckpointError(
-            f"{checkpoint.path}: only models in GGUF files generate text on the native engine."
-        )
     vocabulary = read_vocabulary(checkpoint)
     key = "tokenizer.ggml.model"
     model = str(checkpoint.metadata.get(key))  # which may be anything, an array too

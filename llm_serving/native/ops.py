@@ -17,6 +17,7 @@ class Rope:
     rotated: int  # dimensions of a head that rotate
     linear_factor: float = 1.0  # divides every position
     factors_tensor: str | None = None  # float32 [rotated/2], divides each frequency (Llama 3)
+    factors: tuple[float, ...] = ()  # the same, where no tensor holds them
 
 
 @dataclass(frozen=True, slots=True)

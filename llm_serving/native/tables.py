@@ -32,6 +32,8 @@ def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.nda
                 f"Tensor '{rope.factors_tensor}' does not fit {rope.rotated} rotated dimensions."
             )
         frequencies = frequencies / factors
+    elif rope.factors:
+        frequencies = frequencies / np.array(rope.factors)
     angles = np.arange(positions, dtype=np.float64)[:, None] / rope.linear_factor * frequencies[None, :]
     table: np.ndarray = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
     return table.astype(np.float32)

@@ -53,7 +53,7 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
         name,
         engine,
         tokenizer,
-        _template(checkpoint.chat_template, tokenizer),
+        _template(checkpoint.chat_template or tokenizer.chat_template, tokenizer),
         fingerprint=fingerprint(path, settings),
         created=int(time.time()),
         details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},

@@ -16,7 +16,6 @@ from llm_serving.checkpoints import (
     Dense,
     Pooling,
     SentenceTransformers,
-    build_tokenizer,
     dequantize,
     open_checkpoint,
     read_huggingface,
@@ -81,11 +80,6 @@ def test_safetensors_go_before_a_gguf_beside_them(model: Path) -> None:
     assert open_checkpoint(model / "m.gguf").format == "gguf"
     (model / "model.safetensors").unlink()
     assert open_checkpoint(model).format == "gguf"
-
-
-def test_they_do_not_generate_text(model: Path) -> None:
-    with pytest.raises(CheckpointError, match="only models in GGUF files generate text"):
-        build_tokenizer(open_checkpoint(model))
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "pytorch_model-00001-of-00002.bin"])

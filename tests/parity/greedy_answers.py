@@ -15,7 +15,7 @@ from runner_driver import RunnerDriver
 
 from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
-from llm_serving.checkpoints.tokenizer import build_tokenizer
+from llm_serving.checkpoints.chat_tokenizer import build_tokenizer
 from llm_serving.engine.protocol import EngineOptions
 
 RECORD = Path(__file__).with_name("greedy.json")

@@ -18,7 +18,7 @@ from transformers_oracle import TransformersOracle
 
 from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
-from llm_serving.checkpoints.tokenizer import build_tokenizer
+from llm_serving.checkpoints.chat_tokenizer import build_tokenizer
 from llm_serving.engine.protocol import EngineOptions
 
 pytestmark = pytest.mark.parity

@@ -30,7 +30,9 @@ _SHAPE = {
 # Configurations of families that differ in how they know positions, share heads, or remember.
 CONFIGS: dict[str, dict[str, Any]] = {
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "seq_length": 128},
+    "llama": _SHAPE,
     "qwen2": _SHAPE,
+    "qwen3": _SHAPE,
     "mistral": {**_SHAPE, "sliding_window": 8},
     "gemma2": {**_SHAPE, "sliding_window": 8, "head_dim": 8, "query_pre_attn_scalar": 8},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},

@@ -19,7 +19,8 @@ from llm_serving.backends.transformers_backend.paged_runner import (
     cache_name,
     layer_shapes,
 )
-from llm_serving.backends.transformers_backend.tokenizer import DirectoryTokenizer, read_tokenizer
+from llm_serving.backends.transformers_backend.tokenizer import read_tokenizer
+from llm_serving.checkpoints.directory_tokenizer import DirectoryTokenizer
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions, ModelRunner, RunnerLimits
 from llm_serving.engine.sampler import NumpySampler

@@ -1,0 +1,165 @@
+"""What files call the parts of a decoder, and how they give its sizes: GGUF's keys, or a config.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llm_serving.architectures import config_json, gguf_keys
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
+from llm_serving.native import ops
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Tensor names without `.weight`; those of a layer contain `{i}`."""
+
+    words: str
+    input_norm: str
+    query: str
+    key: str
+    value: str
+    query_norm: str
+    key_norm: str
+    output: str
+    ffn_norm: str
+    gate: str
+    up: str
+    down: str
+    norm: str
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a decoder, checked."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    context: int
+    epsilon: float
+    rope: ops.Rope
+
+    @property
+    def queries(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        return self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a family means where a file says nothing."""
+
+    theta: float = 10000.0
+    epsilon: float = 1e-5
+    context: int = 2048
+
+
+_GGUF = Names(
+    words="token_embd",
+    input_norm="blk.{i}.attn_norm",
+    query="blk.{i}.attn_q",
+    key="blk.{i}.attn_k",
+    value="blk.{i}.attn_v",
+    query_norm="blk.{i}.attn_q_norm",
+    key_norm="blk.{i}.attn_k_norm",
+    output="blk.{i}.attn_output",
+    ffn_norm="blk.{i}.ffn_norm",
+    gate="blk.{i}.ffn_gate",
+    up="blk.{i}.ffn_up",
+    down="blk.{i}.ffn_down",
+    norm="output_norm",
+    head="output",
+)
+
+
+def read_names(checkpoint: Checkpoint) -> Names:
+    """Raises: CheckpointError when a directory has no embedding."""
+    if checkpoint.format == "gguf":
+        return _GGUF
+    prefix = config_json.prefix_of(checkpoint, "embed_tokens.weight")
+    layer = prefix + "layers.{i}."
+    return Names(
+        words=f"{prefix}embed_tokens",
+        input_norm=f"{layer}input_layernorm",
+        query=f"{layer}self_attn.q_proj",
+        key=f"{layer}self_attn.k_proj",
+        value=f"{layer}self_attn.v_proj",
+        query_norm=f"{layer}self_attn.q_norm",
+        key_norm=f"{layer}self_attn.k_norm",
+        output=f"{layer}self_attn.o_proj",
+        ffn_norm=f"{layer}post_attention_layernorm",
+        gate=f"{layer}mlp.gate_proj",
+        up=f"{layer}mlp.up_proj",
+        down=f"{layer}mlp.down_proj",
+        norm=f"{prefix}norm",
+        head="lm_head",
+    )
+
+
+def is_tied(checkpoint: Checkpoint, names: Names) -> bool:
+    """Whether the embedding is the output head, too."""
+    if checkpoint.format == "gguf":
+        return f"{names.head}.weight" not in checkpoint.tensors
+    return bool(checkpoint.metadata.get("tie_word_embeddings", False))
+
+
+def read_shape(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
+    """Raises: CheckpointError when a size is missing, out of range, or not one that the engine runs."""
+    shape = (_of_gguf if checkpoint.format == "gguf" else _of_config)(checkpoint, defaults)
+    if shape.heads % shape.kv_heads or shape.head_dim % 8:
+        raise CheckpointError(
+            f"{shape.heads} query heads over {shape.kv_heads} key heads of size {shape.head_dim} "
+            f"in '{checkpoint.path}' is a shape the engine does not run."
+        )
+    for name, size in (("hidden", shape.hidden), ("feed-forward", shape.ffn), ("attention", shape.queries)):
+        if size % 32:
+            raise CheckpointError(
+                f"The {name} size of '{checkpoint.path}' is {size}; the engine needs a multiple of 32."
+            )
+    return shape
+
+
+def _of_gguf(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
+    hidden = gguf_keys.positive(checkpoint, "embedding_length")
+    heads = gguf_keys.positive(checkpoint, "attention.head_count")
+    head_dim = gguf_keys.positive(checkpoint, "attention.key_length", max(1, hidden // heads))
+    return Shape(
+        hidden=hidden,
+        layers=gguf_keys.positive(checkpoint, "block_count"),
+        heads=heads,
+        kv_heads=gguf_keys.positive(checkpoint, "attention.head_count_kv", heads),
+        head_dim=head_dim,
+        ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
+        context=gguf_keys.positive(checkpoint, "context_length", defaults.context),
+        epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_rms_epsilon", defaults.epsilon),
+        rope=gguf_keys.rope(checkpoint, head_dim, defaults.theta),
+    )
+
+
+def _of_config(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
+    config_json.require(checkpoint, "hidden_act", ("silu",), "silu")
+    hidden = config_json.positive(checkpoint, "hidden_size")
+    heads = config_json.positive(checkpoint, "num_attention_heads")
+    # Null stands for the usual size, as in files that write every key.
+    head_dim = hidden // heads
+    if checkpoint.metadata.get("head_dim") is not None:
+        head_dim = config_json.positive(checkpoint, "head_dim")
+    return Shape(
+        hidden=hidden,
+        layers=config_json.positive(checkpoint, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=config_json.positive(checkpoint, "num_key_value_heads", default=heads),
+        head_dim=head_dim,
+        ffn=config_json.positive(checkpoint, "intermediate_size"),
+        context=config_json.positive(checkpoint, "max_position_embeddings", default=defaults.context),
+        epsilon=config_json.number(checkpoint, "rms_norm_eps", default=defaults.epsilon),
+        rope=config_json.rope(checkpoint, head_dim, defaults.theta),
+    )

@@ -1,0 +1,105 @@
+"""Tiny Hugging Face directories of decoders, made of tiny GGUF files: the same numbers under other names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tiny_encoders import write_json, write_safetensors
+from tiny_models import CHAT_TEMPLATE, IM_END, MERGES, SPECIAL_TOKENS, byte_alphabet
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from llm_serving.checkpoints import Checkpoint, dequantize, open_checkpoint
+
+_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_PARTS = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def write_directory(directory: Path, gguf: Path, **config: Any) -> Path:
+    """The model of a tiny GGUF file as `save_pretrained` would write it; keywords go into its config.json."""
+    checkpoint = open_checkpoint(gguf)
+    tensors = {
+        _name(name): _rows(checkpoint, name).astype(np.float32)
+        for name in checkpoint.tensors
+        if name != "rope_freqs.weight"
+    }
+    write_safetensors(directory / "model.safetensors", tensors)
+    write_json(directory / "config.json", {**_config(checkpoint), **config})
+    write_tokenizer(directory, len(tensors["model.embed_tokens.weight"]))
+    return directory
+
+
+def write_tokenizer(directory: Path, vocab: int) -> None:
+    """The tokenizer of `tiny_models` as a tokenizer.json with its configuration."""
+    tokens = SPECIAL_TOKENS + byte_alphabet() + [merge.replace(" ", "") for merge in MERGES]
+    tokens += [f"<|unused_{i}|>" for i in range(vocab - len(tokens))]
+    ids = {token: i for i, token in enumerate(tokens)}
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in MERGES)]
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=pairs))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL_TOKENS])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": {"content": SPECIAL_TOKENS[1]},
+        "eos_token": SPECIAL_TOKENS[2],
+        "pad_token": SPECIAL_TOKENS[2],
+        "add_bos_token": False,
+        "chat_template": [
+            {"name": "tool_use", "template": "-"},
+            {"name": "default", "template": CHAT_TEMPLATE},
+        ],
+    }
+    write_json(directory / "tokenizer_config.json", config)
+    write_json(directory / "generation_config.json", {"eos_token_id": [0, IM_END]})
+
+
+def _name(name: str) -> str:
+    stem, suffix = name.rsplit(".", 1)
+    if stem in _TOP:
+        return f"{_TOP[stem]}.{suffix}"
+    _, index, part = stem.split(".")
+    return f"model.layers.{index}.{_PARTS[part]}.{suffix}"
+
+
+def _rows(checkpoint: Checkpoint, name: str) -> np.ndarray:
+    """A tensor's values; rotary pairs (2i, 2i + 1), as in llama's GGUF files, become (i, i + d / 2)."""
+    values = dequantize(checkpoint.tensor(name))
+    if checkpoint.architecture != "llama" or name.split(".")[-2] not in ("attn_q", "attn_k"):
+        return values
+    key = "attention.head_count" if ".attn_q." in name else "attention.head_count_kv"
+    paired = values.reshape(checkpoint.hyper(key), -1, 2, values.shape[-1])
+    return paired.swapaxes(1, 2).reshape(values.shape)
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    hidden, heads = checkpoint.hyper("embedding_length"), checkpoint.hyper("attention.head_count")
+    return {
+        "model_type": checkpoint.architecture,
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "intermediate_size": checkpoint.hyper("feed_forward_length"),
+        "num_hidden_layers": checkpoint.hyper("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": checkpoint.hyper("attention.head_count_kv"),
+        "head_dim": checkpoint.hyper("attention.key_length", hidden // heads),
+        "max_position_embeddings": checkpoint.hyper("context_length"),
+        "rms_norm_eps": float(checkpoint.hyper("attention.layer_norm_rms_epsilon")),
+        "rope_theta": float(checkpoint.hyper("rope.freq_base")),
+        "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
+        "vocab_size": checkpoint.tensor("token_embd.weight").shape[0],
+    }
