@@ -8,7 +8,7 @@ from llm_serving.checkpoints.dequantize import dequantize
 from llm_serving.checkpoints.directory_files import tokenizer_json
 from llm_serving.checkpoints.encoder_tokenizer import EncoderTokenizer, build_encoder_tokenizer
 from llm_serving.checkpoints.gguf import read_gguf
-from llm_serving.checkpoints.huggingface import read_huggingface
+from llm_serving.checkpoints.huggingface import read_family, read_huggingface
 from llm_serving.checkpoints.mapped_file import content_digest, release
 from llm_serving.checkpoints.opening import open_checkpoint
 from llm_serving.checkpoints.pair_template import (
@@ -37,6 +37,7 @@ __all__ = [
     "dequantize",
     "open_checkpoint",
     "qwen3_template",
+    "read_family",
     "read_gguf",
     "read_gguf_pair_template",
     "read_huggingface",

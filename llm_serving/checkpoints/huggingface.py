@@ -45,15 +45,7 @@ def read_huggingface(path: Path) -> Checkpoint:
     settings = read_sentence_transformers(root)
     folder = root / settings.transformer if settings else root
     weights = _weights(folder) if path.is_dir() else path
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise CheckpointError(
-            f"{config_path}: there is no such file; weights alone do not tell what they are."
-        )
-    config = read_object(config_path)
-    architecture = config.get("model_type")
-    if not isinstance(architecture, str) or not architecture:
-        raise CheckpointError(f"{config_path}: there is no text 'model_type'; the family is unknown.")
+    config, architecture = _config(folder)
     index = folder / INDEX
     file = _read_shards(index) if weights == index or _is_shard(weights, index) else read_safetensors(weights)
     extras: dict[str, Any] = {"skipped_tensors": file.skipped}
@@ -64,6 +56,23 @@ def read_huggingface(path: Path) -> Checkpoint:
     return Checkpoint(
         str(folder), architecture, config, tensors, extras=extras, format="huggingface", files=file.files
     )
+
+
+def read_family(directory: Path) -> str:
+    """The `model_type` of a directory, which may have no weights yet. Raises: CheckpointError."""
+    return _config(directory)[1]
+
+
+def _config(folder: Path) -> tuple[dict[str, Any], str]:
+    """config.json and its `model_type`."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file; weights alone do not tell what they are.")
+    config = read_object(path)
+    family = config.get("model_type")
+    if not isinstance(family, str) or not family:
+        raise CheckpointError(f"{path}: there is no text 'model_type'; the family is unknown.")
+    return config, family
 
 
 def explain_missing_weights(directory: Path) -> CheckpointError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from llm_serving.models.cache import ModelCache, packed_directory
 from llm_serving.models.catalog import find_model, load_catalog
+from llm_serving.models.hub import fetch
 from llm_serving.models.resolve import list_installed, remove_model, resolve_model
 from llm_serving.models.spec import (
     InstalledModel,
@@ -27,6 +28,7 @@ __all__ = [
     "OnProgress",
     "Progress",
     "WheelSource",
+    "fetch",
     "find_model",
     "list_installed",
     "load_catalog",

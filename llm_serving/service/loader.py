@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES
 from llm_serving.backends import EngineChoice, check_engine, choose_engine, load_engine, transformers_backend
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.chat.template import ChatTemplate
-from llm_serving.checkpoints import Tokenizer, build_tokenizer, open_checkpoint
+from llm_serving.checkpoints import Tokenizer, build_tokenizer, open_checkpoint, read_family
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.errors import InvalidRequest, MissingExtra, ModelNotFound
-from llm_serving.models import OnProgress, Progress, find_model, packed_directory, resolve_model
+from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra, ModelNotFound
+from llm_serving.models import OnProgress, Progress, fetch, find_model, packed_directory, resolve_model
 from llm_serving.service.model import ChatModel
 
 logger = logging.getLogger(__name__)
@@ -74,15 +75,28 @@ def _load_transformers(name: str, path: Path, settings: Settings, choice: Engine
 
 
 def find_path(name: str, settings: Settings, on_progress: OnProgress) -> Path:
-    """The model's file or directory. Only the transformers engine knows names on the hub."""
+    """The model's file or directory; of a name on the hub, the directory it is fetched to.
+
+    Raises: ModelNotFound, DownloadError; CheckpointError, before weights are fetched, for a model on the hub
+    that no engine here runs.
+    """
     try:
         return resolve_model(name, cache_dir=settings.cache_dir, on_progress=on_progress)
     except ModelNotFound:
-        may_be_there = settings.engine in ("auto", "transformers") and _HUB_NAME.fullmatch(name)
-        if not may_be_there or name.endswith(".gguf") or not transformers_backend.is_installed():
+        if not _HUB_NAME.fullmatch(name) or name.endswith(".gguf"):
             raise
-    directory: Path = transformers_backend.fetch(name)
-    return directory
+    if settings.engine == "native" or not transformers_backend.is_installed():
+        _require_native_family(name, fetch(name, only_config=True))
+    return fetch(name)
+
+
+def _require_native_family(name: str, directory: Path) -> None:
+    family = read_family(directory)
+    if family not in FAMILIES and family not in ENCODER_FAMILIES:
+        raise CheckpointError(
+            f"The native engine does not run the family '{family}' of '{name}'. The transformers engine may: "
+            f"pip install 'llm-serving[{transformers_backend.EXTRA}]'."
+        )
 
 
 def _template(source: str | None, tokenizer: Tokenizer) -> ChatTemplate | None:

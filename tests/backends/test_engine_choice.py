@@ -104,7 +104,7 @@ def test_what_does_not_go_together(gguf: Path, engine: str, device: str, param: 
 
 
 def test_names_of_the_extra_without_it(not_installed: None) -> None:
-    for name in ("CustomStreamer", "load_causal_lm", "load_encoder", "fetch"):
+    for name in ("CustomStreamer", "load_causal_lm", "load_encoder"):
         with pytest.raises(MissingExtra):
             getattr(transformers_backend, name)
     with pytest.raises(AttributeError):

@@ -17,7 +17,6 @@ _HOMES = {
     "CustomStreamer": "streamer",
     "load_causal_lm": "loading",
     "load_encoder": "encoder",
-    "fetch": "hub",
 }
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import huggingface_hub
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
 from llm_serving.errors import DownloadError, ModelNotFound
 
 # Weights as safetensors only: pickles can run code.
@@ -14,13 +11,18 @@ _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["onnx/*", "openvino/*", "original/*", "*/onnx/*"]
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, *, only_config: bool = False) -> Path:
     """The directory of a model such as `Qwen/Qwen2.5-3B-Instruct`. Blocks while it downloads.
 
+    `only_config` fetches its config.json, to see what it is before the weights are fetched.
     Raises: ModelNotFound; DownloadError when it is not on this machine and cannot be fetched.
     """
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    wanted = ["config.json"] if only_config else _WANTED
     try:
-        directory = huggingface_hub.snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
+        directory = huggingface_hub.snapshot_download(name, allow_patterns=wanted, ignore_patterns=_UNWANTED)
     except HFValidationError as error:
         raise ModelNotFound(name, "It is neither a path nor a name of the form owner/model.") from error
     except RepositoryNotFoundError as error:

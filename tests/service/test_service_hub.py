@@ -1,0 +1,68 @@
+"""Names on the Hugging Face hub, from its cache on this machine; no test has a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants as constants
+import pytest
+from tiny_decoder_directories import write_directory
+from tiny_models import write_tiny_qwen3
+
+from llm_serving.backends import transformers_backend
+from llm_serving.config import Settings
+from llm_serving.errors import CheckpointError, DownloadError, ModelNotFound
+from llm_serving.service.loader import load_chat_model
+
+COMMIT = "0" * 40
+
+
+@pytest.fixture
+def on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Makes a model's folder in the cache, as the hub's own library lays it out."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(transformers_backend, "_missing", lambda: ["torch", "transformers"])
+
+    def make(name: str) -> Path:
+        folder = tmp_path / f"models--{name.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text(COMMIT)
+        directory = folder / "snapshots" / COMMIT
+        directory.mkdir(parents=True)
+        return directory
+
+    return make
+
+
+def settings(name: str, tmp_path: Path) -> Settings:
+    return Settings(model_name=name, threads=1, embedding_model="", cache_dir=tmp_path / "cache")
+
+
+def test_a_decoder_of_the_hub_runs_without_torch(on_the_hub: Callable[[str], Path], tmp_path: Path) -> None:
+    write_directory(on_the_hub("owner/tiny-qwen3"), write_tiny_qwen3(tmp_path / "m.gguf", kind="F32"))
+    model = load_chat_model(settings("owner/tiny-qwen3", tmp_path))
+    asyncio.run(model.engine.close())
+    assert (model.name, model.details["engine"]) == ("owner/tiny-qwen3", "native")
+    assert model.template is not None
+
+
+def test_another_family_is_refused_before_its_weights_are_fetched(
+    on_the_hub: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (on_the_hub("owner/bloom") / "config.json").write_text(json.dumps({"model_type": "bloom"}))
+    with pytest.raises(
+        CheckpointError, match=r"'bloom' of 'owner/bloom'.*pip install 'llm-serving\[transformers\]'"
+    ):
+        load_chat_model(settings("owner/bloom", tmp_path))
+
+
+def test_names_that_are_nowhere(on_the_hub: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="hf download owner/none"):
+        load_chat_model(settings("owner/none", tmp_path))
+    for name in ("no-such-model", "owner/none.gguf", "a/b/c"):
+        with pytest.raises(ModelNotFound):
+            load_chat_model(settings(name, tmp_path))
