@@ -16,6 +16,9 @@ from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
 
+MOST_TIMES = 16  # queries, keys and values of many heads side by side, and more
+MOST_CONTEXT = 1 << 24
+
 FAMILIES = {
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
@@ -32,7 +35,9 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
             f"The native engine does not run the family '{checkpoint.architecture}' of '{checkpoint.path}'; "
             f"it runs {', '.join(sorted(FAMILIES))}."
         )
-    return family(checkpoint)
+    plan = family(checkpoint)
+    _check_sizes(checkpoint, plan.buffers, plan.max_context)
+    return plan
 
 
 ENCODER_FAMILIES = {
@@ -60,4 +65,25 @@ def describe_encoder(checkpoint: Checkpoint) -> EncoderPlan:
             f"The native engine does not run the encoder family '{checkpoint.architecture}' of "
             f"'{checkpoint.path}'; it runs {', '.join(sorted(ENCODER_FAMILIES))}."
         )
-    return family(checkpoint)
+    plan = family(checkpoint)
+    _check_sizes(checkpoint, plan.buffers, plan.context)
+    return plan
+
+
+def _check_sizes(checkpoint: Checkpoint, buffers: dict[str, int], context: int) -> None:
+    """Memory is taken for what the header says before weights are looked at.
+
+    Raises: CheckpointError for sizes that have nothing to do with the tensors, or a context of no model.
+    """
+    largest = max((size for tensor in checkpoint.tensors.values() for size in tensor.shape), default=0)
+    for name, width in buffers.items():
+        if width > MOST_TIMES * largest:
+            raise CheckpointError(
+                f"By its header '{checkpoint.path}' has {width} numbers a token in '{name}', and no tensor "
+                f"has more than {largest} rows or columns: they are not of one model."
+            )
+    if context > MOST_CONTEXT:
+        raise CheckpointError(
+            f"By its header '{checkpoint.path}' has a context of {context} tokens; "
+            f"up to {MOST_CONTEXT} are believed."
+        )

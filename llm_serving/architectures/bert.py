@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llm_serving.architectures import gguf_keys, jina_bert
-from llm_serving.architectures.config_json import number, positive, prefix_of, require
+from llm_serving.architectures.config_json import num_layers, number, positive, prefix_of, require
 from llm_serving.architectures.gguf_head import LABELS, ranking_head
 from llm_serving.architectures.post_norm import Names, Sizes, describe_post_norm
 from llm_serving.checkpoints import Checkpoint
@@ -21,7 +21,7 @@ GELU = ("gelu", "gelu_python")
 def _sizes(checkpoint: Checkpoint, skip: int = 0) -> Sizes:
     return Sizes(
         hidden=positive(checkpoint, "hidden_size", "dim"),
-        layers=positive(checkpoint, "num_hidden_layers", "n_layers"),
+        layers=num_layers(checkpoint, "num_hidden_layers", "n_layers"),
         heads=positive(checkpoint, "num_attention_heads", "n_heads"),
         ffn=positive(checkpoint, "intermediate_size", "hidden_dim"),
         context=positive(checkpoint, "max_position_embeddings", default=512) - skip,
@@ -151,7 +151,7 @@ def _describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
     has_segments = "token_types.weight" in checkpoint.tensors
     sizes = Sizes(
         hidden=gguf_keys.positive(checkpoint, "embedding_length"),
-        layers=gguf_keys.positive(checkpoint, "block_count"),
+        layers=gguf_keys.num_layers(checkpoint),
         heads=gguf_keys.positive(checkpoint, "attention.head_count"),
         ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
         context=gguf_keys.positive(checkpoint, "context_length", 512),

@@ -21,6 +21,17 @@ def positive(checkpoint: Checkpoint, *keys: str, default: int | None = None) -> 
     return value
 
 
+def num_layers(checkpoint: Checkpoint, *keys: str) -> int:
+    """Raises: CheckpointError for more than there can be: all are planned before any is looked for."""
+    count = positive(checkpoint, *keys)
+    if count > len(checkpoint.tensors):
+        raise CheckpointError(
+            f"'{keys[0]}' in the config.json of '{checkpoint.path}' is {count}; "
+            f"there are {len(checkpoint.tensors)} tensors."
+        )
+    return count
+
+
 def number(checkpoint: Checkpoint, *keys: str, default: float) -> float:
     """The first of `keys` that is there, as a float. Raises: CheckpointError unless it is a number > 0."""
     value = next((checkpoint.metadata[key] for key in keys if key in checkpoint.metadata), default)

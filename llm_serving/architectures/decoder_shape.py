@@ -133,7 +133,7 @@ def _of_gguf(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
     head_dim = gguf_keys.positive(checkpoint, "attention.key_length", max(1, hidden // heads))
     return Shape(
         hidden=hidden,
-        layers=gguf_keys.positive(checkpoint, "block_count"),
+        layers=gguf_keys.num_layers(checkpoint),
         heads=heads,
         kv_heads=gguf_keys.positive(checkpoint, "attention.head_count_kv", heads),
         head_dim=head_dim,
@@ -154,7 +154,7 @@ def _of_config(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
         head_dim = config_json.positive(checkpoint, "head_dim")
     return Shape(
         hidden=hidden,
-        layers=config_json.positive(checkpoint, "num_hidden_layers"),
+        layers=config_json.num_layers(checkpoint, "num_hidden_layers"),
         heads=heads,
         kv_heads=config_json.positive(checkpoint, "num_key_value_heads", default=heads),
         head_dim=head_dim,

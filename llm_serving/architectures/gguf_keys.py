@@ -25,6 +25,14 @@ def positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> in
     return value
 
 
+def num_layers(checkpoint: Checkpoint) -> int:
+    """Raises: CheckpointError for more than there can be: all are planned before any is looked for."""
+    count = positive(checkpoint, "block_count")
+    if count > len(checkpoint.tensors):
+        raise problem(checkpoint, "block_count", count, f"there are {len(checkpoint.tensors)} tensors")
+    return count
+
+
 def number(checkpoint: Checkpoint, key: str, default: float) -> float:
     """Raises: CheckpointError unless the value is a number > 0."""
     value = checkpoint.hyper(key, default)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from llm_serving.architectures import gguf_keys
-from llm_serving.architectures.config_json import number, positive, prefix_of, require
+from llm_serving.architectures.config_json import num_layers, number, positive, prefix_of, require
 from llm_serving.architectures.gguf_head import LABELS, ranking_head
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
@@ -100,7 +100,7 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
         )
     sizes = _Sizes(
         hidden=positive(checkpoint, "hidden_size"),
-        layers=positive(checkpoint, "num_hidden_layers"),
+        layers=num_layers(checkpoint, "num_hidden_layers"),
         heads=positive(checkpoint, "num_attention_heads"),
         ffn=positive(checkpoint, "intermediate_size"),
         context=positive(checkpoint, "max_position_embeddings", default=8192),
@@ -115,7 +115,7 @@ def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
     """Raises: CheckpointError for a hyperparameter that is missing or wrong."""
     sizes = _Sizes(
         hidden=gguf_keys.positive(checkpoint, "embedding_length"),
-        layers=gguf_keys.positive(checkpoint, "block_count"),
+        layers=gguf_keys.num_layers(checkpoint),
         heads=gguf_keys.positive(checkpoint, "attention.head_count"),
         ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
         context=gguf_keys.positive(checkpoint, "context_length", 8192),
@@ -204,7 +204,7 @@ def _layer(checkpoint: Checkpoint, names: _Names, sizes: _Sizes, i: int) -> tupl
         _norm(names.attention_norm.format(i=i), sizes),
         *again,
         ops.Linear(up),
-        ops.Gated("up", sizes.ffn, gelu=True),
+        ops.Gated("up", sizes.ffn, "gelu"),
         ops.Linear((linear(names.down, "x"),), accumulate=True),
         _norm(names.output_norm.format(i=i), sizes),
     )

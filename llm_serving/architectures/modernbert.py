@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_serving.architectures import gguf_keys
-from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
+from llm_serving.architectures.config_json import num_layers, number, positive, prefix_of, require, rope_theta
 from llm_serving.architectures.gguf_head import LABELS, ranking_head
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
@@ -85,7 +85,7 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
         epsilon=number(checkpoint, "norm_eps", default=1e-5),
         activation=checkpoint.metadata.get("hidden_activation", "gelu"),
         window=ops.WindowBias(positive(checkpoint, "local_attention", default=128) // 2),
-        kinds=_layer_kinds(checkpoint, positive(checkpoint, "num_hidden_layers")),
+        kinds=_layer_kinds(checkpoint, num_layers(checkpoint, "num_hidden_layers")),
         ropes={kind: ops.Rope(_theta(checkpoint, kind), hidden // heads) for kind in (_SLIDING, _FULL)},
     )
     head = _head(checkpoint, sizes.epsilon)
@@ -103,7 +103,7 @@ def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
     hidden = gguf_keys.positive(checkpoint, "embedding_length")
     heads = gguf_keys.positive(checkpoint, "attention.head_count")
     every = gguf_keys.positive(checkpoint, "attention.sliding_window_pattern", 3)
-    layers = gguf_keys.positive(checkpoint, "block_count")
+    layers = gguf_keys.num_layers(checkpoint)
     # The converter writes either, by the name that the original config has for it.
     epsilon = gguf_keys.number(checkpoint, "attention.layer_norm_rms_epsilon", 1e-5)
     sizes = _Sizes(
@@ -167,7 +167,7 @@ def _layer(checkpoint: Checkpoint, names: _Names, sizes: _Sizes, i: int) -> tupl
         ops.Linear((linear(names.output, "x"),), accumulate=True),
         _norm(checkpoint, names.ffn_norm.format(i=i), sizes),
         ops.Linear((linear(names.up, "up"),)),
-        ops.Gated("up", sizes.ffn, gelu=sizes.activation == "gelu"),
+        ops.Gated("up", sizes.ffn, sizes.activation),
         ops.Linear((linear(names.down, "x"),), accumulate=True),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llm_serving.architectures import gguf_keys
-from llm_serving.architectures.config_json import number, positive, prefix_of, require, rope_theta
+from llm_serving.architectures.config_json import num_layers, number, positive, prefix_of, require, rope_theta
 from llm_serving.architectures.experts import (
     ExpertNames,
     ExpertSizes,
@@ -106,7 +106,7 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
     heads = positive(checkpoint, "n_head", "num_attention_heads")
     sizes = _Sizes(
         hidden=hidden,
-        layers=positive(checkpoint, "n_layer", "num_hidden_layers"),
+        layers=num_layers(checkpoint, "n_layer", "num_hidden_layers"),
         heads=heads,
         ffn=positive(checkpoint, "n_inner", "intermediate_size", default=4 * hidden),
         context=positive(checkpoint, "n_positions", "max_position_embeddings", default=2048),
@@ -126,7 +126,7 @@ def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
     heads = gguf_keys.positive(checkpoint, "attention.head_count")
     sizes = _Sizes(
         hidden=hidden,
-        layers=gguf_keys.positive(checkpoint, "block_count"),
+        layers=gguf_keys.num_layers(checkpoint),
         heads=heads,
         ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
         context=gguf_keys.positive(checkpoint, "context_length", 2048),

@@ -1,0 +1,75 @@
+"""Headers that say what no model has are refused at once, before memory is taken for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from tiny_decoder_directories import write_directory
+from tiny_encoders import write_tiny_bert
+from tiny_models import write_tiny_llama
+
+from llm_serving.architectures import describe_encoder
+from llm_serving.backends.native_backend import build_runner
+from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.errors import CheckpointError, ServingError
+
+GGUF = [
+    "block_count",
+    "embedding_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "feed_forward_length",
+    "context_length",
+    "rope.dimension_count",
+]
+CONFIG = [
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "max_position_embeddings",
+    "sliding_window",
+]
+HUGE = [(1 << 31) - 1, 1 << 30, 1 << 24, 96 * 1024]
+
+
+def refuses(checkpoint: Checkpoint) -> None:
+    with pytest.raises((CheckpointError, ServingError)):
+        build_runner(checkpoint, EngineOptions(memory_bytes=1 << 30)).close()
+
+
+def cases(keys: list[str]) -> list[tuple[str, int]]:
+    """A context of 96 Ki tokens is none of a hostile file."""
+    contexts = ("context_length", "max_position_embeddings", "sliding_window")
+    return [(key, value) for key in keys for value in (HUGE[:-1] if key in contexts else HUGE)]
+
+
+@pytest.mark.parametrize(("key", "value"), cases(GGUF))
+def test_gguf(tmp_path: Path, key: str, value: int) -> None:
+    checkpoint = open_checkpoint(write_tiny_llama(tmp_path / "m.gguf"))
+    refuses(dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, f"llama.{key}": value}))
+
+
+@pytest.mark.parametrize(("key", "value"), cases(CONFIG))
+def test_directory(tmp_path: Path, key: str, value: int) -> None:
+    gguf = write_tiny_llama(tmp_path / "m.gguf", kind="F32")
+    config = {key: value}
+    if key == "sliding_window":  # alone it can only shorten
+        config |= {"model_type": "mistral", "max_position_embeddings": value}
+    refuses(open_checkpoint(write_directory(tmp_path / "d", gguf, **config)))
+
+
+@pytest.mark.parametrize("value", [(1 << 31) - 1, 1 << 30])
+@pytest.mark.parametrize(
+    "key", ["num_hidden_layers", "hidden_size", "intermediate_size", "max_position_embeddings"]
+)
+def test_encoder(tmp_path: Path, key: str, value: int) -> None:
+    checkpoint = open_checkpoint(write_tiny_bert(tmp_path))
+    with pytest.raises(CheckpointError):
+        describe_encoder(dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, key: value}))
