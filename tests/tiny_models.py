@@ -62,13 +62,26 @@ def write_tiny_qwen3(path: Path, **shape: Any) -> Path:
     return _write(path, "qwen3", TinyShape(**shape), head_norms=True)
 
 
+def write_tiny_gemma3(path: Path, window: int = 32, **shape: Any) -> Path:
+    """Write a model of the gemma3 family; keywords are TinyShape's, and the window. Returns `path`."""
+    return _write(path, "gemma3", TinyShape(**shape), head_norms=True, window=window)
+
+
 def _write(
-    path: Path, architecture: str, shape: TinyShape, *, biased: bool = False, head_norms: bool = False
+    path: Path,
+    architecture: str,
+    shape: TinyShape,
+    *,
+    biased: bool = False,
+    head_norms: bool = False,
+    window: int = 0,
 ) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, shape)
+    if window:
+        writer.add_sliding_window(window)
     _add_tokenizer(writer, shape.vocab)
-    for name, values, kind in _tensors(shape, biased=biased, head_norms=head_norms):
+    for name, values, kind in _tensors(shape, biased=biased, head_norms=head_norms, post_norms=window > 0):
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -123,7 +136,9 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def _tensors(shape: TinyShape, *, biased: bool, head_norms: bool) -> list[tuple[str, np.ndarray, str]]:
+def _tensors(
+    shape: TinyShape, *, biased: bool, head_norms: bool, post_norms: bool
+) -> list[tuple[str, np.ndarray, str]]:
     """(name, bytes or values as the writer wants them, kind) of each tensor, in a file's usual order."""
     rng = np.random.default_rng(shape.seed)
     head_dim = shape.head_dim or shape.hidden // shape.heads
@@ -151,6 +166,9 @@ def _tensors(shape: TinyShape, *, biased: bool, head_norms: bool) -> list[tuple[
                 vector(f"{layer}.attn_{part}_norm.weight", head_dim, 1.2, 0.3)
         matrix(f"{layer}.attn_output", shape.hidden, q_rows)
         vector(f"{layer}.ffn_norm.weight", shape.hidden, 1.0, 0.2)
+        if post_norms:
+            vector(f"{layer}.post_attention_norm.weight", shape.hidden, 0.5, 0.1)
+            vector(f"{layer}.post_ffw_norm.weight", shape.hidden, 0.5, 0.1)
         matrix(f"{layer}.ffn_gate", shape.ffn, shape.hidden)
         matrix(f"{layer}.ffn_up", shape.ffn, shape.hidden)
         matrix(f"{layer}.ffn_down", shape.hidden, shape.ffn, gain=2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_serving.architectures import (
     bert,
+    gemma3,
     jina_bert,
     llama,
     modernbert,
@@ -20,6 +21,7 @@ MOST_TIMES = 16  # queries, keys and values of many heads side by side, and more
 MOST_CONTEXT = 1 << 24
 
 FAMILIES = {
+    "gemma3": gemma3.describe,
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
     "qwen2": qwen2.describe,

@@ -22,20 +22,20 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """target = rows of `tensor`, by token id; `fine` as in `Projection`."""
+    """target = scale * rows of `tensor`, by token id; `fine` as in `Projection`."""
 
     tensor: str
     target: str
     fine: bool = False
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class AddPositions:
     """target += table[position], learned positions; without a tensor, segments only.
 
-    `skip` rows of the tensor come before position 0 (RoBERTa counts from its padding id + 1). With a segment
-    tensor the table holds position + segment rows for segment 0, then for segment 1, and so on; the encoder
-    counts the second segment's positions from `context` on.
+    `skip` rows of the tensor come before position 0 (RoBERTa counts from its padding id + 1). With segments
+    there are position + segment rows for each in turn; the encoder counts the second one's from `context`.
     """
 
     tensor: str | None
@@ -70,11 +70,11 @@ class Gelu:
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """activations = int8(silu(source[:, :cols]) * source[:, cols:]), or with gelu."""
+    """activations = int8(activation(source[:, :cols]) * source[:, cols:])."""
 
     source: str
     cols: int
-    gelu: bool = False
+    activation: str = "silu"  # or gelu, or gelu_tanh
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,6 @@ class Projection:
     `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
     stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate.
     `fine` keeps 12 bits where others keep 8: for what reaches the result with nothing to soften its rounding.
-    `part` says that the tensor holds several matrices, and which of them it is.
     """
 
     tensor: str
@@ -93,7 +92,7 @@ class Projection:
     bias: str | None = None
     interleaved: int = 0
     fine: bool = False
-    part: Part | None = None
+    part: Part | None = None  # of a tensor that holds several matrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +118,7 @@ class RopeStore:
 
     source: str
     layer: int
+    rope: Rope | None = None  # of this layer; it rotates as many dimensions as the plan's
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,7 @@ class Attention:
     target: str
     layer: int
     scale: float
+    window: int = 0  # the last so many tokens only, the query's own counted in; 0: all
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class PlanBuilder:
         self.weight_format = weight_format
         self.context = context
         self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
+        self._ropes: dict[ops.Rope, int] = {}
         self._biases: dict[ops.WindowBias | ops.BucketBias | ops.LinearBias, int] = {}
         self._matrices: dict[tuple[str, int, bool, ops.Part | None], int] = {}
         self._vectors: dict[str, int] = {}
@@ -69,28 +70,28 @@ class PlanBuilder:
     def _add(self, operation: ops.Operation) -> None:
         core, buffers = self.core, self._buffers
         match operation:
-            case ops.Embed(tensor, target, fine):
-                core.embed(self._matrix(tensor, fine=fine), buffers[target])
+            case ops.Embed(tensor, target, fine, scale):
+                core.embed(self._matrix(tensor, fine=fine), buffers[target], scale)
             case ops.AddPositions():
                 core.add_positions(self._positions(operation), buffers[operation.target])
             case ops.Quantize():
                 self._quantize(operation)
             case ops.Gelu(source):
                 core.gelu(buffers[source])
-            case ops.Gated(source, cols, gelu):
-                core.gated(buffers[source], cols, gelu)
+            case ops.Gated(source, cols, activation):
+                core.gated(buffers[source], cols, activation != "silu", activation == "gelu_tanh")
             case ops.Linear(projections, accumulate):
                 core.linear([self._projection(p) for p in projections], accumulate)
-            case ops.RopeStore(source, layer):
-                core.rope_store(buffers[source], layer, self.query_heads)
-            case ops.Attention(source, target, layer, scale):
-                core.attention(buffers[source], buffers[target], layer, self.query_heads, scale)
+            case ops.RopeStore(source, layer, rope):
+                core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope))
+            case ops.Attention(source, target, layer, scale, window):
+                bias = self._bias(ops.WindowBias(window - 1)) if window else -1
+                core.attention(buffers[source], buffers[target], layer, self.query_heads, scale, window, bias)
             case ops.HeadNorm(source, offset, heads, weight, epsilon, bias):
                 shift = -1 if bias is None else self._vector(bias)
                 core.head_norm(buffers[source], offset, heads, self._vector(weight), epsilon, shift)
             case ops.Rotate(source, heads, head_dim, rope):
-                table = self._constant(rope_table(rope, self.checkpoint, self._text_tokens))
-                core.rotate(buffers[source], heads, head_dim, rope.rotated, table)
+                core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope))
             case ops.EncoderAttention(source, target, heads, kv_heads, scale, causal, bias):
                 core.encoder_attention(
                     buffers[source],
@@ -170,6 +171,14 @@ class PlanBuilder:
             raise CheckpointError(f"Tensor '{p.tensor or p.segments}' does not fit a width of {width}.")
         table = position_table(rows, segments, p.skip, p.context)
         return self._constant(table)
+
+    def _rope(self, rope: ops.Rope | None) -> int:
+        if rope is None:
+            return -1
+        if rope not in self._ropes:
+            table = rope_table(rope, self.checkpoint, self._text_tokens)
+            self._ropes[rope] = self._constant(table)
+        return self._ropes[rope]
 
     def _bias(self, bias: ops.WindowBias | ops.BucketBias | ops.LinearBias | None) -> int:
         if bias is None:

@@ -169,7 +169,8 @@ void matrices(const Kernels& kernels, Report& report) {
 
 void rows(const Kernels& kernels, Report& report) {
     using Gated = void (*)(const float*, const float*, int, float*);
-    const struct { const char* name; Gated run; } gated[] = {{"gated_silu", kernels.gated_silu}, {"gated_gelu", kernels.gated_gelu}};
+    const struct { const char* name; Gated run; } gated[] = {{"gated_silu", kernels.gated_silu}, {"gated_gelu", kernels.gated_gelu},
+                                                             {"gated_gelu_tanh", kernels.gated_gelu_tanh}};
     for (int cols : {8, 64, 1536})
         for (float size : {1.0f, 9.0f, 200.0f}) {
             Random random{uint64_t(cols)};
@@ -216,7 +217,7 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     const std::vector<float> query = random.reals(stride * size_t(tokens), 3.0f);
                     std::vector<float> out(query.size()), scratch(attention_scratch(group, head_dim));
                     AttentionTile tile = {query.data(), out.data(), stride, stride, format, keys.data(), values.data(), block * kChunkBlocks,
-                                          table.data(), first, tokens, group, head_dim, 0.125f, 0, 0, 0, nullptr, scratch.data()};
+                                          table.data(), first, tokens, group, head_dim, 0.125f, nullptr, 0, 0, 0, 0, nullptr, scratch.data()};
                     kernels.attention(tile);
                     report.add(out);
                     tile.piece_stride = size_t(tokens * group * state_floats(head_dim));
@@ -231,6 +232,15 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     kernels.merge_attention(tile);
                     report.add(out);
                     report.line("attention %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
+                    constexpr int window = 40, reach = 600;  // nothing further back is seen
+                    std::vector<float> biases(2 * reach);
+                    for (int i = 0; i < 2 * reach; i++) biases[size_t(i)] = i > reach - window ? random.real(1.0f) : -1e30f;
+                    tile.states = nullptr;
+                    tile.bias = biases.data() + reach;
+                    tile.first_piece = std::max(0, first - window + 1) / kPieceTokens;
+                    kernels.attention(tile);
+                    report.add(out);
+                    report.line("windowed attention %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
                 }
 }
 

@@ -15,10 +15,11 @@ void cached_attention(const AttentionTile& t) {
     float* scratch = states + size_t(num_rows) * stride;
     for (int r = 0; r < num_rows; r++) {
         const int token = r / t.group, head = r % t.group;
-        rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim, nullptr, t.first_position + token + 1};
+        const int position = t.first_position + token;
+        rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim, t.bias ? t.bias - position : nullptr, position + 1};
     }
     const int seen = t.first_position + t.num_tokens;
-    const int first = t.states ? t.piece : 0, end = t.states ? t.piece_end : (seen + kPieceTokens - 1) / kPieceTokens;
+    const int first = std::max(t.first_piece, t.states ? t.piece : 0), end = t.states ? t.piece_end : (seen + kPieceTokens - 1) / kPieceTokens;
     for (int p = first; p < end; p++) {
         Piece<T> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, num_rows <= kColdRows};
         const int last = (seen - 1) / kBlockTokens, known = end * kPieceBlocks - 1;
@@ -28,7 +29,7 @@ void cached_attention(const AttentionTile& t) {
             piece.keys[b] = reinterpret_cast<const T*>(t.keys + at);
             if (b < kPieceBlocks) piece.values[b] = reinterpret_cast<const T*>(t.values + at);
         }
-        float* into = t.states ? t.states + size_t(p - first) * t.piece_stride : states;
+        float* into = t.states ? t.states + size_t(p - t.piece) * t.piece_stride : states;
         take_in(rows, num_rows, piece, t.states || p == first, into, scratch);
     }
     for (int r = 0; !t.states && r < num_rows; r++)
@@ -45,8 +46,9 @@ void merge_attention(const AttentionTile& t) {
     const int stride = state_floats(t.head_dim);
     for (int r = 0; r < t.num_tokens * t.group; r++) {
         const int token = r / t.group, head = r % t.group;
-        float* state = t.states + size_t(r) * stride;
-        for (int p = 1; p * kPieceTokens <= t.first_position + token; p++) merge(state, state + p * t.piece_stride, t.head_dim);
+        float* state = t.states + t.first_piece * t.piece_stride + size_t(r) * stride;
+        for (int p = 1; (t.first_piece + p) * kPieceTokens <= t.first_position + token; p++)
+            merge(state, state + p * t.piece_stride, t.head_dim);
         finish(state, t.head_dim, t.out + size_t(token) * t.out_stride + head * t.head_dim);
     }
 }

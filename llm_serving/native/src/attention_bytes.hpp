@@ -126,7 +126,7 @@ void attend(const Row* rows, const Bytes& piece, float* weights, float* states) 
     for (int r = 0; r < R; r++) {
         float* own = weights + r * kPieceTokens;
         const int seen = keys_within(rows[r].seen, piece.first_key);
-        tail_of(states + r * stride, piece.head_dim) = soften(own, nullptr, seen);
+        tail_of(states + r * stride, piece.head_dim) = soften(own, rows[r].bias ? rows[r].bias + piece.first_key : nullptr, seen);
         round_weights(piece, own, seen, blocks, rounded[r]);
     }
     by_cold<R>(piece, LLM_EACH(cold) { add_byte_values<R, cold>(piece, rounded, blocks, states, stride); });

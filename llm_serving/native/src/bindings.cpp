@@ -95,7 +95,7 @@ void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 14;
+    m.attr("ABI") = 15;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -128,13 +128,14 @@ NB_MODULE(_llm_serving_native, m) {
             op->target = target;
             p.add(std::move(op));
         })
-        .def("embed", [](Plan& p, int matrix, int target) {
+        .def("embed", [](Plan& p, int matrix, int target, float scale) {
             auto op = std::make_unique<Embed>();
+            op->scale = scale;
             op->matrix = matrix;
             op->target = target;
             p.model.vocab = p.model.matrices.at(size_t(matrix)).rows;
             p.add(std::move(op));
-        })
+        }, nb::arg("matrix"), nb::arg("target"), nb::arg("scale") = 1.0f)
         .def("add_positions", [](Plan& p, int table, int target) {
             auto op = std::make_unique<AddPositions>();
             op->table = table;
@@ -174,13 +175,14 @@ NB_MODULE(_llm_serving_native, m) {
             op->bias_per_head = bias_per_head;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"), nb::arg("heads"), nb::arg("kv_heads"), nb::arg("scale"), nb::arg("causal") = false, nb::arg("bias") = -1, nb::arg("bias_per_head") = false)
-        .def("gated", [](Plan& p, int source, int cols, bool gelu) {
+        .def("gated", [](Plan& p, int source, int cols, bool gelu, bool tanh) {
             auto op = std::make_unique<Gated>();
             op->source = source;
             op->cols = cols;
             op->gelu = gelu;
+            op->tanh = tanh;
             p.add(std::move(op), cols);
-        })
+        }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false)
         .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon, int bias) {
             auto op = std::make_unique<HeadNorm>();
             op->source = source;
@@ -207,22 +209,27 @@ NB_MODULE(_llm_serving_native, m) {
                 p.read_activations(p.model.matrices.at(size_t(std::get<0>(projection))).format);
             p.add(std::unique_ptr<Operation>(new_linear(p, projections, accumulate)));
         }, nb::arg("projections"), nb::arg("accumulate") = false)
-        .def("rope_store", [](Plan& p, int source, int layer, int query_heads) {
+        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table) {
             auto op = std::make_unique<RopeStore>();
+            op->table = table;
             op->source = source;
             op->layer = layer;
             op->query_heads = query_heads;
             p.add(std::move(op));
-        })
-        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale) {
+        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1)
+        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias) {
+            if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
+                throw std::invalid_argument("a window needs what is added by distance, for all distances");
             auto op = std::make_unique<AttentionOperation>();
             op->source = source;
             op->target = target;
             op->layer = layer;
             op->query_heads = p.model.query_heads = query_heads;
             op->scale = scale;
+            op->window = window;
+            op->bias = bias;
             p.add(std::move(op));
-        })
+        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1)
         .def("run", &run);
     bind_experts(plan);
     bind_measure(m);

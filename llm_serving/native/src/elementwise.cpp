@@ -119,6 +119,13 @@ LLM_INLINE V silu_of(V v) {
     return divide(v, denominator);
 }
 
+template <class V>
+LLM_INLINE V gelu_tanh_of(V v) {
+    constexpr float kTwice = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+    const V slope = fused(multiply(v, v), spread<V>(-0.044715f * kTwice), spread<V>(-kTwice));
+    return divide(v, add(spread<V>(1.0f), exponential(multiply(v, slope))));
+}
+
 // body(i, lanes) over sixteen values at a time, and eight that may be left.
 template <class Body>
 LLM_INLINE void for_wide_lanes(int cols, Body body) {
@@ -136,6 +143,12 @@ void gelu(const float* x, int cols, float* y) {
 void gated_gelu(const float* gate, const float* up, int cols, float* y) {
     for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
         store(y + i, multiply(gelu_of(load_as<V>(gate + i)), load_as<V>(up + i)));
+    });
+}
+
+void gated_gelu_tanh(const float* gate, const float* up, int cols, float* y) {
+    for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
+        store(y + i, multiply(gelu_tanh_of(load_as<V>(gate + i)), load_as<V>(up + i)));
     });
 }
 

@@ -15,6 +15,7 @@ void rms_norm(const float* x, const float* weight, float epsilon, int cols, floa
 void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int cols, float* y);
 void gelu(const float* x, int cols, float* y);
 void gated_gelu(const float* gate, const float* up, int cols, float* y);
+void gated_gelu_tanh(const float* gate, const float* up, int cols, float* y);
 void gated_silu(const float* gate, const float* up, int cols, float* y);
 void rope(float* head, const float* cos, const float* sin, int rotated);
 void store_kv(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values);

@@ -44,6 +44,8 @@ struct AttentionTile {
     int group;               // query heads per KV head
     int head_dim;
     float scale;
+    const float* bias;       // null, or added to the score of a key by its distance from the query: bias[key - query]
+    int first_piece;         // the first one that any of the tokens sees
     int piece, piece_end;
     size_t piece_stride;     // floats between states of one piece and the next
     float* states;           // from those of `piece` on
@@ -103,6 +105,8 @@ struct Kernels {
     void (*gated_silu)(const float* gate, const float* up, int cols, float* y);
     // y = gelu(gate) * up.
     void (*gated_gelu)(const float* gate, const float* up, int cols, float* y);
+    // The same with tanh for erf: gelu(x) ~ x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+    void (*gated_gelu_tanh)(const float* gate, const float* up, int cols, float* y);
     // Rotates halves (i, i + rotated/2) of one head in place; cos and sin have rotated/2 entries.
     void (*rope)(float* head, const float* cos, const float* sin, int rotated);
     // Writes one token's key and value of one KV head into slot `slot` of a block.

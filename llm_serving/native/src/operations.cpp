@@ -11,7 +11,9 @@ int Embed::num_tiles(const Model&, const StepState& step) const { return tiles_o
 
 void Embed::run_tile(Model& model, const StepState& step, int tile, int) const {
     for_rows(tile, num_rows(step), [&](int r) {
-        model.kernels->dequantize_row(model.matrices[size_t(matrix)], step.input.token_ids[r], model.buffers[size_t(target)].row(r));
+        Buffer& to = model.buffers[size_t(target)];
+        model.kernels->dequantize_row(model.matrices[size_t(matrix)], step.input.token_ids[r], to.row(r));
+        for (int i = 0; scale != 1 && i < to.width; i++) to.row(r)[i] *= scale;
     });
 }
 
@@ -58,7 +60,8 @@ void Gated::run_tile(Model& model, const StepState& step, int tile, int worker) 
     float* gated = worker_scratch(model, worker, size_t(cols));
     for_rows(tile, num_rows(step), [&](int r) {
         const float* x = model.buffers[size_t(source)].row(r);
-        (gelu ? model.kernels->gated_gelu : model.kernels->gated_silu)(x, x + cols, cols, gated);
+        const auto activate = tanh ? model.kernels->gated_gelu_tanh : gelu ? model.kernels->gated_gelu : model.kernels->gated_silu;
+        activate(x, x + cols, cols, gated);
         quantize_row(model, *this, gated, cols, r);
     });
 }
@@ -135,7 +138,8 @@ void RopeStore::run_tile(Model& model, const StepState& step, int tile, int) con
     for_rows(tile, num_rows(step), [&](int t) {
         const int position = in.positions[t];
         const int block = in.block_tables[size_t(step.sequence_of[size_t(t)]) * in.table_width + position / kBlockTokens];
-        const float* cos = model.rope.data() + size_t(position) * model.rotated;
+        const std::vector<float>& angles = table < 0 ? model.rope : model.vectors[size_t(table)];
+        const float* cos = angles.data() + size_t(position) * model.rotated;
         const float* sin = cos + model.rotated / 2;
         float* queries = model.buffers[size_t(source)].row(t);
         float* keys = queries + size_t(query_heads) * kv.head_dim;
@@ -161,11 +165,14 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
     const int group = query_heads / kv.heads;
     Buffer& from = model.buffers[size_t(source)];
     Buffer& to = model.buffers[size_t(target)];
+    const int first_position = step.input.positions[tokens.first];
+    const float* biases = bias < 0 ? nullptr : model.vectors[size_t(bias)].data() + model.max_context - 1;
+    const int first_piece = window > 0 ? std::max(0, first_position - window + 1) / kPieceTokens : 0;
     AttentionTile work = {from.row(tokens.first) + size_t(head) * group * kv.head_dim,
                           to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
                           size_t(to.width), kv.format, kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
                           step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
-                          step.input.positions[tokens.first], tokens.count, group, kv.head_dim, scale, tokens.piece, tokens.piece_end, 0, nullptr,
+                          first_position, tokens.count, group, kv.head_dim, scale, biases, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
                           worker_scratch(model, worker, attention_scratch(group, kv.head_dim))};
     if (tokens.pieces == 1) return model.kernels->attention(work);
     const size_t state = size_t(state_floats(kv.head_dim));

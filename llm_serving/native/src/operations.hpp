@@ -4,9 +4,10 @@
 
 namespace llm {
 
-// target = rows of a packed matrix, by token id.
+// target = scale * rows of a packed matrix, by token id.
 struct Embed final : Operation {
     int matrix, target;
+    float scale = 1;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -36,10 +37,10 @@ struct Quantize final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(act(source[:cols]) * source[cols:]), act being silu or gelu.
+// activations = quantize(act(source[:cols]) * source[cols:]), act being silu, or gelu by erf or tanh.
 struct Gated final : Operation {
     int source, cols;
-    bool gelu = false;
+    bool gelu = false, tanh = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -73,6 +74,7 @@ private:
 // Rotates queries and keys of `source` = [queries | keys | values] and writes keys and values to the cache.
 struct RopeStore final : Operation {
     int source, layer, query_heads;
+    int table = -1;  // a vector of angles as the plan's own ones, instead of them
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -80,6 +82,8 @@ struct RopeStore final : Operation {
 struct AttentionOperation final : Operation {
     int source, target, layer, query_heads;
     float scale;
+    int window = 0;  // > 0: a token sees so many, itself counted in
+    int bias = -1;   // of a window: what is added by distance, from 1 - max_context on, see kernels.hpp
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
