@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ pytest.importorskip("transformers", reason="the parity suite needs transformers;
 
 import torch
 import transformers
+from agreement import Agreement
 from numpy_reference import decode
 from runner_driver import RunnerDriver
 from tiny_models import SMALLEST_VOCAB, write_tiny_gemma3
 from transformers_oracle import LAYER_PARTS
 
 from llm_serving.backends.native_backend import build_runner
-from llm_serving.checkpoints import Checkpoint, Tensor, open_checkpoint
+from llm_serving.checkpoints import Checkpoint, Tensor, build_tokenizer, open_checkpoint
 from llm_serving.engine.protocol import EngineOptions
 
 pytestmark = pytest.mark.parity
@@ -85,3 +87,24 @@ def test_logits(tmp_path: Path, window: int, heads: dict[str, int]) -> None:
     runner.close()
     assert np.abs(ours - expected).max() < 4e-3 * np.ptp(expected)  # keys and values are f16
     assert np.ptp(expected) > 5
+
+
+def test_the_real_model(capsys: pytest.CaptureFixture[str]) -> None:
+    path = os.environ.get("LLM_SERVING_TEST_GEMMA")
+    if path is None:
+        pytest.skip("no gemma model: set LLM_SERVING_TEST_GEMMA to the path of a GGUF file")
+    checkpoint = open_checkpoint(path)
+    tokenizer = build_tokenizer(checkpoint)
+    text = Path(__file__).with_name("english.txt").read_text(encoding="utf-8")
+    ids = tokenizer.encode_prompt(text)[:1024]
+    with torch.inference_mode():
+        theirs = oracle(checkpoint)(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+    runner = build_runner(checkpoint, EngineOptions(context_length=1024, max_concurrency=1))
+    agreement = Agreement()
+    agreement.add(RunnerDriver(runner).logits(ids), theirs, ids)
+    runner.close()
+    with capsys.disabled():
+        print(f"\ngemma: native engine against transformers: {agreement}")
+    assert ids[0] == tokenizer.bos_id
+    assert agreement.top1 >= 0.97
+    assert agreement.mean_kl <= 0.01
