@@ -143,7 +143,9 @@ def public_name(model_name: str) -> str:
 
 def fingerprint(path: Path, settings: Settings) -> str:
     """`system_fingerprint`: another file, engine, quantisation or KV cache gives another one."""
-    facts = (path.name, path.stat().st_size, settings.engine, settings.quantization, settings.kv_cache)
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    sizes = [(file.name, file.stat().st_size) for file in files]
+    facts = (path.name, sizes, settings.engine, settings.quantization, settings.kv_cache)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 

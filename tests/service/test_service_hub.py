@@ -15,7 +15,7 @@ from tiny_models import write_tiny_qwen3
 from llm_serving.backends import transformers_backend
 from llm_serving.config import Settings
 from llm_serving.errors import CheckpointError, DownloadError, ModelNotFound
-from llm_serving.service.loader import load_chat_model
+from llm_serving.service.loader import fingerprint, load_chat_model
 
 COMMIT = "0" * 40
 
@@ -48,6 +48,14 @@ def test_a_decoder_of_the_hub_runs_without_torch(on_the_hub: Callable[[str], Pat
     asyncio.run(model.engine.close())
     assert (model.name, model.details["engine"]) == ("owner/tiny-qwen3", "native")
     assert model.template is not None
+
+
+def test_other_files_in_a_directory_are_another_fingerprint(tmp_path: Path) -> None:
+    directory = write_directory(tmp_path / "d", write_tiny_qwen3(tmp_path / "m.gguf", kind="F32"))
+    before = fingerprint(directory, Settings())
+    assert fingerprint(directory, Settings()) == before
+    (directory / "model.safetensors").write_bytes(b"other")
+    assert fingerprint(directory, Settings()) != before
 
 
 def test_another_family_is_refused_before_its_weights_are_fetched(
