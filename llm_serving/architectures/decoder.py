@@ -23,11 +23,11 @@ def describe_decoder(
     checkpoint: Checkpoint,
     kind: Kind,
     defaults: Defaults = Defaults(),  # noqa: B008 (frozen)
-    window: int | None = None,
+    window: int = 0,
 ) -> ops.ModelPlan:
     """Plan of a pre-norm decoder with grouped queries, rotary positions and SwiGLU.
 
-    A token that sees `window` tokens only sees all of a context that is no longer: so long it may be here.
+    With `window` a token sees so many, itself counted in.
     Raises: CheckpointError when a size is missing, out of range, or not one that the engine runs.
     """
     names, shape = read_names(checkpoint), read_shape(checkpoint, defaults)
@@ -39,7 +39,7 @@ def describe_decoder(
     vocab = checkpoint.tensor(words).shape[0]
     return ops.ModelPlan(
         vocab_size=vocab,
-        max_context=min(shape.context, window or shape.context),
+        max_context=shape.context,
         layers=shape.layers,
         query_heads=shape.heads,
         kv_heads=shape.kv_heads,
@@ -55,7 +55,7 @@ def describe_decoder(
         },
         operations=(
             ops.Embed(words, "x"),
-            *(operation for i in range(shape.layers) for operation in _layer(i, names, shape, kind)),
+            *(operation for i in range(shape.layers) for operation in _layer(i, names, shape, kind, window)),
             ops.SelectRows("x", "last"),
             ops.Quantize("last", f"{names.norm}.weight", shape.epsilon),
             ops.Linear(
@@ -65,7 +65,7 @@ def describe_decoder(
     )
 
 
-def _layer(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
+def _layer(index: int, names: Names, shape: Shape, kind: Kind, window: int) -> tuple[ops.Operation, ...]:
     pairs = shape.head_dim if kind.interleaved else 0
 
     def of(name: str, part: str = "weight") -> str:
@@ -92,7 +92,7 @@ def _layer(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Oper
         ),
         *norms,
         ops.RopeStore("qkv", index),
-        ops.Attention("qkv", "attention", index, shape.head_dim**-0.5),
+        ops.Attention("qkv", "attention", index, shape.head_dim**-0.5, window),
         ops.Quantize("attention"),
         ops.Linear((ops.Projection(of(names.output), "x"),), accumulate=True),
         ops.Quantize("x", of(names.ffn_norm), shape.epsilon),

@@ -23,7 +23,7 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
 
 
 def describe_mistral(checkpoint: Checkpoint) -> ModelPlan:
-    """A directory of Mistral's own family. Contexts end with its window. Raises: CheckpointError."""
+    """A directory of Mistral's own family, whose older models have a window. Raises: CheckpointError."""
     has_window = checkpoint.metadata.get("sliding_window") is not None
-    window = positive(checkpoint, "sliding_window") if has_window else None
+    window = positive(checkpoint, "sliding_window") if has_window else 0
     return describe_decoder(checkpoint, Kind(), window=window)

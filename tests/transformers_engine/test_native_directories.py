@@ -45,7 +45,7 @@ LLAMA_3 = {
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"tie_word_embeddings": True}),
     "llama 3": ("llama", {"rope_parameters": LLAMA_3}),
-    "mistral": ("mistral", {"sliding_window": 64}),
+    "mistral": ("mistral", {"sliding_window": 16}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {}),
 }
