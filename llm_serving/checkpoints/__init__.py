@@ -9,13 +9,13 @@ from llm_serving.checkpoints.directory_files import tokenizer_json
 from llm_serving.checkpoints.encoder_tokenizer import EncoderTokenizer, build_encoder_tokenizer
 from llm_serving.checkpoints.gguf import read_gguf
 from llm_serving.checkpoints.huggingface import read_family, read_huggingface
+from llm_serving.checkpoints.jinja_file import read_jinja_template
 from llm_serving.checkpoints.mapped_file import content_digest, release
 from llm_serving.checkpoints.opening import open_checkpoint
 from llm_serving.checkpoints.pair_template import (
     PairTemplate,
     qwen3_template,
     read_gguf_pair_template,
-    read_jinja_template,
 )
 from llm_serving.checkpoints.score_activation import ScoreActivation, read_score_activation
 from llm_serving.checkpoints.sentence_transformers import Dense, Pooling, SentenceTransformers

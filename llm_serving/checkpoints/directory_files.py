@@ -1,4 +1,4 @@
-"""What stands beside a directory's tokenizer.json: which tokens have a meaning, and the chat template."""
+"""A directory's tokenizer.json with what stands beside it: which tokens have a meaning, the chat template."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 
 from llm_serving.checkpoints.directory_tokenizer import DirectoryTokenizer, NamedTokens
+from llm_serving.checkpoints.jinja_file import read_jinja_template
 from llm_serving.checkpoints.json_files import read_object
 from llm_serving.checkpoints.tokenizer_files import MAX_TOKENIZER_BYTES
 from llm_serving.checkpoints.tokenizer_library import no_panic, try_out
 from llm_serving.errors import CheckpointError
-
-MAX_TEMPLATE_BYTES = 1 << 22
 
 _NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
@@ -44,7 +43,7 @@ def read_directory_tokenizer(directory: Path) -> DirectoryTokenizer:
         files = ("special_tokens_map.json", "tokenizer_config.json")  # the later one is believed
         config = {key: value for name in files for key, value in _object(directory / name).items()}
         named = _named(directory, config, backend)
-        return DirectoryTokenizer(json.loads(backend.to_str()), named, _template(directory, config))
+        return DirectoryTokenizer(json.loads(backend.to_str()), named, read_jinja_template(directory))
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -91,22 +90,3 @@ def _ends(directory: Path) -> list[int]:
             )
         return ids
     return []
-
-
-def _template(directory: Path, config: dict[str, Any]) -> str | None:
-    """The file of its own, or what the configuration holds: one source, or several by name."""
-    path = directory / "chat_template.jinja"
-    if path.is_file():
-        with path.open("rb") as file:
-            data = file.read(MAX_TEMPLATE_BYTES + 1)
-        if len(data) > MAX_TEMPLATE_BYTES:
-            raise CheckpointError(f"{path}: has over {MAX_TEMPLATE_BYTES} bytes, which is no chat template.")
-        try:
-            return data.decode() or None
-        except UnicodeDecodeError:
-            raise CheckpointError(f"{path}: is not valid UTF-8.") from None
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = (each for each in template if isinstance(each, dict) and each.get("name") == "default")
-        template = next(named, {}).get("template")
-    return template if isinstance(template, str) and template else None

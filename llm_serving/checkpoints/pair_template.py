@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from llm_serving.checkpoints.checkpoint import Checkpoint
-from llm_serving.checkpoints.json_files import read_object
 from llm_serving.errors import CheckpointError
-
-MAX_TEMPLATE_BYTES = 1 << 20
 
 # The format of Qwen3-Reranker's model card (Zhang et al. 2025).
 _QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
@@ -61,24 +56,3 @@ def read_gguf_pair_template(checkpoint: Checkpoint) -> PairTemplate | None:
     if not isinstance(source, str):
         raise CheckpointError(f"{checkpoint.path}: '{key}' is not a text.")
     return PairTemplate.parse(source, f"{checkpoint.path}: '{key}'")
-
-
-def read_jinja_template(checkpoint: Checkpoint) -> str | None:
-    """The default chat template of a Hugging Face directory, as source; None without one.
-
-    Raises: CheckpointError if its file is damaged.
-    """
-    folder = Path(checkpoint.path)
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        with path.open("rb") as file:
-            data = file.read(MAX_TEMPLATE_BYTES + 1)
-        if len(data) > MAX_TEMPLATE_BYTES:
-            raise CheckpointError(f"{path}: has over {MAX_TEMPLATE_BYTES} bytes, which is no template.")
-        return data.decode("utf-8", "replace")
-    config = folder / "tokenizer_config.json"
-    value: Any = read_object(config).get("chat_template") if config.is_file() else None
-    if isinstance(value, list):
-        named = [item for item in value if isinstance(item, dict) and item.get("name") == "default"]
-        value = named[0].get("template") if named else None
-    return value if isinstance(value, str) else None

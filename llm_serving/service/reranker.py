@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.checkpoints import (
@@ -77,7 +78,7 @@ def _template(checkpoint: Checkpoint, answers: bool) -> PairTemplate | None:
         return read_gguf_pair_template(checkpoint) or fallback
     settings: SentenceTransformers | None = checkpoint.extras.get("sentence_transformers")
     instruction = settings.prompts.get(settings.default_prompt or "") if settings is not None else None
-    source = read_jinja_template(checkpoint)
+    source = read_jinja_template(Path(checkpoint.path))
     if source is not None and all(role.search(source) for role in _ROLES):
         opens_answer = settings is not None and settings.opens_answer
         return _rendered(checkpoint, source, instruction, opens_answer)

@@ -77,14 +77,14 @@ def test_the_instruction_of_qwen3_is_for_web_searches_unless_there_is_another() 
 
 def test_where_a_directory_keeps_its_chat_template(tmp_path: Path) -> None:
     checkpoint = Checkpoint(str(tmp_path), "qwen3", {}, {}, format="huggingface")
-    assert read_jinja_template(checkpoint) is None
+    assert read_jinja_template(Path(checkpoint.path)) is None
     named = [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]
     write_json(tmp_path / "tokenizer_config.json", {"chat_template": named})
-    assert read_jinja_template(checkpoint) == "d"
+    assert read_jinja_template(Path(checkpoint.path)) == "d"
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "c"}))
-    assert read_jinja_template(checkpoint) == "c"
+    assert read_jinja_template(Path(checkpoint.path)) == "c"
     (tmp_path / "chat_template.jinja").write_text("j")
-    assert read_jinja_template(checkpoint) == "j"
+    assert read_jinja_template(Path(checkpoint.path)) == "j"
     (tmp_path / "chat_template.jinja").write_text("j" * (1 << 20) + "j")
     with pytest.raises(CheckpointError, match="which is no template"):
-        read_jinja_template(checkpoint)
+        read_jinja_template(Path(checkpoint.path))
