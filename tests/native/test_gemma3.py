@@ -24,7 +24,7 @@ def ids(seed: int = 1) -> np.ndarray:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
     return open_checkpoint(
-        write_tiny_gemma3(tmp_path / "m.gguf", window=290, layers=7, context=1024, kind="Q8_0")
+        write_tiny_gemma3(tmp_path / "m.gguf", window=290, layers=7, context=1024, kind="Q8_0", rope_base=1e6)
     )
 
 
@@ -62,7 +62,7 @@ def test_which_layers_have_one(checkpoint: Checkpoint) -> None:
         if type(operation).__name__ == "RopeStore"
     ]
     assert windows == [290] * 5 + [0, 290]
-    assert thetas == [10000.0] * 7  # the file's own for the sixth, which is the same here
+    assert thetas == [1e4] * 5 + [1e6, 1e4]
     assert [o.scale for o in plan.operations if type(o).__name__ == "Embed"] == [8.0]
 
 
