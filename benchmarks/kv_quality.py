@@ -1,10 +1,10 @@
-"""What a KV cache in q8 costs an answer: the same English with keys and values in f16 and in q8.
+"""What a KV cache in q8 costs an answer: the same English with keys and values in q16 and in q8.
 
     python benchmarks/kv_quality.py --window 512
     python benchmarks/kv_quality.py --window 8000 --words 30000
 
 Windows of the text, none seeing another; tokens of each one's second half are scored. Prints the perplexity
-of both, how often the most likely next token is the same, and the mean of KL(f16 || q8) in nats.
+of both, how often the most likely next token is the same, and the mean of KL(q16 || q8) in nats.
 Text: see english.py.
 """
 
@@ -34,7 +34,7 @@ CHUNK = 256  # tokens a step
 class Compared:
     """Sums over scored tokens."""
 
-    losses: dict[str, float] = field(default_factory=lambda: {"f16": 0.0, "q8": 0.0})
+    losses: dict[str, float] = field(default_factory=lambda: {"q16": 0.0, "q8": 0.0})
     same: int = 0
     divergence: float = 0.0
     count: int = 0
@@ -43,7 +43,7 @@ class Compared:
         """`rows`: log p of the next token, float64 [n, vocabulary], by format."""
         for name, row in rows.items():
             self.losses[name] -= float(row[np.arange(len(targets)), targets].sum())
-        exact, rounded = rows["f16"], rows["q8"]
+        exact, rounded = rows["q16"], rows["q8"]
         self.same += int((exact.argmax(-1) == rounded.argmax(-1)).sum())
         self.divergence += float((np.exp(exact) * (exact - rounded)).sum())
         self.count += len(targets)
@@ -93,7 +93,7 @@ def main() -> None:
     ids = np.array(build_tokenizer(checkpoint).encode(english(arguments.words)), np.int32)
     options = {"threads": arguments.threads, "context_length": window, "max_concurrency": 1}
     runners = {
-        name: build_runner(checkpoint, EngineOptions(**options, kv_cache=name)) for name in ("f16", "q8")
+        name: build_runner(checkpoint, EngineOptions(**options, kv_cache=name)) for name in ("q16", "q8")
     }
     compared = Compared()
     for begin in range(0, len(ids) - window, window):

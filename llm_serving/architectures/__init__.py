@@ -19,6 +19,7 @@ from llm_serving.native.ops import EncoderPlan, ModelPlan
 
 MOST_TIMES = 16  # queries, keys and values of many heads side by side, and more
 MOST_CONTEXT = 1 << 24
+MOST_HEAD = 512  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
     "gemma3": gemma3.describe,
@@ -39,6 +40,11 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
         )
     plan = family(checkpoint)
     _check_sizes(checkpoint, plan.buffers, plan.max_context)
+    if plan.head_dim > MOST_HEAD:
+        raise CheckpointError(
+            f"Attention heads of '{checkpoint.path}' have {plan.head_dim} dimensions; "
+            f"the native engine keeps keys and values of up to {MOST_HEAD}."
+        )
     return plan
 
 

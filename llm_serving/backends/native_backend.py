@@ -21,8 +21,7 @@ WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither we
 DEFAULT_KV_BYTES = 4 << 30
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
-KV_FORMATS = {"auto": "f16", "f16": "f16", "q8": "q8"}
-MAX_BYTE_HEAD = 512  # numbers: kMostByteDims of kv_format.hpp
+KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
 
 
 def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "auto") -> NativeRunner:
@@ -43,12 +42,6 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
             "kv_cache",
         )
     plan = describe(checkpoint)
-    if KV_FORMATS[options.kv_cache] == "q8" and plan.head_dim > MAX_BYTE_HEAD:
-        raise InvalidRequest(
-            f"Keys and values in q8 are for heads of up to {MAX_BYTE_HEAD} numbers, and this model's have "
-            f"{plan.head_dim}. Use --kv-cache f16.",
-            "kv_cache",
-        )
     context = min(options.context_length or plan.max_context, plan.max_context)
     return NativeRunner(
         plan,

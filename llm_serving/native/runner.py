@@ -17,15 +17,15 @@ ROPE_SAMPLE = 64  # positions whose sines and cosines tell those of another math
 
 
 def kv_block_bytes(plan: ModelPlan, kv_format: str) -> int:
-    """Bytes of keys and values, `f16` or `q8`, one block of `BLOCK_SIZE` tokens takes over all layers."""
-    vector = plan.head_dim + 4 if kv_format == "q8" else plan.head_dim * 2
+    """Bytes of keys and values, `q16` or `q8`, one block of `BLOCK_SIZE` tokens takes over all layers."""
+    vector = plan.head_dim * (1 if kv_format == "q8" else 2) + 4
     return plan.layers * 2 * plan.kv_heads * vector * BLOCK_SIZE
 
 
 class NativeRunner:
     """Owns weights, KV pool and threads. Not thread-safe: one engine thread calls it.
 
-    `kv_format` is what keys and values are kept as: `f16`, or `q8`, bytes with a scale for each vector.
+    `kv_format` is what keys and values are kept as: `q16` or `q8`, integers with a scale for each vector.
     `content`, 16 bytes, names model, weights and arithmetic: runners that share it compute equal blocks.
 
     Raises: CheckpointError when the checkpoint does not fit the plan; ValueError for an unknown ISA, or a
@@ -44,7 +44,7 @@ class NativeRunner:
         threads: int = 1,
         isa: str = "auto",
         weight_format: str = "auto",
-        kv_format: str = "f16",
+        kv_format: str = "q16",
         packed: PackedCache | None = None,
     ) -> None:
         self.limits = RunnerLimits(

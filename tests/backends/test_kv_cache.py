@@ -11,11 +11,11 @@ from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import open_checkpoint
 from llm_serving.config import Settings
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.errors import InvalidRequest
+from llm_serving.errors import CheckpointError, InvalidRequest
 from llm_serving.service.loader import engine_options, fingerprint
 
 HEAD_DIM = 64
-VECTOR_BYTES = {"auto": 2 * HEAD_DIM, "f16": 2 * HEAD_DIM, "q8": HEAD_DIM + 4}
+VECTOR_BYTES = {"auto": 2 * HEAD_DIM + 4, "q16": 2 * HEAD_DIM + 4, "q8": HEAD_DIM + 4}
 
 
 @pytest.fixture
@@ -40,17 +40,16 @@ def test_the_same_memory_holds_nearly_twice_the_tokens(model: Path) -> None:
 
 
 def test_engine_names_what_it_has(model: Path) -> None:
-    with pytest.raises(InvalidRequest, match="auto, f16, q8, not as 'q4'") as caught:
+    with pytest.raises(InvalidRequest, match="auto, q16, q8, not as 'q4'") as caught:
         build_runner(open_checkpoint(model), EngineOptions(kv_cache="q4"))
     assert caught.value.param == "kv_cache"
 
 
-def test_heads_that_are_too_long_for_bytes_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kv_cache", ["q16", "q8"])
+def test_heads_that_are_too_long_are_named(tmp_path: Path, kv_cache: str) -> None:
     path = write_tiny_llama(tmp_path / "m.gguf", heads=1, kv_heads=1, head_dim=544)
-    with pytest.raises(InvalidRequest, match=r"up to 512 .* have 544\. Use --kv-cache f16") as caught:
-        build_runner(open_checkpoint(path), EngineOptions(kv_cache="q8"))
-    assert caught.value.param == "kv_cache"
-    build_runner(open_checkpoint(path), EngineOptions()).close()
+    with pytest.raises(CheckpointError, match=r"have 544 dimensions; .* up to 512"):
+        build_runner(open_checkpoint(path), EngineOptions(kv_cache=kv_cache))
 
 
 def test_the_setting_reaches_the_engine_and_the_fingerprint(model: Path) -> None:

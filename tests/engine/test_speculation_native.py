@@ -19,7 +19,7 @@ from llm_serving.native.runner import NativeRunner
 Model = tuple[NativeRunner, list[bytes]]
 
 
-@pytest.fixture(scope="module", params=["f16", "q8"])
+@pytest.fixture(scope="module", params=["q16", "q8"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     path = write_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf", vocab=516)
     checkpoint = open_checkpoint(path)

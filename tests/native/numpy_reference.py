@@ -3,7 +3,7 @@
 Two plans of arithmetic over the same weights. `quantize_activations=False` is float32 on the
 dequantised weights. `quantize_activations=True` is what the engine promises to compute: weights as its
 packed formats hold them, int8 activations per token and 16 columns (int16 and 32 where the weights are
-packed as q8), keys and values in f16, or as int8 with a scale for the vector of each head.
+packed as q8), keys and values as int16 or int8 with a scale for the vector of each head.
 A quantised product is written here as (scale * int8) @ (dequantised weight).T, which is, but for
 the order of additions, the sum over the scales' groups of
 scale_w * scale_a * sum(q_w * q_a) + min_w * scale_a * sum(q_a).
@@ -123,19 +123,31 @@ def causal_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
     return mixed(causal_weights(q, k), v)
 
 
-def causal_attention_of_bytes(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The same as the engine computes it with a KV cache in q8.
+def rounded_factors(x: np.ndarray, most_sum: float) -> np.ndarray:
+    """Vectors along the last axis as int16 with a scale; magnitudes add up to about `most_sum` at most."""
+    sizes = np.abs(x)
+    scale = np.maximum(
+        sizes.max(axis=-1, keepdims=True) / np.float32(32767),
+        sizes.sum(axis=-1, keepdims=True, dtype=np.float32) / np.float32(most_sum),
+    )
+    factor = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 1e-30)
+    return np.rint(x * factor) * scale
 
-    Keys and values are int8 with a scale for each head's vector; queries, and the weights of 256 keys times
-    the scales of their values, are int16 with one scale.
+
+def causal_attention_of_integers(q: np.ndarray, k: np.ndarray, v: np.ndarray, kv_format: str) -> np.ndarray:
+    """The same as the engine computes it.
+
+    Keys and values are integers with a scale for each head's vector, `q8` of up to 127, `q16` of up to
+    8191; queries, and the weights of 256 keys times the scales of their values, are int16 with one scale.
+    For q16 the sum of their magnitudes is bounded, so that sums of products stay below 2^31.
     """
-    rounded = [np.multiply(*round_last_axis(x, most)) for x, most in ((q, 32767), (k, 127))]
-    weights = causal_weights(*rounded)
-    values, scales = round_last_axis(v, 127)
+    most, most_sum = (127, np.inf) if kv_format == "q8" else (8191, 2**18 - 512)
+    weights = causal_weights(rounded_factors(q, most_sum), np.multiply(*round_last_axis(k, most)))
+    values, scales = round_last_axis(v, most)
     weights *= scales.transpose(1, 2, 0)[:, None]
     for start in range(0, len(v), PIECE):
         piece = np.s_[..., start : start + PIECE]
-        weights[piece] = np.multiply(*round_last_axis(weights[piece], 32767))
+        weights[piece] = rounded_factors(weights[piece], most_sum)
     return mixed(weights, values)
 
 
@@ -152,7 +164,7 @@ class NumpyModel:
     embedding.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, quantize_activations: bool, kv_format: str = "f16") -> None:
+    def __init__(self, checkpoint: Checkpoint, *, quantize_activations: bool, kv_format: str = "q16") -> None:
         if checkpoint.architecture not in ("llama", "qwen2", "qwen3"):
             raise ValueError(f"no reference for the architecture '{checkpoint.architecture}'")
         self.quantized = quantize_activations
@@ -190,10 +202,6 @@ class NumpyModel:
     def norm(self, x: np.ndarray, name: str) -> np.ndarray:
         return rms_norm(x, self.weights[f"{name}.weight"], self.epsilon)
 
-    def cached(self, x: np.ndarray) -> np.ndarray:
-        """What reading `x` back from a KV cache in f16 gives."""
-        return x.astype(np.float16).astype(np.float32) if self.quantized else x
-
     def attention(self, x: np.ndarray, layer: str, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
         n = len(x)
         q = self.linear(x, f"{layer}.attn_q").reshape(n, self.heads, -1)
@@ -203,9 +211,11 @@ class NumpyModel:
             q, k = self.norm(q, f"{layer}.attn_q_norm"), self.norm(k, f"{layer}.attn_k_norm")
         q = rotate(q, cos, sin, interleaved=self.interleaved)
         k = rotate(k, cos, sin, interleaved=self.interleaved)
-        if self.kv_format == "q8":
-            return self.linear(causal_attention_of_bytes(q, k, v), f"{layer}.attn_output")
-        return self.linear(causal_attention(q, self.cached(k), self.cached(v)), f"{layer}.attn_output")
+        if self.quantized:
+            attended = causal_attention_of_integers(q, k, v, self.kv_format)
+        else:
+            attended = causal_attention(q, k, v)
+        return self.linear(attended, f"{layer}.attn_output")
 
     def feed_forward(self, x: np.ndarray, layer: str) -> np.ndarray:
         gated = silu(self.linear(x, f"{layer}.ffn_gate")) * self.linear(x, f"{layer}.ffn_up")

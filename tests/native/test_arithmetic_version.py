@@ -11,10 +11,10 @@ import pytest
 from llm_serving.native.core import load_core
 
 core = load_core()
-VERSION = 3
+VERSION = 4
 DIGESTS = {  # of each kind of KV cache
-    "f16": "fdc4aebcc6eb5059dac279d1f18f7462d542a6229f1e679b62284070ab40e777",
-    "q8": "f71bcf9c1d18f3bb4fc140c61a961082b7fe0021b340f097b5d58ab77e6eebf5",
+    "q16": "d6c2dd17aab4cbb21207946714ca6491fcd74850de5c98285cc3ea3a5e7a4ce8",
+    "q8": "246897cbbea1b1ee8839a5d98abf94ae5e22f3d842d23a6e2726b0947b5b2f1c",
 }
 VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, TOKENS = 40, 96, 6, 2, 16, 64, 41
 BLOCKS = -(-TOKENS // 16)

@@ -28,7 +28,7 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
     )
 
 
-@pytest.mark.parametrize("kv_cache", ["f16", "q8"])
+@pytest.mark.parametrize("kv_cache", ["q16", "q8"])
 def test_chunks_threads_and_instruction_sets(checkpoint: Checkpoint, make_driver, kv_cache: str) -> None:
     expected = make_driver(checkpoint, kv_cache=kv_cache).logits(ids(), chunk=512)
     for chunk, threads in ((1, 2), (7, 1), (100, 2)):

@@ -22,7 +22,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=["f16", "q8"])
+@pytest.fixture(params=["q16", "q8"])
 def make_driver(make_driver, request):
     """Every test here, of either kind of KV cache."""
     return partial(make_driver, kv_cache=request.param)

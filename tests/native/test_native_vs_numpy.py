@@ -93,7 +93,7 @@ def test_bytes_as_keys_and_values(tmp_path, make_driver, shape: str) -> None:
     assert_same_but_for_flips(errors, exact_share=0.5, largest=0.03)
 
 
-@pytest.mark.parametrize("kv_format", ["f16", "q8"])
+@pytest.mark.parametrize("kv_format", ["q16", "q8"])
 @pytest.mark.parametrize("family", WRITERS)
 def test_long_context(tmp_path, make_driver, family: str, kv_format: str) -> None:
     """Many blocks, scattered in memory. One layer, so that a flip of one position stays there."""
@@ -102,7 +102,7 @@ def test_long_context(tmp_path, make_driver, family: str, kv_format: str) -> Non
     ids = np.random.default_rng(3).integers(0, SMALLEST_VOCAB, 500).tolist()
     reference = NumpyModel(checkpoint, quantize_activations=True, kv_format=kv_format).logits(ids)
     errors = relative_error(make_driver(checkpoint, kv_cache=kv_format).logits(ids), reference)
-    assert_same_but_for_flips(errors, exact_share=0.05, largest=5e-4)
+    assert_same_but_for_flips(errors, exact_share=0.03, largest=5e-4)
 
 
 @pytest.mark.model

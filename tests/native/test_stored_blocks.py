@@ -26,7 +26,7 @@ TEXT = np.random.default_rng(5).integers(0, SMALLEST_VOCAB, 75).tolist()
 NUM_BLOCKS = 4
 
 
-@pytest.fixture(params=["f16", "q8"])
+@pytest.fixture(params=["q16", "q8"])
 def make_driver(make_driver, request):
     """Every test here, of either kind of KV cache."""
     return partial(make_driver, kv_cache=request.param)
@@ -146,7 +146,7 @@ def test_a_name_for_all_that_the_bits_depend_on(make_driver, tmp_path: Path, mon
         content(write_tiny_llama(tmp_path / "seed.gguf", seed=1)),
         content(write_tiny_llama(tmp_path / "rope.gguf", rope_base=10001.0)),
         content(quantization="q8"),
-        content(kv_cache="f16" if make_driver.keywords["kv_cache"] == "q8" else "q8"),
+        content(kv_cache="q16" if make_driver.keywords["kv_cache"] == "q8" else "q8"),
         content(checkpoint=changed),
     ]
     monkeypatch.setattr(load_core(), "ARITHMETIC", load_core().ARITHMETIC + 1)

@@ -1,4 +1,4 @@
-// Attention over paged keys and values, and over a whole sequence that is not cached; see attention_piece.hpp.
+// Attention over paged keys and values, and over a whole sequence that is not cached.
 #include <algorithm>
 
 #include "attention_rows.hpp"
@@ -39,7 +39,7 @@ void cached_attention(const AttentionTile& t) {
 }  // namespace
 
 void attention(const AttentionTile& t) {
-    return t.format == KvFormat::q8 ? cached_attention<int8_t>(t) : cached_attention<uint16_t>(t);
+    return t.format == KvFormat::q8 ? cached_attention<int8_t>(t) : cached_attention<int16_t>(t);
 }
 
 void merge_attention(const AttentionTile& t) {

@@ -1,6 +1,7 @@
 // Rows take in a context piece by piece, whatever its keys and values are kept as.
 #pragma once
-#include "attention_bytes.hpp"
+#include "attention_floats.hpp"
+#include "attention_integers.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -26,7 +27,7 @@ LLM_INLINE void merge(float* state, const float* next, int head_dim) {
     Tail& tail = tail_of(state, head_dim);
     const Tail& other = tail_of(const_cast<float*>(next), head_dim);
     const float most = larger(other.largest, tail.largest);
-    const Lanes keep = exponential(broadcast(tail.largest - most)), take = exponential(broadcast(other.largest - most));
+    const Lanes keep = power_of_two(broadcast(tail.largest - most)), take = power_of_two(broadcast(other.largest - most));
     for (int d = 0; d < head_dim; d += kLanes)
         store(state + d, fused(load(next + d), take, multiply(load(state + d), keep)));
     float factors[2][kLanes];

@@ -12,7 +12,7 @@ namespace llm {
 // Names the bits that a forward pass gives: bump it with any change of kernels or operations that changes a
 // result or the layout of a KV block, and blocks kept on disk are not used any more.
 // tests/native/test_arithmetic_version.py notices a change that forgot to.
-constexpr int kArithmetic = 3;
+constexpr int kArithmetic = 4;
 
 // out[row][col] (=, or += when accumulate) sum_k a[row][k] * w[col][k] + bias[col].
 // Covers panels [panel_begin, panel_end) and rows [row_begin, row_end); `out` points at row 0, column 0.
@@ -109,7 +109,7 @@ struct Kernels {
     void (*gated_gelu_tanh)(const float* gate, const float* up, int cols, float* y);
     // Rotates halves (i, i + rotated/2) of one head in place; cos and sin have rotated/2 entries.
     void (*rope)(float* head, const float* cos, const float* sin, int rotated);
-    // Writes one token's key and value of one KV head into slot `slot` of a block.
+    // Writes one token's key and value of one KV head, up to kMostHeadDim numbers, into slot `slot` of a block.
     void (*store_kv)(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values);
     void (*attention)(const AttentionTile&);
     void (*merge_attention)(const AttentionTile&);  // `states` from piece 0 on

@@ -7,18 +7,21 @@ namespace llm {
 
 constexpr int kBlockTokens = 16;
 
-// A block holds of each head, in this order of dimensions,
-//   f16  keys [head_dim][16], values [16][head_dim]
-//   q8   signed bytes, pairs of dimensions or tokens side by side: keys [head_dim / 2][16][2], values [8][head_dim][2],
-//        each followed by 16 f32 scales, one for the vector of each token. x = scale * q, q in -127..127, and both come
-//        from that vector's own values only.
-enum class KvFormat : uint8_t { f16, q8 };
+// Keys and values are signed integers. A block holds of each head pairs of dimensions, or of tokens, side by side:
+// keys [head_dim / 2][16][2], values [8][head_dim][2], each followed by 16 f32 scales, one for the vector of each token.
+// x = scale * q, and both come from that vector's own values only.
+enum class KvFormat : uint8_t { q16, q8 };
 
-constexpr int kMostByteDims = 512;  // so that head_dim products of a byte and 16 bits add up to less than 2^31
+// Of the magnitude of q. Sums of products with 16-bit factors stay below 2^31: of a byte for up to kMostHeadDim of them, of q16
+// as far as the magnitudes of the factors add up to kMostFactorSum, and each is rounded by half at most.
+template <class T>
+constexpr int kMostOf = sizeof(T) == 1 ? 127 : 8191;
+constexpr int kMostHeadDim = 512;
+constexpr int kMostFactorSum = (1 << 18) - kMostHeadDim;
 
 // Of one head's keys, or values, in a block.
 constexpr size_t vectors_bytes(KvFormat f, int head_dim) {
-    return kBlockTokens * (f == KvFormat::f16 ? size_t(head_dim) * 2 : size_t(head_dim) + sizeof(float));
+    return kBlockTokens * (size_t(head_dim) * (f == KvFormat::q16 ? 2 : 1) + sizeof(float));
 }
 
 // Blocks of one layer and head lie together in chunks, and a chunk of all layers and heads follows the other.

@@ -27,6 +27,10 @@ LLM_INLINE void unrolled(Body body) {
 
 #define LLM_EACH(i) [&](auto i) __attribute__((always_inline))
 
+// 3 * 2^22: x + kMagic is x rounded to the nearest integer n, ties to even, and has n in its lowest bits, the nine lowest of
+// kMagic itself being zero.
+constexpr float kMagic = 12582912.0f;
+
 #if defined(__AVX2__)
 
 using Lanes = __m256;
@@ -38,7 +42,7 @@ LLM_INLINE Lanes subtract(Lanes a, Lanes b) { return _mm256_sub_ps(a, b); }
 LLM_INLINE Lanes multiply(Lanes a, Lanes b) { return _mm256_mul_ps(a, b); }
 LLM_INLINE Lanes divide(Lanes a, Lanes b) { return _mm256_div_ps(a, b); }
 LLM_INLINE Lanes fused(Lanes a, Lanes b, Lanes c) { return _mm256_fmadd_ps(a, b, c); }
-LLM_INLINE Lanes maximum(Lanes a, Lanes b) { return _mm256_max_ps(b, a); }  // a > b ? a : b, NaN in a loses
+LLM_INLINE Lanes maximum(Lanes a, Lanes b) { return _mm256_max_ps(b, a); }  // b > a ? b : a: a NaN in b loses
 LLM_INLINE Lanes minimum(Lanes a, Lanes b) { return _mm256_min_ps(b, a); }
 // The first `count` lanes of v, and `other` after them.
 LLM_INLINE Lanes first_lanes(Lanes v, int count, Lanes other) {
@@ -59,8 +63,9 @@ LLM_INLINE float largest(Lanes v) {
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
 LLM_INLINE Lanes widen8(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes n) {
-    __m256i exponent = _mm256_slli_epi32(_mm256_cvttps_epi32(n), 23);
+// p * 2^n of n + kMagic.
+LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes shifted) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
 }
 
@@ -126,11 +131,11 @@ LLM_INLINE Lanes widen8(const uint16_t* p) {
     const float16x8_t halves = vreinterpretq_f16_u16(vld1q_u16(p));
     return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)};
 }
-LLM_INLINE float32x4_t times_power_of_two4(float32x4_t p, float32x4_t n) {
-    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vcvtq_s32_f32(n), 23)));
+LLM_INLINE float32x4_t times_power_of_two4(float32x4_t p, float32x4_t shifted) {
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vreinterpretq_s32_f32(shifted), 23)));
 }
-LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes n) {
-    return {times_power_of_two4(p.low, n.low), times_power_of_two4(p.high, n.high)};
+LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes shifted) {
+    return {times_power_of_two4(p.low, shifted.low), times_power_of_two4(p.high, shifted.high)};
 }
 
 LLM_INLINE int16x8_t round8(const float* x, float factor) {
@@ -177,8 +182,8 @@ LLM_INLINE uint32_t at_least(Lanes a, Lanes b) {
 LLM_INLINE float sum(Lanes a) { return sum_lanes(a.v); }
 LLM_INLINE float largest(Lanes a) { return max_lanes(a.v); }
 LLM_INLINE Lanes widen8(const uint16_t* p) { LLM_LANES(half_to_float(p[i])); }
-LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes n) {
-    LLM_LANES(bits_to_float(float_to_bits(p.v[i]) + (uint32_t(int32_t(n.v[i])) << 23)));
+LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes shifted) {
+    LLM_LANES(bits_to_float(float_to_bits(p.v[i]) + (float_to_bits(shifted.v[i]) << 23)));
 }
 #undef LLM_LANES
 LLM_INLINE void round_wide(const float* x, float factor, int16_t* q) {

@@ -59,15 +59,14 @@ int collect(const float* x, int n, float bound, int32_t* ids, float* values) {
 
 // exp32 of engine/sampler.py for z <= 0. Below -87 this gives 2^-126 where the definition has 0; rounded they are equal.
 LLM_INLINE Lanes exp32(Lanes z) {
-    const Lanes magic = broadcast(12582912.0f);  // adding and taking it away rounds to the nearest integer
     z = maximum(z, broadcast(-87.0f));
-    const Lanes n = subtract(add(multiply(z, broadcast(1.44269504f)), magic), magic);
+    const Lanes shifted = add(multiply(z, broadcast(1.44269504f)), broadcast(kMagic)), n = subtract(shifted, broadcast(kMagic));
     const Lanes coarse = subtract(z, multiply(n, broadcast(0.693359375f)));
     const Lanes r = subtract(coarse, multiply(n, broadcast(-2.12194440e-4f)));
     Lanes w = add(multiply(r, broadcast(float(1.0 / 720))), broadcast(float(1.0 / 120)));
     for (const float coefficient : {float(1.0 / 24), float(1.0 / 6), 0.5f, 1.0f, 1.0f})
         w = add(multiply(w, r), broadcast(coefficient));
-    return times_power_of_two(w, n);
+    return times_power_of_two(w, shifted);
 }
 
 // To the nearest multiple of 2^-32, ties to even. Adding 2^-9 rounds what is below it there; the rest, 24 bits

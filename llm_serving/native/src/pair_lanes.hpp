@@ -6,11 +6,15 @@
 
 namespace llm::LLM_NAMESPACE {
 
-// The pair that `x` holds in every lane, and 32 bytes from memory, widened.
+// The pair that `x` holds in every lane, and 32 integers from memory, bytes being widened.
 template <class V>
 V spread(int32_t x);
 template <class V>
 V load_as(const int8_t* p);
+template <class V>
+V load_as(const int16_t* p);
+
+// Vectors are of int32_t, not __m512i or __m256i, whose lanes are of 64 bits: with those GCC 12 stores every sum in every step.
 
 #if defined(__AVX512F__) || defined(__AVX2__) || defined(LLM_NEON)
 constexpr bool kPairsAreVectors = true;
@@ -20,58 +24,79 @@ constexpr bool kPairsAreVectors = false;
 
 #if defined(__AVX512F__)
 
-using Pairs = __m512i;
-LLM_INLINE Pairs fused(Pairs a, Pairs b, Pairs c) { return _mm512_dpwssd_epi32(c, a, b); }
-LLM_INLINE Wide as_floats(Pairs sums) { return _mm512_cvtepi32_ps(sums); }
+using Pairs = int32_t __attribute__((vector_size(64)));
+LLM_INLINE Pairs fused(Pairs a, Pairs b, Pairs c) { return Pairs(_mm512_dpwssd_epi32(__m512i(c), __m512i(a), __m512i(b))); }
+LLM_INLINE Wide as_floats(Pairs sums) { return _mm512_cvtepi32_ps(__m512i(sums)); }
 template <>
-inline Pairs spread<Pairs>(int32_t x) { return _mm512_set1_epi32(x); }
+inline Pairs spread<Pairs>(int32_t x) { return Pairs(_mm512_set1_epi32(x)); }
 template <>
 inline Pairs load_as<Pairs>(const int8_t* p) {
-    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return Pairs(_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 }
+template <>
+inline Pairs load_as<Pairs>(const int16_t* p) { return Pairs(_mm512_loadu_si512(p)); }
 
 #elif defined(__AVX2__)
 
+using EightSums = int32_t __attribute__((vector_size(32)));
 struct Pairs {
-    __m256i low, high;
+    EightSums low, high;
 };
-LLM_INLINE Pairs fused(Pairs a, Pairs b, Pairs c) {
-    return {_mm256_add_epi32(c.low, _mm256_madd_epi16(a.low, b.low)), _mm256_add_epi32(c.high, _mm256_madd_epi16(a.high, b.high))};
-}
-LLM_INLINE Wide as_floats(Pairs sums) { return {_mm256_cvtepi32_ps(sums.low), _mm256_cvtepi32_ps(sums.high)}; }
+LLM_INLINE EightSums fused(EightSums a, EightSums b, EightSums c) { return c + EightSums(_mm256_madd_epi16(__m256i(a), __m256i(b))); }
+LLM_INLINE Pairs fused(Pairs a, Pairs b, Pairs c) { return {fused(a.low, b.low, c.low), fused(a.high, b.high, c.high)}; }
+LLM_INLINE Wide as_floats(Pairs sums) { return {_mm256_cvtepi32_ps(__m256i(sums.low)), _mm256_cvtepi32_ps(__m256i(sums.high))}; }
 template <>
-inline Pairs spread<Pairs>(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline Pairs spread<Pairs>(int32_t x) {
+    const auto all = EightSums(_mm256_set1_epi32(x));
+    return {all, all};
+}
 template <>
 inline Pairs load_as<Pairs>(const int8_t* p) {
     const auto* bytes = reinterpret_cast<const __m128i*>(p);
-    return {_mm256_cvtepi8_epi16(_mm_loadu_si128(bytes)), _mm256_cvtepi8_epi16(_mm_loadu_si128(bytes + 1))};
+    return {EightSums(_mm256_cvtepi8_epi16(_mm_loadu_si128(bytes))), EightSums(_mm256_cvtepi8_epi16(_mm_loadu_si128(bytes + 1)))};
+}
+template <>
+inline Pairs load_as<Pairs>(const int16_t* p) {
+    const auto* integers = reinterpret_cast<const __m256i*>(p);
+    return {EightSums(_mm256_loadu_si256(integers)), EightSums(_mm256_loadu_si256(integers + 1))};
 }
 
 #elif defined(LLM_NEON)
 
+// Of sums, lanes in their order; of factors, [0] and [1] the first of each pair, [2] and [3] the second: vmlal_s16 multiplies
+// and adds at once, but lane by lane.
 struct Pairs {
     int32x4_t v[4];
 };
-LLM_INLINE int32x4_t fused4(int32x4_t a, int32x4_t b, int32x4_t c) {
-    const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
-    return vaddq_s32(c, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
-}
 LLM_INLINE Pairs fused(Pairs a, Pairs b, Pairs c) {
-    return {{fused4(a.v[0], b.v[0], c.v[0]), fused4(a.v[1], b.v[1], c.v[1]), fused4(a.v[2], b.v[2], c.v[2]), fused4(a.v[3], b.v[3], c.v[3])}};
+    unrolled<4>(LLM_EACH(i) {
+        const int16x8_t x = vreinterpretq_s16_s32(a.v[i]), y = vreinterpretq_s16_s32(b.v[i]);
+        constexpr int at = i % 2 * 2;
+        c.v[at] = vmlal_s16(c.v[at], vget_low_s16(x), vget_low_s16(y));
+        c.v[at + 1] = vmlal_high_s16(c.v[at + 1], x, y);
+    });
+    return c;
 }
 LLM_INLINE Wide as_floats(Pairs s) {
     return {{vcvtq_f32_s32(s.v[0]), vcvtq_f32_s32(s.v[1])}, {vcvtq_f32_s32(s.v[2]), vcvtq_f32_s32(s.v[3])}};
 }
+// Zero for sums is a pair of zeros.
 template <>
 inline Pairs spread<Pairs>(int32_t x) {
-    const int32x4_t v = vdupq_n_s32(x);
-    return {{v, v, v, v}};
+    const int32x4_t first = vreinterpretq_s32_s16(vdupq_n_s16(int16_t(x))), second = vreinterpretq_s32_s16(vdupq_n_s16(int16_t(x >> 16)));
+    return {{first, first, second, second}};
 }
 template <>
 inline Pairs load_as<Pairs>(const int8_t* p) {
-    const int8x16_t low = vld1q_s8(p), high = vld1q_s8(p + 16);
-    return {{vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(low))), vreinterpretq_s32_s16(vmovl_high_s8(low)),
-             vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(high))), vreinterpretq_s32_s16(vmovl_high_s8(high))}};
+    const int8x16x2_t bytes = vld2q_s8(p);
+    return {{vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(bytes.val[0]))), vreinterpretq_s32_s16(vmovl_high_s8(bytes.val[0])),
+             vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(bytes.val[1]))), vreinterpretq_s32_s16(vmovl_high_s8(bytes.val[1]))}};
+}
+template <>
+inline Pairs load_as<Pairs>(const int16_t* p) {
+    const int16x8x2_t low = vld2q_s16(p), high = vld2q_s16(p + 16);
+    return {{vreinterpretq_s32_s16(low.val[0]), vreinterpretq_s32_s16(high.val[0]), vreinterpretq_s32_s16(low.val[1]),
+             vreinterpretq_s32_s16(high.val[1])}};
 }
 
 #else
@@ -80,8 +105,11 @@ struct Pairs {
     int32_t v[kWideLanes];
 };
 LLM_INLINE Pairs fused(Pairs a, Pairs b, Pairs c) {
-    for (int i = 0; i < kWideLanes; i++)
-        c.v[i] += int16_t(a.v[i]) * int16_t(b.v[i]) + int16_t(a.v[i] >> 16) * int16_t(b.v[i] >> 16);
+    for (int i = 0; i < kWideLanes; i++) {
+        const int first = int16_t(a.v[i]) * int16_t(b.v[i]), second = int16_t(a.v[i] >> 16) * int16_t(b.v[i] >> 16);
+        // Integers that nothing is known of may overflow, where they are not used.
+        c.v[i] = int32_t(uint32_t(c.v[i]) + uint32_t(first) + uint32_t(second));
+    }
     return c;
 }
 LLM_INLINE Wide as_floats(Pairs sums) {
@@ -95,21 +123,17 @@ inline Pairs spread<Pairs>(int32_t x) {
     for (int i = 0; i < kWideLanes; i++) r.v[i] = x;
     return r;
 }
-template <>
-inline Pairs load_as<Pairs>(const int8_t* p) {
+template <class T>
+Pairs load_pairs(const T* p) {
     Pairs r;
     for (int i = 0; i < kWideLanes; i++) r.v[i] = int32_t(uint32_t(uint16_t(p[2 * i])) | uint32_t(uint16_t(p[2 * i + 1])) << 16);
     return r;
 }
+template <>
+inline Pairs load_as<Pairs>(const int8_t* p) { return load_pairs(p); }
+template <>
+inline Pairs load_as<Pairs>(const int16_t* p) { return load_pairs(p); }
 
 #endif
-
-// x[0 .. count], a multiple of eight, to 16-bit integers; returns their scale.
-LLM_INLINE float round_to_pairs(const float* x, int count, int16_t* out) {
-    const float largest = largest_of(x, count);
-    const float inverse = inverse_of(largest, 32767.0f);
-    for (int i = 0; i < count; i++) out[i] = int16_t(int32_t(round_even(x[i] * inverse)));
-    return largest / 32767.0f;
-}
 
 }  // namespace llm::LLM_NAMESPACE

@@ -80,10 +80,10 @@ int Plan::buffer(int width) {
 void Plan::kv_cache(int layers, int blocks, int heads, int head_dim, const std::string& format) {
     require(layers > 0 && blocks > 0 && heads > 0 && head_dim > 0 && head_dim % 8 == 0,
             "the KV cache needs layers, blocks, heads and a head size in multiples of 8");
-    require(format == "f16" || format == "q8", "the KV cache holds f16 or q8");
-    require(format == "f16" || head_dim <= kMostByteDims, "a KV cache in q8 takes heads of up to 512");
+    require(format == "q16" || format == "q8", "the KV cache holds q16 or q8");
+    require(head_dim <= kMostHeadDim, "the KV cache takes heads of up to 512");
     KvCache& kv = model.kv;
-    kv.format = format == "q8" ? KvFormat::q8 : KvFormat::f16;
+    kv.format = format == "q8" ? KvFormat::q8 : KvFormat::q16;
     kv.layers = layers;
     kv.blocks = blocks;
     kv.heads = heads;

@@ -26,7 +26,7 @@ struct Buffer {
 // Keys and values of all layers.
 struct KvCache {
     int layers = 0, blocks = 0, heads = 0, head_dim = 0;
-    KvFormat format = KvFormat::f16;
+    KvFormat format = KvFormat::q16;
     std::unique_ptr<Mapping> memory;
     size_t vectors() const { return vectors_bytes(format, head_dim); }
     size_t chunk_stride() const { return kChunkBlocks * block_bytes(); }
@@ -144,7 +144,7 @@ public:
     uint64_t checksum(const uint8_t* data, size_t bytes);
     int vector(const float* values, int count);
     int buffer(int width);
-    // `format` is "f16" or "q8". Throws std::invalid_argument for another one, or sizes that kernels do not take.
+    // `format` is "q16" or "q8". Throws std::invalid_argument for another one, or sizes that kernels do not take.
     void kv_cache(int layers, int blocks, int heads, int head_dim, const std::string& format);
     // What a block holds, keys and values of each layer and head in turn, and back; kv.block_bytes() bytes.
     // Throws std::invalid_argument for an id or a size out of range.

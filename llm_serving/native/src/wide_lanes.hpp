@@ -8,19 +8,15 @@ namespace llm::LLM_NAMESPACE {
 
 constexpr int kWideLanes = 2 * kLanes;
 
-// One value in every lane, and lanes from memory, f16 being widened; for code that serves any width.
+// One value in every lane, and lanes from memory; for code that serves any width.
 template <class V>
 V spread(float x);
 template <class V>
 V load_as(const float* p);
-template <class V>
-V load_as(const uint16_t* p);
 template <>
 inline Lanes spread<Lanes>(float x) { return broadcast(x); }
 template <>
 inline Lanes load_as<Lanes>(const float* p) { return load(p); }
-template <>
-inline Lanes load_as<Lanes>(const uint16_t* p) { return widen8(p); }
 
 #if defined(__AVX512F__)
 
@@ -37,8 +33,8 @@ LLM_INLINE Wide first_lanes(Wide v, int count, Wide other) {
 }
 LLM_INLINE Lanes low_half(Wide v) { return _mm512_castps512_ps256(v); }
 LLM_INLINE Lanes high_half(Wide v) { return _mm512_extractf32x8_ps(v, 1); }
-LLM_INLINE Wide times_power_of_two(Wide p, Wide n) {
-    const __m512i exponent = _mm512_slli_epi32(_mm512_cvttps_epi32(n), 23);
+LLM_INLINE Wide times_power_of_two(Wide p, Wide shifted) {
+    const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), exponent));
 }
 LLM_INLINE void store(float* p, Wide v) { _mm512_storeu_ps(p, v); }
@@ -46,10 +42,6 @@ template <>
 inline Wide spread<Wide>(float x) { return _mm512_set1_ps(x); }
 template <>
 inline Wide load_as<Wide>(const float* p) { return _mm512_loadu_ps(p); }
-template <>
-inline Wide load_as<Wide>(const uint16_t* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
 
 #else
 
@@ -68,8 +60,8 @@ LLM_INLINE Wide first_lanes(Wide v, int count, Wide other) {
 }
 LLM_INLINE Lanes low_half(Wide v) { return v.low; }
 LLM_INLINE Lanes high_half(Wide v) { return v.high; }
-LLM_INLINE Wide times_power_of_two(Wide p, Wide n) {
-    return {times_power_of_two(p.low, n.low), times_power_of_two(p.high, n.high)};
+LLM_INLINE Wide times_power_of_two(Wide p, Wide shifted) {
+    return {times_power_of_two(p.low, shifted.low), times_power_of_two(p.high, shifted.high)};
 }
 LLM_INLINE void store(float* p, Wide v) {
     store(p, v.low);
@@ -79,8 +71,6 @@ template <>
 inline Wide spread<Wide>(float x) { return {broadcast(x), broadcast(x)}; }
 template <>
 inline Wide load_as<Wide>(const float* p) { return {load(p), load(p + kLanes)}; }
-template <>
-inline Wide load_as<Wide>(const uint16_t* p) { return {widen8(p), widen8(p + kLanes)}; }
 
 #endif
 
@@ -105,9 +95,9 @@ LLM_INLINE float inverse_of(float largest, float most) { return largest > 1e-30f
 template <class V>
 LLM_INLINE V exponential(V x) {
     const auto constant = [](float value) __attribute__((always_inline)) { return spread<V>(value); };
-    const V magic = constant(12582912.0f);  // adding and taking it away rounds to the nearest integer
     x = minimum(maximum(x, constant(-87.0f)), constant(88.0f));
-    V n = subtract(add(multiply(x, constant(1.44269504088896341f)), magic), magic);
+    const V shifted = add(multiply(x, constant(1.44269504088896341f)), constant(kMagic));
+    const V n = subtract(shifted, constant(kMagic));
     V r = fused(n, constant(-0.693359375f), x);
     r = fused(n, constant(2.12194440e-4f), r);
     V p = constant(1.9875691500e-4f);
@@ -117,7 +107,23 @@ LLM_INLINE V exponential(V x) {
     p = fused(p, r, constant(1.6666665459e-1f));
     p = fused(p, r, constant(5.0000001201e-1f));
     p = add(fused(p, multiply(r, r), r), constant(1.0f));
-    return times_power_of_two(p, n);
+    return times_power_of_two(p, shifted);
+}
+
+// 2^x to 2 ulp for x in [-125, 0], clamped below. Minimax polynomial of degree 5 over [-1/2, 1/2], 1 at 0.
+template <class V>
+LLM_INLINE V power_of_two(V x) {
+    const auto constant = [](float value) __attribute__((always_inline)) { return spread<V>(value); };
+    x = maximum(x, constant(-125.0f));
+    const V shifted = add(x, constant(kMagic));
+    const V r = subtract(x, subtract(shifted, constant(kMagic)));
+    V p = constant(1.3264727313e-3f);
+    p = fused(p, r, constant(9.6715129912e-3f));
+    p = fused(p, r, constant(5.5507335812e-2f));
+    p = fused(p, r, constant(2.4022242427e-1f));
+    p = fused(p, r, constant(6.9314700365e-1f));
+    p = fused(p, r, constant(1.0f));
+    return times_power_of_two(p, shifted);
 }
 
 }  // namespace llm::LLM_NAMESPACE
