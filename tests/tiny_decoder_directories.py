@@ -26,13 +26,20 @@ _PARTS = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_GEMMA_PARTS = {
+    **_PARTS,
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
 
 
 def write_directory(directory: Path, gguf: Path, **config: Any) -> Path:
     """The model of a tiny GGUF file as `save_pretrained` would write it; keywords go into its config.json."""
     checkpoint = open_checkpoint(gguf)
+    parts = _GEMMA_PARTS if checkpoint.architecture == "gemma3" else _PARTS
     tensors = {
-        _name(name): _rows(checkpoint, name).astype(np.float32)
+        _name(name, parts): _rows(checkpoint, name).astype(np.float32)
         for name in checkpoint.tensors
         if name != "rope_freqs.weight"
     }
@@ -68,17 +75,22 @@ def write_tokenizer(directory: Path, vocab: int) -> None:
     write_json(directory / "generation_config.json", {"eos_token_id": [0, IM_END]})
 
 
-def _name(name: str) -> str:
+def _name(name: str, parts: dict[str, str]) -> str:
     stem, suffix = name.rsplit(".", 1)
     if stem in _TOP:
         return f"{_TOP[stem]}.{suffix}"
     _, index, part = stem.split(".")
-    return f"model.layers.{index}.{_PARTS[part]}.{suffix}"
+    return f"model.layers.{index}.{parts[part]}.{suffix}"
 
 
 def _rows(checkpoint: Checkpoint, name: str) -> np.ndarray:
-    """A tensor's values; rotary pairs (2i, 2i + 1), as in llama's GGUF files, become (i, i + d / 2)."""
+    """A tensor's values; rotary pairs (2i, 2i + 1), as in llama's GGUF files, become (i, i + d / 2).
+
+    Of Gemma's norms only what they differ from one by.
+    """
     values = dequantize(checkpoint.tensor(name))
+    if checkpoint.architecture == "gemma3" and "norm" in name:
+        return values - np.float32(1)
     if checkpoint.architecture != "llama" or name.split(".")[-2] not in ("attn_q", "attn_k"):
         return values
     key = "attention.head_count" if ".attn_q." in name else "attention.head_count_kv"
@@ -88,6 +100,13 @@ def _rows(checkpoint: Checkpoint, name: str) -> np.ndarray:
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     hidden, heads = checkpoint.hyper("embedding_length"), checkpoint.hyper("attention.head_count")
+    gemma = {
+        "model_type": "gemma3_text",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": checkpoint.hyper("attention.key_length", hidden // heads),
+        "sliding_window": checkpoint.hyper("attention.sliding_window", 0),
+        "rope_local_base_freq": 10000.0,
+    }
     return {
         "model_type": checkpoint.architecture,
         "hidden_act": "silu",
@@ -102,4 +121,5 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "rope_theta": float(checkpoint.hyper("rope.freq_base")),
         "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
         "vocab_size": checkpoint.tensor("token_embd.weight").shape[0],
+        **(gemma if checkpoint.architecture == "gemma3" else {}),
     }

@@ -23,6 +23,7 @@ MOST_HEAD = 512  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
     "gemma3": gemma3.describe,
+    "gemma3_text": gemma3.describe,  # as directories call it
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
     "qwen2": qwen2.describe,

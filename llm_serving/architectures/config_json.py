@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
+from llm_serving.native.rope import llama3_factors, yarn_factors, yarn_magnitude
 
 
 def positive(checkpoint: Checkpoint, *keys: str, default: int | None = None) -> int:
@@ -57,13 +59,17 @@ def rope_theta(checkpoint: Checkpoint, *keys: str, default: float, kind: str | N
     return number(checkpoint, *keys, default=default)
 
 
-def rope(checkpoint: Checkpoint, head_dim: int, theta: float) -> ops.Rope:
-    """Rotary positions of a decoder; `theta` is the base where the file names none.
+def rope(checkpoint: Checkpoint, head_dim: int, theta: float, kind: str | None = None) -> ops.Rope:
+    """Rotary positions of a decoder, of layers of this `kind` where files tell kinds apart.
 
-    Raises: CheckpointError for a scaling other than linear and llama3, or numbers that are not possible.
+    `theta` is the base where the file names none.
+
+    Raises: CheckpointError for a scaling other than linear, llama3 and yarn, or impossible numbers.
     """
     config = checkpoint.metadata
     given: Any = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if kind is not None and isinstance(given, dict) and kind in given:
+        given = given[kind]
     if not isinstance(given, dict):
         raise CheckpointError(
             f"The rotary parameters in the config.json of '{checkpoint.path}' are no object."
@@ -82,30 +88,47 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float) -> ops.Rope:
     rotated = int(head_dim * share)
     if rotated % 2 or not 0 < rotated <= head_dim:
         raise CheckpointError(f"Rotating {rotated} of {head_dim} dimensions is not possible.")
-    kind = given.get("rope_type", given.get("type", "default"))
-    if kind in ("default", "linear"):
-        return ops.Rope(base, rotated, value("factor") if kind == "linear" else 1.0)
-    if kind != "llama3":
-        raise CheckpointError(f"Rotary scaling {kind!r} in '{checkpoint.path}' is not supported.")
+    scaling = given.get("rope_type", given.get("type", "default"))
+    if scaling in ("default", "linear"):
+        return ops.Rope(base, rotated, value("factor") if scaling == "linear" else 1.0)
+    if scaling == "yarn":
+        return _yarn(checkpoint, given, ops.Rope(base, rotated), value)
+    if scaling != "llama3":
+        raise CheckpointError(f"Rotary scaling {scaling!r} in '{checkpoint.path}' is not supported.")
     low, high = value("low_freq_factor"), value("high_freq_factor")
     if not low < high:
         raise CheckpointError(
             f"The rotary factors in '{checkpoint.path}' are {low:g} and {high:g}: out of order."
         )
     length = value("original_max_position_embeddings")
-    return ops.Rope(base, rotated, factors=_llama3_factors(base, rotated, value("factor"), low, high, length))
+    return ops.Rope(base, rotated, factors=llama3_factors(base, rotated, value("factor"), low, high, length))
 
 
-def _llama3_factors(
-    theta: float, rotated: int, factor: float, low: float, high: float, length: float
-) -> tuple[float, ...]:
-    """What frequencies are divided by: 1 for short waves, `factor` for long ones, a mixture between."""
-    factors = []
-    for i in range(0, rotated, 2):
-        turns = length * theta ** (-i / rotated) / (2 * math.pi)  # within the length it was trained for first
-        mix = min(max((turns - low) / (high - low), 0.0), 1.0)
-        factors.append(1 / ((1 - mix) / factor + mix))
-    return tuple(factors)
+def _yarn(
+    checkpoint: Checkpoint, given: dict[str, Any], plain: ops.Rope, value: Callable[..., float]
+) -> ops.Rope:
+    """Raises: CheckpointError for the variants of other families, or numbers that are not possible."""
+    if (
+        given.get("mscale")
+        or given.get("mscale_all_dim")
+        or not given.get("truncate", True)
+        or plain.theta <= 1
+    ):
+        raise CheckpointError(
+            f"This variant of rotary scaling 'yarn' in '{checkpoint.path}' is not supported."
+        )
+
+    def optional(key: str, default: float) -> float:
+        return value(key) if given.get(key) is not None else default
+
+    factor = value("factor")
+    length = value("original_max_position_embeddings", checkpoint.metadata.get("max_position_embeddings"))
+    fast, slow = optional("beta_fast", 32.0), optional("beta_slow", 1.0)
+    return replace(
+        plain,
+        factors=yarn_factors(plain.theta, plain.rotated, factor, length, fast, slow),
+        magnitude=optional("attention_factor", yarn_magnitude(factor)),
+    )
 
 
 def require(checkpoint: Checkpoint, key: str, allowed: tuple[object, ...], default: object) -> None:

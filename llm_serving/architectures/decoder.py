@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, is_tied, read_names, read_shape
@@ -35,6 +36,21 @@ def describe_decoder(
         raise CheckpointError(
             f"Rotating {shape.rope.rotated} of {shape.head_dim} interleaved dimensions is not supported."
         )
+    layers = [_layer(i, names, shape, kind, window) for i in range(shape.layers)]
+    return plan_of(checkpoint, names, shape, layers)
+
+
+def plan_of(
+    checkpoint: Checkpoint,
+    names: Names,
+    shape: Shape,
+    layers: Iterable[tuple[ops.Operation, ...]],
+    *,
+    word_scale: float = 1.0,
+    more_buffers: dict[str, int] | None = None,
+    norm_offset: float = 0.0,
+) -> ops.ModelPlan:
+    """A decoder of these layers: words in front, the last norm and the head behind."""
     words = f"{names.words}.weight"
     vocab = checkpoint.tensor(words).shape[0]
     return ops.ModelPlan(
@@ -50,18 +66,20 @@ def describe_decoder(
             "qkv": shape.queries + 2 * shape.keys,
             "attention": shape.queries,
             "gate_up": 2 * shape.ffn,
+            **(more_buffers or {}),
             "last": shape.hidden,
             "logits": vocab,
         },
         operations=(
-            ops.Embed(words, "x"),
-            *(operation for i in range(shape.layers) for operation in _layer(i, names, shape, kind, window)),
+            ops.Embed(words, "x", scale=word_scale),
+            *(operation for layer in layers for operation in layer),
             ops.SelectRows("x", "last"),
             ops.Quantize("last", f"{names.norm}.weight", shape.epsilon),
             ops.Linear(
                 (ops.Projection(words if is_tied(checkpoint, names) else f"{names.head}.weight", "logits"),)
             ),
         ),
+        norm_offset=norm_offset,
     )
 
 

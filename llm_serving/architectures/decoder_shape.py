@@ -60,6 +60,8 @@ class Defaults:
     theta: float = 10000.0
     epsilon: float = 1e-5
     context: int = 2048
+    activation: tuple[str, str] = ("hidden_act", "silu")  # the key in a config.json, and what it must say
+    kind: str | None = None  # of layers, whose rotary positions `Shape.rope` is to have
 
 
 _GGUF = Names(
@@ -106,9 +108,12 @@ def read_names(checkpoint: Checkpoint) -> Names:
 
 def is_tied(checkpoint: Checkpoint, names: Names) -> bool:
     """Whether the embedding is the output head, too."""
-    if checkpoint.format == "gguf":
-        return f"{names.head}.weight" not in checkpoint.tensors
-    return bool(checkpoint.metadata.get("tie_word_embeddings", False))
+    is_missing = f"{names.head}.weight" not in checkpoint.tensors
+    return (
+        is_missing
+        if checkpoint.format == "gguf"
+        else bool(checkpoint.metadata.get("tie_word_embeddings", is_missing))
+    )
 
 
 def read_shape(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
@@ -145,7 +150,8 @@ def _of_gguf(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
 
 
 def _of_config(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
-    config_json.require(checkpoint, "hidden_act", ("silu",), "silu")
+    key, activation = defaults.activation
+    config_json.require(checkpoint, key, (activation,), activation)
     hidden = config_json.positive(checkpoint, "hidden_size")
     heads = config_json.positive(checkpoint, "num_attention_heads")
     # Null stands for the usual size, as in files that write every key.
@@ -161,5 +167,5 @@ def _of_config(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
         ffn=config_json.positive(checkpoint, "intermediate_size"),
         context=config_json.positive(checkpoint, "max_position_embeddings", default=defaults.context),
         epsilon=config_json.number(checkpoint, "rms_norm_eps", default=defaults.epsilon),
-        rope=config_json.rope(checkpoint, head_dim, defaults.theta),
+        rope=config_json.rope(checkpoint, head_dim, defaults.theta, defaults.kind),
     )

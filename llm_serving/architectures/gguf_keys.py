@@ -5,6 +5,7 @@ from __future__ import annotations
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
+from llm_serving.native.rope import yarn_factors, yarn_magnitude
 
 _POOLING = {0: None, 1: "mean", 2: "cls", 3: "last"}  # LLAMA_POOLING_TYPE_*; 0 is none in particular
 
@@ -36,7 +37,7 @@ def num_layers(checkpoint: Checkpoint) -> int:
 def number(checkpoint: Checkpoint, key: str, default: float) -> float:
     """Raises: CheckpointError unless the value is a number > 0."""
     value = checkpoint.hyper(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise problem(checkpoint, key, value, "a positive number is needed")
     return float(value)
 
@@ -60,19 +61,28 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0) -> ops.R
     Raises: CheckpointError for a scaling that is not supported, or numbers that are not possible.
     """
     scaling = checkpoint.hyper("rope.scaling.type", "none")
-    if scaling not in ("none", "linear"):
+    if scaling not in ("none", "linear", "yarn"):
         raise CheckpointError(
-            f"Rotary scaling '{scaling}' in '{checkpoint.path}' is not supported; none and linear are."
+            f"Rotary scaling '{scaling}' in '{checkpoint.path}' is not supported; none, linear and yarn are."
         )
-    factor = number(checkpoint, "rope.scaling.factor", 1.0) if scaling == "linear" else 1.0
+    factor = number(checkpoint, "rope.scaling.factor", 1.0) if scaling != "none" else 1.0
     base = number(checkpoint, "rope.freq_base", theta)
     rotated = positive(checkpoint, "rope.dimension_count", head_dim)
     if rotated % 2 or rotated > head_dim:
         raise CheckpointError(
             f"Rotating {rotated} of {head_dim} dimensions in '{checkpoint.path}' is not possible."
         )
-    factors = "rope_freqs.weight" if "rope_freqs.weight" in checkpoint.tensors else None
-    return ops.Rope(base, rotated, factor, factors)
+    if scaling == "yarn":
+        if base <= 1:
+            raise problem(checkpoint, "rope.freq_base", base, "a number above 1 is needed")
+        length = positive(checkpoint, "rope.scaling.original_context_length")
+        fast = number(checkpoint, "rope.scaling.yarn_beta_fast", 32.0)
+        slow = number(checkpoint, "rope.scaling.yarn_beta_slow", 1.0)
+        magnitude = number(checkpoint, "rope.scaling.attn_factor", 1.0) * yarn_magnitude(factor)
+        factors = yarn_factors(base, rotated, factor, length, fast, slow)
+        return ops.Rope(base, rotated, factors=factors, magnitude=magnitude)
+    tensor = "rope_freqs.weight" if "rope_freqs.weight" in checkpoint.tensors else None
+    return ops.Rope(base, rotated, factor, tensor)
 
 
 def problem(checkpoint: Checkpoint, key: str, value: object, wanted: str) -> CheckpointError:

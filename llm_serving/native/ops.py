@@ -8,16 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Rope:
-    """Rotary position embedding (Su et al. 2021): angle = position * theta^(-2i/rotated) / factor_i."""
-
-    theta: float
-    rotated: int  # dimensions of a head that rotate
-    linear_factor: float = 1.0  # divides every position
-    factors_tensor: str | None = None  # float32 [rotated/2], divides each frequency (Llama 3)
-    factors: tuple[float, ...] = ()  # the same, where no tensor holds them
+from llm_serving.native.rope import Rope as Rope
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +263,7 @@ class ModelPlan:
     rope: Rope
     buffers: dict[str, int]  # name -> width; the logits come last
     operations: tuple[Operation, ...]
+    norm_offset: float = 0.0  # added to the weights of all norms
 
 
 @dataclass(frozen=True, slots=True)

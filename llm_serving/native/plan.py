@@ -44,6 +44,7 @@ class PlanBuilder:
         self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
+        self._norm_offset = plan.norm_offset if isinstance(plan, ops.ModelPlan) else 0.0
         self._buffers = {name: core_plan.buffer(width) for name, width in plan.buffers.items()}
 
     def build(self) -> int:
@@ -89,7 +90,8 @@ class PlanBuilder:
                 core.attention(buffers[source], buffers[target], layer, self.query_heads, scale, window, bias)
             case ops.HeadNorm(source, offset, heads, weight, epsilon, bias):
                 shift = -1 if bias is None else self._vector(bias)
-                core.head_norm(buffers[source], offset, heads, self._vector(weight), epsilon, shift)
+                norm = self._vector(weight, add=self._norm_offset)
+                core.head_norm(buffers[source], offset, heads, norm, epsilon, shift)
             case ops.Rotate(source, heads, head_dim, rope):
                 core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope))
             case ops.EncoderAttention(source, target, heads, kv_heads, scale, causal, bias):
@@ -149,15 +151,16 @@ class PlanBuilder:
             self._matrices[key] = self._weights.matrix(tensor, interleaved, weight_format)
         return self._matrices[key]
 
-    def _optional(self, name: str | None, size: int) -> int:
-        return -1 if name is None else self._vector(name, size)
+    def _optional(self, name: str | None, size: int, add: float = 0.0) -> int:
+        return -1 if name is None else self._vector(name, size, add)
 
     def _quantize(self, q: ops.Quantize) -> None:
         width = self.plan.buffers[q.source]
         bias = self._optional(q.bias, width)
         if q.layer_norm and bias < 0:
             bias = self._constant(np.zeros(width, np.float32))
-        self.core.quantize(self._buffers[q.source], self._optional(q.weight, width), bias, q.epsilon, q.keep)
+        weight = self._optional(q.weight, width, self._norm_offset)
+        self.core.quantize(self._buffers[q.source], weight, bias, q.epsilon, q.keep)
 
     def _positions(self, p: ops.AddPositions) -> int:
         segments = None if p.segments is None else dequantize(self.checkpoint.tensor(p.segments))
@@ -200,9 +203,9 @@ class PlanBuilder:
         self._constants.update(constant.data)
         return cast(int, self.core.vector(constant))
 
-    def _vector(self, name: str, size: int | None = None) -> int:
+    def _vector(self, name: str, size: int | None = None, add: float = 0.0) -> int:
         if name not in self._vectors:
-            values = dequantize(self.checkpoint.tensor(name)).reshape(-1)
+            values = dequantize(self.checkpoint.tensor(name)).reshape(-1) + np.float32(add)
             if size is not None and values.size != size:
                 raise CheckpointError(f"Tensor '{name}' has {values.size} values where {size} are needed.")
             self._vectors[name] = self._constant(values)

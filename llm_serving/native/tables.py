@@ -35,7 +35,7 @@ def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.nda
     elif rope.factors:
         frequencies = frequencies / np.array(rope.factors)
     angles = np.arange(positions, dtype=np.float64)[:, None] / rope.linear_factor * frequencies[None, :]
-    table: np.ndarray = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    table: np.ndarray = np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * rope.magnitude
     return table.astype(np.float32)
 
 

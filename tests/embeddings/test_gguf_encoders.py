@@ -100,8 +100,8 @@ def test_wrong_keys_are_named(family: str, keys: dict[str, Any], message: str, t
 @pytest.mark.parametrize("family", ["nomic", "qwen3"])
 def test_rotations_that_are_not_computed_are_refused(family: str, tmp_path: Path) -> None:
     path = write_gguf_encoder(tmp_path / "m.gguf", MODELS[family](tmp_path / "m"))
-    with pytest.raises(CheckpointError, match="Rotary scaling 'yarn'"):
-        rows_of(changed(path, rope__scaling__type="yarn"))
+    with pytest.raises(CheckpointError, match="Rotary scaling 'longrope'"):
+        rows_of(changed(path, rope__scaling__type="longrope"))
 
 
 @pytest.mark.parametrize("family", ["bert", "nomic", "qwen3"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ LLAMA_3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 
 def ids(count: int) -> list[int]:
@@ -63,6 +65,18 @@ def test_rotary_scaling_of_llama_3_is_computed(tmp_path: Path, make_driver) -> N
     assert np.abs(make_driver(open_checkpoint(plain)).logits(ids(40)) - expected).max() > 0.1
 
 
+def test_yarn_is_the_same_in_both(tmp_path: Path, make_driver) -> None:
+    """What it is, `make parity` compares with transformers."""
+    plain = open_checkpoint(write_tiny_qwen3(tmp_path / "m.gguf", kind="F32"))
+    keys = {"type": "yarn", "factor": 4.0, "original_context_length": 64}
+    scaling = {f"qwen3.rope.scaling.{key}": value for key, value in keys.items()}
+    gguf = dataclasses.replace(plain, metadata={**plain.metadata, **scaling})
+    directory = open_checkpoint(write_directory(tmp_path / "d", Path(plain.path), rope_scaling=YARN))
+    ours, expected, unscaled = (make_driver(each).logits(ids(40)) for each in (directory, gguf, plain))
+    np.testing.assert_array_equal(ours, expected)
+    assert np.abs(ours - unscaled).max() > 0.1
+
+
 def test_the_window_of_mistral(tmp_path: Path, make_driver) -> None:
     gguf = write_tiny_llama(tmp_path / "m.gguf", kind="F32")
     expected = make_driver(open_checkpoint(gguf)).logits(ids(40))
@@ -83,7 +97,11 @@ def test_the_window_of_mistral(tmp_path: Path, make_driver) -> None:
         ("llama", {"num_attention_heads": 3}, "3 query heads over 2"),
         ("llama", {"intermediate_size": 48}, "feed-forward size .* multiple of 32"),
         ("llama", {"hidden_size": "64"}, "'hidden_size' .* positive integer"),
-        ("llama", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'"),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "'dynamic'"),
+        ("llama", {"rope_scaling": {**YARN, "mscale": 1.0}}, "variant of rotary scaling 'yarn'"),
+        ("llama", {"rope_scaling": YARN, "rope_theta": 1.0}, "variant of rotary scaling 'yarn'"),
+        ("llama", {"rope_scaling": {**YARN, "beta_fast": "32"}}, "'beta_fast' .* positive number"),
+        ("llama", {"rope_scaling": {**YARN, "factor": None}}, "'factor' .* positive number"),
         ("llama", {"rope_scaling": [1]}, "no object"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": -1}}, "'factor' .* positive number"),
         ("llama", {"rope_scaling": {**LLAMA_3, "high_freq_factor": 1.0}}, "out of order"),

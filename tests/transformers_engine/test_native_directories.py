@@ -42,12 +42,27 @@ LLAMA_3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"tie_word_embeddings": True}),
     "llama 3": ("llama", {"rope_parameters": LLAMA_3}),
     "mistral": ("mistral", {"sliding_window": 16}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {}),
+    "qwen3, yarn": ("qwen3", {"rope_parameters": YARN}),
+    "gemma 3": (
+        "gemma3_text",
+        {
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 32,
+        },
+    ),
 }
 
 
@@ -66,7 +81,7 @@ def logits_of(runner: ModelRunner, ids: np.ndarray) -> np.ndarray:
 
 
 def test_logits(directory: Path) -> None:
-    """Weights are f32 here; keys and values are f16, which is what is left of a difference."""
+    """Weights are f32 here; keys and values are integers, which is what is left of a difference."""
     ids = np.random.default_rng(0).integers(0, VOCAB_SIZE, 48)
     model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     with torch.inference_mode():

@@ -35,6 +35,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": _SHAPE,
     "mistral": {**_SHAPE, "sliding_window": 8},
     "gemma2": {**_SHAPE, "sliding_window": 8, "head_dim": 8, "query_pre_attn_scalar": 8},
+    "gemma3_text": {**_SHAPE, "sliding_window": 8, "head_dim": 8, "query_pre_attn_scalar": 8},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
     "opt": {**_SHAPE, "ffn_dim": 48, "word_embed_proj_dim": 32},
     "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True},

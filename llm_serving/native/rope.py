@@ -1,0 +1,56 @@
+"""Rotary position embedding as data, and what its extensions divide frequencies by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary position embedding (Su et al. 2021): angle = position * theta^(-2i/rotated) / factor_i."""
+
+    theta: float
+    rotated: int  # dimensions of a head that rotate
+    linear_factor: float = 1.0  # divides every position
+    factors_tensor: str | None = None  # float32 [rotated/2], divides each frequency (Llama 3)
+    factors: tuple[float, ...] = ()  # the same, where no tensor holds them
+    magnitude: float = 1.0  # of what is rotated, afterwards (YaRN)
+
+
+def llama3_factors(
+    theta: float, rotated: int, factor: float, low: float, high: float, length: float
+) -> tuple[float, ...]:
+    """1 for waves of more than `high` turns within the `length` trained for first, `factor` for less than
+    `low`, a mixture between (Llama 3.1).
+    """
+    factors = []
+    for i in range(0, rotated, 2):
+        turns = length * theta ** (-i / rotated) / (2 * math.pi)
+        mix = min(max((turns - low) / (high - low), 0.0), 1.0)
+        factors.append(1 / ((1 - mix) / factor + mix))
+    return tuple(factors)
+
+
+def yarn_factors(
+    theta: float, rotated: int, factor: float, length: float, fast: float = 32.0, slow: float = 1.0
+) -> tuple[float, ...]:
+    """1 up to the dimension with `fast` turns within `length`, `factor` from the one with `slow` turns on,
+    a mixture by dimensions between (YaRN, Peng et al. 2023). `theta` is above 1.
+    """
+
+    def dimension(turns: float) -> float:
+        return rotated * math.log(max(length / (turns * 2 * math.pi), 1e-300)) / (2 * math.log(theta))
+
+    first, last = max(math.floor(dimension(fast)), 0), min(math.ceil(dimension(slow)), rotated - 1)
+    span = last - first if last != first else 0.001
+    factors = []
+    for i in range(rotated // 2):
+        mix = min(max((i - first) / span, 0.0), 1.0)
+        factors.append(1 / (mix / factor + 1 - mix))
+    return tuple(factors)
+
+
+def yarn_magnitude(factor: float) -> float:
+    """What the authors of YaRN found best for a context `factor` times as long."""
+    return 0.1 * math.log(factor) + 1.0 if factor > 1.0 else 1.0
