@@ -48,6 +48,10 @@ class _Kind:
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Raises: CheckpointError for a size that is missing, or anything that the engine does not run."""
+    if checkpoint.format == "huggingface" and "text_config" in checkpoint.metadata:
+        raise CheckpointError(
+            f"'{checkpoint.path}' reads images, too; the engine runs Gemma 3's text models."
+        )
     shape, names = read_shape(checkpoint, _DEFAULTS), read_names(checkpoint)
     if checkpoint.format == "gguf":
         kind = _of_gguf(checkpoint, shape)
