@@ -14,7 +14,7 @@ V load_as(const int8_t* p);
 template <class V>
 V load_as(const int16_t* p);
 
-// Vectors are of int32_t, not __m512i or __m256i, whose lanes are of 64 bits: with those GCC 12 stores every sum in every step.
+// Vectors are of 32-bit lanes, not __m512i or __m256i, whose lanes are of 64 bits: with those GCC 12 stores every sum in every step.
 
 #if defined(__AVX512F__) || defined(__AVX2__) || defined(LLM_NEON)
 constexpr bool kPairsAreVectors = true;
@@ -38,7 +38,7 @@ inline Pairs load_as<Pairs>(const int16_t* p) { return Pairs(_mm512_loadu_si512(
 
 #elif defined(__AVX2__)
 
-using EightSums = int32_t __attribute__((vector_size(32)));
+using EightSums = uint32_t __attribute__((vector_size(32)));  // unsigned: what nobody uses may overflow
 struct Pairs {
     EightSums low, high;
 };
