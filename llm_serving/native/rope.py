@@ -40,14 +40,15 @@ def yarn_factors(
     """
 
     def dimension(turns: float) -> float:
-        return rotated * math.log(max(length / (turns * 2 * math.pi), 1e-300)) / (2 * math.log(theta))
+        waves = min(max(length / (turns * 2 * math.pi), 1e-300), 1e300)  # whatever a file says
+        return rotated * math.log(waves) / (2 * math.log(theta))
 
     first, last = max(math.floor(dimension(fast)), 0), min(math.ceil(dimension(slow)), rotated - 1)
     span = last - first if last != first else 0.001
     factors = []
     for i in range(rotated // 2):
         mix = min(max((i - first) / span, 0.0), 1.0)
-        factors.append(1 / (mix / factor + 1 - mix))
+        factors.append(1 / (mix / factor + (1 - mix)))
     return tuple(factors)
 
 

@@ -77,6 +77,18 @@ def test_yarn_is_the_same_in_both(tmp_path: Path, make_driver) -> None:
     assert np.abs(ours - unscaled).max() > 0.1
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"factor": 1e308}, {"factor": 1e-300}, {"beta_fast": 1e308}, {"beta_fast": 1e-308, "beta_slow": 1e308}],
+)
+def test_odd_numbers_of_yarn_are_computed(tmp_path: Path, odd: dict[str, float]) -> None:
+    gguf = write_tiny_qwen3(tmp_path / "m.gguf", kind="F32")
+    directory = write_directory(tmp_path / "d", gguf, rope_scaling={**YARN, **odd})
+    factors = np.array(describe(open_checkpoint(directory)).rope.factors)
+    assert np.isfinite(factors).all()
+    assert (factors > 0).all()
+
+
 def test_the_window_of_mistral(tmp_path: Path, make_driver) -> None:
     gguf = write_tiny_llama(tmp_path / "m.gguf", kind="F32")
     expected = make_driver(open_checkpoint(gguf)).logits(ids(40))
