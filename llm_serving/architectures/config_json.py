@@ -37,7 +37,7 @@ def num_layers(checkpoint: Checkpoint, *keys: str) -> int:
 def number(checkpoint: Checkpoint, *keys: str, default: float) -> float:
     """The first of `keys` that is there, as a float. Raises: CheckpointError unless it is a number > 0."""
     value = next((checkpoint.metadata[key] for key in keys if key in checkpoint.metadata), default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise CheckpointError(
             f"'{keys[0]}' in the config.json of '{checkpoint.path}' is {value!r}; "
             "a positive number is needed."
@@ -50,12 +50,12 @@ def rope_theta(checkpoint: Checkpoint, *keys: str, default: float, kind: str | N
     parameters: Any = checkpoint.metadata.get("rope_parameters")
     if isinstance(parameters, dict) and kind is not None:
         parameters = parameters.get(kind)
-    if isinstance(parameters, dict) and isinstance(parameters.get("rope_theta"), (int, float)):
+    if isinstance(parameters, dict) and parameters.get("rope_theta") is not None:
         if parameters.get("rope_type", "default") != "default":
             raise CheckpointError(
                 f"Rotary scaling {parameters['rope_type']!r} in '{checkpoint.path}' is not supported."
             )
-        return float(parameters["rope_theta"])
+        return number(replace(checkpoint, metadata=parameters), "rope_theta", default=default)
     return number(checkpoint, *keys, default=default)
 
 

@@ -109,11 +109,9 @@ def read_names(checkpoint: Checkpoint) -> Names:
 def is_tied(checkpoint: Checkpoint, names: Names) -> bool:
     """Whether the embedding is the output head, too."""
     is_missing = f"{names.head}.weight" not in checkpoint.tensors
-    return (
-        is_missing
-        if checkpoint.format == "gguf"
-        else bool(checkpoint.metadata.get("tie_word_embeddings", is_missing))
-    )
+    if checkpoint.format == "gguf":
+        return is_missing
+    return bool(checkpoint.metadata.get("tie_word_embeddings", is_missing))
 
 
 def read_shape(checkpoint: Checkpoint, defaults: Defaults) -> Shape:

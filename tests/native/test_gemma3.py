@@ -97,6 +97,9 @@ def test_a_directory_is_the_same_model(checkpoint: Checkpoint, tmp_path: Path, m
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         ({"hidden_activation": "gelu"}, "hidden_activation"),
         ({"sliding_window": 0}, "sliding_window"),
+        ({"rope_parameters": {"sliding_attention": {"rope_theta": -5.0}}}, "'rope_theta' .* positive number"),
+        ({"rope_parameters": {"sliding_attention": {"rope_theta": "1"}}}, "'rope_theta' .* positive number"),
+        ({"query_pre_attn_scalar": float("inf")}, "'query_pre_attn_scalar' .* positive number"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 8.0}}, "dynamic"),
     ],
 )
