@@ -11,7 +11,7 @@ import contextlib
 import gc
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -38,6 +38,10 @@ class Loaded(Protocol):
     def device(self) -> str: ...
 
     async def close(self, drain_s: float = 0.0) -> None: ...
+
+
+async def _nothing() -> None:
+    """What closing is where no model is loaded."""
 
 
 Model = TypeVar("Model", bound=Loaded)
@@ -117,8 +121,10 @@ class ModelSlot(Generic[Model]):
             self.reason = one_line(error)
             logger.error("model %s failed: %s", self.name, self.reason)
 
-    async def close(self, drain_s: float = 0.0) -> None:
-        """Refuse new requests at once, give running ones `drain_s` seconds, free the engine."""
+    def close(self, drain_s: float = 0.0) -> Coroutine[Any, Any, None]:
+        """Refuse new requests at once. Await the result: running ones get `drain_s` seconds, then the engine
+        is freed.
+        """
         model, self._model = self._model, None
         self.state = ModelState.UNLOADED
         self.reason = "the server is stopping."
@@ -126,8 +132,7 @@ class ModelSlot(Generic[Model]):
         self._settled.set()
         if self._queued is not None:
             self._queued.cancel()
-        if model is not None:
-            await model.close(drain_s)
+        return model.close(drain_s) if model is not None else _nothing()
 
     def _run(self, loop: asyncio.AbstractEventLoop, attempt: int) -> None:
         outcome: Model | BaseException
