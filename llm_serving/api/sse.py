@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.errors import error_body
@@ -63,8 +62,6 @@ class EventStream(Response):
         self._chunks = chunks
         self._heartbeat_s = heartbeat_s
         self._on_end = on_end
-        self._last_s = 0.0
-        self._is_sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = scope.get("state", {}).get("request_id", "")
@@ -76,39 +73,62 @@ class EventStream(Response):
             self._on_end()
 
     async def _with_heartbeat(self, send: Send, request_id: str) -> None:
-        self._last_s = time.monotonic()
-        beating = asyncio.ensure_future(self._beat(send))
+        heart = _Heart(self._heartbeat_s, send)
         try:
-            await self._write(send, request_id)
+            await self._write(heart.send, request_id)
         finally:
-            beating.cancel()
+            heart.stop()
 
     async def _write(self, send: Send, request_id: str) -> None:
         chunks = self._chunks
         try:
-            await self._send(send, chunks.opening())
+            await send(_body(chunks.opening()))
             async for batch in self._generation:
                 frames = chunks.batch(batch)
                 if frames:
-                    await self._send(send, frames)
+                    await send(_body(frames))
             last = chunks.closing(self._generation) + DONE
         except Exception as error:
             if not isinstance(error, ServingError):
                 logger.exception("request %s failed in its stream", request_id)
             last = b"event: error\ndata: " + error_body(error, request_id) + b"\n\n"
-        await self._send(send, last, more_body=False)
+        await send(_body(last, more_body=False))
 
-    async def _send(self, send: Send, body: bytes, *, more_body: bool = True) -> None:
-        self._is_sending = True
-        await send({"type": "http.response.body", "body": body, "more_body": more_body})
+
+def _body(frames: bytes, *, more_body: bool = True) -> Message:
+    return {"type": "http.response.body", "body": frames, "more_body": more_body}
+
+
+class _Heart:
+    """Sends a comment whenever nothing was sent for `period_s`, whatever the engine does meanwhile.
+
+    A timer that looks at the clock when it is due: a task, or a timer a token, would cost more than a token.
+    """
+
+    def __init__(self, period_s: float, send: Send) -> None:
+        self._period_s = period_s
+        self._send = send
         self._is_sending = False
-        self._last_s = time.monotonic()
+        self._beating: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._last_s = self._loop.time()
+        self._timer = self._loop.call_at(self._last_s + period_s, self._look)
 
-    async def _beat(self, send: Send) -> None:
-        """A comment whenever nothing was written for `heartbeat_s`, whatever the engine does meanwhile."""
-        while True:
-            wait_s = self._last_s + self._heartbeat_s - time.monotonic()
-            if self._is_sending or wait_s > 0:
-                await asyncio.sleep(max(wait_s, 0.001 if not self._is_sending else self._heartbeat_s))
-            else:
-                await self._send(send, PING)
+    async def send(self, message: Message) -> None:
+        self._is_sending = True
+        await self._send(message)
+        self._is_sending = False
+        self._last_s = self._loop.time()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._beating is not None:
+            self._beating.cancel()
+
+    def _look(self) -> None:
+        now_s = self._loop.time()
+        due_s = self._last_s + self._period_s
+        is_busy = self._is_sending or (self._beating is not None and not self._beating.done())
+        if due_s <= now_s and not is_busy:
+            self._beating = asyncio.ensure_future(self.send(_body(PING)))
+        self._timer = self._loop.call_at(due_s if due_s > now_s else now_s + self._period_s, self._look)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 
 from llm_serving.engine.core import EngineCore
-from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
+from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Receive, Sampler
 from llm_serving.engine.request import GenerateRequest, TokenEvent
 from llm_serving.engine.tier import BlockTier
 from llm_serving.errors import EngineDead, InvalidRequest, RequestCancelled, ServingError
@@ -23,7 +23,7 @@ from llm_serving.errors import EngineDead, InvalidRequest, RequestCancelled, Ser
 class AsyncTokenStream:
     """The events of one request; belongs to the event loop it was submitted on."""
 
-    __slots__ = ("request_id", "loop", "_on_leave", "_items", "_waiter", "_ended")
+    __slots__ = ("request_id", "loop", "_on_leave", "_items", "_waiter", "_receive", "_ended")
 
     def __init__(self, request_id: str, on_leave: Callable[[AsyncTokenStream], None]) -> None:
         self.request_id = request_id
@@ -31,6 +31,7 @@ class AsyncTokenStream:
         self._on_leave = on_leave
         self._items: deque[TokenEvent | ServingError] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._receive: Receive | None = None
         self._ended = False
 
     async def __aenter__(self) -> AsyncTokenStream:
@@ -62,11 +63,22 @@ class AsyncTokenStream:
             self._ended = True
         return item
 
+    def subscribe(self, receive: Receive) -> None:
+        """See `protocol.TokenStream`."""
+        self._receive = receive
+        while self._items:
+            self.put(self._items.popleft())
+
     def put(self, item: TokenEvent | ServingError) -> None:
         """Deliver; on the stream's own loop only."""
-        if not self._ended:
+        if self._ended:
+            return
+        if self._receive is None:
             self._items.append(item)
             self._wake_up()
+            return
+        self._ended = isinstance(item, ServingError) or item.finish_reason is not None
+        self._receive(item)
 
     def _wake_up(self) -> None:
         if self._waiter is not None and not self._waiter.done():

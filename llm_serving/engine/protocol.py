@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenEvent
+from llm_serving.errors import ServingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,9 @@ class EngineStats:
     disk_bytes: int = 0  # blocks on disk, of all models
 
 
+Receive = Callable[[TokenEvent | ServingError], None]
+
+
 class TokenStream(Protocol):
     """The events of one request. Leaving the `async with` aborts what is not finished."""
 
@@ -177,6 +181,12 @@ class TokenStream(Protocol):
         """Events in order; the last has a finish_reason.
 
         Raises: EngineDead, RequestCancelled (the engine closed while this one ran).
+        """
+        ...
+
+    def subscribe(self, receive: Receive) -> None:
+        """Instead of iterating: have `receive` called on this loop with every event, or the error that ends
+        them, as they come. It must not raise.
         """
         ...
 

@@ -7,10 +7,11 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from llm_serving.engine.protocol import TokenStream
 from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
-from llm_serving.errors import ContextLengthExceeded, EngineDead, RequestCancelled
+from llm_serving.errors import ContextLengthExceeded, EngineDead, RequestCancelled, ServingError
 from llm_serving.service.model import ChatModel
 from llm_serving.service.slot import ModelSlot
 
@@ -69,11 +70,10 @@ class Generation:
         self._n = n
         self._stack = AsyncExitStack()
         self._streams: list[TokenStream] = []
-        self._pumps: list[asyncio.Task[None]] = []
         self._num_open = 0
         self._ready: Batch = []
-        self._wake = asyncio.Event()
-        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: ServingError | None = None
 
     @property
     def num_choices(self) -> int:
@@ -97,17 +97,12 @@ class Generation:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for pump in self._pumps:
-            pump.cancel()
-        try:
-            if self._pumps:
-                await asyncio.gather(*self._pumps, return_exceptions=True)
-        finally:
-            await self._stack.aclose()
+        await self._stack.aclose()
 
     def __aiter__(self) -> AsyncIterator[Batch]:
         self._num_open = len(self._streams)
-        self._pumps = [asyncio.create_task(self._pump(i, stream)) for i, stream in enumerate(self._streams)]
+        for index, stream in enumerate(self._streams):
+            stream.subscribe(partial(self._receive, index))
         return self
 
     async def __anext__(self) -> Batch:
@@ -116,28 +111,27 @@ class Generation:
                 raise self._error
             if self._num_open == 0:
                 raise StopAsyncIteration
-            self._wake.clear()
-            await self._wake.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
         batch, self._ready = self._ready, []
         return batch
 
-    async def _pump(self, index: int, stream: TokenStream) -> None:
+    def _receive(self, index: int, item: TokenEvent | ServingError) -> None:
         """Collects while the reader is busy, so that what came meanwhile is one batch."""
-        try:
-            async for event in stream:
-                if event.finish_reason is FinishReason.ABORT:
-                    raise RequestCancelled("The server stopped before the answer was complete.")
-                if event.finish_reason is not None:
-                    self.finals[index] = event
-                self._ready.append((index, event))
-                self._wake.set()
-        except Exception as error:  # raised to the reader, after what came before it
-            if isinstance(error, EngineDead):
-                self._slot.fail(error)
-            self._error = self._error or error
-        finally:
+        if not isinstance(item, ServingError) and item.finish_reason is FinishReason.ABORT:
+            item = RequestCancelled("The server stopped before the answer was complete.")
+        if isinstance(item, ServingError):  # raised to the reader, after what came before it
+            if isinstance(item, EngineDead):
+                self._slot.fail(item)
+            self._error = self._error or item
             self._num_open -= 1
-            self._wake.set()
+        else:
+            if item.finish_reason is not None:
+                self.finals[index] = item
+                self._num_open -= 1
+            self._ready.append((index, item))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 async def start_generation(

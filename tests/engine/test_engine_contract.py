@@ -11,7 +11,7 @@ from engine_factories import FACTORIES
 
 from llm_serving.engine.protocol import Engine, EngineOptions
 from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
-from llm_serving.errors import ContextLengthExceeded, Overloaded, RequestCancelled
+from llm_serving.errors import ContextLengthExceeded, Overloaded, RequestCancelled, ServingError
 
 pytestmark = pytest.mark.anyio
 
@@ -72,6 +72,38 @@ async def test_a_stream_is_over_after_its_last_event(make):
         first = [event async for event in stream]
         assert [event async for event in stream] == []
     assert first[-1].finish_reason is not None
+
+
+async def test_a_subscriber_gets_what_a_reader_gets(make):
+    engine = make()
+    read = await collect(engine, request("read"))
+    for waits in (False, True):
+        received: list[TokenEvent | ServingError] = []
+        async with await engine.submit(request(f"subscribed-{waits}")) as stream:
+            if waits:  # all events are there before anybody asks
+                await until(lambda: not engine.stats().num_running and not engine.stats().num_waiting)
+                await asyncio.sleep(0.05)
+            stream.subscribe(received.append)
+            assert bool(received) == waits
+            await until(lambda: bool(received) and received[-1].finish_reason is not None)
+        assert tokens(received) == tokens(read)
+
+
+async def test_a_subscriber_hears_of_the_end_and_nothing_after_leaving(make):
+    engine = make()
+    stayed: list[TokenEvent | ServingError] = []
+    left: list[TokenEvent | ServingError] = []
+    async with await engine.submit(request("stays", max_tokens=200)) as stays:
+        async with await engine.submit(request("leaves", max_tokens=200)) as leaves:
+            stays.subscribe(stayed.append)
+            leaves.subscribe(left.append)
+        num_left = len(left)
+        await engine.close()
+        await until(lambda: bool(stayed))
+        await asyncio.sleep(0.01)
+    last = stayed[-1]
+    assert isinstance(last, RequestCancelled) or last.finish_reason is not None
+    assert len(left) == num_left
 
 
 async def test_a_seed_gives_the_same_tokens_alone_and_in_company(make):
