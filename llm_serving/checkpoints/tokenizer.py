@@ -64,7 +64,7 @@ class Tokenizer:
         does not begin with it already.
         """
         parts = self._special.split(text)
-        ids = self.encode(parts[0])
+        ids = self.encode(parts[0]) if parts[0] else []
         later = iter(_encode(self._later, [part for part in parts[2::2] if part]))
         for special, plain in zip(parts[1::2], parts[2::2], strict=True):
             ids.append(self.prompt_ids[special])
