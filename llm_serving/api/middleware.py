@@ -6,13 +6,12 @@ import logging
 import re
 import time
 import uuid
-from urllib.parse import quote
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_serving.api.errors import BodyTooLarge, error_response
+from llm_serving.api.request_log import Line, RequestLog
 from llm_serving.ops.auth import is_loopback
 from llm_serving.ops.metrics import Metrics
 
@@ -31,10 +30,12 @@ class RequestMiddleware:
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._warn_strangers = warn_strangers
+        self._log = RequestLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            self._log.flush()  # of the lifespan, which ends behind the last request
             return
         exchange = _Exchange(scope, receive, send, self._max_body_bytes)
         self._look_at_client(scope)
@@ -57,19 +58,8 @@ class RequestMiddleware:
         status = exchange.status or _CLIENT_LEFT
         self._metrics.requests.labels(route, status).inc()
         level = logging.DEBUG if route in _QUIET else logging.INFO
-        if logger.isEnabledFor(level):
-            extra = "".join(f" {name}={value}" for name, value in exchange.log.items())
-            path = quote(scope["path"])
-            logger.log(
-                level,
-                "%s %s %d %.0fms id=%s%s",
-                scope["method"],
-                path,
-                status,
-                seconds * 1e3,
-                exchange.request_id,
-                extra,
-            )
+        line = Line(scope["method"], scope["path"], status, seconds, exchange.request_id, exchange.log)
+        self._log.add(level, line)
 
     def _look_at_client(self, scope: Scope) -> None:
         """Warn once when somebody from elsewhere comes in and no key is set; nobody is refused."""
@@ -107,7 +97,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["x-request-id"] = self.request_id
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
         await self._send(message)
 
     async def _discard(self, message: Message) -> None:

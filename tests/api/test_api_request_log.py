@@ -1,0 +1,62 @@
+"""The line that every request leaves in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import httpx
+import pytest
+from fake_server import fake_app, running_server
+
+from llm_serving.api.request_log import Line, RequestLog
+
+LINE = Line("POST", "/chat/completions", 200, 0.0123, "abc", {"model": "m", "prompt": 5})
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.endswith("request_log")]
+
+
+@pytest.mark.anyio
+async def test_lines_come_soon_in_order_and_with_their_own_times(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log = RequestLog()
+    started_s = time.time()
+    log.add(logging.INFO, LINE)
+    ended_s = time.time()
+    log.add(logging.INFO, LINE._replace(path="/a b\n", facts={}))
+    log.add(logging.DEBUG, LINE)
+    assert not messages(caplog)
+    await asyncio.sleep(0.2)
+    assert messages(caplog) == [
+        "POST /chat/completions 200 12ms id=abc model=m prompt=5",
+        "POST /a%20b%0A 200 12ms id=abc",
+    ]
+    first = caplog.records[0]
+    assert started_s <= first.created <= ended_s
+    assert first.msecs == pytest.approx(first.created % 1 * 1e3)
+
+
+def test_a_loop_that_ended_holds_nothing_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log = RequestLog()
+
+    async def add(wait_s: float) -> None:
+        log.add(logging.INFO, LINE)
+        await asyncio.sleep(wait_s)
+
+    asyncio.run(add(0))
+    assert not messages(caplog)
+    asyncio.run(add(0.2))
+    assert len(messages(caplog)) == 2
+
+
+def test_a_server_that_stops_writes_its_last_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with running_server(fake_app()) as url:
+        httpx.post(f"{url}/v1/embeddings", json={"input": ["a", "b"]}, headers={"x-request-id": "me"})
+    (line,) = (text for text in messages(caplog) if "id=me" in text)
+    assert line.startswith("POST /v1/embeddings 200 ")
+    assert line.endswith(" id=me model=fake-embed texts=2 prompt=6")
