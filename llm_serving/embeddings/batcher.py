@@ -57,6 +57,8 @@ class Batcher:
         self._changed = threading.Condition()  # guards all below
         self._queue = FairQueue()
         self._arriving: dict[asyncio.AbstractEventLoop, list[Job]] = {}  # see `_settle`
+        self._num_arriving = 0  # texts in it
+        self._num_requests = 0
         self._running: list[tuple[Job, int]] = []
         self._is_draining = False
         self._is_stopped = False
@@ -66,7 +68,12 @@ class Batcher:
 
     def stats(self) -> BatcherStats:
         with self._changed:
-            return replace(self._totals, num_waiting=self._num_waiting(), num_running=len(self._running))
+            return replace(
+                self._totals,
+                num_waiting=self._num_waiting(),
+                num_running=len(self._running),
+                num_requests=self._num_requests,
+            )
 
     def require_room(self, num_texts: int) -> None:
         """Say at once, before any text is tokenised, what `encode` would say of so many texts.
@@ -87,7 +94,8 @@ class Batcher:
         job = Job(inputs, self.dimensions, asyncio.get_running_loop())
         with self._changed:
             self._require_room(len(inputs))
-            self._totals = replace(self._totals, num_requests=self._totals.num_requests + 1)
+            self._num_requests += 1
+            self._num_arriving += len(inputs)
             arriving = self._arriving.setdefault(job.loop, [])
             arriving.append(job)
             if len(arriving) == 1:
@@ -101,6 +109,7 @@ class Batcher:
                 self._queue.remove(job)
                 if job in (arriving := self._arriving.get(job.loop, [])):
                     arriving.remove(job)
+                    self._num_arriving -= len(inputs)
                 self._changed.notify_all()
             raise
 
@@ -141,18 +150,18 @@ class Batcher:
                 return
             for job in arriving:
                 self._queue.add(job)
+                self._num_arriving -= len(job.inputs)
             self._arriving.pop(loop, None)
             self._changed.notify_all()
 
     def _num_waiting(self) -> int:
-        return self._queue.num_texts + sum(
-            len(job.inputs) for jobs in self._arriving.values() for job in jobs
-        )
+        return self._queue.num_texts + self._num_arriving
 
     def _clear(self) -> list[Job]:
         """Remove all that wait; in order of arrival."""
         arriving = [job for jobs in self._arriving.values() for job in jobs]
         self._arriving.clear()
+        self._num_arriving = 0
         return self._queue.clear() + arriving
 
     def _wait_idle(self, seconds: float) -> None:

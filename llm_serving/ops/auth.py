@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class KeyRing:
         return str(matches.index(True))
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach (or be) `host`; unknown names count as reachable."""
     if host == "localhost":
