@@ -74,19 +74,19 @@ async def test_a_stream_is_over_after_its_last_event(make):
     assert first[-1].finish_reason is not None
 
 
-async def test_a_subscriber_gets_what_a_reader_gets(make):
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_subscriber_gets_what_a_reader_gets(make, waits):
     engine = make()
     read = await collect(engine, request("read"))
-    for waits in (False, True):
-        received: list[TokenEvent | ServingError] = []
-        async with await engine.submit(request(f"subscribed-{waits}")) as stream:
-            if waits:  # all events are there before anybody asks
-                await until(lambda: not engine.stats().num_running and not engine.stats().num_waiting)
-                await asyncio.sleep(0.05)
-            stream.subscribe(received.append)
-            assert bool(received) == waits
-            await until(lambda: bool(received) and received[-1].finish_reason is not None)
-        assert tokens(received) == tokens(read)
+    received: list[TokenEvent | ServingError] = []
+    async with await engine.submit(request("subscribed")) as stream:
+        if waits:  # all events are there before anybody asks
+            await until(lambda: not engine.stats().num_running and not engine.stats().num_waiting)
+            await asyncio.sleep(0.05)
+        stream.subscribe(received.append)
+        assert bool(received) == waits
+        await until(lambda: bool(received) and received[-1].finish_reason is not None)
+    assert tokens(received) == tokens(read)
 
 
 async def test_a_subscriber_hears_of_the_end_and_nothing_after_leaving(make):
