@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Items
@@ -18,6 +19,10 @@ from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner,
 from llm_serving.engine.request import GenerateRequest, TokenEvent
 from llm_serving.engine.tier import BlockTier
 from llm_serving.errors import EngineDead, InvalidRequest, RequestCancelled, ServingError
+
+# How long the next step waits for readers of the last one at most. They need a core and would take it from a
+# kernel's worker, for which all others then wait; so late tokens are fewer and the rate is the same.
+READERS_S = 0.002
 
 
 class AsyncTokenStream:
@@ -169,8 +174,10 @@ class AsyncEngine:
             if event.finish_reason is not None:
                 self._streams.pop(event.request_id, None)
             batches.setdefault(stream.loop, []).append((stream, event))
-        for loop, batch in batches.items():
-            self._hand_over(loop, batch)
+        begun = [self._hand_over(loop, batch) for loop, batch in batches.items()]
+        until_s = time.monotonic() + READERS_S
+        for read in begun:
+            read.wait(max(0.0, until_s - time.monotonic()))
 
     def _on_death(self, error: BaseException) -> None:
         self._fail_all(lambda: EngineDead(error))
@@ -186,12 +193,16 @@ class AsyncEngine:
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[tuple[AsyncTokenStream, TokenEvent | ServingError]],
-    ) -> None:
+    ) -> threading.Event:
+        """Set once the readers of this batch have had their turn."""
+        read = threading.Event()
         try:
-            loop.call_soon_threadsafe(_deliver, batch)
+            loop.call_soon_threadsafe(_deliver, batch, read)
         except RuntimeError:  # the loop is closed: nobody will ever read these
             for stream, _ in batch:
                 self._leave(stream)
+            read.set()
+        return read
 
     def _leave(self, stream: AsyncTokenStream) -> None:
         if self._streams.get(stream.request_id) is stream:
@@ -199,6 +210,7 @@ class AsyncEngine:
             self._core.abort(stream.request_id)
 
 
-def _deliver(batch: list[tuple[AsyncTokenStream, TokenEvent | ServingError]]) -> None:
+def _deliver(batch: list[tuple[AsyncTokenStream, TokenEvent | ServingError]], read: threading.Event) -> None:
     for stream, item in batch:
         stream.put(item)
+    asyncio.get_running_loop().call_soon(read.set)  # behind those that have just been woken

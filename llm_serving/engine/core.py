@@ -29,9 +29,9 @@ class EngineCore:
 
     Every accepted request ends exactly once: by an event with a finish reason, by `on_death`, or by `stop`.
 
-    An aborted request gets one last event with ABORT and no text. `emit` and `on_death` are called on the
-    engine thread and must not block. So is `prepare`, while nothing is to be done: it does a few ms of what
-    would have to be done in later steps, and returns whether there is more.
+    An aborted request gets one last event with ABORT and no text. The engine thread waits for `emit` and
+    `on_death`. While nothing is to be done it calls `prepare`, which does a few ms of what would have to be
+    done in later steps, and returns whether there is more.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import pytest
 from driving import TOKENIZER, limits, request
 
 from llm_serving.backends.fake import FakeRunner, load_fake_engine
+from llm_serving.engine import async_engine
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions, Step
 from llm_serving.engine.request import FinishReason
@@ -73,6 +74,34 @@ async def test_death_wakes_a_reader_that_is_already_waiting():
     engine = load_fake_engine(EngineOptions(), fail_at_step=0, step_seconds=0.02)
     with pytest.raises(EngineDead):
         await asyncio.wait_for(read(engine, "r"), 5)
+    await engine.close()
+
+
+async def test_readers_have_their_turn_before_the_next_step(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(async_engine, "READERS_S", 10.0)
+    seen: list[int] = []
+
+    class Watching(FakeRunner):
+        def run(self, step: Step) -> np.ndarray:
+            seen.append(num_read)
+            return super().run(step)
+
+    num_read = 0
+    engine = engine_on(Watching(limits(), reply="some words to read"))
+    async with await engine.submit(request("r", "p", max_tokens=50)) as stream:
+        async for _ in stream:
+            num_read += 1
+    assert seen == list(range(num_read))
+    await engine.close()
+
+
+async def test_a_loop_that_is_stuck_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch):
+    engine = engine_on(FakeRunner(limits(), reply="x" * 60))
+    async with await engine.submit(request("r", "p", max_tokens=50)) as stream:
+        await anext(stream)
+        time.sleep(0.6)  # the loop's thread does something else
+        assert engine.stats().num_generated_tokens == 50
+        assert len([event async for event in stream]) == 49
     await engine.close()
 
 
