@@ -3,10 +3,10 @@
     python benchmarks/random_model.py 1.5b q4_0 /tmp/random-1.5b-q4_0.gguf
 
 Shapes are those of Qwen2.5 (biases on queries, keys and values; the output head is the embedding), 0.5b,
-1.5b and 3b, in q4_0, q4_k (not 0.5b, whose rows are no multiple of 256) or q8_0; the embedding is always
-Q8_0, as in files in the field. Scales are such that activations stay near one. The tokenizer is SmolLM2's,
-filled up to 151 936 tokens with joined pairs of its own, each with a merge. The same arguments give the same
-file. Needs the `gguf` package.
+1.5b and 3b, and 7b-a1b, a Qwen3 mixture of experts in the sizes of OLMoE, in q4_0, q4_k (not 0.5b, whose rows
+are no multiple of 256) or q8_0; the embedding is always Q8_0, as in files in the field. Scales are such that
+activations stay near one. The tokenizer is SmolLM2's, filled up to 151 936 tokens with joined pairs of its
+own, each with a merge. The same arguments give the same file. Needs the `gguf` package.
 """
 
 from __future__ import annotations
@@ -39,25 +39,28 @@ BLOCK = 32
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a Qwen2.5 model; a head's size is hidden / heads."""
+    """Sizes of a Qwen2.5 model, or with experts of a Qwen3 one; a head's size is hidden / heads."""
 
     hidden: int
     layers: int
     heads: int
     kv_heads: int
     ffn: int
+    experts: int = 0
+    used: int = 0
 
 
 SHAPES = {
     "0.5b": Shape(896, 24, 14, 2, 4864),
     "1.5b": Shape(1536, 28, 12, 2, 8960),
     "3b": Shape(2048, 36, 16, 2, 11008),
+    "7b-a1b": Shape(2048, 16, 16, 4, 1024, experts=64, used=8),
 }
 
 
 def write_model(shape: Shape, kind: str, path: Path) -> None:
     """One tensor after another, so that the largest of them is all the memory this needs."""
-    writer = gguf.GGUFWriter(path, "qwen2")
+    writer = gguf.GGUFWriter(path, "qwen3moe" if shape.experts else "qwen2")
     writer.add_name(path.stem)
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(2)
@@ -65,6 +68,10 @@ def write_model(shape: Shape, kind: str, path: Path) -> None:
     writer.add_embedding_length(shape.hidden)
     writer.add_block_count(shape.layers)
     writer.add_feed_forward_length(shape.ffn)
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(shape.used)
+        writer.add_expert_feed_forward_length(shape.ffn)
     writer.add_head_count(shape.heads)
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(1e-6)
@@ -99,11 +106,17 @@ def tensors_of(
         yield block + "ffn_norm.weight", (hidden,), f32
         for name, rows in (("attn_q", hidden), ("attn_k", keys), ("attn_v", keys)):
             yield f"{block}{name}.weight", (rows, hidden), kind
-            yield f"{block}{name}.bias", (rows,), f32
+            if not shape.experts:
+                yield f"{block}{name}.bias", (rows,), f32
+            elif name != "attn_v":
+                yield f"{block}{name}_norm.weight", (hidden // shape.heads,), f32
         yield block + "attn_output.weight", (hidden, hidden), kind
-        yield block + "ffn_gate.weight", (shape.ffn, hidden), kind
-        yield block + "ffn_up.weight", (shape.ffn, hidden), kind
-        yield block + "ffn_down.weight", (hidden, shape.ffn), kind
+        experts, suffix = ((shape.experts,), "_exps") if shape.experts else ((), "")
+        if shape.experts:
+            yield block + "ffn_gate_inp.weight", (shape.experts, hidden), f32
+        yield f"{block}ffn_gate{suffix}.weight", (*experts, shape.ffn, hidden), kind
+        yield f"{block}ffn_up{suffix}.weight", (*experts, shape.ffn, hidden), kind
+        yield f"{block}ffn_down{suffix}.weight", (*experts, hidden, shape.ffn), kind
 
 
 def values_of(
@@ -113,6 +126,8 @@ def values_of(
     if kind == gguf.GGMLQuantizationType.F32:
         if name.endswith(".bias"):
             return rng.normal(0, 0.1, dims).astype(np.float32)
+        if len(dims) == 2:  # a router
+            return rng.normal(0, dims[1] ** -0.5, dims).astype(np.float32)
         return np.ones(dims, np.float32)
     if kind == gguf.GGMLQuantizationType.Q4_K:
         return k_blocks(dims, rng)

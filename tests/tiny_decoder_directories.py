@@ -34,14 +34,19 @@ _GEMMA_PARTS = {
 }
 
 
+_MIXTRAL_PARTS = {"router": "gate", "gate": "w1", "up": "w3", "down": "w2"}
+_QWEN_PARTS = {"router": "gate", "gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+
+
 def write_directory(directory: Path, gguf: Path, **config: Any) -> Path:
     """The model of a tiny GGUF file as `save_pretrained` would write it; keywords go into its config.json."""
     checkpoint = open_checkpoint(gguf)
     parts = _GEMMA_PARTS if checkpoint.architecture == "gemma3" else _PARTS
     tensors = {
-        _name(name, parts): _rows(checkpoint, name).astype(np.float32)
+        own: rows.astype(np.float32)
         for name in checkpoint.tensors
         if name != "rope_freqs.weight"
+        for own, rows in _named(checkpoint, name, parts)
     }
     write_safetensors(directory / "model.safetensors", tensors)
     write_json(directory / "config.json", {**_config(checkpoint), **config})
@@ -73,6 +78,21 @@ def write_tokenizer(directory: Path, vocab: int) -> None:
     }
     write_json(directory / "tokenizer_config.json", config)
     write_json(directory / "generation_config.json", {"eos_token_id": [0, IM_END]})
+
+
+def _named(checkpoint: Checkpoint, name: str, parts: dict[str, str]) -> list[tuple[str, np.ndarray]]:
+    """What one tensor of the file is in the directory; of experts, a tensor each."""
+    values = _rows(checkpoint, name)
+    part = name.split(".")[-2]
+    if not part.endswith(("_exps", "_gate_inp")):
+        return [(_name(name, parts), values)]
+    is_mixtral = checkpoint.architecture == "llama"
+    own = _MIXTRAL_PARTS if is_mixtral else _QWEN_PARTS
+    mixture = f"model.layers.{name.split('.')[1]}.{'block_sparse_moe' if is_mixtral else 'mlp'}."
+    if part.endswith("_gate_inp"):
+        return [(f"{mixture}{own['router']}.weight", values)]
+    matrix = own[part.removeprefix("ffn_").removesuffix("_exps")]
+    return [(f"{mixture}experts.{e}.{matrix}.weight", rows) for e, rows in enumerate(values)]
 
 
 def _name(name: str, parts: dict[str, str]) -> str:
@@ -107,6 +127,13 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "sliding_window": checkpoint.hyper("attention.sliding_window", 0),
         "rope_local_base_freq": 10000.0,
     }
+    experts = {
+        "model_type": "mixtral" if checkpoint.architecture == "llama" else "qwen3_moe",
+        "moe_intermediate_size": checkpoint.hyper("feed_forward_length"),
+        "num_local_experts": checkpoint.hyper("expert_count", 0),
+        "num_experts_per_tok": checkpoint.hyper("expert_used_count", 0),
+        "norm_topk_prob": True,  # which GGUF files do not say, but mean
+    }
     return {
         "model_type": checkpoint.architecture,
         "hidden_act": "silu",
@@ -122,4 +149,5 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
         "vocab_size": checkpoint.tensor("token_embd.weight").shape[0],
         **(gemma if checkpoint.architecture == "gemma3" else {}),
+        **(experts if checkpoint.hyper("expert_count", 0) else {}),
     }

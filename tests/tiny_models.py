@@ -44,6 +44,8 @@ class TinyShape:
     context: int = 256
     rope_base: float = 10000.0
     rope_factors: tuple[float, ...] = ()  # llama 3's frequency divisors, head_dim / 2 of them
+    experts: int = 0  # each layer is a mixture of so many, of which a token uses `used`
+    used: int = 2
     kinds: dict[str, str] = field(default_factory=dict)  # tensor name or its last part → kind of its own
 
 
@@ -60,6 +62,16 @@ def write_tiny_qwen2(path: Path, **shape: Any) -> Path:
 def write_tiny_qwen3(path: Path, **shape: Any) -> Path:
     """Write a model of the qwen3 family (normed q and k heads); keywords are TinyShape's. Returns `path`."""
     return _write(path, "qwen3", TinyShape(**shape), head_norms=True)
+
+
+def write_tiny_mixtral(path: Path, **shape: Any) -> Path:
+    """Write a mixture of four experts, by name a llama; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "llama", TinyShape(**{"experts": 4, **shape}))
+
+
+def write_tiny_qwen3_moe(path: Path, **shape: Any) -> Path:
+    """Write a model of the qwen3moe family, 8 experts a layer; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "qwen3moe", TinyShape(**{"experts": 8, "used": 3, **shape}), head_norms=True)
 
 
 def write_tiny_gemma3(path: Path, window: int = 32, **shape: Any) -> Path:
@@ -102,6 +114,10 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape) -> None:
     if shape.head_dim:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(shape.used)
+        writer.add_expert_feed_forward_length(shape.ffn)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_rope_dimension_count(head_dim)
@@ -145,10 +161,14 @@ def _tensors(
     q_rows, kv_rows = shape.heads * head_dim, shape.kv_heads * head_dim
     out: list[tuple[str, np.ndarray, str]] = []
 
-    def matrix(name: str, rows: int, columns: int, gain: float = 1.0) -> None:
+    def matrix(name: str, rows: int, columns: int, gain: float = 1.0, experts: int = 0) -> None:
         kind = shape.kinds.get(name) or shape.kinds.get(name.rsplit(".", 1)[-1]) or shape.kind
         deviation = gain / columns**0.5
-        out.append((f"{name}.weight", _random_matrix(rng, rows, columns, deviation, kind), kind))
+        values = _random_matrix(rng, max(1, experts) * rows, columns, deviation, kind)
+        if experts:
+            out.append((f"{name}_exps.weight", values.reshape(experts, rows, -1), kind))
+        else:
+            out.append((f"{name}.weight", values, kind))
 
     def vector(name: str, size: int, mean: float, deviation: float) -> None:
         out.append((name, rng.normal(mean, deviation, size).astype(np.float32), "F32"))
@@ -169,9 +189,12 @@ def _tensors(
         if post_norms:
             vector(f"{layer}.post_attention_norm.weight", shape.hidden, 0.5, 0.1)
             vector(f"{layer}.post_ffw_norm.weight", shape.hidden, 0.5, 0.1)
-        matrix(f"{layer}.ffn_gate", shape.ffn, shape.hidden)
-        matrix(f"{layer}.ffn_up", shape.ffn, shape.hidden)
-        matrix(f"{layer}.ffn_down", shape.hidden, shape.ffn, gain=2.0)
+        if shape.experts:
+            router = rng.normal(0, 2 / shape.hidden**0.5, (shape.experts, shape.hidden))
+            out.append((f"{layer}.ffn_gate_inp.weight", router.astype(np.float32), "F32"))
+        matrix(f"{layer}.ffn_gate", shape.ffn, shape.hidden, experts=shape.experts)
+        matrix(f"{layer}.ffn_up", shape.ffn, shape.hidden, experts=shape.experts)
+        matrix(f"{layer}.ffn_down", shape.hidden, shape.ffn, gain=2.0, experts=shape.experts)
     vector("output_norm.weight", shape.hidden, 1.0, 0.2)
     if not shape.tied:
         matrix("output", shape.vocab, shape.hidden, gain=2.0)

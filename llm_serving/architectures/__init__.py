@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_serving.architectures import (
     bert,
+    decoder_experts,
     gemma3,
     jina_bert,
     llama,
@@ -26,8 +27,11 @@ FAMILIES = {
     "gemma3_text": gemma3.describe,  # as directories call it
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
+    "mixtral": decoder_experts.describe_mixtral,
     "qwen2": qwen2.describe,
     "qwen3": qwen3.describe,
+    "qwen3_moe": decoder_experts.describe_qwen3_moe,
+    "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
 }
 
 

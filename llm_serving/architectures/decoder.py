@@ -6,6 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, is_tied, read_names, read_shape
+from llm_serving.architectures.experts import (
+    ExpertNames,
+    ExpertSizes,
+    expert_buffers,
+    expert_slots,
+    mixture,
+)
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -18,6 +25,7 @@ class Kind:
     qkv_bias: bool = False
     head_norm: bool = False  # heads of queries and keys are normed before they rotate
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
+    experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
 
 
 def describe_decoder(
@@ -36,8 +44,13 @@ def describe_decoder(
         raise CheckpointError(
             f"Rotating {shape.rope.rotated} of {shape.head_dim} interleaved dimensions is not supported."
         )
-    layers = [_layer(i, names, shape, kind, window) for i in range(shape.layers)]
-    return plan_of(checkpoint, names, shape, layers)
+    layers = [_layer(checkpoint, i, names, shape, kind, window) for i in range(shape.layers)]
+    if kind.experts is None:
+        return plan_of(checkpoint, names, shape, layers)
+    expert_names, sizes = kind.experts
+    buffers = {"normed": shape.hidden, **expert_buffers(sizes)}
+    slots = expert_slots(shape.hidden, sizes, expert_names)
+    return plan_of(checkpoint, names, shape, layers, more_buffers=buffers, slots=slots)
 
 
 def plan_of(
@@ -49,6 +62,7 @@ def plan_of(
     word_scale: float = 1.0,
     more_buffers: dict[str, int] | None = None,
     norm_offset: float = 0.0,
+    slots: dict[str, int] | None = None,
 ) -> ops.ModelPlan:
     """A decoder of these layers: words in front, the last norm and the head behind."""
     words = f"{names.words}.weight"
@@ -65,7 +79,7 @@ def plan_of(
             "x": shape.hidden,
             "qkv": shape.queries + 2 * shape.keys,
             "attention": shape.queries,
-            "gate_up": 2 * shape.ffn,
+            **({} if slots else {"gate_up": 2 * shape.ffn}),
             **(more_buffers or {}),
             "last": shape.hidden,
             "logits": vocab,
@@ -80,10 +94,13 @@ def plan_of(
             ),
         ),
         norm_offset=norm_offset,
+        slots=slots or {},
     )
 
 
-def _layer(index: int, names: Names, shape: Shape, kind: Kind, window: int) -> tuple[ops.Operation, ...]:
+def _layer(
+    checkpoint: Checkpoint, index: int, names: Names, shape: Shape, kind: Kind, window: int
+) -> tuple[ops.Operation, ...]:
     pairs = shape.head_dim if kind.interleaved else 0
 
     def of(name: str, part: str = "weight") -> str:
@@ -99,6 +116,23 @@ def _layer(index: int, names: Names, shape: Shape, kind: Kind, window: int) -> t
             ops.HeadNorm("qkv", 0, shape.heads, of(names.query_norm), shape.epsilon),
             ops.HeadNorm("qkv", shape.queries, shape.kv_heads, of(names.key_norm), shape.epsilon),
         )
+    feed_forward: tuple[ops.Operation, ...] = (
+        ops.Quantize("x", of(names.ffn_norm), shape.epsilon),
+        ops.Linear(
+            (
+                ops.Projection(of(names.gate), "gate_up"),
+                ops.Projection(of(names.up), "gate_up", shape.ffn),
+            )
+        ),
+        ops.Gated("gate_up", shape.ffn),
+        ops.Linear((ops.Projection(of(names.down), "x"),), accumulate=True),
+    )
+    if kind.experts is not None:  # which read the normed rows one by one
+        feed_forward = (
+            ops.Copy("x", "normed"),
+            ops.Quantize("normed", of(names.ffn_norm), shape.epsilon, keep=True),
+            *mixture(checkpoint, *kind.experts, index, "normed"),
+        )
     return (
         ops.Quantize("x", of(names.input_norm), shape.epsilon),
         ops.Linear(
@@ -113,13 +147,5 @@ def _layer(index: int, names: Names, shape: Shape, kind: Kind, window: int) -> t
         ops.Attention("qkv", "attention", index, shape.head_dim**-0.5, window),
         ops.Quantize("attention"),
         ops.Linear((ops.Projection(of(names.output), "x"),), accumulate=True),
-        ops.Quantize("x", of(names.ffn_norm), shape.epsilon),
-        ops.Linear(
-            (
-                ops.Projection(of(names.gate), "gate_up"),
-                ops.Projection(of(names.up), "gate_up", shape.ffn),
-            )
-        ),
-        ops.Gated("gate_up", shape.ffn),
-        ops.Linear((ops.Projection(of(names.down), "x"),), accumulate=True),
+        *feed_forward,
     )

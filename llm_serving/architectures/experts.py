@@ -1,4 +1,4 @@
-"""A mixture of experts as a layer's feed-forward part, each with a gelu (nomic-embed-text-v2-moe)."""
+"""A mixture of experts as a layer's feed-forward part (Shazeer et al. 2017)."""
 
 from __future__ import annotations
 
@@ -11,58 +11,76 @@ from llm_serving.native import ops
 
 @dataclass(frozen=True, slots=True)
 class ExpertNames:
-    """Whole tensor names, with `{i}` for the layer; up and down hold all experts, `bias` is added once."""
+    """Whole tensor names, with `{i}` for the layer.
+
+    Those of an expert's matrices contain `{e}` for it, or the tensors hold all experts one after the other.
+    With a `gate` an expert is SwiGLU, without one gelu. `bias` is added once, if there is such a tensor.
+    """
 
     router: str
     up: str
     down: str
-    bias: str
+    gate: str | None = None
+    bias: str | None = None
     transposed: bool = False  # down is stored as inputs x outputs
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertSizes:
-    """`used` of `count` experts work on a token, in every `every`-th layer."""
+    """`used` of `count` experts work on a token, each as wide as `ffn`, in every `every`-th layer."""
 
     count: int
     used: int
-    every: int
+    ffn: int
+    every: int = 1
+    normalized: bool = False  # the weights of those used have a sum of one
 
 
-def expert_buffers(hidden: int, sizes: ExpertSizes | None) -> dict[str, int]:
-    """What `mixture` needs beside "x" and "up"."""
-    return {} if sizes is None else {"router": sizes.count, "routed": hidden, "expert": hidden}
+def expert_buffers(sizes: ExpertSizes | None) -> dict[str, int]:
+    """What `mixture` needs with a row for each token, beside its source and "x"."""
+    return {} if sizes is None else {"router": sizes.count}
+
+
+def expert_slots(hidden: int, sizes: ExpertSizes | None, names: ExpertNames) -> dict[str, int]:
+    """What it needs with a row for each token and expert."""
+    if sizes is None:
+        return {}
+    return {"expert_up": sizes.ffn * (2 if names.gate else 1), "expert_out": hidden}
 
 
 def mixture(
-    checkpoint: Checkpoint, names: ExpertNames, sizes: ExpertSizes, i: int
+    checkpoint: Checkpoint, names: ExpertNames, sizes: ExpertSizes, i: int, source: str = "x"
 ) -> tuple[ops.Operation, ...]:
-    """x += the weighted sum of the experts' outputs; the activations must be those of x.
+    """x += the weighted sum of what the experts make of `source`, whose rows the activations must be.
 
     Raises: CheckpointError if more experts are to be used than there are.
     """
     if sizes.used > sizes.count:
         raise CheckpointError(f"'{checkpoint.path}' uses {sizes.used} of {sizes.count} experts.")
-    router, up, down = (name.format(i=i) for name in (names.router, names.up, names.down))
-    bias = names.bias.format(i=i)
+    bias = names.bias and names.bias.format(i=i)
 
-    def expert(index: int) -> ops.Expert:
-        parts = (ops.Part(index, sizes.count), ops.Part(index, sizes.count, names.transposed))
-        return ops.Expert(
-            index,
-            (
-                ops.Gather("routed"),
-                ops.Linear((ops.Projection(up, "up", part=parts[0]),)),
-                ops.Gelu("up"),
-                ops.Linear((ops.Projection(down, "expert", part=parts[1]),)),
-                ops.Scatter("expert", "x"),
-            ),
-        )
+    def projection(
+        name: str, e: int, target: str, offset: int = 0, transposed: bool = False
+    ) -> ops.Projection:
+        part = None if "{e}" in name else ops.Part(e, sizes.count, transposed)
+        return ops.Projection(name.format(i=i, e=e), target, offset, part=part)
+
+    def up(e: int) -> tuple[ops.Projection, ...]:
+        if names.gate is None:
+            return (projection(names.up, e, "expert_up"),)
+        return projection(names.gate, e, "expert_up"), projection(names.up, e, "expert_up", sizes.ffn)
 
     return (
-        ops.Linear((ops.Projection(router, "router", fine=True),)),
-        ops.Route("router", sizes.used),
-        ops.Copy("x", "routed"),
-        *((ops.Copy("routed", "x", bias),) if bias in checkpoint.tensors else ()),
-        *(expert(index) for index in range(sizes.count)),
+        ops.Linear((ops.Projection(names.router.format(i=i), "router", fine=True),)),
+        ops.Route("router", sizes.used, sizes.normalized),
+        ops.Gather(source),
+        ops.ExpertLinear(tuple(up(e) for e in range(sizes.count))),
+        ops.Gelu("expert_up") if names.gate is None else ops.Gated("expert_up", sizes.ffn),
+        ops.ExpertLinear(
+            tuple(
+                (projection(names.down, e, "expert_out", transposed=names.transposed),)
+                for e in range(sizes.count)
+            )
+        ),
+        ops.Combine("expert_out", "x", bias if bias in checkpoint.tensors else None),
     )

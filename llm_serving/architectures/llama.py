@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from llm_serving.architectures.config_json import positive, require
 from llm_serving.architectures.decoder import Kind, describe_decoder
+from llm_serving.architectures.decoder_experts import describe_mixtral
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan
 
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
-    """Raises: CheckpointError for a mixture of experts, which GGUF files give the same name, or biases."""
+    """Raises: CheckpointError for biases."""
     if checkpoint.format == "gguf":
         if checkpoint.hyper("expert_count", 0):
-            raise CheckpointError(
-                f"'{checkpoint.path}' is a mixture of experts; the engine runs dense models only."
-            )
+            return describe_mixtral(checkpoint)
         return describe_decoder(checkpoint, Kind(interleaved=True))
     require(checkpoint, "attention_bias", (False,), False)
     require(checkpoint, "mlp_bias", (False,), False)

@@ -10,6 +10,7 @@ from llm_serving.architectures.experts import (
     ExpertNames,
     ExpertSizes,
     expert_buffers,
+    expert_slots,
     mixture,
 )
 from llm_serving.architectures.gguf_head import LABELS, ranking_head
@@ -103,17 +104,18 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
         ),
     )
     hidden = positive(checkpoint, "n_embd", "hidden_size")
+    ffn = positive(checkpoint, "n_inner", "intermediate_size", default=4 * hidden)
     heads = positive(checkpoint, "n_head", "num_attention_heads")
     sizes = _Sizes(
         hidden=hidden,
         layers=num_layers(checkpoint, "n_layer", "num_hidden_layers"),
         heads=heads,
-        ffn=positive(checkpoint, "n_inner", "intermediate_size", default=4 * hidden),
+        ffn=ffn,
         context=positive(checkpoint, "n_positions", "max_position_embeddings", default=2048),
         epsilon=number(checkpoint, "layer_norm_epsilon", "layer_norm_eps", default=1e-12),
         rope=ops.Rope(rope_theta(checkpoint, "rotary_emb_base", default=10000.0), hidden // heads),
         gated=gated,
-        experts=_experts(checkpoint),
+        experts=_experts(checkpoint, ffn),
     )
     if "classifier.weight" not in checkpoint.tensors:
         return _plan(checkpoint, names, sizes, "mean", None)
@@ -123,39 +125,42 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
 def describe_gguf(checkpoint: Checkpoint) -> ops.EncoderPlan:
     """Raises: CheckpointError for a hyperparameter that is missing or out of range."""
     hidden = gguf_keys.positive(checkpoint, "embedding_length")
+    ffn = gguf_keys.positive(checkpoint, "feed_forward_length")
     heads = gguf_keys.positive(checkpoint, "attention.head_count")
     sizes = _Sizes(
         hidden=hidden,
         layers=gguf_keys.num_layers(checkpoint),
         heads=heads,
-        ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
+        ffn=ffn,
         context=gguf_keys.positive(checkpoint, "context_length", 2048),
         epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_epsilon", 1e-12),
         rope=gguf_keys.rope(checkpoint, hidden // heads),
         gated="moe" not in checkpoint.architecture,
-        experts=_gguf_experts(checkpoint),
+        experts=_gguf_experts(checkpoint, ffn),
     )
     head = ranking_head(checkpoint, ops.Head(LABELS, "cls"))
     pooling = gguf_keys.pooling(checkpoint, "mean", ranked="cls" if head else None)
     return _plan(checkpoint, _GGUF, sizes, pooling, head)
 
 
-def _experts(checkpoint: Checkpoint) -> ExpertSizes | None:
+def _experts(checkpoint: Checkpoint, ffn: int) -> ExpertSizes | None:
     if not checkpoint.metadata.get("moe_every_n_layers"):
         return None
     return ExpertSizes(
         count=positive(checkpoint, "num_experts", "num_local_experts"),
         used=positive(checkpoint, "moe_top_k"),
+        ffn=ffn,
         every=positive(checkpoint, "moe_every_n_layers"),
     )
 
 
-def _gguf_experts(checkpoint: Checkpoint) -> ExpertSizes | None:
+def _gguf_experts(checkpoint: Checkpoint, ffn: int) -> ExpertSizes | None:
     if not checkpoint.hyper("moe_every_n_layers"):
         return None
     return ExpertSizes(
         count=gguf_keys.positive(checkpoint, "expert_count"),
         used=gguf_keys.positive(checkpoint, "expert_used_count"),
+        ffn=ffn,
         every=gguf_keys.positive(checkpoint, "moe_every_n_layers"),
     )
 
@@ -178,7 +183,7 @@ def _plan(
             "qkv": 3 * hidden,
             "attention": hidden,
             "up": 2 * ffn if sizes.gated else ffn,
-            **expert_buffers(hidden, sizes.experts),
+            **expert_buffers(sizes.experts),
         },
         operations=(
             ops.Embed(f"{names.words}.weight", "x"),
@@ -189,6 +194,7 @@ def _plan(
         pooling=pooling,
         segments=1 if segments is None else segments.shape[0],
         head=head,
+        slots=expert_slots(hidden, sizes.experts, names.experts),
     )
 
 

@@ -6,7 +6,7 @@ until `SelectRows`, and the rows whose logits are wanted after it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llm_serving.native.rope import Rope as Rope
 
@@ -200,33 +200,37 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Each row goes to the `used` experts with the largest softmax(source), which are its weights there."""
+    """Each row goes to the `used` experts with the largest softmax(source), which are its weights there.
+
+    From here on it has a slot for each of them. `normalized` weights have a sum of one.
+    """
 
     source: str
     used: int
+    normalized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """activations = int8(source), the rows of the expert at hand."""
+    """activations = int8(source), a row for each slot."""
 
     source: str
 
 
 @dataclass(frozen=True, slots=True)
-class Scatter:
-    """target += weight * source, the rows of the expert at hand."""
+class ExpertLinear:
+    """target = activations @ tensor.T, of each slot by the projections of its expert."""
+
+    experts: tuple[tuple[Projection, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """target += bias + the sum of weight * source over the slots of a row."""
 
     source: str
     target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Expert:
-    """`operations` on the rows that go to expert `index`: from a `Gather` to a `Scatter`."""
-
-    index: int
-    operations: tuple[Gather | Linear | Gelu | Scatter, ...]
+    bias: str | None = None
 
 
 Operation = (
@@ -245,8 +249,8 @@ Operation = (
     | Copy
     | Route
     | Gather
-    | Scatter
-    | Expert
+    | ExpertLinear
+    | Combine
 )
 
 
@@ -264,6 +268,7 @@ class ModelPlan:
     buffers: dict[str, int]  # name -> width; the logits come last
     operations: tuple[Operation, ...]
     norm_offset: float = 0.0  # added to the weights of all norms
+    slots: dict[str, int] = field(default_factory=dict)  # buffers with a row for each slot, see `Route`
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,3 +295,4 @@ class EncoderPlan:
     pooling: str  # mean, cls, last, max
     segments: int = 1
     head: Head | None = None
+    slots: dict[str, int] = field(default_factory=dict)

@@ -45,7 +45,11 @@ class PlanBuilder:
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
         self._norm_offset = plan.norm_offset if isinstance(plan, ops.ModelPlan) else 0.0
-        self._buffers = {name: core_plan.buffer(width) for name, width in plan.buffers.items()}
+        first, *others = plan.buffers.items()  # an encoder's output is the first buffer, logits are the last
+        self._widths = dict([first, *plan.slots.items(), *others])
+        self._buffers = {
+            name: core_plan.buffer(width, name in plan.slots) for name, width in self._widths.items()
+        }
 
     def build(self) -> int:
         """Add every operation; return the number of the last buffer, which logits go to."""
@@ -108,23 +112,20 @@ class PlanBuilder:
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
             case ops.Copy(source, target, bias, accumulate):
-                shift = self._optional(bias, self.plan.buffers[source])
+                shift = self._optional(bias, self._widths[source])
                 core.copy(buffers[source], buffers[target], shift, accumulate)
-            case ops.Route(source, used):
-                core.route(buffers[source], used)
+            case ops.Route(source, used, normalized):
+                core.route(buffers[source], used, normalized)
             case ops.Gather(source):
                 core.gather(buffers[source])
-            case ops.Scatter(source, target):
-                core.scatter(buffers[source], buffers[target])
-            case ops.Expert(index, operations):
-                core.for_expert(index)
-                for part in operations:
-                    self._add(part)
-                core.for_expert(-1)
+            case ops.ExpertLinear(experts):
+                core.expert_linear([[self._projection(p) for p in projections] for projections in experts])
+            case ops.Combine(source, target, bias):
+                core.combine(buffers[source], buffers[target], self._optional(bias, self._widths[source]))
 
     def _projection(self, p: ops.Projection) -> tuple[int, int, int, int]:
         rows = self._tensor(p.tensor, p.part).shape[0]
-        if p.offset + rows > self.plan.buffers[p.target]:
+        if p.offset + rows > self._widths[p.target]:
             raise CheckpointError(
                 f"Tensor '{p.tensor}' has {rows} rows, more than the model's header allows."
             )
@@ -147,7 +148,7 @@ class PlanBuilder:
                     f"Tensor '{name}' has shape {tensor.shape}; the engine needs two dimensions, "
                     "the second a multiple of 32."
                 )
-            weight_format = "q12" if fine and self.weight_format in ("q8", "s8") else self.weight_format
+            weight_format = "q12" if fine and self.weight_format != "f32" else self.weight_format
             self._matrices[key] = self._weights.matrix(tensor, interleaved, weight_format)
         return self._matrices[key]
 
@@ -155,7 +156,7 @@ class PlanBuilder:
         return -1 if name is None else self._vector(name, size, add)
 
     def _quantize(self, q: ops.Quantize) -> None:
-        width = self.plan.buffers[q.source]
+        width = self._widths[q.source]
         bias = self._optional(q.bias, width)
         if q.layer_norm and bias < 0:
             bias = self._constant(np.zeros(width, np.float32))
@@ -164,7 +165,7 @@ class PlanBuilder:
 
     def _positions(self, p: ops.AddPositions) -> int:
         segments = None if p.segments is None else dequantize(self.checkpoint.tensor(p.segments))
-        width = self.plan.buffers[p.target]
+        width = self._widths[p.target]
         rows = (
             np.zeros((p.context, width), np.float32)
             if p.tensor is None

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_decoder_directories import write_directory
-from tiny_models import IM_END, SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen2, write_tiny_qwen3
+from tiny_models import (
+    IM_END,
+    SMALLEST_VOCAB,
+    write_tiny_llama,
+    write_tiny_mixtral,
+    write_tiny_qwen2,
+    write_tiny_qwen3,
+    write_tiny_qwen3_moe,
+)
 
 from llm_serving.architectures import describe
 from llm_serving.backends import choose_engine
@@ -17,7 +25,13 @@ from llm_serving.chat.template import ChatTemplate
 from llm_serving.checkpoints import build_tokenizer, open_checkpoint
 from llm_serving.errors import CheckpointError
 
-WRITERS = {"llama": write_tiny_llama, "qwen2": write_tiny_qwen2, "qwen3": write_tiny_qwen3}
+WRITERS = {
+    "llama": write_tiny_llama,
+    "qwen2": write_tiny_qwen2,
+    "qwen3": write_tiny_qwen3,
+    "mixtral": write_tiny_mixtral,
+    "qwen3_moe": write_tiny_qwen3_moe,
+}
 LLAMA_3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -122,6 +136,10 @@ def test_the_window_of_mistral(tmp_path: Path, make_driver) -> None:
         ("llama", {"model_type": "mistral", "sliding_window": -1}, "'sliding_window'"),
         ("qwen2", {"use_sliding_window": True}, "'use_sliding_window'"),
         ("qwen3", {"attention_bias": True}, "'attention_bias'"),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, "'mlp_only_layers'"),
+        ("qwen3_moe", {"decoder_sparse_step": 2}, "'decoder_sparse_step'"),
+        ("qwen3_moe", {"num_experts_per_tok": 9}, "uses 9 of 8 experts"),
+        ("mixtral", {"num_local_experts": 0}, "'num_local_experts' .* positive integer"),
     ],
 )
 def test_what_is_not_computed_is_refused(

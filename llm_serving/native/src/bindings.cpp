@@ -95,7 +95,7 @@ void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 16;
+    m.attr("ABI") = 17;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -114,7 +114,7 @@ NB_MODULE(_llm_serving_native, m) {
         .def("panels", &panels)
         .def("checksum", &checksum)
         .def("vector", [](Plan& p, Floats v) { return p.vector(v.data(), int(v.size())); })
-        .def("buffer", &Plan::buffer)
+        .def("buffer", &Plan::buffer, nb::arg("width"), nb::arg("of_slots") = false)
         .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("format"))
         .def_prop_ro("block_bytes", [](const Plan& p) { return p.model.kv.block_bytes(); })
         .def("touch_while_idle", [](Plan& p) { return p.model.kv.touch_while_idle(); }, nb::call_guard<nb::gil_scoped_release>())
@@ -155,9 +155,10 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
         }, nb::arg("source"), nb::arg("weight") = -1, nb::arg("bias") = -1, nb::arg("epsilon") = 0.0f, nb::arg("keep") = false)
         .def("gelu", [](Plan& p, int source) {
+            const Buffer& from = p.model.buffers.at(size_t(source));
             auto op = std::make_unique<Gelu>();
             op->source = source;
-            p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
+            p.add(std::move(op), from.width, from.of_slots);
         })
         .def("encoder_attention", [](Plan& p, int source, int target, int heads, int kv_heads, float scale, bool causal, int bias, bool bias_per_head) {
             const size_t rows = bias < 0 ? 0 : bias_per_head ? size_t(heads) : 1;
@@ -181,7 +182,7 @@ NB_MODULE(_llm_serving_native, m) {
             op->cols = cols;
             op->gelu = gelu;
             op->tanh = tanh;
-            p.add(std::move(op), cols);
+            p.add(std::move(op), cols, p.model.buffers.at(size_t(source)).of_slots);
         }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false)
         .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon, int bias) {
             auto op = std::make_unique<HeadNorm>();

@@ -1,7 +1,7 @@
 #include "experts.hpp"
 
+#include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "rows.hpp"
 
@@ -20,25 +20,49 @@ double exponential(double x) {
 
 }  // namespace
 
-void Route::run_tile(Model& model, const StepState& step, int, int) const {
+int Route::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void Route::run_tile(Model& model, const StepState& step, int tile, int) const {
     Buffer& from = model.buffers[size_t(source)];
-    const int experts = from.width;
-    Routing& routing = step.routing;
-    routing.rows.resize(size_t(experts));
-    routing.weights.resize(size_t(experts));
-    for (int e = 0; e < experts; e++) routing.rows[size_t(e)].clear(), routing.weights[size_t(e)].clear();
-    std::vector<int> order(static_cast<size_t>(experts));
-    for (int r = 0; r < num_rows(step); r++) {
+    const int experts = from.width, used = model.experts_used;
+    for_rows(tile, num_rows(step), [&](int r) {
         const float* logits = from.row(r);
-        const double largest = *std::max_element(logits, logits + experts);
-        double total = 0;
-        for (int e = 0; e < experts; e++) total += exponential(logits[e] - largest);
-        std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
+        int* chosen = step.routing.chosen.data() + size_t(r) * used;
+        float* shares = step.routing.shares.data() + size_t(r) * used;
         for (int i = 0; i < used; i++) {
-            const size_t e = size_t(order[size_t(i)]);
-            routing.rows[e].push_back(r);
-            routing.weights[e].push_back(float(exponential(logits[e] - largest) / total));
+            int best = -1;
+            for (int e = 0; e < experts; e++)
+                if ((best < 0 || logits[e] > logits[best]) && std::find(chosen, chosen + i, e) == chosen + i) best = e;
+            chosen[i] = best;
+        }
+        const double largest = logits[chosen[0]];
+        double total = 0;
+        for (int e = 0; e < (normalized ? used : experts); e++) total += exponential(logits[normalized ? chosen[e] : e] - largest);
+        for (int i = 0; i < used; i++) shares[i] = float(exponential(logits[chosen[i]] - largest) / total);
+    });
+}
+
+void Arrange::run_tile(Model& model, const StepState& step, int, int) const {
+    constexpr int kMostRun = 64;  // slots, so that a crowded expert is more than one worker's
+    Routing& routing = step.routing;
+    const int used = model.experts_used, slots = int(routing.row_of.size());
+    std::vector<int> next(size_t(experts) + 1, 0);
+    for (int i = 0; i < slots; i++) next[size_t(routing.chosen[size_t(i)]) + 1]++;
+    routing.runs.clear();
+    for (int e = 0; e < experts; e++) {
+        const int begin = next[size_t(e)], end = next[size_t(e) + 1] += begin;
+        for (int at = begin; at < end; at += kMostRun) routing.runs.push_back({e, at, std::min(at + kMostRun, end)});
+    }
+    for (int r = 0; r * used < slots; r++) {
+        int* chosen = routing.chosen.data() + size_t(r) * used;
+        float* shares = routing.shares.data() + size_t(r) * used;
+        for (int i = 1; i < used; i++)  // by expert
+            for (int j = i; j > 0 && chosen[j] < chosen[j - 1]; j--) std::swap(chosen[j], chosen[j - 1]), std::swap(shares[j], shares[j - 1]);
+        for (int i = 0; i < used; i++) {
+            const int slot = next[size_t(chosen[i])]++;
+            routing.row_of[size_t(slot)] = r;
+            routing.slots_of[size_t(r * used + i)] = slot;
+            routing.weights[size_t(r * used + i)] = shares[i];
         }
     }
 }
@@ -47,20 +71,48 @@ int Gather::num_tiles(const Model&, const StepState& step) const { return tiles_
 
 void Gather::run_tile(Model& model, const StepState& step, int tile, int) const {
     Buffer& from = model.buffers[size_t(source)];
-    const std::vector<int>& rows = step.routing.rows[size_t(expert)];
-    for_rows(tile, num_rows(step), [&](int r) { quantize_row(model, *this, from.row(rows[size_t(r)]), from.width, r); });
+    for_rows(tile, num_rows(step), [&](int slot) {
+        quantize_row(model, *this, from.row(step.routing.row_of[size_t(slot)]), from.width, slot);
+    });
 }
 
-int Scatter::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+// Long enough to be worth the counter, and several for each worker.
+int ExpertLinear::panels_of_tile(const Model& model, const StepState& step) const {
+    constexpr double kTileWork = 1.5e6;  // multiply-adds
+    const int cols = model.matrices[size_t(experts[0][0].matrix)].cols;
+    const int runs = int(step.routing.runs.size()), workers = int(model.scratch.size());
+    const int by_work = int(kTileWork * runs / (double(kPanel) * cols * num_rows(step))) + 1;
+    const int by_workers = runs * total_panels / (4 * workers) + 1;
+    return std::min((std::min(by_work, by_workers) + 1) / 2 * 2, total_panels);
+}
 
-void Scatter::run_tile(Model& model, const StepState& step, int tile, int) const {
+int ExpertLinear::num_tiles(const Model& model, const StepState& step) const {
+    const int panels = panels_of_tile(model, step);
+    return int(step.routing.runs.size()) * ((total_panels + panels - 1) / panels);
+}
+
+void ExpertLinear::run_tile(Model& model, const StepState& step, int tile, int) const {
+    const int panels = panels_of_tile(model, step), tiles = (total_panels + panels - 1) / panels;
+    const Routing::Run& run = step.routing.runs[size_t(tile / tiles)];
+    const int begin = tile % tiles * panels;
+    multiply(model, experts[size_t(run.expert)], false, begin, std::min(panels, total_panels - begin), run.begin, run.end);
+}
+
+int Combine::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void Combine::run_tile(Model& model, const StepState& step, int tile, int) const {
     Buffer& from = model.buffers[size_t(source)];
-    const std::vector<int>& rows = step.routing.rows[size_t(expert)];
-    const std::vector<float>& weights = step.routing.weights[size_t(expert)];
+    Buffer& to = model.buffers[size_t(target)];
+    const int used = model.experts_used;
+    const float* added = bias < 0 ? nullptr : model.vectors[size_t(bias)].data();
     for_rows(tile, num_rows(step), [&](int r) {
-        float* to = model.buffers[size_t(target)].row(rows[size_t(r)]);
-        const float* row = from.row(r);
-        for (int i = 0; i < from.width; i++) to[i] += weights[size_t(r)] * row[i];
+        float* sum = to.row(r);
+        for (int i = 0; added && i < to.width; i++) sum[i] += added[i];
+        for (int u = 0; u < used; u++) {
+            const float* row = from.row(step.routing.slots_of[size_t(r * used + u)]);
+            const float weight = step.routing.weights[size_t(r * used + u)];
+            for (int i = 0; i < to.width; i++) sum[i] += weight * row[i];
+        }
     });
 }
 

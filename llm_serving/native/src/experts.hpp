@@ -1,29 +1,50 @@
 // A mixture of experts (Shazeer et al. 2017): each row goes to a few of them, and their weighted sum is the layer's.
 //
-// Route says who gets which rows. What follows with `expert` set works on these rows alone, which Gather has put
-// next to each other; Scatter adds them up again, expert by expert, so a row's sum has one order.
+// Route chooses, Arrange puts the rows of an expert next to each other (see Routing), and what follows works on all slots at
+// once, so that a layer has as many barriers as a dense one, however many experts there are. Combine adds a row's slots up in
+// the order of experts, so that a row's sum does not depend on its company.
 #pragma once
-#include "plan.hpp"
+#include "operations.hpp"
 
 namespace llm {
 
-// Of each row, the `used` largest of softmax(source), as weights; not scaled to a sum of one. Of equals, the first.
+// Of each row, the experts with the largest softmax(source), which are their weights, scaled to a sum of one if `normalized`.
+// Of equals, the first.
 struct Route final : Operation {
-    int source, used;
+    int source;
+    bool normalized = false;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
+// Slots from what was chosen.
+struct Arrange final : Operation {
+    int experts;
     int num_tiles(const Model&, const StepState&) const override { return 1; }
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(the expert's rows of `source`).
+// activations = quantize(source), of each slot's row.
 struct Gather final : Operation {
     int source;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// The expert's rows of `target` += weight * those of `source`, which lie next to each other.
-struct Scatter final : Operation {
-    int source, target;
+// What Linear does, of each slot by the matrices of its expert. They are alike but for their weights.
+struct ExpertLinear final : Operation {
+    std::vector<std::vector<Projection>> experts;
+    int total_panels = 0;  // of one expert
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+
+private:
+    int panels_of_tile(const Model&, const StepState&) const;
+};
+
+// target += a vector, unless `bias` is -1, and then weight * source of each of the row's slots.
+struct Combine final : Operation {
+    int source, target, bias = -1;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };

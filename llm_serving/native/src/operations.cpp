@@ -111,8 +111,12 @@ void Linear::run_tile(Model& model, const StepState& step, int tile, int) const 
     const Tiling t = tiling(model, step);
     const int row_begin = tile / t.panel_tiles * t.rows;
     const int row_end = std::min(row_begin + t.rows, num_rows(step));
-    int begin = tile % t.panel_tiles * t.panels;
-    int left = std::min(t.panels, total_panels - begin);
+    const int begin = tile % t.panel_tiles * t.panels;
+    multiply(model, projections, accumulate, begin, std::min(t.panels, total_panels - begin), row_begin, row_end);
+}
+
+void multiply(Model& model, const std::vector<Projection>& projections, bool accumulate, int begin, int count, int row_begin,
+              int row_end) {
     for (const Projection& p : projections) {
         const PackedMatrix& matrix = model.matrices[size_t(p.matrix)];
         if (begin >= matrix.panels()) {
@@ -121,12 +125,12 @@ void Linear::run_tile(Model& model, const StepState& step, int tile, int) const 
         }
         Buffer& out = model.buffers[size_t(p.target)];
         const Activations input = model.activations(matrix.cols);
-        const int end = std::min(begin + left, matrix.panels());
+        const int end = std::min(begin + count, matrix.panels());
         model.kernels->gemm({&matrix, &input, p.bias < 0 ? nullptr : model.vectors[size_t(p.bias)].data(),
                              out.data.data() + p.offset, size_t(out.width), accumulate, begin, end, row_begin, row_end});
-        left -= end - begin;
+        count -= end - begin;
         begin = 0;
-        if (left == 0) return;
+        if (count == 0) return;
     }
 }
 

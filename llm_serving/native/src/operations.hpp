@@ -57,6 +57,10 @@ struct Projection {
     int matrix, bias, target, offset;
 };
 
+// A piece of such a product: `count` panels from `begin` on, counted over all projections, of the rows from row_begin to row_end.
+void multiply(Model& model, const std::vector<Projection>& projections, bool accumulate, int begin, int count, int row_begin,
+              int row_end);
+
 struct Linear final : Operation {
     std::vector<Projection> projections;
     bool accumulate = false;

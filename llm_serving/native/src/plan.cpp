@@ -16,15 +16,17 @@ void require(bool condition, const std::string& message) {
 
 }  // namespace
 
-void Model::reserve_activations(int cols, bool narrow_rows, bool wide_rows) {
-    const size_t size = size_t(max_tokens) * cols;
+void Model::reserve_activations(const Operation& writer) {
+    const int cols = writer.activation_cols;
+    const size_t rows = size_t(max_tokens) * size_t(writer.on_slots ? experts_used : 1);
+    const size_t size = rows * size_t(cols);
     if (exact) {
         if (values.size() < size) values.resize(size);
         return;
     }
-    const size_t groups = size_t(max_tokens) * Activations::narrow_stride(cols);
-    if (narrow_rows && narrow.size() < groups) narrow.resize(groups);
-    if (wide_rows && wide.size() < size) {
+    const size_t groups = rows * Activations::narrow_stride(cols);
+    if (writer.narrow && narrow.size() < groups) narrow.resize(groups);
+    if (writer.wide && wide.size() < size) {
         wide.resize(size);
         wide_scales.resize(size / kGroup);
     }
@@ -71,9 +73,9 @@ int Plan::vector(const float* values, int count) {
     return int(model.vectors.size()) - 1;
 }
 
-int Plan::buffer(int width) {
+int Plan::buffer(int width, bool of_slots) {
     require(width > 0, "a buffer needs a width");
-    model.buffers.push_back({width, {}});
+    model.buffers.push_back({width, of_slots, {}});
     return int(model.buffers.size()) - 1;
 }
 
@@ -98,9 +100,10 @@ void Plan::rope_table(const float* values, int positions, int rotated) {
     model.rotated = rotated;
 }
 
-void Plan::add(std::unique_ptr<Operation> operation, int activation_cols) {
+void Plan::add(std::unique_ptr<Operation> operation, int activation_cols, bool on_slots) {
+    require(!on_slots || model.experts_used, "slots need a route before them");
     operation->on_logit_rows = selecting_;
-    operation->expert = expert_;
+    operation->on_slots = on_slots;
     operation->activation_cols = activation_cols;
     operations_.push_back(std::move(operation));
 }
@@ -110,7 +113,7 @@ void Plan::read_activations(Format format) {
         Operation& writer = **operation;
         if (!writer.activation_cols) continue;
         (reads_wide(format) ? writer.wide : writer.narrow) = true;
-        return model.reserve_activations(writer.activation_cols, writer.narrow, writer.wide);
+        return model.reserve_activations(writer);
     }
     throw std::invalid_argument("a matrix product needs activations before it");
 }
@@ -175,9 +178,16 @@ void Plan::prepare(const StepInput& input) {
         for (int t = input.query_starts[s]; t < input.query_starts[s + 1]; t++) step_.sequence_of[size_t(t)] = s;
     if (model.kv.memory) prepare_attention(input);
     const int rows = std::max(input.num_tokens, input.num_rows);
+    const size_t slots = size_t(input.num_tokens) * size_t(model.experts_used);
+    step_.routing.chosen.resize(slots);
+    step_.routing.shares.resize(slots);
+    step_.routing.row_of.resize(slots);
+    step_.routing.slots_of.resize(slots);
+    step_.routing.weights.resize(slots);
     for (Buffer& buffer : model.buffers) {
         const bool logits = selecting_ && &buffer == &model.buffers.back();
-        const size_t size = size_t(logits ? input.num_rows : rows) * buffer.width;
+        const size_t own = buffer.of_slots ? slots : size_t(logits ? input.num_rows : rows);
+        const size_t size = own * size_t(buffer.width);
         if (buffer.data.size() < size) buffer.data.resize(size);
     }
 }

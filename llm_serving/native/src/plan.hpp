@@ -16,9 +16,10 @@
 
 namespace llm {
 
-// Float rows that operations read and write: [token or logit row][width].
+// Float rows that operations read and write: [token or logit row][width], or [slot][width], see Routing.
 struct Buffer {
     int width;
+    bool of_slots = false;
     std::vector<float> data;
     float* row(int i) { return data.data() + size_t(i) * width; }
 };
@@ -74,23 +75,31 @@ struct TokenTile {
 
 struct Model;
 
-// Which rows of the step go to each expert of the layer at hand, and their weights there.
+// Who works on which rows in the mixture of experts at hand. Each row has `Model::experts_used` slots, one for each of its
+// experts; slots of an expert lie next to each other, by row, and experts follow each other by number.
 struct Routing {
-    std::vector<std::vector<int>> rows;
-    std::vector<std::vector<float>> weights;
+    struct Run {
+        int expert, begin, end;  // some slots of one expert
+    };
+    std::vector<int> chosen;     // [row][used] experts, best first
+    std::vector<float> shares;   // [row][used] their weights
+    std::vector<int> row_of;     // [slot]
+    std::vector<int> slots_of;   // [row][used], by expert
+    std::vector<float> weights;  // [row][used], of these slots
+    std::vector<Run> runs;       // all slots
 };
 
 struct StepState {
     StepInput input;
     std::vector<int> sequence_of;  // [token]
     std::vector<TokenTile> token_tiles;
-    mutable Routing routing;  // by Route, which alone runs then
+    mutable Routing routing;  // by Route and Arrange
 };
 
 class Operation {
 public:
     bool on_logit_rows = false;  // works on the selected rows instead of all tokens
-    int expert = -1;             // works on the rows that go to this expert instead
+    bool on_slots = false;       // works on the slots of these rows
     int activation_cols = 0;     // > 0: writes quantised rows of that width
     bool narrow = false, wide = false;  // which of them the next matrices read
     virtual ~Operation() = default;
@@ -99,7 +108,7 @@ public:
 
 protected:
     int num_rows(const StepState& step) const {
-        if (expert >= 0) return int(step.routing.rows[size_t(expert)].size());
+        if (on_slots) return int(step.routing.row_of.size());
         return on_logit_rows ? step.input.num_rows : step.input.num_tokens;
     }
 };
@@ -110,6 +119,8 @@ struct Model {
     int max_tokens = 0;
     int max_context = 0;
     int vocab = 0;  // rows of the embedding
+    int experts = 0;       // of the last mixture
+    int experts_used = 0;  // by a row; the same in all mixtures
     std::vector<PackedMatrix> matrices;
     std::vector<std::vector<float>> vectors;
     std::vector<Buffer> buffers;
@@ -128,7 +139,7 @@ struct Model {
 
     // Quantised rows of the operation at hand; the storage is shared by all of them in turn.
     Activations activations(int cols) { return {narrow.data(), wide.data(), wide_scales.data(), values.data(), cols}; }
-    void reserve_activations(int cols, bool narrow_rows, bool wide_rows);
+    void reserve_activations(const Operation& writer);
 };
 
 class Plan {
@@ -143,7 +154,7 @@ public:
     // Of the bytes and their number; the same on every machine, whatever the threads.
     uint64_t checksum(const uint8_t* data, size_t bytes);
     int vector(const float* values, int count);
-    int buffer(int width);
+    int buffer(int width, bool of_slots = false);
     // `format` is "q16" or "q8". Throws std::invalid_argument for another one, or sizes that kernels do not take.
     void kv_cache(int layers, int blocks, int heads, int head_dim, const std::string& format);
     // What a block holds, keys and values of each layer and head in turn, and back; kv.block_bytes() bytes.
@@ -151,12 +162,10 @@ public:
     void read_block(int block, uint8_t* out, size_t bytes) const;
     void write_block(int block, const uint8_t* data, size_t bytes);
     void rope_table(const float* values, int positions, int rotated);
-    void add(std::unique_ptr<Operation> operation, int activation_cols = 0);
+    void add(std::unique_ptr<Operation> operation, int activation_cols = 0, bool on_slots = false);
     // The next matrices read the last activations in this format.
     void read_activations(Format format);
     void select_rows() { selecting_ = true; }
-    // What is added from now on works on this expert's rows; on all again with -1.
-    void for_expert(int expert) { expert_ = expert; }
 
     // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
     const float* run(const StepInput& input, int output_buffer);
@@ -177,7 +186,6 @@ private:
     StepState step_;
     std::vector<std::unique_ptr<Operation>> operations_;
     bool selecting_ = false;
-    int expert_ = -1;
 };
 
 }  // namespace llm

@@ -1,0 +1,78 @@
+"""Decoders whose feed-forward parts are mixtures of experts: Mixtral (Jiang et al. 2024), Qwen3-MoE."""
+
+from __future__ import annotations
+
+from llm_serving.architectures import gguf_keys, qwen3
+from llm_serving.architectures.config_json import positive, prefix_of, require
+from llm_serving.architectures.decoder import Kind, describe_decoder
+from llm_serving.architectures.experts import ExpertNames, ExpertSizes
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.native.ops import ModelPlan
+
+_GGUF = ExpertNames(
+    router="blk.{i}.ffn_gate_inp.weight",
+    gate="blk.{i}.ffn_gate_exps.weight",
+    up="blk.{i}.ffn_up_exps.weight",
+    down="blk.{i}.ffn_down_exps.weight",
+)
+
+
+def describe_mixtral(checkpoint: Checkpoint) -> ModelPlan:
+    """A directory of Mixtral's family, or a GGUF file, where it is called llama like the dense ones.
+
+    Raises: CheckpointError when a size is missing or out of range.
+    """
+    if checkpoint.format == "gguf":
+        sizes = _gguf_sizes(checkpoint, gguf_keys.positive(checkpoint, "feed_forward_length"))
+        return describe_decoder(checkpoint, Kind(interleaved=True, experts=(_GGUF, sizes)))
+    window = 0
+    if checkpoint.metadata.get("sliding_window") is not None:
+        window = positive(checkpoint, "sliding_window")
+    mixture = f"{prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}.block_sparse_moe."
+    names = ExpertNames(
+        router=f"{mixture}gate.weight",
+        gate=f"{mixture}experts.{{e}}.w1.weight",
+        up=f"{mixture}experts.{{e}}.w3.weight",
+        down=f"{mixture}experts.{{e}}.w2.weight",
+    )
+    sizes = ExpertSizes(
+        count=positive(checkpoint, "num_local_experts"),
+        used=positive(checkpoint, "num_experts_per_tok"),
+        ffn=positive(checkpoint, "intermediate_size"),
+        normalized=True,
+    )
+    return describe_decoder(checkpoint, Kind(experts=(names, sizes)), window=window)
+
+
+def describe_qwen3_moe(checkpoint: Checkpoint) -> ModelPlan:
+    """Raises: CheckpointError for dense layers among the others, biases or sliding windows."""
+    qwen3.require_plain(checkpoint)
+    if checkpoint.format == "gguf":
+        sizes = _gguf_sizes(checkpoint, gguf_keys.positive(checkpoint, "expert_feed_forward_length"))
+        return describe_decoder(checkpoint, Kind(head_norm=True, experts=(_GGUF, sizes)), qwen3.DEFAULTS)
+    require(checkpoint, "decoder_sparse_step", (1,), 1)
+    require(checkpoint, "mlp_only_layers", ([],), [])
+    require(checkpoint, "norm_topk_prob", (True, False), False)
+    layer = f"{prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}.mlp."
+    names = ExpertNames(
+        router=f"{layer}gate.weight",
+        gate=f"{layer}experts.{{e}}.gate_proj.weight",
+        up=f"{layer}experts.{{e}}.up_proj.weight",
+        down=f"{layer}experts.{{e}}.down_proj.weight",
+    )
+    sizes = ExpertSizes(
+        count=positive(checkpoint, "num_experts", "num_local_experts"),
+        used=positive(checkpoint, "num_experts_per_tok"),
+        ffn=positive(checkpoint, "moe_intermediate_size"),
+        normalized=bool(checkpoint.metadata.get("norm_topk_prob")),
+    )
+    return describe_decoder(checkpoint, Kind(head_norm=True, experts=(names, sizes)), qwen3.DEFAULTS)
+
+
+def _gguf_sizes(checkpoint: Checkpoint, ffn: int) -> ExpertSizes:
+    return ExpertSizes(
+        count=gguf_keys.positive(checkpoint, "expert_count"),
+        used=gguf_keys.positive(checkpoint, "expert_used_count"),
+        ffn=ffn,
+        normalized=True,
+    )

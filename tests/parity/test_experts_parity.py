@@ -1,0 +1,82 @@
+"""Mixtures of experts against `transformers`: random models, saved and opened as anybody's would be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the parity suite needs torch; run it with: make parity")
+pytest.importorskip("transformers", reason="the parity suite needs transformers; run it with: make parity")
+
+import torch
+import transformers
+from runner_driver import DrivenSequence, RunnerDriver
+
+from llm_serving.backends.native_backend import build_runner
+from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.engine.protocol import EngineOptions
+
+pytestmark = pytest.mark.parity
+
+VOCAB = 384
+SHAPE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,  # answers that depend on the text
+}
+MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
+    "qwen3_moe": (
+        transformers.Qwen3MoeConfig,
+        transformers.Qwen3MoeForCausalLM,
+        {"moe_intermediate_size": 64, "num_experts": 12, "num_experts_per_tok": 3, "head_dim": 32},
+    ),
+    "mixtral": (
+        transformers.MixtralConfig,
+        transformers.MixtralForCausalLM,
+        {"num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+}
+
+
+def saved(directory: Path, name: str, **more: Any) -> tuple[Any, Checkpoint]:
+    config_class, model_class, shape = MODELS[name]
+    torch.manual_seed(0)
+    model = model_class(config_class(**SHAPE, **shape, attn_implementation="eager", **more)).eval().float()
+    model.save_pretrained(directory)
+    return model, open_checkpoint(directory)
+
+
+def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32") -> np.ndarray:
+    runner = build_runner(checkpoint, EngineOptions(quantization=quantization, threads=2))
+    try:
+        return RunnerDriver(runner).step([(DrivenSequence(), ids)])
+    finally:
+        runner.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("qwen3_moe", {"norm_topk_prob": True}),
+        ("qwen3_moe", {"norm_topk_prob": False, "tie_word_embeddings": True}),
+        ("mixtral", {}),
+        ("mixtral", {"sliding_window": 24}),
+    ],
+)
+def test_logits(name: str, more: dict[str, Any], tmp_path: Path) -> None:
+    model, checkpoint = saved(tmp_path, name, **more)
+    ids = np.random.default_rng(1).integers(0, VOCAB, 90).tolist()
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+    logits = logits_of(checkpoint, ids)
+    assert np.abs(expected).max() > 1, "a model that says something"
+    np.testing.assert_allclose(logits, expected, atol=2e-3 * np.abs(expected).max())
+    assert (logits.argmax(1) == expected.argmax(1)).mean() > 0.98
