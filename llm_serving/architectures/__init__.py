@@ -44,7 +44,7 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
             f"it runs {', '.join(sorted(FAMILIES))}."
         )
     plan = family(checkpoint)
-    _check_sizes(checkpoint, plan.buffers, plan.max_context)
+    _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.max_context)
     if plan.head_dim > MOST_HEAD:
         raise CheckpointError(
             f"Attention heads of '{checkpoint.path}' have {plan.head_dim} dimensions; "
@@ -79,7 +79,7 @@ def describe_encoder(checkpoint: Checkpoint) -> EncoderPlan:
             f"'{checkpoint.path}'; it runs {', '.join(sorted(ENCODER_FAMILIES))}."
         )
     plan = family(checkpoint)
-    _check_sizes(checkpoint, plan.buffers, plan.context)
+    _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.context)
     return plan
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.native.ops import Linear, ModelPlan, Projection, SelectRows
+from llm_serving.native.ops import (
+    ExpertLinear,
+    Linear,
+    ModelPlan,
+    Operation,
+    Part,
+    Projection,
+    Route,
+    SelectRows,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixWork:
-    """A step of any size reads `step_bytes` of packed weights at least once."""
+    """A step reads `step_bytes` of packed weights at least once; of experts, those that one token uses."""
 
     step_bytes: int
     token_operations: int  # of one token; a multiply and an add are two
@@ -27,14 +37,30 @@ def matrix_work(
 ) -> MatrixWork:
     """`packed_bytes` tells a matrix's length in memory; one that only embeds tokens is not counted."""
     operations = {False: 0, True: 0}
-    lengths: dict[str, int] = {}
+    lengths: dict[tuple[str, Part | None], int] = {}
     selected = False
+    used = 0
     for operation in plan.operations:
         if isinstance(operation, SelectRows):
             selected = True
-        elif isinstance(operation, Linear):
-            for projection in operation.projections:
-                rows, cols = checkpoint.tensors[projection.tensor].shape
-                operations[selected] += 2 * rows * cols
-                lengths[projection.tensor] = packed_bytes(projection)
+        if isinstance(operation, Route):
+            used = operation.used
+        for projection in _projections(operation, used):
+            rows, cols = _shape(checkpoint, projection)
+            operations[selected] += 2 * rows * cols
+            lengths[projection.tensor, projection.part] = packed_bytes(projection)
     return MatrixWork(sum(lengths.values()), operations[False], operations[True])
+
+
+def _projections(operation: Operation, used: int) -> Iterable[Projection]:
+    """What a token is multiplied by; of experts any `used`, as they are alike."""
+    if isinstance(operation, Linear):
+        return operation.projections
+    if isinstance(operation, ExpertLinear):
+        return chain.from_iterable(operation.experts[:used])
+    return ()
+
+
+def _shape(checkpoint: Checkpoint, projection: Projection) -> tuple[int, ...]:
+    tensor, part = checkpoint.tensors[projection.tensor], projection.part
+    return (tensor if part is None else tensor.part(part.index, part.count, part.transposed)).shape

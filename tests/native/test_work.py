@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import SMALLEST_VOCAB, write_tiny_llama
+from tiny_models import SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen3_moe
 
 from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import open_checkpoint
@@ -29,3 +29,15 @@ def test_matrix_work(tmp_path: Path, tied: bool) -> None:
         assert embedding == 0
     else:
         assert 0.8 < embedding / (runner.weight_bytes / (3 * layer + 2 * head) * head) < 1.2
+
+
+def test_a_token_is_work_for_the_experts_it_uses(tmp_path: Path) -> None:
+    path = write_tiny_qwen3_moe(tmp_path / "tiny.gguf", layers=2, hidden=64, ffn=96, experts=8, used=3)
+    runner = build_runner(open_checkpoint(path), EngineOptions(threads=1, max_concurrency=2))
+    work = runner.work
+    runner.close()
+    expert = 3 * 96 * 64
+    layer = 2 * 64 * 64 + 2 * 32 * 64 + 8 * 64 + 3 * expert  # attention, router, experts
+    assert work.token_operations == 2 * 2 * layer
+    unused = runner.weight_bytes - work.step_bytes
+    assert 0.9 < unused / (2 * 5 * expert * 5 / 8) < 1.2  # 4 bits and a scale and a minimum for 32
