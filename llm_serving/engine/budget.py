@@ -7,18 +7,19 @@ from __future__ import annotations
 
 _COSTS = range(3)
 _UNITS = tuple(tuple(float(i == j) for j in _COSTS) for i in _COSTS)
-_FIRST_GUESS = (4e-3, 5e-4, 7e-4)  # a small model on two cores
+_FIRST_GUESS = (4e-3, 1e-4, 7e-4)  # a small model on two cores
 _GUESS_ERROR = (5e-2, 1e-2, 1e-2)
 _NOISE = 0.1  # of a step's time: what other processes on the cores do to it
 _DRIFT = 0.02  # by which a cost changes from step to step: contexts grow, neighbours come and go
 
 
 class StepCosts:
-    """A step's seconds as `base + rows * row + prompt_tokens * token`, learnt while running.
+    """A step's seconds as `base + rows * logits + (rows + prompt_tokens) * token`, learnt while running.
 
     A Kalman filter over the three costs (Kalman 1960): it keeps apart what one decoding sequence, a batch of
-    them and a prompt cost, also where hardly a step goes by without a prompt. An observation's error is taken
-    to be proportional to it, so a step that was interrupted for long says little.
+    them and a prompt cost, also where hardly a step goes by without a prompt. There, rows and tokens of one
+    mixture fit many costs; that a row is a token and more, as none is negative, leaves few of them. An
+    observation's error is taken to be proportional to it, so a step that was interrupted for long says little.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,8 @@ class StepCosts:
         for i in drifting:
             if self._covariance[i][i] < _GUESS_ERROR[i] ** 2:
                 self._covariance[i][i] += (_DRIFT * self._costs[i]) ** 2
-        self._learn((1.0, float(num_rows), float(num_prompt_tokens)), seconds, _NOISE * seconds + 1e-6)
+        x = (1.0, float(num_rows), float(num_rows + num_prompt_tokens))
+        self._learn(x, seconds, _NOISE * seconds + 1e-6)
         for i in _COSTS:
             if self._costs[i] < 0.0:
                 self._learn(_UNITS[i], 0.0, 1e-5)
@@ -56,7 +58,8 @@ class StepCosts:
 
     def decode_s(self, num_rows: int) -> float:
         """Seconds of a step without prompt tokens."""
-        return max(self._costs[0], 0.0) + max(self._costs[1], 0.0) * num_rows + 1e-6
+        base, logits, token = (max(cost, 0.0) for cost in self._costs)
+        return base + (logits + token) * num_rows + 1e-6
 
     @property
     def prompt_token_s(self) -> float:

@@ -90,6 +90,16 @@ def test_a_batch_that_has_never_decoded_alone_is_not_mistaken_for_a_slow_prompt(
     assert seconds[-1] >= 2 * SMALL(16, 0)
 
 
+def test_rows_and_prompts_that_always_come_together_are_told_apart():
+    """Small pieces beside a batch once looked dear, and the batch cheap, so pieces stayed small."""
+    budget = PrefillBudget(step_s=0.06)
+    decode(budget, SMALL, 1)
+    for _ in range(200):
+        budget.costs.observe(8, 12, SMALL(8, 12))
+    assert budget.costs.decode_s(8) >= 0.85 * SMALL(8, 0)
+    assert budget.costs.prompt_token_s <= 1.15 * 0.8e-3
+
+
 def test_tokens_that_cost_more_further_on_are_fewer():
     budget = PrefillBudget(step_s=0.06)
     decode(budget, SMALL, 1)
@@ -97,7 +107,7 @@ def test_tokens_that_cost_more_further_on_are_fewer():
     while done < 2000:
         num_tokens = budget.num_tokens(1)
         done += num_tokens
-        seconds.append(machine(4e-3, 1e-3, 0.6e-3 + 0.8e-6 * done)(1, num_tokens))
+        seconds.append(machine(4e-3, 1e-3, 0.6e-3 + 0.4e-6 * done)(1, num_tokens))
         budget.costs.observe(1, num_tokens, seconds[-1])
     assert max(seconds) <= 3 * normal_s
     assert min(seconds[20:]) >= 1.8 * normal_s
