@@ -53,10 +53,15 @@ def mixture(
 ) -> tuple[ops.Operation, ...]:
     """x += the weighted sum of what the experts make of `source`, whose rows the activations must be.
 
-    Raises: CheckpointError if more experts are to be used than there are.
+    Raises: CheckpointError if more experts are to be used than there are, or the router knows others.
     """
     if sizes.used > sizes.count:
         raise CheckpointError(f"'{checkpoint.path}' uses {sizes.used} of {sizes.count} experts.")
+    router = checkpoint.tensor(names.router.format(i=i))
+    if router.shape[0] != sizes.count:
+        raise CheckpointError(
+            f"Tensor '{router.name}' has {router.shape[0]} rows where there are {sizes.count} experts."
+        )
     bias = names.bias and names.bias.format(i=i)
 
     def projection(
@@ -71,7 +76,7 @@ def mixture(
         return projection(names.gate, e, "expert_up"), projection(names.up, e, "expert_up", sizes.ffn)
 
     return (
-        ops.Linear((ops.Projection(names.router.format(i=i), "router", fine=True),)),
+        ops.Linear((ops.Projection(router.name, "router", fine=True),)),
         ops.Route("router", sizes.used, sizes.normalized),
         ops.Gather(source),
         ops.ExpertLinear(tuple(up(e) for e in range(sizes.count))),
