@@ -17,9 +17,9 @@ class StepCosts:
     """A step's seconds as `base + rows * logits + (rows + prompt_tokens) * token`, learnt while running.
 
     A Kalman filter over the three costs (Kalman 1960): it keeps apart what one decoding sequence, a batch of
-    them and a prompt cost, also where hardly a step goes by without a prompt. There, rows and tokens of one
-    mixture fit many costs; that a row is a token and more, as none is negative, leaves few of them. An
-    observation's error is taken to be proportional to it, so a step that was interrupted for long says little.
+    them and a prompt cost, also where hardly a step goes by without a prompt. There, many costs fit the same
+    mixture of rows and tokens; that a row is a token and more, and no cost negative, leaves few of them. An
+    observation's error is taken to be proportional to it: a step that was interrupted for long says little.
     """
 
     def __init__(self) -> None:
