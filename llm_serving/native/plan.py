@@ -57,6 +57,8 @@ class PlanBuilder:
             for operation in self.plan.operations:
                 self._add(operation)
             self._weights.finish()
+        except ValueError as error:
+            raise CheckpointError(f"'{self.checkpoint.path}' does not fit its header: {error}.") from error
         finally:
             self._weights.discard()  # which is nothing after `finish`
         return cast(int, list(self._buffers.values())[-1])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_decoder_directories import write_directory
 from tiny_encoders import write_tiny_bert
-from tiny_models import write_tiny_llama
+from tiny_models import write_tiny_llama, write_tiny_mixtral
 
 from llm_serving.architectures import describe_encoder
 from llm_serving.backends.native_backend import build_runner
-from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.checkpoints import Checkpoint, Tensor, open_checkpoint
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, ServingError
 
@@ -73,3 +74,29 @@ def test_encoder(tmp_path: Path, key: str, value: int) -> None:
     checkpoint = open_checkpoint(write_tiny_bert(tmp_path))
     with pytest.raises(CheckpointError):
         describe_encoder(dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, key: value}))
+
+
+@pytest.mark.parametrize("cols", [32, 128, 8192])
+@pytest.mark.parametrize(
+    "name",
+    ["self_attn.q_proj", *(f"block_sparse_moe.{part}" for part in ("gate", "experts.1.w1", "experts.1.w2"))],
+)
+def test_a_matrix_of_another_width_is_never_multiplied(tmp_path: Path, name: str, cols: int) -> None:
+    """Wider than what it is multiplied with, it would read what lies behind."""
+    gguf = write_tiny_mixtral(tmp_path / "m.gguf", kind="F32")
+    checkpoint = open_checkpoint(write_directory(tmp_path / "d", gguf))
+    name = f"model.layers.0.{name}.weight"
+    rows = checkpoint.tensor(name).shape[0]
+    odd = Tensor(name, "F32", (rows, cols), np.zeros(rows * cols * 4, np.uint8))
+    with pytest.raises(CheckpointError, match=f"a matrix has {cols} columns where (64|96) are needed"):
+        build_runner(
+            dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, name: odd}),
+            EngineOptions(threads=1, memory_bytes=1 << 30),
+        ).close()
+
+
+def test_a_feed_forward_part_that_is_narrower_than_the_header_says(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(write_tiny_llama(tmp_path / "m.gguf"))
+    metadata = {**checkpoint.metadata, "llama.feed_forward_length": 128}
+    with pytest.raises(CheckpointError, match="does not fit its header: a matrix has 96 columns where 128"):
+        build_runner(dataclasses.replace(checkpoint, metadata=metadata), EngineOptions(threads=1)).close()

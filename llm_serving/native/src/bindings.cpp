@@ -207,7 +207,7 @@ NB_MODULE(_llm_serving_native, m) {
         })
         .def("linear", [](Plan& p, const std::vector<std::tuple<int, int, int, int>>& projections, bool accumulate) {
             for (const auto& projection : projections)
-                p.read_activations(p.model.matrices.at(size_t(std::get<0>(projection))).format);
+                p.read_activations(p.model.matrices.at(size_t(std::get<0>(projection))));
             p.add(std::unique_ptr<Operation>(new_linear(p, projections, accumulate)));
         }, nb::arg("projections"), nb::arg("accumulate") = false)
         .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table) {

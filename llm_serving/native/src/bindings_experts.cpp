@@ -32,7 +32,7 @@ ExpertLinear* new_expert_linear(Plan& plan, const std::vector<Projections>& expe
         int panels = 0;
         for (const auto& [matrix, bias, target, offset] : own) {
             const PackedMatrix& m = plan.model.matrices.at(size_t(matrix));
-            plan.read_activations(m.format);
+            plan.read_activations(m);
             if (!plan.model.buffers.at(size_t(target)).of_slots) throw std::invalid_argument("experts write to slots");
             projections.push_back({matrix, bias, target, offset});
             panels += m.panels();

@@ -108,11 +108,13 @@ void Plan::add(std::unique_ptr<Operation> operation, int activation_cols, bool o
     operations_.push_back(std::move(operation));
 }
 
-void Plan::read_activations(Format format) {
+void Plan::read_activations(const PackedMatrix& matrix) {
     for (auto operation = operations_.rbegin(); operation != operations_.rend(); ++operation) {
         Operation& writer = **operation;
         if (!writer.activation_cols) continue;
-        (reads_wide(format) ? writer.wide : writer.narrow) = true;
+        require(matrix.cols == writer.activation_cols, "a matrix has " + std::to_string(matrix.cols) + " columns where " +
+                                                           std::to_string(writer.activation_cols) + " are needed");
+        (reads_wide(matrix.format) ? writer.wide : writer.narrow) = true;
         return model.reserve_activations(writer);
     }
     throw std::invalid_argument("a matrix product needs activations before it");

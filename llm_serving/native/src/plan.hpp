@@ -163,8 +163,8 @@ public:
     void write_block(int block, const uint8_t* data, size_t bytes);
     void rope_table(const float* values, int positions, int rotated);
     void add(std::unique_ptr<Operation> operation, int activation_cols = 0, bool on_slots = false);
-    // The next matrices read the last activations in this format.
-    void read_activations(Format format);
+    // This matrix reads the last activations. Throws std::invalid_argument if they are of another width.
+    void read_activations(const PackedMatrix& matrix);
     void select_rows() { selecting_ = true; }
 
     // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
