@@ -21,7 +21,7 @@ void cached_attention(const AttentionTile& t) {
     const int seen = t.first_position + t.num_tokens;
     const int first = std::max(t.first_piece, t.states ? t.piece : 0), end = t.states ? t.piece_end : (seen + kPieceTokens - 1) / kPieceTokens;
     for (int p = first; p < end; p++) {
-        Piece<T> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, num_rows <= kColdRows};
+        Piece<T> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, true};
         const int last = (seen - 1) / kBlockTokens, known = end * kPieceBlocks - 1;
         for (int b = 0; b < 2 * kPieceBlocks; b++) {
             const int block = t.blocks[std::min({p * kPieceBlocks + b, last, known})];

@@ -12,7 +12,7 @@ constexpr int kPair = 2 * kBlockTokens;  // integers of two dimensions of a bloc
 // body(whether to fetch), as a constant; plain code waits for its arithmetic.
 template <int R, class T, class Body>
 LLM_INLINE void by_cold(const Piece<T>& piece, Body body) {
-    if constexpr (kPairsAreVectors && R <= kColdRows)
+    if constexpr (kPairsAreVectors)
         if (piece.cold) return body(std::true_type{});
     body(std::false_type{});
 }

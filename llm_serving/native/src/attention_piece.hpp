@@ -29,9 +29,6 @@ static_assert(kMostRows <= kAttentionRows);
 constexpr int kMostSide = 4;
 constexpr int side_by_side(int rows) { return rows * kMostSide <= kRegisters ? kMostSide : rows * 2 <= kRegisters ? 2 : 1; }
 
-// So few rows wait for keys and values rather than for sums.
-constexpr int kColdRows = 6;
-
 struct Row {
     const float* query;
     const float* bias;  // null, or what is added to the score of key j, at [j]
@@ -48,7 +45,7 @@ struct Piece {
     int first_key;  // position of the first of them
     int head_dim;
     float scale;    // of scores
-    bool cold;      // not in a cache: worth fetching ahead
+    bool cold;      // no row has met it yet: worth fetching ahead
 };
 
 // What a row knows after some pieces: the weighted sum of values [head_dim], not yet divided, and then

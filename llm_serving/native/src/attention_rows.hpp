@@ -41,9 +41,10 @@ LLM_INLINE void finish(const float* state, int head_dim, float* out) {
     for (int d = 0; d < head_dim; d += kLanes) store(out + d, multiply(load(state + d), inverse));
 }
 
-// Every row takes in what it sees of the piece. `states` are those of all rows, begun by the first piece.
+// Every row takes in what it sees of the piece, which is in a cache once the first of them have. `states` are those of all
+// rows, begun by the first piece.
 template <class T>
-void take_in(const Row* rows, int num_rows, const Piece<T>& piece, bool first, float* states, float* scratch) {
+void take_in(const Row* rows, int num_rows, Piece<T>& piece, bool first, float* states, float* scratch) {
     const int stride = state_floats(piece.head_dim);
     float* weights = scratch;
     float* fresh = weights + kAttentionRows * kPieceTokens;
@@ -52,6 +53,7 @@ void take_in(const Row* rows, int num_rows, const Piece<T>& piece, bool first, f
     for (; r < num_rows; r += count) {
         float* state = states + size_t(r) * stride;
         count = attend_some(rows + r, num_rows - r, piece, weights, first ? state : fresh);
+        piece.cold = false;
         for (int i = 0; !first && i < count; i++) merge(state + i * stride, fresh + i * stride, piece.head_dim);
     }
 }
