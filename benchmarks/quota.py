@@ -7,7 +7,7 @@ All servers of a row share one cgroup, or core; only one of them computes at a t
 process, the client, is outside of it. A prompt of about 512 tokens, then a stream of 64; threads are those
 that had at least a fifth of the busiest one's CPU time during the stream. Servers choose their number, or
 are told it as in the second line, which helps those that look at cores only. Ours does not guess ahead here.
-Needs the right to make a cgroup, of version 1 or 2; those of version 2 have not been tried.
+Needs the right to make a cgroup, of version 1 or 2.
 """
 
 from __future__ import annotations

@@ -41,6 +41,11 @@ class Sizes:
     segments: int = 1
 
 
+# Until the last layer but one gives them up, the first token carries a few huge values (massive activations,
+# Sun et al. 2024), beside which bytes hold little of its others: in that layer, what was lost would show.
+_RELEASE = 2  # counted from the end
+
+
 def describe_post_norm(
     checkpoint: Checkpoint,
     names: Names,
@@ -75,7 +80,7 @@ def describe_post_norm(
             ops.Quantize("attention"),
             ops.Linear((linear(names.output.format(i=i), "x"),), accumulate=True),
             norm(names.attention_norm.format(i=i)),
-            ops.Linear((linear(names.up.format(i=i), "up"),)),
+            ops.Linear((linear(names.up.format(i=i), "up", fine=i == sizes.layers - _RELEASE),)),
             ops.Gelu("up"),
             ops.Linear((linear(names.down.format(i=i), "x"),), accumulate=True),
             norm(names.output_norm.format(i=i)),

@@ -14,7 +14,7 @@ from llm_serving.native import ops
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.plan import PlanBuilder, core_plan
 
-STEP_TOKENS = 1024  # a longer text gets a step of its own
+STEP_TOKENS = 384  # what a layer works on stays in L2; a longer text gets a step of its own
 
 
 class NativeEncoder:

@@ -74,15 +74,18 @@ def minilm() -> Path:
     return Path(os.environ.get("LLM_SERVING_TEST_EMBEDDING_MODEL") or resolve_model("all-minilm-l6-v2"))
 
 
+SAYINGS = ("Thank you", "Thank you.", "Thanks.", "Yes.", "No", "Good evening.", "The end.", "Hello!", "I do.")
+
+
 def varied_texts() -> list[str]:
-    """At least 500: sentences, halves of them, pairs, paragraphs and words of the English text."""
+    """At least 500: sentences, halves of them, pairs, paragraphs, words of the English text, and sayings."""
     text = (HERE / "english.txt").read_text()
     paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
     sentences = [s.strip() for part in paragraphs for s in part.replace("\n", " ").split(". ") if s.strip()]
     halves = [s[: len(s) // 2] for s in sentences]
     pairs = [f"{a}. {b}" for a, b in zip(sentences, sentences[1:], strict=False)]
     words = sorted(set(text.split()))[::4]
-    return [*paragraphs, *sentences, *halves, *pairs, *words]
+    return [*paragraphs, *sentences, *halves, *pairs, *words, *SAYINGS]
 
 
 def test_minilm_against_sentence_transformers(capsys: pytest.CaptureFixture[str]) -> None:
