@@ -34,6 +34,21 @@ _GEMMA_PARTS = {
 }
 
 
+_OLMO_PARTS = {
+    **_PARTS,
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_PHI_PARTS = {**_PARTS, "attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
+_PARTS_OF = {"gemma3": _GEMMA_PARTS, "olmo2": _OLMO_PARTS, "phi3": _PHI_PARTS}
+_PAIRED = ("llama", "smollm3", "granite")  # rotary dimensions in GGUF files
+_GRANITE = {
+    "embedding_multiplier": "embedding_scale",
+    "attention_multiplier": "attention.scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
+
 _MIXTRAL_PARTS = {"router": "gate", "gate": "w1", "up": "w3", "down": "w2"}
 _QWEN_PARTS = {"router": "gate", "gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 
@@ -41,7 +56,7 @@ _QWEN_PARTS = {"router": "gate", "gate": "gate_proj", "up": "up_proj", "down": "
 def write_directory(directory: Path, gguf: Path, **config: Any) -> Path:
     """The model of a tiny GGUF file as `save_pretrained` would write it; keywords go into its config.json."""
     checkpoint = open_checkpoint(gguf)
-    parts = _GEMMA_PARTS if checkpoint.architecture == "gemma3" else _PARTS
+    parts = _PARTS_OF.get(checkpoint.architecture, _PARTS)
     tensors = {
         own: rows.astype(np.float32)
         for name in checkpoint.tensors
@@ -111,7 +126,7 @@ def _rows(checkpoint: Checkpoint, name: str) -> np.ndarray:
     values = dequantize(checkpoint.tensor(name))
     if checkpoint.architecture == "gemma3" and "norm" in name:
         return values - np.float32(1)
-    if checkpoint.architecture != "llama" or name.split(".")[-2] not in ("attn_q", "attn_k"):
+    if checkpoint.architecture not in _PAIRED or name.split(".")[-2] not in ("attn_q", "attn_k"):
         return values
     key = "attention.head_count" if ".attn_q." in name else "attention.head_count_kv"
     paired = values.reshape(checkpoint.hyper(key), -1, 2, values.shape[-1])
@@ -127,6 +142,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "sliding_window": checkpoint.hyper("attention.sliding_window", 0),
         "rope_local_base_freq": 10000.0,
     }
+    granite = _GRANITE if checkpoint.architecture == "granite" else {}
     experts = {
         "model_type": "mixtral" if checkpoint.architecture == "llama" else "qwen3_moe",
         "moe_intermediate_size": checkpoint.hyper("feed_forward_length"),
@@ -148,6 +164,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "rope_theta": float(checkpoint.hyper("rope.freq_base")),
         "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
         "vocab_size": checkpoint.tensor("token_embd.weight").shape[0],
+        **({key: checkpoint.hyper(own) for key, own in granite.items()}),
         **(gemma if checkpoint.architecture == "gemma3" else {}),
         **(experts if checkpoint.hyper("expert_count", 0) else {}),
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -49,6 +51,21 @@ class TinyShape:
     kinds: dict[str, str] = field(default_factory=dict)  # tensor name or its last part → kind of its own
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Which tensors a family has beside, or in place of, llama's."""
+
+    biased: bool = False  # queries, keys and values
+    head_norms: bool = False
+    whole_norms: bool = False  # of all query heads, and all key heads, at once
+    fused: bool = False
+    before: bool = True  # norms before each part
+    behind: bool = False
+
+
+GRANITE_SCALES = {"embedding_scale": 6.0, "attention.scale": 0.2, "residual_scale": 0.3, "logit_scale": 2.0}
+
+
 def write_tiny_llama(path: Path, **shape: Any) -> Path:
     """Write a model of the llama family; keywords are TinyShape's. Returns `path`."""
     return _write(path, "llama", TinyShape(**shape))
@@ -56,12 +73,12 @@ def write_tiny_llama(path: Path, **shape: Any) -> Path:
 
 def write_tiny_qwen2(path: Path, **shape: Any) -> Path:
     """Write a model of the qwen2 family (q, k and v biases); keywords are TinyShape's. Returns `path`."""
-    return _write(path, "qwen2", TinyShape(**shape), biased=True)
+    return _write(path, "qwen2", TinyShape(**shape), Parts(biased=True))
 
 
 def write_tiny_qwen3(path: Path, **shape: Any) -> Path:
     """Write a model of the qwen3 family (normed q and k heads); keywords are TinyShape's. Returns `path`."""
-    return _write(path, "qwen3", TinyShape(**shape), head_norms=True)
+    return _write(path, "qwen3", TinyShape(**shape), Parts(head_norms=True))
 
 
 def write_tiny_mixtral(path: Path, **shape: Any) -> Path:
@@ -71,29 +88,51 @@ def write_tiny_mixtral(path: Path, **shape: Any) -> Path:
 
 def write_tiny_qwen3_moe(path: Path, **shape: Any) -> Path:
     """Write a model of the qwen3moe family, 8 experts a layer; keywords are TinyShape's. Returns `path`."""
-    return _write(path, "qwen3moe", TinyShape(**{"experts": 8, "used": 3, **shape}), head_norms=True)
+    return _write(path, "qwen3moe", TinyShape(**{"experts": 8, "used": 3, **shape}), Parts(head_norms=True))
 
 
 def write_tiny_gemma3(path: Path, window: int = 32, **shape: Any) -> Path:
     """Write a model of the gemma3 family; keywords are TinyShape's, and the window. Returns `path`."""
-    return _write(path, "gemma3", TinyShape(**shape), head_norms=True, window=window)
+    return _write(path, "gemma3", TinyShape(**shape), Parts(head_norms=True, behind=True), window=window)
+
+
+def write_tiny_smollm3(path: Path, **shape: Any) -> Path:
+    """Write a model of the smollm3 family, four layers; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "smollm3", TinyShape(**{"layers": 4, **shape}))
+
+
+def write_tiny_granite(path: Path, **shape: Any) -> Path:
+    """Write a model of the granite family, by `GRANITE_SCALES`; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "granite", TinyShape(**shape), numbers=GRANITE_SCALES)
+
+
+def write_tiny_phi3(path: Path, **shape: Any) -> Path:
+    """Write a model of the phi3 family (fused matrices); keywords are TinyShape's. Returns `path`."""
+    return _write(path, "phi3", TinyShape(**shape), parts=Parts(fused=True))
+
+
+def write_tiny_olmo2(path: Path, **shape: Any) -> Path:
+    """Write a model of the olmo2 family; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "olmo2", TinyShape(**shape), parts=Parts(whole_norms=True, before=False, behind=True))
 
 
 def _write(
     path: Path,
     architecture: str,
     shape: TinyShape,
+    parts: Parts = Parts(),
     *,
-    biased: bool = False,
-    head_norms: bool = False,
     window: int = 0,
+    numbers: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, shape)
     if window:
         writer.add_sliding_window(window)
+    for key, value in numbers.items():
+        writer.add_float32(f"{architecture}.{key}", value)
     _add_tokenizer(writer, shape.vocab)
-    for name, values, kind in _tensors(shape, biased=biased, head_norms=head_norms, post_norms=window > 0):
+    for name, values, kind in _tensors(shape, parts):
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -152,9 +191,7 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def _tensors(
-    shape: TinyShape, *, biased: bool, head_norms: bool, post_norms: bool
-) -> list[tuple[str, np.ndarray, str]]:
+def _tensors(shape: TinyShape, parts: Parts) -> list[tuple[str, np.ndarray, str]]:
     """(name, bytes or values as the writer wants them, kind) of each tensor, in a file's usual order."""
     rng = np.random.default_rng(shape.seed)
     head_dim = shape.head_dim or shape.hidden // shape.heads
@@ -176,24 +213,29 @@ def _tensors(
     matrix("token_embd", shape.vocab, shape.hidden, gain=2.0)
     for i in range(shape.layers):
         layer = f"blk.{i}"
-        vector(f"{layer}.attn_norm.weight", shape.hidden, 1.0, 0.2)
-        for part, rows in (("q", q_rows), ("k", kv_rows), ("v", kv_rows)):
+        if parts.before:
+            vector(f"{layer}.attn_norm.weight", shape.hidden, 1.0, 0.2)
+        if parts.fused:
+            matrix(f"{layer}.attn_qkv", q_rows + 2 * kv_rows, shape.hidden, gain=1.4)
+        for part, rows in () if parts.fused else (("q", q_rows), ("k", kv_rows), ("v", kv_rows)):
             # Sharper queries and keys, or attention over random tokens is a plain mean.
             matrix(f"{layer}.attn_{part}", rows, shape.hidden, gain=1.0 if part == "v" else 1.5)
-            if biased:
+            if parts.biased:
                 vector(f"{layer}.attn_{part}.bias", rows, 0.0, 0.5)
-            if head_norms and part != "v":
-                vector(f"{layer}.attn_{part}_norm.weight", head_dim, 1.2, 0.3)
+            if (parts.head_norms or parts.whole_norms) and part != "v":
+                vector(f"{layer}.attn_{part}_norm.weight", rows if parts.whole_norms else head_dim, 1.2, 0.3)
         matrix(f"{layer}.attn_output", shape.hidden, q_rows)
-        vector(f"{layer}.ffn_norm.weight", shape.hidden, 1.0, 0.2)
-        if post_norms:
+        if parts.before:
+            vector(f"{layer}.ffn_norm.weight", shape.hidden, 1.0, 0.2)
+        if parts.behind:
             vector(f"{layer}.post_attention_norm.weight", shape.hidden, 0.5, 0.1)
             vector(f"{layer}.post_ffw_norm.weight", shape.hidden, 0.5, 0.1)
         if shape.experts:
             router = rng.normal(0, 2 / shape.hidden**0.5, (shape.experts, shape.hidden))
             out.append((f"{layer}.ffn_gate_inp.weight", router.astype(np.float32), "F32"))
-        matrix(f"{layer}.ffn_gate", shape.ffn, shape.hidden, experts=shape.experts)
-        matrix(f"{layer}.ffn_up", shape.ffn, shape.hidden, experts=shape.experts)
+        if not parts.fused:
+            matrix(f"{layer}.ffn_gate", shape.ffn, shape.hidden, experts=shape.experts)
+        matrix(f"{layer}.ffn_up", shape.ffn * (1 + parts.fused), shape.hidden, experts=shape.experts)
         matrix(f"{layer}.ffn_down", shape.hidden, shape.ffn, gain=2.0, experts=shape.experts)
     vector("output_norm.weight", shape.hidden, 1.0, 0.2)
     if not shape.tied:

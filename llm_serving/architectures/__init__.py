@@ -6,13 +6,17 @@ from llm_serving.architectures import (
     bert,
     decoder_experts,
     gemma3,
+    granite,
     jina_bert,
     llama,
     modernbert,
     nomic_bert,
+    olmo2,
+    phi3,
     qwen2,
     qwen3,
     qwen3_embedding,
+    smollm3,
 )
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
@@ -25,13 +29,17 @@ MOST_HEAD = 512  # dimensions: kMostHeadDim of kv_format.hpp
 FAMILIES = {
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
+    "granite": granite.describe,
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
     "mixtral": decoder_experts.describe_mixtral,
+    "olmo2": olmo2.describe,
+    "phi3": phi3.describe,
     "qwen2": qwen2.describe,
     "qwen3": qwen3.describe,
     "qwen3_moe": decoder_experts.describe_qwen3_moe,
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
+    "smollm3": smollm3.describe,
 }
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
-from llm_serving.native.rope import llama3_factors, yarn_factors, yarn_magnitude
+from llm_serving.native.rope import llama3_factors, longrope_magnitude, yarn_factors, yarn_magnitude
+
+_TRAINED_FOR = "original_max_position_embeddings"
 
 
 def positive(checkpoint: Checkpoint, *keys: str, default: int | None = None) -> int:
@@ -64,7 +66,7 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float, kind: str | None =
 
     `theta` is the base where the file names none.
 
-    Raises: CheckpointError for a scaling other than linear, llama3 and yarn, or impossible numbers.
+    Raises: CheckpointError for a scaling other than linear, llama3, yarn and longrope, or impossible numbers.
     """
     config = checkpoint.metadata
     given: Any = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -93,6 +95,8 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float, kind: str | None =
         return ops.Rope(base, rotated, value("factor") if scaling == "linear" else 1.0)
     if scaling == "yarn":
         return _yarn(checkpoint, given, ops.Rope(base, rotated), value)
+    if scaling in ("longrope", "su"):  # as it was called first
+        return _longrope(checkpoint, given, ops.Rope(base, rotated), value)
     if scaling != "llama3":
         raise CheckpointError(f"Rotary scaling {scaling!r} in '{checkpoint.path}' is not supported.")
     low, high = value("low_freq_factor"), value("high_freq_factor")
@@ -100,7 +104,7 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float, kind: str | None =
         raise CheckpointError(
             f"The rotary factors in '{checkpoint.path}' are {low:g} and {high:g}: out of order."
         )
-    length = value("original_max_position_embeddings")
+    length = value(_TRAINED_FOR)
     return ops.Rope(base, rotated, factors=llama3_factors(base, rotated, value("factor"), low, high, length))
 
 
@@ -122,12 +126,42 @@ def _yarn(
         return value(key) if given.get(key) is not None else default
 
     factor = value("factor")
-    length = value("original_max_position_embeddings", checkpoint.metadata.get("max_position_embeddings"))
+    length = value(_TRAINED_FOR, checkpoint.metadata.get("max_position_embeddings"))
     fast, slow = optional("beta_fast", 32.0), optional("beta_slow", 1.0)
     return replace(
         plain,
         factors=yarn_factors(plain.theta, plain.rotated, factor, length, fast, slow),
         magnitude=optional("attention_factor", yarn_magnitude(factor)),
+    )
+
+
+def _longrope(
+    checkpoint: Checkpoint, given: dict[str, Any], plain: ops.Rope, value: Callable[..., float]
+) -> ops.Rope:
+    """Raises: CheckpointError unless there are factors for each frequency."""
+    length = positive(replace(checkpoint, metadata={**checkpoint.metadata, **given}), _TRAINED_FOR)
+    context = positive(checkpoint, "max_position_embeddings", default=length)
+    factor = value("factor") if given.get("factor") is not None else context / length
+    magnitude = longrope_magnitude(factor, length)
+    if given.get("attention_factor") is not None:
+        magnitude = value("attention_factor")
+
+    def factors(key: str) -> tuple[float, ...]:
+        found: Any = given.get(key)
+        is_list = isinstance(found, list) and len(found) == plain.rotated // 2
+        if not is_list or not all(type(one) in (int, float) and 0 < one < float("inf") for one in found):
+            raise CheckpointError(
+                f"'{key}' in the config.json of '{checkpoint.path}' is no list of "
+                f"{plain.rotated // 2} positive numbers."
+            )
+        return tuple(map(float, found))
+
+    return replace(
+        plain,
+        factors=factors("long_factor"),
+        magnitude=magnitude,
+        near_factors=factors("short_factor"),
+        near=length,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, is_tied, read_names, read_shape
 from llm_serving.architectures.experts import (
@@ -19,6 +19,16 @@ from llm_serving.native import ops
 
 
 @dataclass(frozen=True, slots=True)
+class Scales:
+    """What numbers are multiplied with on their way."""
+
+    words: float = 1.0
+    scores: float | None = None  # None: by the size of heads
+    parts: float = 1.0  # what attention and feed-forward add
+    logits: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """How a family differs from the others."""
 
@@ -26,6 +36,9 @@ class Kind:
     head_norm: bool = False  # heads of queries and keys are normed before they rotate
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
     experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
+    is_fused: bool = False  # queries, keys and values are one matrix; gates and what they open another
+    still: frozenset[int] = frozenset()  # layers that do not rotate
+    scales: Scales = Scales()
 
 
 def describe_decoder(
@@ -44,13 +57,25 @@ def describe_decoder(
         raise CheckpointError(
             f"Rotating {shape.rope.rotated} of {shape.head_dim} interleaved dimensions is not supported."
         )
+    scales = kind.scales
+    # Rows are kept divided by `parts`, so what is added stays as it is. Norms see it in their epsilon only.
+    shape = replace(shape, epsilon=shape.epsilon / scales.parts**2)
     layers = [_layer(checkpoint, i, names, shape, kind, window) for i in range(shape.layers)]
-    if kind.experts is None:
-        return plan_of(checkpoint, names, shape, layers)
-    expert_names, sizes = kind.experts
-    buffers = {"normed": shape.hidden, **expert_buffers(sizes)}
-    slots = expert_slots(shape.hidden, sizes, expert_names)
-    return plan_of(checkpoint, names, shape, layers, more_buffers=buffers, slots=slots)
+    buffers, slots = {}, {}
+    if kind.experts is not None:
+        expert_names, sizes = kind.experts
+        buffers = {"normed": shape.hidden, **expert_buffers(sizes)}
+        slots = expert_slots(shape.hidden, sizes, expert_names)
+    return plan_of(
+        checkpoint,
+        names,
+        shape,
+        layers,
+        word_scale=scales.words / scales.parts,
+        more_buffers=buffers,
+        slots=slots,
+        logit_scale=scales.logits,
+    )
 
 
 def plan_of(
@@ -63,6 +88,7 @@ def plan_of(
     more_buffers: dict[str, int] | None = None,
     norm_offset: float = 0.0,
     slots: dict[str, int] | None = None,
+    logit_scale: float = 1.0,
 ) -> ops.ModelPlan:
     """A decoder of these layers: words in front, the last norm and the head behind."""
     words = f"{names.words}.weight"
@@ -88,7 +114,7 @@ def plan_of(
             ops.Embed(words, "x", scale=word_scale),
             *(operation for layer in layers for operation in layer),
             ops.SelectRows("x", "last"),
-            ops.Quantize("last", f"{names.norm}.weight", shape.epsilon),
+            ops.Quantize("last", f"{names.norm}.weight", shape.epsilon, gain=logit_scale),
             ops.Linear(
                 (ops.Projection(words if is_tied(checkpoint, names) else f"{names.head}.weight", "logits"),)
             ),
@@ -96,6 +122,11 @@ def plan_of(
         norm_offset=norm_offset,
         slots=slots or {},
     )
+
+
+def add_normed(norm: str, epsilon: float) -> tuple[ops.Operation, ...]:
+    """Add the buffer "part", normed, to the rows."""
+    return ops.Quantize("part", norm, epsilon, keep=True), ops.Copy("part", "x", accumulate=True)
 
 
 def _layer(
@@ -116,14 +147,21 @@ def _layer(
             ops.HeadNorm("qkv", 0, shape.heads, of(names.query_norm), shape.epsilon),
             ops.HeadNorm("qkv", shape.queries, shape.kv_heads, of(names.key_norm), shape.epsilon),
         )
+    attention_inputs: tuple[ops.Projection, ...] = (
+        projection(names.query, 0, pairs),
+        projection(names.key, shape.queries, pairs),
+        projection(names.value, shape.queries + shape.keys),
+    )
+    gates: tuple[ops.Projection, ...] = (
+        ops.Projection(of(names.gate), "gate_up"),
+        ops.Projection(of(names.up), "gate_up", shape.ffn),
+    )
+    if kind.is_fused:
+        attention_inputs = (projection(names.qkv, 0),)
+        gates = (ops.Projection(of(names.gate_up), "gate_up"),)
     feed_forward: tuple[ops.Operation, ...] = (
         ops.Quantize("x", of(names.ffn_norm), shape.epsilon),
-        ops.Linear(
-            (
-                ops.Projection(of(names.gate), "gate_up"),
-                ops.Projection(of(names.up), "gate_up", shape.ffn),
-            )
-        ),
+        ops.Linear(gates),
         ops.Gated("gate_up", shape.ffn),
         ops.Linear((ops.Projection(of(names.down), "x"),), accumulate=True),
     )
@@ -135,16 +173,10 @@ def _layer(
         )
     return (
         ops.Quantize("x", of(names.input_norm), shape.epsilon),
-        ops.Linear(
-            (
-                projection(names.query, 0, pairs),
-                projection(names.key, shape.queries, pairs),
-                projection(names.value, shape.queries + shape.keys),
-            )
-        ),
+        ops.Linear(attention_inputs),
         *norms,
-        ops.RopeStore("qkv", index),
-        ops.Attention("qkv", "attention", index, shape.head_dim**-0.5, window),
+        ops.RopeStore("qkv", index, shape.rope.still if index in kind.still else None),
+        ops.Attention("qkv", "attention", index, kind.scales.scores or shape.head_dim**-0.5, window),
         ops.Quantize("attention"),
         ops.Linear((ops.Projection(of(names.output), "x"),), accumulate=True),
         *feed_forward,

@@ -28,6 +28,8 @@ class Names:
     down: str
     norm: str
     head: str
+    qkv: str  # queries, keys and values in one matrix, where a family has them so
+    gate_up: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ _GGUF = Names(
     down="blk.{i}.ffn_down",
     norm="output_norm",
     head="output",
+    qkv="blk.{i}.attn_qkv",
+    gate_up="blk.{i}.ffn_up",
 )
 
 
@@ -103,6 +107,8 @@ def read_names(checkpoint: Checkpoint) -> Names:
         down=f"{layer}mlp.down_proj",
         norm=f"{prefix}norm",
         head="lm_head",
+        qkv=f"{layer}self_attn.qkv_proj",
+        gate_up=f"{layer}mlp.gate_up_proj",
     )
 
 

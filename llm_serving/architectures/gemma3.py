@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from llm_serving.architectures import config_json, gguf_keys
-from llm_serving.architectures.decoder import plan_of
+from llm_serving.architectures.decoder import add_normed, plan_of
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, read_names, read_shape
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
@@ -123,9 +123,6 @@ def _layer(i: int, names: Names, shape: Shape, kind: _Kind) -> tuple[ops.Operati
     def of(name: str) -> str:
         return f"{name.format(i=i)}.weight"
 
-    def normed_part(norm: str) -> tuple[ops.Operation, ...]:
-        return ops.Quantize("part", of(norm), epsilon, keep=True), ops.Copy("part", "x", accumulate=True)
-
     return (
         ops.Quantize("x", of(names.input_norm), epsilon),
         ops.Linear(
@@ -141,12 +138,12 @@ def _layer(i: int, names: Names, shape: Shape, kind: _Kind) -> tuple[ops.Operati
         ops.Attention("qkv", "attention", i, kind.query_scale, 0 if is_global else kind.window),
         ops.Quantize("attention"),
         ops.Linear((ops.Projection(of(names.output), "part"),)),
-        *normed_part(kind.behind_attention),
+        *add_normed(of(kind.behind_attention), epsilon),
         ops.Quantize("x", of(names.ffn_norm), epsilon),
         ops.Linear(
             (ops.Projection(of(names.gate), "gate_up"), ops.Projection(of(names.up), "gate_up", shape.ffn))
         ),
         ops.Gated("gate_up", shape.ffn, "gelu_tanh"),
         ops.Linear((ops.Projection(of(names.down), "part"),)),
-        *normed_part(kind.behind_ffn),
+        *add_normed(of(kind.behind_ffn), epsilon),
     )

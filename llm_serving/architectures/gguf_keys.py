@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from llm_serving.checkpoints import Checkpoint
+from llm_serving.checkpoints import Checkpoint, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 from llm_serving.native.rope import yarn_factors, yarn_magnitude
 
+_NEAR, _FAR = "rope_factors_short.weight", "rope_factors_long.weight"
 _POOLING = {0: None, 1: "mean", 2: "cls", 3: "last"}  # LLAMA_POOLING_TYPE_*; 0 is none in particular
 
 
@@ -81,8 +82,27 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0) -> ops.R
         magnitude = number(checkpoint, "rope.scaling.attn_factor", 1.0) * yarn_magnitude(factor)
         factors = yarn_factors(base, rotated, factor, length, fast, slow)
         return ops.Rope(base, rotated, factors=factors, magnitude=magnitude)
+    if _FAR in checkpoint.tensors:
+        return ops.Rope(
+            base,
+            rotated,
+            factors=_factors(checkpoint, _FAR, rotated),
+            magnitude=number(checkpoint, "rope.scaling.attn_factor", 1.0),
+            near_factors=_factors(checkpoint, _NEAR, rotated),
+            near=positive(checkpoint, "rope.scaling.original_context_length"),
+        )
     tensor = "rope_freqs.weight" if "rope_freqs.weight" in checkpoint.tensors else None
     return ops.Rope(base, rotated, factor, tensor)
+
+
+def _factors(checkpoint: Checkpoint, name: str, rotated: int) -> tuple[float, ...]:
+    """What LongRoPE divides frequencies by. Raises: CheckpointError unless there is one for each."""
+    factors: list[float] = dequantize(checkpoint.tensor(name)).reshape(-1).tolist()
+    if len(factors) != rotated // 2 or not all(0 < factor < float("inf") for factor in factors):
+        raise CheckpointError(
+            f"Tensor '{name}' in '{checkpoint.path}' does not fit {rotated} rotated dimensions."
+        )
+    return tuple(factors)
 
 
 def problem(checkpoint: Checkpoint, key: str, value: object, wanted: str) -> CheckpointError:

@@ -41,7 +41,8 @@ class Quantize:
     """activations = int8(norm(source)), or int8(source) without a weight.
 
     `layer_norm` (its bias may be missing) instead of rms_norm; `keep` also writes the normed row back to
-    `source`, as post-norm encoders need it. With f32 weights activations stay f32.
+    `source`, as post-norm encoders need it. `gain` multiplies the norm's weights. With f32 weights
+    activations stay f32.
     """
 
     source: str
@@ -50,6 +51,7 @@ class Quantize:
     layer_norm: bool = False
     bias: str | None = None
     keep: bool = False
+    gain: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class PlanBuilder:
         self._ropes: dict[ops.Rope, int] = {}
         self._biases: dict[ops.WindowBias | ops.BucketBias | ops.LinearBias, int] = {}
         self._matrices: dict[tuple[str, int, bool, ops.Part | None], int] = {}
-        self._vectors: dict[str, int] = {}
+        self._vectors: dict[tuple[str, float], int] = {}
         self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
@@ -154,15 +154,15 @@ class PlanBuilder:
             self._matrices[key] = self._weights.matrix(tensor, interleaved, weight_format)
         return self._matrices[key]
 
-    def _optional(self, name: str | None, size: int, add: float = 0.0) -> int:
-        return -1 if name is None else self._vector(name, size, add)
+    def _optional(self, name: str | None, size: int, add: float = 0.0, times: float = 1.0) -> int:
+        return -1 if name is None else self._vector(name, size, add, times)
 
     def _quantize(self, q: ops.Quantize) -> None:
         width = self._widths[q.source]
         bias = self._optional(q.bias, width)
         if q.layer_norm and bias < 0:
             bias = self._constant(np.zeros(width, np.float32))
-        weight = self._optional(q.weight, width, self._norm_offset)
+        weight = self._optional(q.weight, width, self._norm_offset, q.gain)
         self.core.quantize(self._buffers[q.source], weight, bias, q.epsilon, q.keep)
 
     def _positions(self, p: ops.AddPositions) -> int:
@@ -206,13 +206,15 @@ class PlanBuilder:
         self._constants.update(constant.data)
         return cast(int, self.core.vector(constant))
 
-    def _vector(self, name: str, size: int | None = None, add: float = 0.0) -> int:
-        if name not in self._vectors:
-            values = dequantize(self.checkpoint.tensor(name)).reshape(-1) + np.float32(add)
+    def _vector(self, name: str, size: int | None = None, add: float = 0.0, times: float = 1.0) -> int:
+        if (name, times) not in self._vectors:
+            values = (dequantize(self.checkpoint.tensor(name)).reshape(-1) + np.float32(add)) * np.float32(
+                times
+            )
             if size is not None and values.size != size:
                 raise CheckpointError(f"Tensor '{name}' has {values.size} values where {size} are needed.")
-            self._vectors[name] = self._constant(values)
-        return self._vectors[name]
+            self._vectors[name, times] = self._constant(values)
+        return self._vectors[name, times]
 
 
 def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int, is_encoder: bool = False) -> Any:

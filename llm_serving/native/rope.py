@@ -15,7 +15,14 @@ class Rope:
     linear_factor: float = 1.0  # divides every position
     factors_tensor: str | None = None  # float32 [rotated/2], divides each frequency (Llama 3)
     factors: tuple[float, ...] = ()  # the same, where no tensor holds them
-    magnitude: float = 1.0  # of what is rotated, afterwards (YaRN)
+    magnitude: float = 1.0  # of what is rotated, afterwards (YaRN, LongRoPE)
+    near_factors: tuple[float, ...] = ()  # instead, where a context has no more than `near` tokens (LongRoPE)
+    near: int = 0
+
+    @property
+    def still(self) -> Rope:
+        """The same dimensions, turned by nothing: for layers that are not told positions."""
+        return Rope(self.theta, self.rotated, linear_factor=math.inf)
 
 
 def llama3_factors(
@@ -50,6 +57,11 @@ def yarn_factors(
         mix = min(max((i - first) / span, 0.0), 1.0)
         factors.append(1 / (mix / factor + (1 - mix)))
     return tuple(factors)
+
+
+def longrope_magnitude(factor: float, length: float) -> float:
+    """For a context `factor` times the `length` trained for first (LongRoPE, Ding et al. 2024)."""
+    return math.sqrt(1 + math.log(factor) / math.log(length)) if factor > 1.0 and length > 1.0 else 1.0
 
 
 def yarn_magnitude(factor: float) -> float:

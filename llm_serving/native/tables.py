@@ -20,20 +20,20 @@ def halves_order(rows: int, head_dim: int) -> np.ndarray:
 
 
 def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.ndarray:
-    """float32 [positions, rotated]: cosines, then sines.
+    """float32 [positions, rotated]: cosines, then sines, of a context of so many positions.
 
     Raises: CheckpointError when the frequency factors do not fit.
     """
     frequencies = rope.theta ** (-np.arange(0, rope.rotated, 2, dtype=np.float64) / rope.rotated)
     if rope.factors_tensor is not None:
-        factors = dequantize(checkpoint.tensors[rope.factors_tensor]).reshape(-1).astype(np.float64)
-        if factors.size != frequencies.size or not np.all(factors > 0):
+        stored = dequantize(checkpoint.tensors[rope.factors_tensor]).reshape(-1).astype(np.float64)
+        if stored.size != frequencies.size or not np.all(stored > 0):
             raise CheckpointError(
                 f"Tensor '{rope.factors_tensor}' does not fit {rope.rotated} rotated dimensions."
             )
-        frequencies = frequencies / factors
-    elif rope.factors:
-        frequencies = frequencies / np.array(rope.factors)
+        frequencies = frequencies / stored
+    elif factors := rope.near_factors if positions <= rope.near else rope.factors:
+        frequencies = frequencies / np.array(factors)
     angles = np.arange(positions, dtype=np.float64)[:, None] / rope.linear_factor * frequencies[None, :]
     table: np.ndarray = np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * rope.magnitude
     return table.astype(np.float32)

@@ -12,18 +12,23 @@ from tiny_decoder_directories import write_directory
 from tiny_models import (
     IM_END,
     SMALLEST_VOCAB,
+    write_tiny_granite,
     write_tiny_llama,
     write_tiny_mixtral,
+    write_tiny_olmo2,
+    write_tiny_phi3,
     write_tiny_qwen2,
     write_tiny_qwen3,
     write_tiny_qwen3_moe,
+    write_tiny_smollm3,
 )
 
 from llm_serving.architectures import describe
 from llm_serving.backends import choose_engine
 from llm_serving.chat.template import ChatTemplate
-from llm_serving.checkpoints import build_tokenizer, open_checkpoint
+from llm_serving.checkpoints import Tensor, build_tokenizer, open_checkpoint
 from llm_serving.errors import CheckpointError
+from llm_serving.native.rope import longrope_magnitude
 
 WRITERS = {
     "llama": write_tiny_llama,
@@ -31,6 +36,15 @@ WRITERS = {
     "qwen3": write_tiny_qwen3,
     "mixtral": write_tiny_mixtral,
     "qwen3_moe": write_tiny_qwen3_moe,
+    "granite": write_tiny_granite,
+    "olmo2": write_tiny_olmo2,
+    "phi3": write_tiny_phi3,
+    "smollm3": write_tiny_smollm3,
+}
+LONG = {
+    "type": "longrope",
+    "short_factor": [1.0 + i / 8 for i in range(8)],
+    "long_factor": [2.0 + i for i in range(8)],
 }
 LLAMA_3 = {
     "rope_type": "llama3",
@@ -39,6 +53,7 @@ LLAMA_3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+NEAR = {"original_max_position_embeddings": 64}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 
@@ -91,6 +106,34 @@ def test_yarn_is_the_same_in_both(tmp_path: Path, make_driver) -> None:
     assert np.abs(ours - unscaled).max() > 0.1
 
 
+def test_longrope_is_the_same_in_both(tmp_path: Path, make_driver) -> None:
+    """What it is, `make parity` compares with transformers."""
+    plain = open_checkpoint(write_tiny_phi3(tmp_path / "m.gguf", kind="F32"))
+    factors = {
+        "rope_factors_short.weight": LONG["short_factor"],
+        "rope_factors_long.weight": LONG["long_factor"],
+    }
+    tensors = {
+        name: Tensor(name, "F32", (8,), np.array(values, np.float32).view(np.uint8))
+        for name, values in factors.items()
+    }
+    keys = {"attn_factor": longrope_magnitude(4.0, 64.0), "original_context_length": 64}
+    scaling = {f"phi3.rope.scaling.{key}": value for key, value in keys.items()}
+    gguf = dataclasses.replace(
+        plain, metadata={**plain.metadata, **scaling}, tensors={**plain.tensors, **tensors}
+    )
+    config = {"rope_scaling": LONG, "original_max_position_embeddings": 64}
+    directory = open_checkpoint(write_directory(tmp_path / "d", Path(plain.path), **config))
+    seen = []
+    for context in (64, 256):
+        ours, expected = (
+            make_driver(each, context_length=context).logits(ids(40)) for each in (directory, gguf)
+        )
+        np.testing.assert_array_equal(ours, expected)
+        seen.append(ours)
+    assert np.abs(seen[0] - seen[1]).max() > 0.1
+
+
 @pytest.mark.parametrize(
     "odd",
     [{"factor": 1e308}, {"factor": 1e-300}, {"beta_fast": 1e308}, {"beta_fast": 1e-308, "beta_slow": 1e308}],
@@ -136,6 +179,20 @@ def test_the_window_of_mistral(tmp_path: Path, make_driver) -> None:
         ("llama", {"model_type": "mistral", "sliding_window": -1}, "'sliding_window'"),
         ("qwen2", {"use_sliding_window": True}, "'use_sliding_window'"),
         ("qwen3", {"attention_bias": True}, "'attention_bias'"),
+        ("phi3", {"rope_scaling": {**LONG, "long_factor": [1.0]}}, "'original_max_position_embeddings'"),
+        ("phi3", {"rope_scaling": {**LONG, **NEAR, "long_factor": [1.0]}}, "'long_factor' .* list of 8"),
+        (
+            "phi3",
+            {"rope_scaling": {**LONG, **NEAR, "short_factor": [-1.0] * 8}},
+            "'short_factor' .* list",
+        ),
+        ("phi3", {"sliding_window": 0}, "'sliding_window'"),
+        ("smollm3", {"no_rope_layers": [1, 0]}, "'no_rope_layers' .* list of 4"),
+        ("smollm3", {"no_rope_layer_interval": 0}, "'no_rope_layer_interval'"),
+        ("smollm3", {"use_sliding_window": True}, "'use_sliding_window'"),
+        ("granite", {"residual_multiplier": 0}, "'residual_multiplier' .* positive number"),
+        ("granite", {"logits_scaling": "8"}, "'logits_scaling' .* positive number"),
+        ("olmo2", {"attention_bias": True}, "'attention_bias'"),
         ("qwen3_moe", {"mlp_only_layers": [0]}, "'mlp_only_layers'"),
         ("qwen3_moe", {"decoder_sparse_step": 2}, "'decoder_sparse_step'"),
         ("qwen3_moe", {"num_experts_per_tok": 9}, "uses 9 of 8 experts"),

@@ -1,4 +1,4 @@
-"""Mixtures of experts against `transformers`: random models, saved and opened as anybody's would be."""
+"""Families of decoders against `transformers`: random models, saved and opened as anybody's would be."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ SHAPE = {
     "max_position_embeddings": 512,
     "initializer_range": 0.2,  # answers that depend on the text
 }
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.75,  # as in Phi 4 mini: 18 of 24 dimensions
+    "short_factor": [1.0 + i / 16 for i in range(9)],
+    "long_factor": [1.5 + i for i in range(9)],
+}
 MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
     "qwen3_moe": (
         transformers.Qwen3MoeConfig,
@@ -43,13 +50,32 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.MixtralForCausalLM,
         {"num_local_experts": 4, "num_experts_per_tok": 2},
     ),
+    "smollm3": (
+        transformers.SmolLM3Config,
+        transformers.SmolLM3ForCausalLM,
+        {"num_hidden_layers": 5, "pad_token_id": 0},
+    ),
+    "granite": (
+        transformers.GraniteConfig,
+        transformers.GraniteForCausalLM,
+        {
+            "embedding_multiplier": 6.0,
+            "attention_multiplier": 0.15,
+            "residual_multiplier": 0.22,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "phi3": (transformers.Phi3Config, transformers.Phi3ForCausalLM, {"pad_token_id": 0}),
+    "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
 }
 
 
 def saved(directory: Path, name: str, **more: Any) -> tuple[Any, Checkpoint]:
     config_class, model_class, shape = MODELS[name]
     torch.manual_seed(0)
-    model = model_class(config_class(**SHAPE, **shape, attn_implementation="eager", **more)).eval().float()
+    model = (
+        model_class(config_class(**{**SHAPE, **shape}, attn_implementation="eager", **more)).eval().float()
+    )
     model.save_pretrained(directory)
     return model, open_checkpoint(directory)
 
@@ -69,6 +95,13 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("qwen3_moe", {"norm_topk_prob": False, "tie_word_embeddings": True}),
         ("mixtral", {}),
         ("mixtral", {"sliding_window": 24}),
+        ("smollm3", {}),
+        ("smollm3", {"no_rope_layers": [0, 1, 1, 0, 1]}),
+        ("granite", {}),
+        ("phi3", {}),
+        ("phi3", {"sliding_window": 24}),
+        ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 64}),
+        ("olmo2", {}),
     ],
 )
 def test_logits(name: str, more: dict[str, Any], tmp_path: Path) -> None:

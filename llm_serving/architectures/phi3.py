@@ -1,0 +1,28 @@
+"""Phi 3 and Phi 4 mini: fused matrices, LongRoPE (Abdin et al. 2024)."""
+
+from __future__ import annotations
+
+from llm_serving.architectures import config_json, gguf_keys
+from llm_serving.architectures.decoder import Kind, describe_decoder
+from llm_serving.architectures.decoder_shape import Defaults
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.native.ops import ModelPlan
+
+_DEFAULTS = Defaults(context=4096)
+
+
+def describe(checkpoint: Checkpoint) -> ModelPlan:
+    """Raises: CheckpointError for unknown rotary scaling, or a window that is no positive integer."""
+    return describe_decoder(checkpoint, Kind(is_fused=True), _DEFAULTS, _window(checkpoint))
+
+
+def _window(checkpoint: Checkpoint) -> int:
+    """0 where it would hide nothing."""
+    if checkpoint.format == "gguf":
+        context = gguf_keys.positive(checkpoint, "context_length", _DEFAULTS.context)
+        window = gguf_keys.positive(checkpoint, "attention.sliding_window", context)
+    else:
+        context = config_json.positive(checkpoint, "max_position_embeddings", default=_DEFAULTS.context)
+        has_window = checkpoint.metadata.get("sliding_window") is not None
+        window = config_json.positive(checkpoint, "sliding_window") if has_window else context
+    return window if window < context else 0
