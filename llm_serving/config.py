@@ -117,7 +117,9 @@ class Settings(BaseSettings):
         0, ge=0, le=1024, description="Threads for the model; 0 = the CPU quota of this process"
     )
     context_length: int = Field(
-        0, ge=0, description="Tokens a conversation may hold; 0 = what the model was trained for"
+        0,
+        ge=0,
+        description="Tokens a conversation may hold; 0 = what the model was trained for, if it fits",
     )
     memory: Bytes = Field(
         0, ge=0, description="Bound for weights and KV cache in bytes, such as 4G; 0 or auto = by the machine"

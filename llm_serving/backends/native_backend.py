@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 from llm_serving.architectures import describe
@@ -16,9 +17,12 @@ from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.runner import BLOCK_SIZE, NativeRunner, kv_block_bytes
 from llm_serving.native.sampler import NativeSampler
 
+logger = logging.getLogger(__name__)
+
 MAX_STEP_TOKENS = 512
 WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
 DEFAULT_KV_BYTES = 4 << 30
+LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
 KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
@@ -43,10 +47,19 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
         )
     plan = describe(checkpoint)
     context = min(options.context_length or plan.max_context, plan.max_context)
+    num_blocks = _num_blocks(plan, checkpoint, options, context)
+    if num_blocks * BLOCK_SIZE < context:
+        logger.warning(
+            "A conversation may hold %d tokens, for more of the model's %d there is no memory. "
+            "--memory gives more, and --kv-cache q8 nearly doubles what it holds.",
+            num_blocks * BLOCK_SIZE,
+            context,
+        )
+        context = num_blocks * BLOCK_SIZE
     return NativeRunner(
         plan,
         checkpoint,
-        num_blocks=_num_blocks(plan, checkpoint, options, context),
+        num_blocks=num_blocks,
         max_context=context,
         max_step_tokens=MAX_STEP_TOKENS,
         max_sequences=options.max_concurrency,
@@ -68,10 +81,12 @@ def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions,
     else:
         room = min(DEFAULT_KV_BYTES, (memory_limit_bytes() - weights - WORKING_BYTES) // 2)
     blocks = min(wanted, room // block)
-    if blocks < blocks_per_sequence:
-        need = (weights + WORKING_BYTES + blocks_per_sequence * block) >> 20
+    # A context that nobody asked for gives way.
+    least = context if options.context_length else min(context, LEAST_CONTEXT)
+    if blocks * BLOCK_SIZE < least:
+        need = (weights + WORKING_BYTES + -(-least // BLOCK_SIZE) * block) >> 20
         raise ServingError(
-            f"Not enough memory for one sequence of {context} tokens: about {need} MiB are needed. "
+            f"Not enough memory for one sequence of {least} tokens: about {need} MiB are needed. "
             "Raise --memory or lower --context-length."
         )
     return int(blocks)

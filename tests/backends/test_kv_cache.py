@@ -11,7 +11,7 @@ from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import open_checkpoint
 from llm_serving.config import Settings
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.errors import CheckpointError, InvalidRequest
+from llm_serving.errors import CheckpointError, InvalidRequest, ServingError
 from llm_serving.service.loader import engine_options, fingerprint
 
 HEAD_DIM = 64
@@ -37,6 +37,28 @@ def test_the_same_memory_holds_nearly_twice_the_tokens(model: Path) -> None:
         assert runner.block_bytes == 16 * a_token
         assert runner.limits.num_blocks == room // runner.block_bytes
         runner.close()
+
+
+def test_a_context_that_nobody_asked_for_gives_way(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = open_checkpoint(model)
+    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    a_token = 2 * 2 * 2 * VECTOR_BYTES["q16"]
+
+    def context(tokens: int, context_length: int = 0) -> int:
+        bound = (150 << 20) + weights + tokens * a_token
+        runner = build_runner(checkpoint, EngineOptions(memory_bytes=bound, context_length=context_length))
+        runner.close()
+        return runner.limits.max_context
+
+    assert context(2048) == 2048
+    assert not caplog.records
+    assert context(1000) == 992
+    assert "may hold 992 tokens, for more of the model's 2048" in caplog.text
+    assert context(1000, 992) == 992
+    with pytest.raises(ServingError, match="one sequence of 993 tokens"):
+        context(1000, 993)
+    with pytest.raises(ServingError, match="one sequence of 512 tokens"):
+        context(500)
 
 
 def test_engine_names_what_it_has(model: Path) -> None:

@@ -46,9 +46,9 @@ def refuses(checkpoint: Checkpoint) -> None:
 
 
 def cases(keys: list[str]) -> list[tuple[str, int]]:
-    """A context of 96 Ki tokens is none of a hostile file."""
+    """A context of 96 Ki tokens is none of a hostile file, and one of 16 Mi gives way to memory."""
     contexts = ("context_length", "max_position_embeddings", "sliding_window")
-    return [(key, value) for key in keys for value in (HUGE[:-1] if key in contexts else HUGE)]
+    return [(key, value) for key in keys for value in (HUGE[:2] if key in contexts else HUGE)]
 
 
 @pytest.mark.parametrize(("key", "value"), cases(GGUF))
