@@ -144,11 +144,13 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     }
     granite = _GRANITE if checkpoint.architecture == "granite" else {}
     experts = {
-        "model_type": "mixtral" if checkpoint.architecture == "llama" else "qwen3_moe",
+        "model_type": {"llama": "mixtral", "qwen3moe": "qwen3_moe"}.get(
+            checkpoint.architecture, checkpoint.architecture
+        ),
         "moe_intermediate_size": checkpoint.hyper("feed_forward_length"),
         "num_local_experts": checkpoint.hyper("expert_count", 0),
         "num_experts_per_tok": checkpoint.hyper("expert_used_count", 0),
-        "norm_topk_prob": True,  # which GGUF files do not say, but mean
+        "norm_topk_prob": checkpoint.architecture != "olmoe",  # which GGUF files do not say, but mean
     }
     return {
         "model_type": checkpoint.architecture,

@@ -91,6 +91,11 @@ def write_tiny_qwen3_moe(path: Path, **shape: Any) -> Path:
     return _write(path, "qwen3moe", TinyShape(**{"experts": 8, "used": 3, **shape}), Parts(head_norms=True))
 
 
+def write_tiny_olmoe(path: Path, **shape: Any) -> Path:
+    """Write a model of the olmoe family, 8 experts a layer; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "olmoe", TinyShape(**{"experts": 8, "used": 3, **shape}), Parts(whole_norms=True))
+
+
 def write_tiny_gemma3(path: Path, window: int = 32, **shape: Any) -> Path:
     """Write a model of the gemma3 family; keywords are TinyShape's, and the window. Returns `path`."""
     return _write(path, "gemma3", TinyShape(**shape), Parts(head_norms=True, behind=True), window=window)

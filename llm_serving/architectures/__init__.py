@@ -30,10 +30,12 @@ FAMILIES = {
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
     "granite": granite.describe,
+    "granitemoe": granite.describe_moe,
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
     "mixtral": decoder_experts.describe_mixtral,
     "olmo2": olmo2.describe,
+    "olmoe": decoder_experts.describe_olmoe,
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,
     "qwen3": qwen3.describe,

@@ -34,6 +34,7 @@ class Kind:
 
     qkv_bias: bool = False
     head_norm: bool = False  # heads of queries and keys are normed before they rotate
+    whole_norm: bool = False  # all heads of queries are normed at once, and all of keys
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
     experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
     is_fused: bool = False  # queries, keys and values are one matrix; gates and what they open another
@@ -142,10 +143,11 @@ def _layer(
         return ops.Projection(of(name), "qkv", offset, bias, pairs)
 
     norms: tuple[ops.Operation, ...] = ()
-    if kind.head_norm:
+    if kind.head_norm or kind.whole_norm:
+        heads, kv_heads = (1, 1) if kind.whole_norm else (shape.heads, shape.kv_heads)
         norms = (
-            ops.HeadNorm("qkv", 0, shape.heads, of(names.query_norm), shape.epsilon),
-            ops.HeadNorm("qkv", shape.queries, shape.kv_heads, of(names.key_norm), shape.epsilon),
+            ops.HeadNorm("qkv", 0, heads, of(names.query_norm), shape.epsilon),
+            ops.HeadNorm("qkv", shape.queries, kv_heads, of(names.key_norm), shape.epsilon),
         )
     attention_inputs: tuple[ops.Projection, ...] = (
         projection(names.query, 0, pairs),

@@ -1,4 +1,7 @@
-"""Decoders whose feed-forward parts are mixtures of experts: Mixtral (Jiang et al. 2024), Qwen3-MoE."""
+"""Decoders whose feed-forward parts are mixtures of experts: Mixtral, OLMoE, Qwen3-MoE.
+
+Jiang et al. 2024, Muennighoff et al. 2024, Yang et al. 2025.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from llm_serving.architectures.experts import ExpertNames, ExpertSizes
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native.ops import ModelPlan
 
-_GGUF = ExpertNames(
+GGUF_NAMES = ExpertNames(
     router="blk.{i}.ffn_gate_inp.weight",
     gate="blk.{i}.ffn_gate_exps.weight",
     up="blk.{i}.ffn_up_exps.weight",
@@ -23,8 +26,8 @@ def describe_mixtral(checkpoint: Checkpoint) -> ModelPlan:
     Raises: CheckpointError when a size is missing or out of range.
     """
     if checkpoint.format == "gguf":
-        sizes = _gguf_sizes(checkpoint, gguf_keys.positive(checkpoint, "feed_forward_length"))
-        return describe_decoder(checkpoint, Kind(interleaved=True, experts=(_GGUF, sizes)))
+        experts = (GGUF_NAMES, gguf_sizes(checkpoint))
+        return describe_decoder(checkpoint, Kind(interleaved=True, experts=experts))
     window = 0
     if checkpoint.metadata.get("sliding_window") is not None:
         window = positive(checkpoint, "sliding_window")
@@ -48,10 +51,40 @@ def describe_qwen3_moe(checkpoint: Checkpoint) -> ModelPlan:
     """Raises: CheckpointError for dense layers among the others, biases or sliding windows."""
     qwen3.require_plain(checkpoint)
     if checkpoint.format == "gguf":
-        sizes = _gguf_sizes(checkpoint, gguf_keys.positive(checkpoint, "expert_feed_forward_length"))
-        return describe_decoder(checkpoint, Kind(head_norm=True, experts=(_GGUF, sizes)), qwen3.DEFAULTS)
-    require(checkpoint, "decoder_sparse_step", (1,), 1)
-    require(checkpoint, "mlp_only_layers", ([],), [])
+        experts = (GGUF_NAMES, gguf_sizes(checkpoint, ffn="expert_feed_forward_length"))
+    else:
+        require(checkpoint, "decoder_sparse_step", (1,), 1)
+        require(checkpoint, "mlp_only_layers", ([],), [])
+        experts = _of_config(checkpoint, "moe_intermediate_size")
+    return describe_decoder(checkpoint, Kind(head_norm=True, experts=experts), qwen3.DEFAULTS)
+
+
+def describe_olmoe(checkpoint: Checkpoint) -> ModelPlan:
+    """Raises: CheckpointError for biases, or queries, keys and values that are clipped."""
+    if checkpoint.format == "gguf":
+        if checkpoint.hyper("attention.clamp_kqv"):
+            raise gguf_keys.problem(checkpoint, "attention.clamp_kqv", "there", "it is not supported")
+        experts = (GGUF_NAMES, gguf_sizes(checkpoint, normalized=False))
+    else:
+        require(checkpoint, "attention_bias", (False,), False)
+        require(checkpoint, "clip_qkv", (None,), None)
+        experts = _of_config(checkpoint, "intermediate_size")
+    return describe_decoder(checkpoint, Kind(whole_norm=True, experts=experts))
+
+
+def gguf_sizes(
+    checkpoint: Checkpoint, *, ffn: str = "feed_forward_length", normalized: bool = True
+) -> ExpertSizes:
+    """Raises: CheckpointError when a size is missing or out of range."""
+    return ExpertSizes(
+        count=gguf_keys.positive(checkpoint, "expert_count"),
+        used=gguf_keys.positive(checkpoint, "expert_used_count"),
+        ffn=gguf_keys.positive(checkpoint, ffn),
+        normalized=normalized,
+    )
+
+
+def _of_config(checkpoint: Checkpoint, ffn: str) -> tuple[ExpertNames, ExpertSizes]:
     require(checkpoint, "norm_topk_prob", (True, False), False)
     layer = f"{prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}.mlp."
     names = ExpertNames(
@@ -63,16 +96,7 @@ def describe_qwen3_moe(checkpoint: Checkpoint) -> ModelPlan:
     sizes = ExpertSizes(
         count=positive(checkpoint, "num_experts", "num_local_experts"),
         used=positive(checkpoint, "num_experts_per_tok"),
-        ffn=positive(checkpoint, "moe_intermediate_size"),
+        ffn=positive(checkpoint, ffn),
         normalized=bool(checkpoint.metadata.get("norm_topk_prob")),
     )
-    return describe_decoder(checkpoint, Kind(head_norm=True, experts=(names, sizes)), qwen3.DEFAULTS)
-
-
-def _gguf_sizes(checkpoint: Checkpoint, ffn: int) -> ExpertSizes:
-    return ExpertSizes(
-        count=gguf_keys.positive(checkpoint, "expert_count"),
-        used=gguf_keys.positive(checkpoint, "expert_used_count"),
-        ffn=ffn,
-        normalized=True,
-    )
+    return names, sizes

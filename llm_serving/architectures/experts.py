@@ -14,7 +14,8 @@ class ExpertNames:
     """Whole tensor names, with `{i}` for the layer.
 
     Those of an expert's matrices contain `{e}` for it, or the tensors hold all experts one after the other.
-    With a `gate` an expert is SwiGLU, without one gelu. `bias` is added once, if there is such a tensor.
+    With a `gate` an expert is SwiGLU, and where `up` begins with the gate's rows; else it is one gelu.
+    `bias` is added once, if there is such a tensor.
     """
 
     router: str
@@ -23,6 +24,11 @@ class ExpertNames:
     gate: str | None = None
     bias: str | None = None
     transposed: bool = False  # down is stored as inputs x outputs
+    fused: bool = False  # `up` holds the gate, too
+
+    @property
+    def is_gated(self) -> bool:
+        return self.fused or self.gate is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ def expert_slots(hidden: int, sizes: ExpertSizes | None, names: ExpertNames) -> 
     """What it needs with a row for each token and expert."""
     if sizes is None:
         return {}
-    return {"expert_up": sizes.ffn * (2 if names.gate else 1), "expert_out": hidden}
+    return {"expert_up": sizes.ffn * (2 if names.is_gated else 1), "expert_out": hidden}
 
 
 def mixture(
@@ -80,7 +86,7 @@ def mixture(
         ops.Route("router", sizes.used, sizes.normalized),
         ops.Gather(source),
         ops.ExpertLinear(tuple(up(e) for e in range(sizes.count))),
-        ops.Gelu("expert_up") if names.gate is None else ops.Gated("expert_up", sizes.ffn),
+        ops.Gated("expert_up", sizes.ffn) if names.is_gated else ops.Gelu("expert_up"),
         ops.ExpertLinear(
             tuple(
                 (projection(names.down, e, "expert_out", transposed=names.transposed),)

@@ -1,10 +1,12 @@
-"""Granite 3, dense: llama with scales for words, scores, parts and logits."""
+"""Granite 3: llama with scales for words, scores, parts and logits; the small ones are mixtures of experts."""
 
 from __future__ import annotations
 
 from llm_serving.architectures import config_json, gguf_keys
 from llm_serving.architectures.decoder import Kind, Scales, describe_decoder
+from llm_serving.architectures.decoder_experts import GGUF_NAMES, gguf_sizes
 from llm_serving.architectures.decoder_shape import Defaults
+from llm_serving.architectures.experts import ExpertNames, ExpertSizes
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native.ops import ModelPlan
 
@@ -13,23 +15,58 @@ _DEFAULTS = Defaults(epsilon=1e-6)
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
     """Raises: CheckpointError for biases, or a scale that is no positive number."""
+    return _describe(checkpoint, None)
+
+
+def describe_moe(checkpoint: Checkpoint) -> ModelPlan:
+    """Raises: CheckpointError for biases, experts that all tokens share, or an impossible number."""
     if checkpoint.format == "gguf":
-        # Files write 0 for the usual scale of scores, that by the size of heads.
-        is_given = bool(checkpoint.hyper("attention.scale"))
-        scores = gguf_keys.number(checkpoint, "attention.scale", 1.0) if is_given else None
-        scales = Scales(
-            words=gguf_keys.number(checkpoint, "embedding_scale", 1.0),
-            scores=scores,
-            parts=gguf_keys.number(checkpoint, "residual_scale", 1.0),
-            logits=1 / gguf_keys.number(checkpoint, "logit_scale", 1.0),
-        )
-        return describe_decoder(checkpoint, Kind(interleaved=True, scales=scales), _DEFAULTS)
-    for key in ("attention_bias", "mlp_bias"):
-        config_json.require(checkpoint, key, (False,), False)
-    scales = Scales(
+        if checkpoint.hyper("expert_shared_feed_forward_length"):
+            raise gguf_keys.problem(
+                checkpoint, "expert_shared_feed_forward_length", "there", "shared experts are not supported"
+            )
+        return _describe(checkpoint, (GGUF_NAMES, gguf_sizes(checkpoint)))
+    mixture = f"{config_json.prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}.block_sparse_moe."
+    names = ExpertNames(
+        router=f"{mixture}router.layer.weight",
+        up=f"{mixture}input_linear.weight",
+        down=f"{mixture}output_linear.weight",
+        fused=True,
+    )
+    sizes = ExpertSizes(
+        count=config_json.positive(checkpoint, "num_local_experts"),
+        used=config_json.positive(checkpoint, "num_experts_per_tok"),
+        ffn=config_json.positive(checkpoint, "intermediate_size"),
+        normalized=True,
+    )
+    return _describe(checkpoint, (names, sizes))
+
+
+def _describe(checkpoint: Checkpoint, experts: tuple[ExpertNames, ExpertSizes] | None) -> ModelPlan:
+    if checkpoint.format == "gguf":
+        kind = Kind(interleaved=True, scales=_gguf_scales(checkpoint), experts=experts)
+    else:
+        for key in ("attention_bias", "mlp_bias"):
+            config_json.require(checkpoint, key, (False,), False)
+        kind = Kind(scales=_config_scales(checkpoint), experts=experts)
+    return describe_decoder(checkpoint, kind, _DEFAULTS)
+
+
+def _gguf_scales(checkpoint: Checkpoint) -> Scales:
+    # Files write 0 for the usual scale of scores, that by the size of heads.
+    is_given = bool(checkpoint.hyper("attention.scale"))
+    return Scales(
+        words=gguf_keys.number(checkpoint, "embedding_scale", 1.0),
+        scores=gguf_keys.number(checkpoint, "attention.scale", 1.0) if is_given else None,
+        parts=gguf_keys.number(checkpoint, "residual_scale", 1.0),
+        logits=1 / gguf_keys.number(checkpoint, "logit_scale", 1.0),
+    )
+
+
+def _config_scales(checkpoint: Checkpoint) -> Scales:
+    return Scales(
         words=config_json.number(checkpoint, "embedding_multiplier", default=1.0),
         scores=config_json.number(checkpoint, "attention_multiplier", default=1.0),
         parts=config_json.number(checkpoint, "residual_multiplier", default=1.0),
         logits=1 / config_json.number(checkpoint, "logits_scaling", default=1.0),
     )
-    return describe_decoder(checkpoint, Kind(scales=scales), _DEFAULTS)

@@ -16,6 +16,7 @@ from tiny_models import (
     write_tiny_llama,
     write_tiny_mixtral,
     write_tiny_olmo2,
+    write_tiny_olmoe,
     write_tiny_phi3,
     write_tiny_qwen2,
     write_tiny_qwen3,
@@ -38,6 +39,7 @@ WRITERS = {
     "qwen3_moe": write_tiny_qwen3_moe,
     "granite": write_tiny_granite,
     "olmo2": write_tiny_olmo2,
+    "olmoe": write_tiny_olmoe,
     "phi3": write_tiny_phi3,
     "smollm3": write_tiny_smollm3,
 }
@@ -104,6 +106,24 @@ def test_yarn_is_the_same_in_both(tmp_path: Path, make_driver) -> None:
     ours, expected, unscaled = (make_driver(each).logits(ids(40)) for each in (directory, gguf, plain))
     np.testing.assert_array_equal(ours, expected)
     assert np.abs(ours - unscaled).max() > 0.1
+
+
+def test_granite_of_experts_is_mixtral_with_scales(tmp_path: Path, make_driver) -> None:
+    """Where all scales are those of Mixtral, bits are, too; others, `make parity` compares."""
+    mixtral = open_checkpoint(write_tiny_mixtral(tmp_path / "m.gguf"))
+    keys = {key.replace("llama.", "granitemoe."): value for key, value in mixtral.metadata.items()}
+
+    def logits(**scales: float) -> np.ndarray:
+        named = {f"granitemoe.{key}": value for key, value in scales.items()}
+        granite = dataclasses.replace(mixtral, architecture="granitemoe", metadata={**keys, **named})
+        return make_driver(granite).logits(ids(40))
+
+    expected = make_driver(mixtral).logits(ids(40))
+    np.testing.assert_array_equal(logits(), expected)
+    np.testing.assert_allclose(logits(logit_scale=4.0), expected / 4, rtol=0.02, atol=0.02)
+    assert np.abs(logits(residual_scale=0.5) - expected).max() > 0.1
+    with pytest.raises(CheckpointError, match="shared experts are not supported"):
+        logits(expert_shared_feed_forward_length=32)
 
 
 def test_longrope_is_the_same_in_both(tmp_path: Path, make_driver) -> None:
@@ -193,6 +213,7 @@ def test_the_window_of_mistral(tmp_path: Path, make_driver) -> None:
         ("granite", {"residual_multiplier": 0}, "'residual_multiplier' .* positive number"),
         ("granite", {"logits_scaling": "8"}, "'logits_scaling' .* positive number"),
         ("olmo2", {"attention_bias": True}, "'attention_bias'"),
+        ("olmoe", {"clip_qkv": 8.0}, "'clip_qkv'"),
         ("qwen3_moe", {"mlp_only_layers": [0]}, "'mlp_only_layers'"),
         ("qwen3_moe", {"decoder_sparse_step": 2}, "'decoder_sparse_step'"),
         ("qwen3_moe", {"num_experts_per_tok": 9}, "uses 9 of 8 experts"),

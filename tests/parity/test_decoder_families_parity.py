@@ -65,6 +65,21 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
             "logits_scaling": 2.0,
         },
     ),
+    "granitemoe": (
+        transformers.GraniteMoeConfig,
+        transformers.GraniteMoeForCausalLM,
+        {
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.4,
+        },
+    ),
+    "olmoe": (
+        transformers.OlmoeConfig,
+        transformers.OlmoeForCausalLM,
+        {"num_experts": 8, "num_experts_per_tok": 3},
+    ),
     "phi3": (transformers.Phi3Config, transformers.Phi3ForCausalLM, {"pad_token_id": 0}),
     "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
 }
@@ -102,6 +117,8 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("phi3", {"sliding_window": 24}),
         ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 64}),
         ("olmo2", {}),
+        ("olmoe", {}),
+        ("granitemoe", {}),
     ],
 )
 def test_logits(name: str, more: dict[str, Any], tmp_path: Path) -> None:
