@@ -1,4 +1,4 @@
-"""Granite 3: llama with scales for words, scores, parts and logits; the small ones are mixtures of experts."""
+"""Granite 3: llama with scales for words, scores, parts and logits; small ones are mixtures of experts."""
 
 from __future__ import annotations
 
