@@ -9,7 +9,13 @@ from typing import Any
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
-from llm_serving.native.rope import llama3_factors, longrope_magnitude, yarn_factors, yarn_magnitude
+from llm_serving.native.rope import (
+    are_factors,
+    llama3_factors,
+    longrope_magnitude,
+    yarn_factors,
+    yarn_magnitude,
+)
 
 _TRAINED_FOR = "original_max_position_embeddings"
 
@@ -148,11 +154,10 @@ def _longrope(
 
     def factors(key: str) -> tuple[float, ...]:
         found: Any = given.get(key)
-        is_list = isinstance(found, list) and len(found) == plain.rotated // 2
-        if not is_list or not all(type(one) in (int, float) and 0 < one < float("inf") for one in found):
+        if not are_factors(found, plain.rotated):
             raise CheckpointError(
                 f"'{key}' in the config.json of '{checkpoint.path}' is no list of "
-                f"{plain.rotated // 2} positive numbers."
+                f"{plain.rotated // 2} numbers to divide frequencies by."
             )
         return tuple(map(float, found))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llm_serving.checkpoints import Checkpoint, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
-from llm_serving.native.rope import yarn_factors, yarn_magnitude
+from llm_serving.native.rope import are_factors, yarn_factors, yarn_magnitude
 
 _NEAR, _FAR = "rope_factors_short.weight", "rope_factors_long.weight"
 _POOLING = {0: None, 1: "mean", 2: "cls", 3: "last"}  # LLAMA_POOLING_TYPE_*; 0 is none in particular
@@ -98,7 +98,7 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0) -> ops.R
 def _factors(checkpoint: Checkpoint, name: str, rotated: int) -> tuple[float, ...]:
     """What LongRoPE divides frequencies by. Raises: CheckpointError unless there is one for each."""
     factors: list[float] = dequantize(checkpoint.tensor(name)).reshape(-1).tolist()
-    if len(factors) != rotated // 2 or not all(0 < factor < float("inf") for factor in factors):
+    if not are_factors(factors, rotated):
         raise CheckpointError(
             f"Tensor '{name}' in '{checkpoint.path}' does not fit {rotated} rotated dimensions."
         )

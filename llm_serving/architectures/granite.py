@@ -8,9 +8,11 @@ from llm_serving.architectures.decoder_experts import GGUF_NAMES, gguf_sizes
 from llm_serving.architectures.decoder_shape import Defaults
 from llm_serving.architectures.experts import ExpertNames, ExpertSizes
 from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan
 
 _DEFAULTS = Defaults(epsilon=1e-6)
+_MOST = 1e6
 
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
@@ -44,12 +46,20 @@ def describe_moe(checkpoint: Checkpoint) -> ModelPlan:
 
 def _describe(checkpoint: Checkpoint, experts: tuple[ExpertNames, ExpertSizes] | None) -> ModelPlan:
     if checkpoint.format == "gguf":
-        kind = Kind(interleaved=True, scales=_gguf_scales(checkpoint), experts=experts)
+        kind = Kind(interleaved=True, scales=_believed(checkpoint, _gguf_scales(checkpoint)), experts=experts)
     else:
         for key in ("attention_bias", "mlp_bias"):
             config_json.require(checkpoint, key, (False,), False)
-        kind = Kind(scales=_config_scales(checkpoint), experts=experts)
+        kind = Kind(scales=_believed(checkpoint, _config_scales(checkpoint)), experts=experts)
     return describe_decoder(checkpoint, kind, _DEFAULTS)
+
+
+def _believed(checkpoint: Checkpoint, scales: Scales) -> Scales:
+    """Raises: CheckpointError for a scale that no model has, whose square may be no number."""
+    for scale in (scales.words, scales.scores or 1.0, scales.parts, scales.logits):
+        if not 1 / _MOST <= scale <= _MOST:
+            raise CheckpointError(f"'{checkpoint.path}' has a scale of {scale:g}: no model does.")
+    return scales
 
 
 def _gguf_scales(checkpoint: Checkpoint) -> Scales:

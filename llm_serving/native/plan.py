@@ -88,7 +88,7 @@ class PlanBuilder:
             case ops.Gated(source, cols, activation):
                 core.gated(buffers[source], cols, activation != "silu", activation == "gelu_tanh")
             case ops.Linear(projections, accumulate):
-                core.linear([self._projection(p) for p in projections], accumulate)
+                core.linear(self._projections(projections), accumulate)
             case ops.RopeStore(source, layer, rope):
                 core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope))
             case ops.Attention(source, target, layer, scale, window):
@@ -121,16 +121,24 @@ class PlanBuilder:
             case ops.Gather(source):
                 core.gather(buffers[source])
             case ops.ExpertLinear(experts):
-                core.expert_linear([[self._projection(p) for p in projections] for projections in experts])
+                core.expert_linear([self._projections(projections) for projections in experts])
             case ops.Combine(source, target, bias):
                 core.combine(buffers[source], buffers[target], self._optional(bias, self._widths[source]))
 
+    def _projections(self, projections: tuple[ops.Projection, ...]) -> list[tuple[int, int, int, int]]:
+        """Those of one operation fill the rows of their target: what nobody wrote would be another step's."""
+        for p, behind in zip(projections, (*projections[1:], None), strict=True):
+            goes_on = behind is not None and behind.target == p.target
+            wanted = (behind.offset if goes_on and behind else self._widths[p.target]) - p.offset
+            rows = self._tensor(p.tensor, p.part).shape[0]
+            if rows != wanted:
+                raise CheckpointError(
+                    f"Tensor '{p.tensor}' has {rows} rows where the model's header means {wanted}."
+                )
+        return [self._projection(p) for p in projections]
+
     def _projection(self, p: ops.Projection) -> tuple[int, int, int, int]:
         rows = self._tensor(p.tensor, p.part).shape[0]
-        if p.offset + rows > self._widths[p.target]:
-            raise CheckpointError(
-                f"Tensor '{p.tensor}' has {rows} rows, more than the model's header allows."
-            )
         bias = self._optional(p.bias, rows)
         matrix = self._matrix(p.tensor, p.interleaved, p.fine, p.part)
         return matrix, bias, self._buffers[p.target], p.offset

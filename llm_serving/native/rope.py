@@ -59,6 +59,15 @@ def yarn_factors(
     return tuple(factors)
 
 
+def are_factors(values: object, rotated: int) -> bool:
+    """Whether this is a list of what frequencies can be divided by, one for each."""
+    return (
+        isinstance(values, list)
+        and len(values) == rotated // 2
+        and all(type(value) in (int, float) and 1e-6 <= value <= 1e6 for value in values)
+    )
+
+
 def longrope_magnitude(factor: float, length: float) -> float:
     """For a context `factor` times the `length` trained for first (LongRoPE, Ding et al. 2024)."""
     return math.sqrt(1 + math.log(factor) / math.log(length)) if factor > 1.0 and length > 1.0 else 1.0

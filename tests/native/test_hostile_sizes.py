@@ -95,8 +95,24 @@ def test_a_matrix_of_another_width_is_never_multiplied(tmp_path: Path, name: str
         ).close()
 
 
-def test_a_feed_forward_part_that_is_narrower_than_the_header_says(tmp_path: Path) -> None:
-    checkpoint = open_checkpoint(write_tiny_llama(tmp_path / "m.gguf"))
+@pytest.mark.parametrize(
+    ("wider", "message"),
+    [
+        ({"blk.0.ffn_gate", "blk.0.ffn_up"}, "does not fit its header: a matrix has 96 columns where 128"),
+        ({"blk.0.ffn_gate"}, "'blk.0.ffn_up.weight' has 96 rows where the model's header means 128"),
+        (set(), "'blk.0.ffn_gate.weight' has 96 rows where the model's header means 128"),
+    ],
+)
+def test_a_feed_forward_part_that_is_narrower_than_the_header_says(
+    tmp_path: Path, wider: set[str], message: str
+) -> None:
+    path = write_tiny_llama(tmp_path / "m.gguf", kind="F32")
+    checkpoint = open_checkpoint(path)
+    tensors = dict(checkpoint.tensors)
+    for name in wider:
+        data = np.zeros((128, 64), np.float32).view(np.uint8).reshape(-1)
+        tensors[f"{name}.weight"] = Tensor(f"{name}.weight", "F32", (128, 64), data)
     metadata = {**checkpoint.metadata, "llama.feed_forward_length": 128}
-    with pytest.raises(CheckpointError, match="does not fit its header: a matrix has 96 columns where 128"):
-        build_runner(dataclasses.replace(checkpoint, metadata=metadata), EngineOptions(threads=1)).close()
+    odd = dataclasses.replace(checkpoint, metadata=metadata, tensors=tensors)
+    with pytest.raises(CheckpointError, match=message):
+        build_runner(odd, EngineOptions(threads=1)).close()
