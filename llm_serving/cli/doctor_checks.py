@@ -193,7 +193,9 @@ def _choice(settings: Settings, budget: CpuBudget) -> Check:
         else f"{budget.threads} threads by the CPU budget"
     )
     context = (
-        f"context {settings.context_length} as set" if settings.context_length else "the model's context, or what memory holds"
+        f"context {settings.context_length} as set"
+        if settings.context_length
+        else "the model's context, or what memory holds"
     )
     text = f"{settings.model_name}, engine {settings.engine}, device {settings.device}, {threads}, {context}"
     if settings.threads > budget.threads:
