@@ -101,6 +101,11 @@ def write_tiny_gemma3(path: Path, window: int = 32, **shape: Any) -> Path:
     return _write(path, "gemma3", TinyShape(**shape), Parts(head_norms=True, behind=True), window=window)
 
 
+def write_tiny_ernie(path: Path, **shape: Any) -> Path:
+    """Write a model of the ernie4_5 family; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "ernie4_5", TinyShape(**shape))
+
+
 def write_tiny_smollm3(path: Path, **shape: Any) -> Path:
     """Write a model of the smollm3 family, four layers; keywords are TinyShape's. Returns `path`."""
     return _write(path, "smollm3", TinyShape(**{"layers": 4, **shape}))

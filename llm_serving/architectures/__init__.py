@@ -27,6 +27,7 @@ MOST_CONTEXT = 1 << 24
 MOST_HEAD = 512  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
+    "ernie4_5": llama.describe_ernie,
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
     "granite": granite.describe,

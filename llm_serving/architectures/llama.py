@@ -5,6 +5,7 @@ from __future__ import annotations
 from llm_serving.architectures.config_json import positive, require
 from llm_serving.architectures.decoder import Kind, describe_decoder
 from llm_serving.architectures.decoder_experts import describe_mixtral
+from llm_serving.architectures.decoder_shape import Defaults
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native.ops import ModelPlan
 
@@ -18,6 +19,13 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
     require(checkpoint, "attention_bias", (False,), False)
     require(checkpoint, "mlp_bias", (False,), False)
     return describe_decoder(checkpoint, Kind())
+
+
+def describe_ernie(checkpoint: Checkpoint) -> ModelPlan:
+    """ERNIE 4.5, dense: rotary pairs in directories, too. Raises: CheckpointError for biases."""
+    if checkpoint.format != "gguf":
+        require(checkpoint, "use_bias", (False,), False)
+    return describe_decoder(checkpoint, Kind(interleaved=True), Defaults(theta=500000.0, context=131072))
 
 
 def describe_mistral(checkpoint: Checkpoint) -> ModelPlan:

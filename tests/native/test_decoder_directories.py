@@ -12,6 +12,7 @@ from tiny_decoder_directories import write_directory
 from tiny_models import (
     IM_END,
     SMALLEST_VOCAB,
+    write_tiny_ernie,
     write_tiny_granite,
     write_tiny_llama,
     write_tiny_mixtral,
@@ -37,6 +38,7 @@ WRITERS = {
     "qwen3": write_tiny_qwen3,
     "mixtral": write_tiny_mixtral,
     "qwen3_moe": write_tiny_qwen3_moe,
+    "ernie4_5": write_tiny_ernie,
     "granite": write_tiny_granite,
     "olmo2": write_tiny_olmo2,
     "olmoe": write_tiny_olmoe,
@@ -215,6 +217,7 @@ def test_the_window_of_mistral(tmp_path: Path, make_driver) -> None:
         ("granite", {"residual_multiplier": 1e-300}, "scale of 1e-300"),
         ("granite", {"residual_multiplier": 1e300}, "scale of 1e.300"),
         ("phi3", {"rope_scaling": {**LONG, **NEAR, "short_factor": [1e-300] * 8}}, "'short_factor' .* list"),
+        ("ernie4_5", {"use_bias": True}, "'use_bias'"),
         ("olmo2", {"attention_bias": True}, "'attention_bias'"),
         ("olmoe", {"clip_qkv": 8.0}, "'clip_qkv'"),
         ("qwen3_moe", {"mlp_only_layers": [0]}, "'mlp_only_layers'"),

@@ -80,6 +80,7 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.OlmoeForCausalLM,
         {"num_experts": 8, "num_experts_per_tok": 3},
     ),
+    "ernie4_5": (transformers.Ernie4_5Config, transformers.Ernie4_5ForCausalLM, {"head_dim": 32}),
     "phi3": (transformers.Phi3Config, transformers.Phi3ForCausalLM, {"pad_token_id": 0}),
     "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
 }
@@ -119,6 +120,7 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("olmo2", {}),
         ("olmoe", {}),
         ("granitemoe", {}),
+        ("ernie4_5", {}),
     ],
 )
 def test_logits(name: str, more: dict[str, Any], tmp_path: Path) -> None:
