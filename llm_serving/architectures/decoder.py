@@ -146,8 +146,8 @@ def _layer(
     if kind.head_norm or kind.whole_norm:
         heads, kv_heads = (1, 1) if kind.whole_norm else (shape.heads, shape.kv_heads)
         norms = (
-            ops.HeadNorm("qkv", 0, heads, of(names.query_norm), shape.epsilon),
-            ops.HeadNorm("qkv", shape.queries, kv_heads, of(names.key_norm), shape.epsilon),
+            ops.HeadNorm("qkv", 0, shape.queries, heads, of(names.query_norm), shape.epsilon),
+            ops.HeadNorm("qkv", shape.queries, shape.keys, kv_heads, of(names.key_norm), shape.epsilon),
         )
     attention_inputs: tuple[ops.Projection, ...] = (
         projection(names.query, 0, pairs),

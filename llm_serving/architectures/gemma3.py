@@ -132,8 +132,8 @@ def _layer(i: int, names: Names, shape: Shape, kind: _Kind) -> tuple[ops.Operati
                 ops.Projection(of(names.value), "qkv", shape.queries + shape.keys),
             )
         ),
-        ops.HeadNorm("qkv", 0, shape.heads, of(names.query_norm), epsilon),
-        ops.HeadNorm("qkv", shape.queries, shape.kv_heads, of(names.key_norm), epsilon),
+        ops.HeadNorm("qkv", 0, shape.queries, shape.heads, of(names.query_norm), epsilon),
+        ops.HeadNorm("qkv", shape.queries, shape.keys, shape.kv_heads, of(names.key_norm), epsilon),
         ops.RopeStore("qkv", i, None if is_global else kind.local),
         ops.Attention("qkv", "attention", i, kind.query_scale, 0 if is_global else kind.window),
         ops.Quantize("attention"),

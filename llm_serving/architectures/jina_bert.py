@@ -171,7 +171,7 @@ def _layer(checkpoint: Checkpoint, names: _Names, sizes: _Sizes, i: int) -> tupl
 
     def head_norm(name: str, offset: int) -> ops.HeadNorm:
         name = name.format(i=i)
-        return ops.HeadNorm("qkv", offset, 1, f"{name}.weight", sizes.epsilon, f"{name}.bias")
+        return ops.HeadNorm("qkv", offset, sizes.hidden, 1, f"{name}.weight", sizes.epsilon, f"{name}.bias")
 
     is_for_code = _is_for_code(checkpoint, names)
     up: tuple[ops.Projection, ...] = (linear(names.up, "up"),)

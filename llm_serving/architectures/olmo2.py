@@ -37,8 +37,8 @@ def _layer(
                 ops.Projection(of(names.value), "qkv", shape.queries + shape.keys),
             )
         ),
-        ops.HeadNorm("qkv", 0, 1, of(names.query_norm), shape.epsilon),
-        ops.HeadNorm("qkv", shape.queries, 1, of(names.key_norm), shape.epsilon),
+        ops.HeadNorm("qkv", 0, shape.queries, 1, of(names.query_norm), shape.epsilon),
+        ops.HeadNorm("qkv", shape.queries, shape.keys, 1, of(names.key_norm), shape.epsilon),
         ops.RopeStore("qkv", i),
         ops.Attention("qkv", "attention", i, shape.head_dim**-0.5),
         ops.Quantize("attention"),

@@ -71,8 +71,8 @@ def _layer(names: Names, sizes: Shape, i: int) -> tuple[ops.Operation, ...]:
                 linear(names.value, "qkv", sizes.queries + sizes.keys),
             )
         ),
-        ops.HeadNorm("qkv", 0, heads, weight(names.query_norm), epsilon),
-        ops.HeadNorm("qkv", sizes.queries, kv_heads, weight(names.key_norm), epsilon),
+        ops.HeadNorm("qkv", 0, sizes.queries, heads, weight(names.query_norm), epsilon),
+        ops.HeadNorm("qkv", sizes.queries, sizes.keys, kv_heads, weight(names.key_norm), epsilon),
         ops.Rotate("qkv", heads + kv_heads, head_dim, sizes.rope),
         ops.EncoderAttention("qkv", "attention", heads, kv_heads, head_dim**-0.5, causal=True),
         ops.Quantize("attention"),

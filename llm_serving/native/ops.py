@@ -41,8 +41,7 @@ class Quantize:
     """activations = int8(norm(source)), or int8(source) without a weight.
 
     `layer_norm` (its bias may be missing) instead of rms_norm; `keep` also writes the normed row back to
-    `source`, as post-norm encoders need it. `gain` multiplies the norm's weights. With f32 weights
-    activations stay f32.
+    `source`; `gain` multiplies the norm's weights. With f32 weights activations stay f32.
     """
 
     source: str
@@ -135,11 +134,12 @@ class SelectRows:
 
 @dataclass(frozen=True, slots=True)
 class HeadNorm:
-    """rms_norm of each head of `source[:, offset : offset + heads * head_dim]`; layer_norm with a bias."""
+    """rms_norm of each head of `source[:, offset : offset + width]`; layer_norm with a bias."""
 
     source: str
     offset: int
-    heads: int
+    width: int
+    heads: int  # which share that equally
     weight: str
     epsilon: float
     bias: str | None = None

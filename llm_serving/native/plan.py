@@ -94,9 +94,9 @@ class PlanBuilder:
             case ops.Attention(source, target, layer, scale, window):
                 bias = self._bias(ops.WindowBias(window - 1)) if window else -1
                 core.attention(buffers[source], buffers[target], layer, self.query_heads, scale, window, bias)
-            case ops.HeadNorm(source, offset, heads, weight, epsilon, bias):
-                shift = -1 if bias is None else self._vector(bias)
-                norm = self._vector(weight, add=self._norm_offset)
+            case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias):
+                shift = self._optional(bias, width // heads)
+                norm = self._vector(weight, width // heads, self._norm_offset)
                 core.head_norm(buffers[source], offset, heads, norm, epsilon, shift)
             case ops.Rotate(source, heads, head_dim, rope):
                 core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope))
@@ -214,12 +214,12 @@ class PlanBuilder:
         self._constants.update(constant.data)
         return cast(int, self.core.vector(constant))
 
-    def _vector(self, name: str, size: int | None = None, add: float = 0.0, times: float = 1.0) -> int:
+    def _vector(self, name: str, size: int, add: float = 0.0, times: float = 1.0) -> int:
         if (name, times) not in self._vectors:
             values = (dequantize(self.checkpoint.tensor(name)).reshape(-1) + np.float32(add)) * np.float32(
                 times
             )
-            if size is not None and values.size != size:
+            if values.size != size:
                 raise CheckpointError(f"Tensor '{name}' has {values.size} values where {size} are needed.")
             self._vectors[name, times] = self._constant(values)
         return self._vectors[name, times]

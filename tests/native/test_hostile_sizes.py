@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_decoder_directories import write_directory
 from tiny_encoders import write_tiny_bert
-from tiny_models import write_tiny_llama, write_tiny_mixtral
+from tiny_models import (
+    write_tiny_gemma3,
+    write_tiny_llama,
+    write_tiny_mixtral,
+    write_tiny_olmo2,
+    write_tiny_qwen3,
+)
 
 from llm_serving.architectures import describe_encoder
 from llm_serving.backends.native_backend import build_runner
@@ -116,3 +123,18 @@ def test_a_feed_forward_part_that_is_narrower_than_the_header_says(
     odd = dataclasses.replace(checkpoint, metadata=metadata, tensors=tensors)
     with pytest.raises(CheckpointError, match=message):
         build_runner(odd, EngineOptions(threads=1)).close()
+
+
+@pytest.mark.parametrize("size", [8, 24, 1 << 16])
+@pytest.mark.parametrize(
+    ("write", "right"), [(write_tiny_qwen3, 16), (write_tiny_gemma3, 16), (write_tiny_olmo2, 64)]
+)
+def test_a_norm_of_another_size_than_its_heads(
+    tmp_path: Path, write: Callable[..., Path], right: int, size: int
+) -> None:
+    checkpoint = open_checkpoint(write(tmp_path / "m.gguf"))
+    name = "blk.0.attn_q_norm.weight"
+    odd = Tensor(name, "F32", (size,), np.ones(size, np.float32).view(np.uint8))
+    tensors = {**checkpoint.tensors, name: odd}
+    with pytest.raises(CheckpointError, match=f"has {size} values where {right} are needed"):
+        build_runner(dataclasses.replace(checkpoint, tensors=tensors), EngineOptions(threads=1)).close()

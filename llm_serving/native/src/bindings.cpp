@@ -185,6 +185,10 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op), cols, p.model.buffers.at(size_t(source)).of_slots);
         }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false)
         .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon, int bias) {
+            const size_t size = p.model.vectors.at(size_t(weight)).size(), width = size_t(p.model.buffers.at(size_t(source)).width);
+            const bool fits = offset >= 0 && heads > 0 && size_t(offset) + size_t(heads) * size <= width;
+            if (!fits || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != size))
+                throw std::invalid_argument("the norm of heads does not fit them");
             auto op = std::make_unique<HeadNorm>();
             op->source = source;
             op->offset = offset;
