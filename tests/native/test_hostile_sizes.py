@@ -23,6 +23,7 @@ from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import Checkpoint, Tensor, open_checkpoint
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, ServingError
+from llm_serving.native.encoder import NativeEncoder
 
 GGUF = [
     "block_count",
@@ -138,3 +139,22 @@ def test_a_norm_of_another_size_than_its_heads(
     tensors = {**checkpoint.tensors, name: odd}
     with pytest.raises(CheckpointError, match=f"has {size} values where {right} are needed"):
         build_runner(dataclasses.replace(checkpoint, tensors=tensors), EngineOptions(threads=1)).close()
+
+
+@pytest.mark.parametrize("cols", [32, 128])
+def test_an_embedding_of_another_width(tmp_path: Path, cols: int) -> None:
+    message = f"an embedding has {cols} columns where 64 are needed"
+    checkpoint = open_checkpoint(write_tiny_llama(tmp_path / "m.gguf", kind="F32", tied=False))
+    with pytest.raises(CheckpointError, match=message):
+        build_runner(with_cols(checkpoint, "token_embd.weight", cols), EngineOptions(threads=1)).close()
+    bert = open_checkpoint(write_tiny_bert(tmp_path / "bert", hidden=64))
+    words = "embeddings.word_embeddings.weight"
+    with pytest.raises(CheckpointError, match=message):
+        NativeEncoder(describe_encoder(bert), with_cols(bert, words, cols)).close()
+
+
+def with_cols(checkpoint: Checkpoint, name: str, cols: int) -> Checkpoint:
+    rows = checkpoint.tensor(name).shape[0]
+    data = np.ones((rows, cols), np.float32).view(np.uint8).reshape(-1)
+    odd = Tensor(name, "F32", (rows, cols), data)
+    return dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, name: odd})

@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
+#include <string>
 #include <tuple>
 
 #include "operations.hpp"
@@ -129,6 +130,9 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op));
         })
         .def("embed", [](Plan& p, int matrix, int target, float scale) {
+            const int cols = p.model.matrices.at(size_t(matrix)).cols, width = p.model.buffers.at(size_t(target)).width;
+            if (cols != width)
+                throw std::invalid_argument("an embedding has " + std::to_string(cols) + " columns where " + std::to_string(width) + " are needed");
             auto op = std::make_unique<Embed>();
             op->scale = scale;
             op->matrix = matrix;
