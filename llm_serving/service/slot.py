@@ -139,7 +139,7 @@ class ModelSlot(Generic[Model]):
         try:
             outcome = self._load()
             if attempt == self._attempt:
-                set_aside_what_stays()
+                set_aside_what_stays(is_again=attempt > 1)
         except BaseException as error:  # it is the loading thread's only way to tell
             outcome = error
         try:
@@ -170,13 +170,15 @@ def discard(outcome: Loaded | BaseException) -> None:
         asyncio.run(outcome.close())
 
 
-def set_aside_what_stays() -> None:
+def set_aside_what_stays(*, is_again: bool) -> None:
     """Take all objects there are, less garbage, out of the garbage collector's sight.
 
     A model, its tokenizer and the modules stay for the life of the process; going through them stopped every
-    answer for some 60 ms, once in a few seconds under load.
+    answer for some 60 ms, once in a few seconds under load. So what was set aside for another model is left
+    there, unless this is loaded again, and what it was before may be garbage.
     """
-    gc.unfreeze()  # of models that were unloaded since, too
+    if is_again:
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
     atexit.unregister(gc.unfreeze)

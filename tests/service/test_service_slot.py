@@ -251,3 +251,33 @@ async def test_what_a_loaded_model_is_made_of_is_not_searched_for_garbage() -> N
     frozen = gc.get_freeze_count()
     gc.unfreeze()
     assert frozen > 0
+
+
+async def test_another_model_is_loaded_beside_it_without_searching_it() -> None:
+    """That would stop the answers it is giving."""
+    gc.unfreeze()
+    slots = []
+    for name in ("first", "second"):
+        model, _ = make_model()
+        slots.append(ModelSlot(name, lambda model=model: model))
+    searched: list[int] = []
+
+    def see(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            searched.append(gc.get_freeze_count())
+
+    gc.callbacks.append(see)
+    try:
+        for slot in slots:
+            slot.start()
+            await slot.settled()
+        await slots[0].close()
+        slots[0].start()
+        await slots[0].settled()
+    finally:
+        gc.callbacks.remove(see)
+        gc.unfreeze()
+    first, second, again = searched[0], searched[1], searched[-1]
+    assert first == 0
+    assert second > 1000
+    assert again == 0, "what it was before may be garbage"
