@@ -5,14 +5,17 @@ from __future__ import annotations
 from llm_serving.architectures.config_json import require
 from llm_serving.architectures.decoder import add_normed, plan_of
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, read_names, read_shape
+from llm_serving.architectures.gguf_keys import problem
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
-    """Raises: CheckpointError for biases."""
+    """Raises: CheckpointError for biases, or windows, which GGUF files of OLMo 3 have under this name."""
     names = read_names(checkpoint)
     behind_attention, behind_ffn = "blk.{i}.post_attention_norm", "blk.{i}.post_ffw_norm"
+    if window := checkpoint.hyper("attention.sliding_window"):
+        raise problem(checkpoint, "attention.sliding_window", window, "windows are not supported")
     if checkpoint.format != "gguf":
         require(checkpoint, "attention_bias", (False,), False)
         behind_attention = names.ffn_norm  # by its name, which others have before the feed-forward part

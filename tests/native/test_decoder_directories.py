@@ -288,3 +288,11 @@ def test_it_goes_to_the_native_engine(tmp_path: Path) -> None:
     (directory / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json.*save_pretrained"):
         choose_engine("auto", "auto", directory)
+
+
+def test_windows_of_olmo_3_are_refused(tmp_path: Path) -> None:
+    """Its GGUF files are called olmo2; without the windows, long answers would be wrong."""
+    checkpoint = open_checkpoint(write_tiny_olmo2(tmp_path / "m.gguf"))
+    metadata = {**checkpoint.metadata, "olmo2.attention.sliding_window": 4096}
+    with pytest.raises(CheckpointError, match="'olmo2.attention.sliding_window' .* is 4096; windows are not"):
+        describe(dataclasses.replace(checkpoint, metadata=metadata))
