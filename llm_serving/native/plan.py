@@ -216,9 +216,8 @@ class PlanBuilder:
 
     def _vector(self, name: str, size: int, add: float = 0.0, times: float = 1.0) -> int:
         if (name, times) not in self._vectors:
-            values = (dequantize(self.checkpoint.tensor(name)).reshape(-1) + np.float32(add)) * np.float32(
-                times
-            )
+            values = dequantize(self.checkpoint.tensor(name)).reshape(-1)
+            values = (values + np.float32(add)) * np.float32(times)
             if values.size != size:
                 raise CheckpointError(f"Tensor '{name}' has {values.size} values where {size} are needed.")
             self._vectors[name, times] = self._constant(values)
