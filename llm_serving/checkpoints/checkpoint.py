@@ -17,7 +17,7 @@ class Tensor:
     """One weight as it stands in the file; nothing is copied or unpacked."""
 
     name: str
-    kind: str  # "F32" "F16" "BF16" "Q4_0" "Q4_1" "Q4_K" "Q5_0" "Q5_1" "Q5_K" "Q6_K" "Q8_0"
+    kind: str  # one of KINDS
     shape: tuple[int, ...]  # numpy order: (rows = outputs, columns = inputs) for matrices
     data: np.ndarray  # uint8 [num_bytes], a read-only view of the mapped file
 

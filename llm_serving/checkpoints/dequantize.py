@@ -25,6 +25,8 @@ _LAYOUTS = {
     "F32": np.dtype([("values", "<f4", 1)]),
     "F16": np.dtype([("values", "<f2", 1)]),
     "BF16": np.dtype([("values", "<u2", 1)]),
+    "Q2_K": np.dtype([("scales", _BYTE, 16), ("qs", _BYTE, 64), ("d", _HALF), ("m", _HALF)]),
+    "Q3_K": np.dtype([("qh", _BYTE, 32), ("qs", _BYTE, 64), ("scales", _BYTE, 12), ("d", _HALF)]),
     "Q4_0": np.dtype([("d", _HALF), ("qs", _BYTE, 16)]),
     "Q4_1": np.dtype([("d", _HALF), ("m", _HALF), ("qs", _BYTE, 16)]),
     "Q5_0": np.dtype([("d", _HALF), ("qh", _BYTE, 4), ("qs", _BYTE, 16)]),
@@ -35,7 +37,15 @@ _LAYOUTS = {
         [("d", _HALF), ("m", _HALF), ("scales", _BYTE, 12), ("qh", _BYTE, 32), ("qs", _BYTE, 128)]
     ),
     "Q6_K": np.dtype([("ql", _BYTE, 128), ("qh", _BYTE, 64), ("scales", _SIGNED, 16), ("d", _HALF)]),
+    "IQ4_NL": np.dtype([("d", _HALF), ("qs", _BYTE, 16)]),
+    "IQ4_XS": np.dtype([("d", _HALF), ("high", "<u2"), ("low", _BYTE, 4), ("qs", _BYTE, 128)]),
+    "MXFP4": np.dtype([("exponent", _BYTE), ("qs", _BYTE, 16)]),
 }
+# What four bits stand for: steps that suit a normal distribution, and twice the numbers of E2M1 (OCP MX 1.0).
+_NORMAL_STEPS = np.array(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
+)
+_E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 
 
 def dequantize(tensor: Tensor) -> Floats:
@@ -107,6 +117,52 @@ def _k_scales(packed: Bytes) -> tuple[Bytes, Bytes]:
     )
 
 
+def _pairs(packed: Bytes) -> Bytes:
+    """uint8 [blocks, bytes] to [blocks, 4, bytes]: the lowest two bits of each byte first."""
+    pairs: Bytes = packed[:, None] >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & np.uint8(3)
+    return pairs
+
+
+def _q2_k(blocks: Blocks) -> Floats:
+    halves = blocks["qs"].reshape(-1, 32)  # of 128 values
+    quants = _pairs(halves).reshape(-1, 16, 16).astype(np.float32)
+    scales = blocks["scales"]
+    factor = _column(blocks["d"]) * (scales & 0x0F).astype(np.float32)
+    offset = _column(blocks["m"]) * (scales >> 4).astype(np.float32)
+    values: Floats = factor[:, :, None] * quants - offset[:, :, None]
+    return values
+
+
+def _q3_k(blocks: Blocks) -> Floats:
+    # Of 16 scales the low nibbles are in eight bytes, the two bits above them in four.
+    low, high = blocks["scales"][:, :8], blocks["scales"][:, 8:]
+    scales = _nibbles(low, 8) | _pairs(high).reshape(-1, 16) << 4
+    factor = _column(blocks["d"]) * (scales.astype(np.float32) - 32)
+    # Bit g of byte i is the third bit of value i in group g of 32.
+    third = np.unpackbits(blocks["qh"][:, :, None], axis=2, bitorder="little").transpose(0, 2, 1) << 2
+    quants = _pairs(blocks["qs"].reshape(-1, 32)).reshape(-1, 8, 32) | third
+    values: Floats = factor[:, :, None] * (quants.reshape(-1, 16, 16).astype(np.float32) - 4)
+    return values
+
+
+def _iq4_nl(blocks: Blocks) -> Floats:
+    return np.multiply(_column(blocks["d"]), _NORMAL_STEPS[_nibbles(blocks["qs"], 16)])
+
+
+def _iq4_xs(blocks: Blocks) -> Floats:
+    high = blocks["high"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
+    scales = (_nibbles(blocks["low"], 1) | high << 4).astype(np.float32) - 32
+    quants = _NORMAL_STEPS[_nibbles(blocks["qs"], 16)]
+    values: Floats = (_column(blocks["d"]) * scales)[:, :, None] * quants.reshape(-1, 8, 32)
+    return values
+
+
+def _mxfp4(blocks: Blocks) -> Floats:
+    exponents = blocks["exponent"].astype(np.int32)
+    powers = np.ldexp(np.float32(1), exponents - 128)  # halved, since the numbers are doubled
+    return powers[:, None] * _E2M1[_nibbles(blocks["qs"], 16)]
+
+
 def _k_affine(blocks: Blocks, quants: Bytes) -> Floats:
     scales, minima = _k_scales(blocks["scales"])
     factor = (_column(blocks["d"]) * scales.astype(np.float32))[:, :, None]
@@ -136,6 +192,8 @@ _UNPACK: dict[str, Callable[[Blocks], Floats]] = {
     "F32": _floats,
     "F16": _floats,
     "BF16": _bfloat16,
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
     "Q4_0": _q4_0,
     "Q4_1": _q4_1,
     "Q5_0": _q5_0,
@@ -144,4 +202,7 @@ _UNPACK: dict[str, Callable[[Blocks], Floats]] = {
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
+    "MXFP4": _mxfp4,
 }

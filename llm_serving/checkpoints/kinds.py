@@ -23,6 +23,8 @@ KINDS: dict[str, Kind] = {
         Kind("F32", 1, 4),
         Kind("F16", 1, 2),
         Kind("BF16", 1, 2),
+        Kind("Q2_K", 256, 84),
+        Kind("Q3_K", 256, 110),
         Kind("Q4_0", 32, 18),
         Kind("Q4_1", 32, 20),
         Kind("Q5_0", 32, 22),
@@ -31,6 +33,9 @@ KINDS: dict[str, Kind] = {
         Kind("Q4_K", 256, 144),
         Kind("Q5_K", 256, 176),
         Kind("Q6_K", 256, 210),
+        Kind("IQ4_NL", 32, 18),
+        Kind("IQ4_XS", 256, 136),
+        Kind("MXFP4", 32, 17),
     )
 }
 

@@ -23,7 +23,15 @@ from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 GROUP = 32
 PIECE = 256  # keys of one softmax
 MOST_STEP = 32640  # the greatest step of 8-bit activations
-EXACT_KINDS = {"Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0"}  # the packed formats hold these as they are
+EXACT_KINDS = {
+    "Q4_0",
+    "Q4_1",
+    "Q4_K",
+    "Q5_0",
+    "Q8_0",
+    "IQ4_NL",
+    "MXFP4",
+}  # the packed formats hold these as they are
 Q4_KINDS = {"Q4_0", "Q4_1", "Q4_K"}
 
 

@@ -9,11 +9,16 @@ import numpy as np
 
 from llm_serving.native.core import load_core
 
-KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0")
+KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0",
+         "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4")  # fmt: skip
 FORMATS = ("q4", "s8", "q8", "q12")
+# Where a block has f16 numbers, if not in its first four bytes.
+PLACES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "MXFP4": ()} | dict.fromkeys(
+    ("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS"), (0,)
+)
 ROWS, COLS = 11, 256
 VERSION = 2
-DIGEST = "203ebbe83ab1ae83ad70bea2c2380371e0181bbf4516f51a8d6ffd416378cf0b"
+DIGEST = "71ea9ff376ff4eefe2b977fdbf19a0bb87ba75f1020235e23b849dd428be8e46"
 
 
 class Bits:
@@ -36,7 +41,9 @@ def blocks_of(kind: str, bits: Bits) -> np.ndarray:
         return values.astype(np.float16 if kind == "F16" else np.float32).view(np.uint8).reshape(-1)
     size, num_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
     blocks = bits.take(ROWS * COLS // size, num_bytes)
-    places = {"Q6_K": (208,), "Q4_0": (0,), "Q5_0": (0,), "Q8_0": (0,)}.get(kind, (0, 2))
+    if kind == "MXFP4":
+        blocks[:, 0] = 110 + blocks[:, 0] % 16  # a power of two
+    places = PLACES.get(kind, (0, 2))
     for place in places:
         scales = ((1 + bits.take(len(blocks)).astype(np.float32)) / 2579).astype(np.float16)
         blocks[:, place : place + 2] = scales.view(np.uint8).reshape(-1, 2)

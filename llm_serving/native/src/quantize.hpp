@@ -1,17 +1,11 @@
-// Checkpoint blocks to packed panels. Q4_0, Q4_1, Q4_K -> q4 and Q5_0, Q8_0 -> q8 are exact.
+// Checkpoint blocks to packed panels. Q4_0, Q4_1, Q4_K -> q4 and Q5_0, Q8_0, IQ4_NL, MXFP4 -> q8 are exact.
 #pragma once
 #include <cstdint>
 #include <string>
 
-#include "packed.hpp"
+#include "blocks.hpp"
 
 namespace llm {
-
-enum class Kind : uint8_t { f32, f16, bf16, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0 };
-
-// Throws std::invalid_argument for an unknown name.
-Kind kind_from_name(const std::string& name);
-size_t row_bytes(Kind kind, int cols);
 
 // "auto": the exact format where there is one, else q8.
 Format format_for(Kind kind, const std::string& wanted);

@@ -1,0 +1,181 @@
+// Layouts: GGML's ggml-common.h (names and bit order as in the GGUF files in the field).
+#include "blocks.hpp"
+
+#include <cstring>
+#include <stdexcept>
+
+#include "numeric.hpp"
+
+namespace llm {
+
+namespace {
+
+struct KindInfo {
+    const char* name;
+    int block_weights, block_bytes;
+};
+
+// In the order of Kind.
+constexpr KindInfo kKinds[] = {
+    {"F32", 1, 4},      {"F16", 1, 2},      {"BF16", 1, 2},     {"Q2_K", 256, 84},  {"Q3_K", 256, 110}, {"Q4_0", 32, 18},
+    {"Q4_1", 32, 20},   {"Q4_K", 256, 144}, {"Q5_0", 32, 22},   {"Q5_1", 32, 24},   {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
+    {"Q8_0", 32, 34},   {"IQ4_NL", 32, 18}, {"IQ4_XS", 256, 136}, {"MXFP4", 32, 17}};
+static_assert(sizeof kKinds / sizeof *kKinds == size_t(Kind::mxfp4) + 1);
+
+// What four bits stand for: steps that suit a normal distribution, and twice the numbers of E2M1 (OCP MX 1.0).
+constexpr int8_t kNormalSteps[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr int8_t kE2M1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+uint16_t load_half(const uint8_t* p) {
+    uint16_t bits;
+    memcpy(&bits, p, 2);
+    return bits;
+}
+
+float half_at(const uint8_t* p) { return half_to_float(load_half(p)); }
+
+// Two 6-bit values per sub-block, packed into twelve bytes (Q4_K, Q5_K).
+void scale_and_minimum(const uint8_t* s, int j, int& scale, int& minimum) {
+    if (j < 4) {
+        scale = s[j] & 63;
+        minimum = s[j + 4] & 63;
+    } else {
+        scale = (s[j + 4] & 15) | (s[j - 4] >> 6 << 4);
+        minimum = (s[j + 4] >> 4) | (s[j] >> 6 << 4);
+    }
+}
+
+void decode_legacy(Kind kind, const uint8_t* block, Group& out) {
+    const bool has_minimum = kind == Kind::q4_1 || kind == Kind::q5_1;
+    const bool five = kind == Kind::q5_0 || kind == Kind::q5_1;
+    const int offset = has_minimum ? 0 : five ? 16 : 8;
+    out.scale = half_at(block);
+    out.minimum = has_minimum ? half_at(block + 2) : 0;
+    const uint8_t* p = block + (has_minimum ? 4 : 2);
+    uint32_t high = 0;
+    if (five) {
+        memcpy(&high, p, 4);
+        p += 4;
+    }
+    for (int j = 0; j < 16; j++) {
+        out.q[j] = int16_t(((p[j] & 15) | ((high >> j & 1) << 4)) - offset);
+        out.q[j + 16] = int16_t(((p[j] >> 4) | ((high >> (j + 16) & 1) << 4)) - offset);
+    }
+}
+
+void decode_k(Kind kind, const uint8_t* block, int sub, Group& out) {
+    int scale, minimum;
+    scale_and_minimum(block + 4, sub, scale, minimum);
+    out.steps[0] = uint8_t(scale);
+    out.steps[1] = uint8_t(minimum);
+    out.factors[0] = load_half(block);
+    out.factors[1] = load_half(block + 2) ^ 0x8000;  // subtracted in the file, added here
+    out.scale = half_to_float(out.factors[0]) * float(scale);
+    out.minimum = half_to_float(out.factors[1]) * float(minimum);
+    const bool five = kind == Kind::q5_k;
+    const uint8_t* low = block + (five ? 48 : 16) + sub / 2 * 32;
+    const uint8_t* high = block + 16;
+    for (int i = 0; i < kGroup; i++) {
+        int q = sub % 2 ? low[i] >> 4 : low[i] & 15;
+        if (five) q |= (high[i] >> sub & 1) << 4;
+        out.q[i] = int16_t(q);
+    }
+}
+
+void decode_q6k(const uint8_t* block, int sub, Group& out) {
+    const int half = sub / 4, quarter = sub % 4;
+    const uint8_t* low = block + half * 64 + quarter % 2 * 32;
+    const uint8_t* high = block + 128 + half * 32;
+    const auto* scales = reinterpret_cast<const int8_t*>(block + 192) + half * 8 + quarter * 2;
+    const float d = half_at(block + 208);
+    for (int i = 0; i < kGroup; i++) {
+        int q = quarter < 2 ? low[i] & 15 : low[i] >> 4;
+        q |= (high[i] >> (2 * quarter) & 3) << 4;
+        out.values[i] = d * float(scales[i / 16]) * float(q - 32);
+    }
+}
+
+void decode_q80(const uint8_t* block, Group& out) {
+    out.scale = half_at(block);
+    out.minimum = 0;
+    for (int i = 0; i < kGroup; i++) out.q[i] = int8_t(block[2 + i]);
+}
+
+// Two bits a weight; a scale and a minimum of four bits for every 16.
+void decode_q2k(const uint8_t* block, int sub, Group& out) {
+    const uint8_t* quants = block + 16 + sub / 4 * 32;
+    const float d = half_at(block + 80), m = half_at(block + 82);
+    for (int i = 0; i < kGroup; i++) {
+        const uint8_t scale = block[2 * sub + i / 16];
+        const int q = quants[i] >> (2 * (sub % 4)) & 3;
+        out.values[i] = fused(d * float(scale & 15), float(q), -(m * float(scale >> 4)));
+    }
+}
+
+// Three bits a weight, the third apart; a scale of six bits for every 16, of which two are apart.
+void decode_q3k(const uint8_t* block, int sub, Group& out) {
+    const uint8_t* quants = block + 32 + sub / 4 * 32;
+    const uint8_t* scales = block + 96;
+    const float d = half_at(block + 108);
+    for (int i = 0; i < kGroup; i++) {
+        const int j = 2 * sub + i / 16;
+        const int low = j < 8 ? scales[j] & 15 : scales[j - 8] >> 4, high = scales[8 + j % 4] >> (j / 4 * 2) & 3;
+        const int q = (quants[i] >> (2 * (sub % 4)) & 3) - (block[i] >> sub & 1 ? 0 : 4);
+        out.values[i] = d * float((low | high << 4) - 32) * float(q);
+    }
+}
+
+void decode_steps(const int8_t (&steps)[16], float scale, const uint8_t* quants, Group& out) {
+    out.scale = scale;
+    out.minimum = 0;
+    for (int i = 0; i < 16; i++) {
+        out.q[i] = steps[quants[i] & 15];
+        out.q[i + 16] = steps[quants[i] >> 4];
+    }
+}
+
+void decode_iq4_xs(const uint8_t* block, int sub, Group& out) {
+    const int low = block[4 + sub / 2] >> (sub % 2 * 4) & 15, high = load_half(block + 2) >> (2 * sub) & 3;
+    decode_steps(kNormalSteps, half_at(block) * float((low | high << 4) - 32), block + 8 + 16 * sub, out);
+}
+
+// The byte is an exponent; half of its power of two, since the numbers are doubled.
+float half_power(uint8_t exponent) {
+    return bits_to_float(exponent < 2 ? 0x00200000u << exponent : uint32_t(exponent - 1) << 23);
+}
+
+}  // namespace
+
+void decode(Kind kind, const uint8_t* row, int g, Group& out) {
+    const KindInfo& info = kKinds[int(kind)];
+    const uint8_t* block = row + size_t(g) * kGroup / info.block_weights * info.block_bytes;
+    const int sub = info.block_weights > kGroup ? g % (info.block_weights / kGroup) : 0;
+    out.linear = kind >= Kind::q4_0 && kind != Kind::q6_k;
+    switch (kind) {
+        case Kind::q2_k: return decode_q2k(block, sub, out);
+        case Kind::q3_k: return decode_q3k(block, sub, out);
+        case Kind::q4_0: case Kind::q4_1: case Kind::q5_0: case Kind::q5_1: return decode_legacy(kind, block, out);
+        case Kind::q4_k: case Kind::q5_k: return decode_k(kind, block, sub, out);
+        case Kind::q6_k: return decode_q6k(block, sub, out);
+        case Kind::q8_0: return decode_q80(block, out);
+        case Kind::iq4_nl: return decode_steps(kNormalSteps, half_at(block), block + 2, out);
+        case Kind::iq4_xs: return decode_iq4_xs(block, sub, out);
+        case Kind::mxfp4: return decode_steps(kE2M1, half_power(block[0]), block + 1, out);
+        case Kind::f32: memcpy(out.values, block, sizeof out.values); return;
+        case Kind::f16: for (int i = 0; i < kGroup; i++) out.values[i] = half_at(block + 2 * i); return;
+        case Kind::bf16: for (int i = 0; i < kGroup; i++) out.values[i] = bits_to_float(uint32_t(load_half(block + 2 * i)) << 16); return;
+    }
+}
+
+Kind kind_from_name(const std::string& name) {
+    for (int i = 0; i < int(sizeof kKinds / sizeof *kKinds); i++)
+        if (name == kKinds[i].name) return Kind(i);
+    throw std::invalid_argument("tensor kind '" + name + "' cannot be packed");
+}
+
+size_t row_bytes(Kind kind, int cols) {
+    const KindInfo& info = kKinds[int(kind)];
+    return size_t(cols) / info.block_weights * info.block_bytes;
+}
+
+}  // namespace llm

@@ -1,0 +1,32 @@
+// Blocks of weights as GGUF files have them.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "packed.hpp"
+
+namespace llm {
+
+enum class Kind : uint8_t {
+    f32, f16, bf16, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, iq4_nl, iq4_xs, mxfp4
+};
+
+// Throws std::invalid_argument for an unknown name.
+Kind kind_from_name(const std::string& name);
+size_t row_bytes(Kind kind, int cols);
+
+// 32 weights as the file means them: w = scale * q + minimum, or plain values where `linear` is false.
+struct Group {
+    bool linear;
+    float scale, minimum;
+    uint16_t factors[2];  // f16, of scale and minimum, and what they are multiplied with: Q4_K and Q5_K
+    uint8_t steps[2];
+    int16_t q[kGroup];
+    float values[kGroup];
+};
+
+// Group `g` of a row.
+void decode(Kind kind, const uint8_t* row, int g, Group& out);
+
+}  // namespace llm
