@@ -160,7 +160,8 @@ def _iq4_xs(blocks: Blocks) -> Floats:
 def _mxfp4(blocks: Blocks) -> Floats:
     exponents = blocks["exponent"].astype(np.int32)
     powers = np.ldexp(np.float32(1), exponents - 128)  # halved, since the numbers are doubled
-    return powers[:, None] * _E2M1[_nibbles(blocks["qs"], 16)]
+    values: Floats = powers[:, None] * _E2M1[_nibbles(blocks["qs"], 16)]
+    return values
 
 
 def _k_affine(blocks: Blocks, quants: Bytes) -> Floats:
