@@ -41,7 +41,7 @@ async def respond(
     if body.stream:
         options = body.stream_options
         include_usage = bool(options and options.include_usage)
-        frames = make_frames(head, generation.num_choices, include_usage=include_usage)
+        frames = make_frames(head, generation, include_usage=include_usage)
         heartbeat_s = services.settings.heartbeat_s
         return EventStream(generation, frames, heartbeat_s=heartbeat_s, on_end=conclude, headers=headers)
     try:

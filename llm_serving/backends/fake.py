@@ -73,15 +73,19 @@ class FakeTokenizer:
         """Make a user's text safe to put into a template: it cannot form special tokens there."""
         return self._special.guard(text)
 
+    def piece(self, token_id: int) -> bytes:
+        """A token's byte, or a special token's name."""
+        if token_id in self.special_ids:
+            return SPECIAL_TOKENS[token_id - FIRST_SPECIAL].encode()
+        return self.token_bytes[token_id]
+
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """Text of the ids; bytes that are no UTF-8 become U+FFFD."""
         pieces = []
         for token_id in ids:
             if token_id < 0:
                 raise IndexError(f"The token id {token_id} is negative.")
-            is_name = token_id in self.special_ids and not skip_special
-            name = SPECIAL_TOKENS[token_id - FIRST_SPECIAL].encode() if is_name else b""
-            pieces.append(name or self.token_bytes[token_id])
+            pieces.append(self.token_bytes[token_id] if skip_special else self.piece(token_id))
         return b"".join(pieces).decode("utf-8", "replace")
 
 

@@ -93,6 +93,10 @@ class Tokenizer:
             text = text[1:]
         return text.decode("utf-8", "replace")
 
+    def piece(self, token_id: int) -> bytes:
+        """What a token is called: its bytes, or a special token's name; b"" for ids beyond the vocabulary."""
+        return self._bytes_of(token_id, skip_special=False) if token_id < self.vocab_size else b""
+
     def _bytes_of(self, token_id: int, skip_special: bool) -> bytes:
         if token_id < 0:
             raise IndexError(f"The token id {token_id} is negative.")

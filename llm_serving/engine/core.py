@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 
+import numpy as np
+
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.detokenizer import Detokenizer
 from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
-from llm_serving.engine.request import GenerateRequest, TokenEvent
+from llm_serving.engine.request import GenerateRequest, TokenEvent, TokenLogprobs
 from llm_serving.engine.scheduler import Scheduler
 from llm_serving.engine.sequence import Sequence
 from llm_serving.engine.speculation import num_accepted
@@ -171,8 +173,7 @@ class EngineCore:
         if plan is not None:
             logits = self._runner.run(plan.step)
             if plan.sampled:
-                rows = [row for sequence in plan.sampled for row in sequence.sampling_rows()]
-                events += self._advance(plan.sampled, self._sampler.sample(logits, rows))
+                events += self._advance(plan.sampled, *self._choose(plan.sampled, logits))
             self.scheduler.commit(plan)
             for sequence in plan.sampled:
                 if sequence.is_finished:
@@ -187,7 +188,26 @@ class EngineCore:
             )
         return events
 
-    def _advance(self, sequences: list[Sequence], chosen_ids: list[int]) -> list[TokenEvent]:
+    def _choose(
+        self, sequences: list[Sequence], logits: np.ndarray
+    ) -> tuple[list[int], list[TokenLogprobs | None]]:
+        """A token for every row, and its log-probabilities where they were asked for."""
+        rows = [row for sequence in sequences for row in sequence.sampling_rows()]
+        counts = {i: n for i, row in enumerate(rows) if (n := row.params.top_logprobs) is not None}
+        before = logits[list(counts)] if counts else None  # a copy: the sampler may overwrite its own
+        chosen_ids = self._sampler.sample(logits, rows)
+        logprobs: list[TokenLogprobs | None] = [None] * len(rows)
+        if before is not None:
+            chosen = [chosen_ids[i] for i in counts]
+            for i, found in zip(
+                counts, self._sampler.logprobs(before, chosen, list(counts.values())), strict=True
+            ):
+                logprobs[i] = found
+        return chosen_ids, logprobs
+
+    def _advance(
+        self, sequences: list[Sequence], chosen_ids: list[int], logprobs: list[TokenLogprobs | None]
+    ) -> list[TokenEvent]:
         """Give each the drafts that were chosen as well, and the token after them; an event a token."""
         events = []
         begin = 0
@@ -199,8 +219,8 @@ class EngineCore:
                 sequence.lookup.record(len(draft_ids), count)
                 self._num_drafted_tokens += len(draft_ids)
                 self._num_accepted_tokens += count
-            for token in chosen_ids[begin : begin + count + 1]:
-                events.append(sequence.advance(token))
+            for row in range(begin, begin + count + 1):
+                events.append(sequence.advance(chosen_ids[row], logprobs[row]))
                 if sequence.is_finished:
                     break
             begin = end

@@ -9,7 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenEvent
+from llm_serving.engine.request import (
+    GenerateRequest,
+    SamplingParams,
+    TokenEvent,
+    TokenLogprobs,
+)
 from llm_serving.errors import ServingError
 
 
@@ -124,6 +129,10 @@ class Sampler(Protocol):
 
     def sample(self, logits: np.ndarray, rows: list[SamplingRow]) -> list[int]:
         """`logits` is float32 [len(rows), vocab_size] and may be overwritten."""
+        ...
+
+    def logprobs(self, logits: np.ndarray, token_ids: list[int], counts: list[int]) -> list[TokenLogprobs]:
+        """Of each row those of its token and of the `counts[i]` likeliest; `logits` may be overwritten."""
         ...
 
 

@@ -19,9 +19,10 @@ class SamplingParams:
     """How to choose the next token. Validated at the door; engines trust it.
 
     `temperature == 0` is greedy. `top_k == 0`, `top_p == 1`, `min_p == 0` switch a filter off.
-    Order: penalties, temperature, top-k, top-p, min-p. Penalties follow OpenAI's formula
-    (presence and frequency over generated tokens); repetition is CTRL's (Keskar et al. 2019) over
-    prompt and generated tokens.
+    Order: bias, penalties, temperature, top-k, top-p, min-p. `logit_bias` is added to the logits of these
+    ids. Penalties follow OpenAI's formula (presence and frequency over generated tokens); repetition is
+    CTRL's (Keskar et al. 2019) over prompt and generated tokens. `top_logprobs` is how many of the likeliest
+    tokens are told beside the chosen one; None asks for no log-probabilities at all.
     """
 
     max_tokens: int
@@ -35,6 +36,16 @@ class SamplingParams:
     seed: int = 0  # unsigned 64 bit; whoever builds the request draws one when the user gave none
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    logit_bias: tuple[tuple[int, float], ...] = ()  # no id twice
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural logarithms of probabilities by the model's own logits, whatever was done to them to choose."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...] = ()  # (token id, log-probability), the likeliest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +87,4 @@ class TokenEvent:
     num_cached_tokens: int = 0  # of the prompt, found in the prefix cache
     num_completion_tokens: int = 0  # so far, this event included
     timings: Timings = field(default_factory=Timings)
+    logprobs: TokenLogprobs | None = None  # of its token, if asked for; not of the one that ends the answer

@@ -3,8 +3,8 @@
 All steps are IEEE operations in the type and order given, without fused multiply-add. Row by row:
 
 1. Logits are float32; NaN becomes -inf, +inf becomes the largest float32.
-2. Penalties, float32, at each distinct id concerned: repetition r over prompt and output ids,
-   x = x / r if x > 0 else x * r; then, over output ids with count c, x = x - (frequency * c + presence).
+2. Float32: bias, x = x + bias. Penalties, at each distinct id concerned: repetition r over prompt and output
+   ids, x = x / r if x > 0 else x * r; then, over output ids with count c, x = x - (frequency * c + presence).
 3. temperature == 0: the id of the greatest logit, the lowest of equals; so id 0 when all are -inf.
    Otherwise these steps:
 4. top-k: the k greatest logits; of equals the lower ids. (Before the temperature, which keeps the order.)
@@ -16,14 +16,21 @@ All steps are IEEE operations in the type and order given, without fused multipl
 7. min-p, float64: kept if w >= min_p * (greatest w).
 8. u = uniform(seed, position). Over the kept ids in ascending order with running sums s, float64:
    the first with s > u * s_last. There is one, because u <= 1 - 2**-53.
+
+The log-probability of a logit x is x - max x - log(total), float64, with the total of all weights of step 5
+at temperature 1, before step 2; at least `LEAST_LOGPROB`. Of equals the lower ids are the likelier ones.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from llm_serving.engine.protocol import SamplingRow
-from llm_serving.engine.request import SamplingParams
+from llm_serving.engine.request import SamplingParams, TokenLogprobs
+
+LEAST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's own stand-in
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -92,10 +99,24 @@ class NumpySampler:
             for i, token in enumerate(best)
         ]
 
+    def logprobs(self, logits: np.ndarray, token_ids: list[int], counts: list[int]) -> list[TokenLogprobs]:
+        """See `Sampler.logprobs`."""
+        return [self._logprobs(*row) for row in zip(logits, token_ids, counts, strict=True)]
+
+    def _logprobs(self, x: np.ndarray, token_id: int, count: int) -> TokenLogprobs:
+        np.nan_to_num(x, copy=False, nan=-np.inf, posinf=_LARGEST, neginf=-np.inf)
+        top = _greatest(x, min(count, len(x))) if count else np.empty(0, np.int64)
+        top = top[np.argsort(-x[top], kind="stable")]
+        chosen, likeliest, greatest = float(x[token_id]), x[top].tolist(), float(x.max())
+        total = float(self._sums_of(self._weights_of(x, 1.0))[-1]) if math.isfinite(greatest) else 1.0
+        return from_logits(chosen, top.tolist(), likeliest, greatest, total)
+
     def _choose(self, x: np.ndarray, row: SamplingRow) -> int:
         params = row.params
         if not np.isfinite(x.max()):
             np.nan_to_num(x, copy=False, nan=-np.inf, posinf=_LARGEST, neginf=-np.inf)
+        if params.logit_bias:
+            _add_bias(x, params)
         if _has_penalties(params):
             _penalise(x, row)
         if params.temperature == 0 or not np.isfinite(x.max()):
@@ -139,14 +160,35 @@ class NumpySampler:
         return sums
 
 
+def from_logits(
+    chosen: float, top_ids: list[int], top: list[float], greatest: float, total: float
+) -> TokenLogprobs:
+    """Logits → log-probabilities; `total` is that of the weights, where `greatest` has 1."""
+
+    def logprob(logit: float) -> float:
+        return max(logit - greatest - log_total, LEAST_LOGPROB) if logit > -math.inf else LEAST_LOGPROB
+
+    log_total = math.log(total)
+    return TokenLogprobs(
+        logprob(chosen), tuple((i, logprob(logit)) for i, logit in zip(top_ids, top, strict=True))
+    )
+
+
 def _is_plain_greedy(params: SamplingParams) -> bool:
-    return params.temperature == 0 and not _has_penalties(params)
+    return params.temperature == 0 and not params.logit_bias and not _has_penalties(params)
 
 
 def _has_penalties(params: SamplingParams) -> bool:
     return (
         params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
     )
+
+
+def _add_bias(x: np.ndarray, params: SamplingParams) -> None:
+    ids, biases = zip(*params.logit_bias, strict=True)
+    with np.errstate(over="ignore"):
+        x[list(ids)] += np.array(biases, np.float32)
+    np.nan_to_num(x, copy=False, nan=-np.inf, posinf=_LARGEST, neginf=-np.inf)
 
 
 def _penalise(x: np.ndarray, row: SamplingRow) -> None:

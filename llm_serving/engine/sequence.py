@@ -7,7 +7,13 @@ from enum import Enum
 
 from llm_serving.engine.detokenizer import Detokenizer
 from llm_serving.engine.protocol import SamplingRow
-from llm_serving.engine.request import FinishReason, GenerateRequest, Timings, TokenEvent
+from llm_serving.engine.request import (
+    FinishReason,
+    GenerateRequest,
+    Timings,
+    TokenEvent,
+    TokenLogprobs,
+)
 from llm_serving.engine.speculation import PromptLookup
 
 
@@ -79,7 +85,7 @@ class Sequence:
             rows.append(SamplingRow(request.sampling, position + end, request.prompt_ids, output_ids))
         return rows
 
-    def advance(self, token_id: int) -> TokenEvent:
+    def advance(self, token_id: int, logprobs: TokenLogprobs | None = None) -> TokenEvent:
         """Take the sampled token, decide whether the sequence ends, and tell what became of it."""
         now = time.monotonic()
         if not self.output_ids:
@@ -90,6 +96,7 @@ class Sequence:
         if token_id in self.request.eos_ids and not self.request.sampling.ignore_eos:
             text = detokenizer.flush()
             reason: FinishReason | None = FinishReason.STOP
+            logprobs = None
         else:
             text = detokenizer.push(token_id)
             reason = None
@@ -98,14 +105,19 @@ class Sequence:
                 reason = FinishReason.LENGTH
             if detokenizer.stopped:
                 reason = FinishReason.STOP
-        return self._event((token_id,), text, reason, now)
+        return self._event((token_id,), text, reason, now, logprobs)
 
     def abort(self) -> TokenEvent:
         """End without another token; text that was held back is dropped."""
         return self._event((), "", FinishReason.ABORT, time.monotonic())
 
     def _event(
-        self, token_ids: tuple[int, ...], text: str, reason: FinishReason | None, now: float
+        self,
+        token_ids: tuple[int, ...],
+        text: str,
+        reason: FinishReason | None,
+        now: float,
+        logprobs: TokenLogprobs | None = None,
     ) -> TokenEvent:
         if reason is not None:
             self.finish_reason = reason
@@ -119,4 +131,5 @@ class Sequence:
             self.num_cached_tokens,
             len(self.output_ids),
             self.timings,
+            logprobs,
         )

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from llm_serving.engine.protocol import SamplingRow
+from llm_serving.engine.request import TokenLogprobs
+from llm_serving.engine.sampler import from_logits
 from llm_serving.native.core import load_core
 
 _MASK = (1 << 64) - 1
@@ -29,6 +31,13 @@ class NativeSampler:
         tokens: list[int] = self._core.sample(logits, [_plain(row) for row in rows])
         return tokens
 
+    def logprobs(self, logits: np.ndarray, token_ids: list[int], counts: list[int]) -> list[TokenLogprobs]:
+        """See `Sampler.logprobs`. Releases the GIL.
+
+        Raises: ValueError when the logits do not fit the rows, or a token is outside the vocabulary.
+        """
+        return [from_logits(*facts) for facts in self._core.likeliest(logits, token_ids, counts)]
+
 
 def _plain(row: SamplingRow) -> tuple[Any, ...]:
     """What `read_row` in bindings_sample.cpp takes. Only ids that a penalty looks at go along."""
@@ -47,4 +56,5 @@ def _plain(row: SamplingRow) -> tuple[Any, ...]:
         params.frequency_penalty,
         row.prompt_ids if repeats else [],
         row.output_ids if repeats or counts else [],
+        params.logit_bias,
     )

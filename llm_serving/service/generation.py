@@ -11,7 +11,13 @@ from functools import partial
 
 from llm_serving.engine.protocol import TokenStream
 from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
-from llm_serving.errors import ContextLengthExceeded, EngineDead, RequestCancelled, ServingError
+from llm_serving.errors import (
+    ContextLengthExceeded,
+    EngineDead,
+    InvalidRequest,
+    RequestCancelled,
+    ServingError,
+)
 from llm_serving.service.model import ChatModel
 from llm_serving.service.slot import ModelSlot
 
@@ -38,6 +44,8 @@ class GenerationOptions:
     ignore_eos: bool = False
     priority: int = 0  # lower goes first
     fairness_key: str = ""  # of whoever asks; see `GenerateRequest`
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int | None = None  # see `SamplingParams`
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +71,11 @@ class Generation:
     Leaving the `async with` aborts what is not finished. Iteration raises EngineDead or RequestCancelled.
     """
 
-    def __init__(self, slot: ModelSlot[ChatModel], model: ChatModel, n: int) -> None:
+    def __init__(
+        self, slot: ModelSlot[ChatModel], model: ChatModel, n: int, *, has_logprobs: bool = False
+    ) -> None:
         self.model = model
+        self.has_logprobs = has_logprobs  # events carry them
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
         self._slot = slot
         self._n = n
@@ -144,15 +155,22 @@ async def start_generation(
 ) -> Generation:
     """Submit `n` sequences a prompt; choice `p * n + i` has the seed plus i. All are admitted or none.
 
-    Raises: ContextLengthExceeded, Overloaded, EngineDead.
+    Raises: ContextLengthExceeded, InvalidRequest (a bias for a token that is none), Overloaded, EngineDead.
     """
     limit = model.engine.max_context
     for prompt in prompts:
         if len(prompt) >= limit:
             raise ContextLengthExceeded(len(prompt), 0, limit)
+    vocab_size = model.engine.vocab_size
+    foreign = next((i for i, _ in options.logit_bias if not 0 <= i < vocab_size), None)
+    if foreign is not None:
+        raise InvalidRequest(
+            f"'logit_bias' has the token id {foreign}; those of '{model.name}' are 0 to {vocab_size - 1}.",
+            "logit_bias",
+        )
     seed = random.getrandbits(64) if options.seed is None else options.seed
     eos_ids = frozenset(model.tokenizer.eos_ids)
-    generation = Generation(slot, model, options.n)
+    generation = Generation(slot, model, options.n, has_logprobs=options.top_logprobs is not None)
     try:
         for p, prompt in enumerate(prompts):
             for i in range(options.n):
@@ -187,4 +205,6 @@ def _sampling(
         seed=seed & (2**64 - 1),
         stop=options.stop,
         ignore_eos=options.ignore_eos,
+        logit_bias=options.logit_bias,
+        top_logprobs=options.top_logprobs,
     )

@@ -27,12 +27,20 @@ class PromptTokenizer(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def eos_ids(self) -> Collection[int]: ...
+    @property
+    def token_bytes(self) -> Sequence[bytes]:
+        """What each token adds to the text: nothing if it is a special one, or has no id here."""
+        ...
 
     def guard(self, text: str) -> str:
         """Mark text of users, so that special tokens in it are read as plain text."""
         ...
 
     def encode_prompt(self, text: str, *, add_bos: bool = True) -> list[int]: ...
+
+    def piece(self, token_id: int) -> bytes:
+        """What a token is called: its bytes, or a special token's name."""
+        ...
 
 
 class PromptTemplate(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import time
 from typing import Any
@@ -48,6 +49,37 @@ def test_the_seeds_client(real_server: str) -> None:
         finish_reason = chunk.choices[0].finish_reason
     assert text.strip()
     assert finish_reason in ("stop", "length")
+
+
+def test_probabilities_through_the_official_client(real_server: str) -> None:
+    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1")
+    arguments: Any = {
+        "messages": [{"role": "user", "content": "Is the sky blue? Answer yes or no."}],
+        "model": "default",
+        "temperature": 0,
+        "max_tokens": 8,
+        "logprobs": True,
+        "top_logprobs": 5,
+    }
+    choice = client.chat.completions.create(**arguments).choices[0]
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    assert "".join(token.token for token in choice.logprobs.content) == choice.message.content
+    for token in choice.logprobs.content:
+        assert token.token == token.top_logprobs[0].token
+        assert 0.05 < sum(math.exp(other.logprob) for other in token.top_logprobs) <= 1.000001
+    streamed = [
+        token
+        for chunk in client.chat.completions.create(**arguments, stream=True)
+        if chunk.choices[0].logprobs
+        for token in chunk.choices[0].logprobs.content or []
+    ]
+    assert streamed == choice.logprobs.content
+    text = client.completions.create(
+        model="default", prompt="One, two,", max_tokens=4, temperature=0, logprobs=2
+    ).choices[0]
+    assert text.logprobs is not None
+    assert "".join(text.logprobs.tokens or []) == text.text
 
 
 def test_streamed_and_whole_answers_are_the_same_text(real_server: str) -> None:

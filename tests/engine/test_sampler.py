@@ -87,6 +87,26 @@ def test_penalties_change_the_shares(evenly: int):
     assert np.abs(seen - evenly * p).max() <= 1
 
 
+def test_biases_change_the_shares(evenly: int):
+    p = exact(LOGITS + np.array([0, 2, 0, -1, 0, 0, 0, 0], np.float32))
+    seen = draw(LOGITS, evenly, logit_bias=((1, 2.0), (3, -1.0)))
+    assert np.abs(seen - evenly * p).max() <= 1
+    assert sample(LOGITS, row(temperature=0, logit_bias=((4, 100.0),))) == 4
+    assert sample(LOGITS, row(temperature=0, logit_bias=((0, -100.0),))) == 3
+
+
+def test_logprobs_by_the_definition():
+    p = exact(LOGITS)
+    (found,) = SAMPLER.logprobs(LOGITS[None].copy(), [5], [4])
+    assert found.chosen == pytest.approx(math.log(p[5]), abs=1e-6)
+    assert [i for i, _ in found.top] == [0, 3, 6, 2], "of equals the lower id"
+    assert [math.exp(logprob) for _, logprob in found.top] == pytest.approx(p[[0, 3, 6, 2]], rel=1e-6)
+    (found,) = SAMPLER.logprobs(np.array([[np.nan, -np.inf, 0.0]], np.float32), [0], [9])
+    assert (found.chosen, found.top) == (-9999.0, ((2, 0.0), (0, -9999.0), (1, -9999.0)))
+    (found,) = SAMPLER.logprobs(np.full((1, 3), -np.inf, np.float32), [1], [1])
+    assert (found.chosen, found.top) == (-9999.0, ((0, -9999.0),))
+
+
 def test_frequencies_with_real_random_numbers():
     count = 2000
     p = exact(LOGITS)

@@ -36,6 +36,7 @@ def random_params(rng: np.random.Generator, vocab: int) -> SamplingParams:
     def one_of(*values: float) -> float:
         return float(rng.choice(values))
 
+    biased = rng.permutation(vocab)[: int(rng.choice([0, 0, 1, 5]))]
     return SamplingParams(
         max_tokens=1,
         temperature=one_of(0.0, 1e-7, 0.2, 0.7, 1.0, 2.0),
@@ -46,6 +47,7 @@ def random_params(rng: np.random.Generator, vocab: int) -> SamplingParams:
         presence_penalty=one_of(0.0, 0.0, 0.5, -2.0),
         frequency_penalty=one_of(0.0, 0.0, 0.1, -0.3),
         seed=int(rng.integers(2**64, dtype=np.uint64)),
+        logit_bias=tuple((int(i), one_of(-100.0, 0.3, 5.0, 100.0)) for i in biased),
     )
 
 
@@ -103,6 +105,18 @@ def test_equal_to_the_reference_on_a_large_vocabulary(sampler: NativeSampler, sc
     assert len(set(tokens)) > 1
 
 
+@pytest.mark.parametrize(("vocab", "rounds"), [(1, 40), (7, 60), (8, 60), (33, 60), (1000, 40), (49152, 2)])
+def test_logprobs_equal_the_reference(sampler: NativeSampler, vocab: int, rounds: int) -> None:
+    rng = np.random.default_rng(vocab)
+    for _ in range(rounds):
+        logits = np.stack([random_logits(rng, vocab) for _ in range(6)])
+        tokens = rng.integers(0, vocab, 6).tolist()
+        counts = rng.choice([0, 1, 5, 20, vocab + 1], 6).tolist()
+        with np.errstate(all="ignore"):
+            expected = REFERENCE.logprobs(logits.copy(), tokens, counts)
+        assert sampler.logprobs(logits.copy(), tokens, counts) == expected
+
+
 def test_every_number_that_can_be_drawn_finds_its_token(sampler: NativeSampler) -> None:
     """Many draws from one distribution: block borders of the search, first and last tokens."""
     rng = np.random.default_rng(5)
@@ -130,6 +144,13 @@ def test_misuse_is_refused() -> None:
         penalised = SamplingRow(SamplingParams(1, presence_penalty=1.0), 0, [], [foreign])
         with pytest.raises(ValueError, match="outside the vocabulary"):
             sampler.sample(np.zeros((1, 4), np.float32), [penalised])
+        biased = SamplingRow(SamplingParams(1, logit_bias=((foreign, 1.0),)), 0, [], [])
+        with pytest.raises(ValueError, match="outside the vocabulary"):
+            sampler.sample(np.zeros((1, 4), np.float32), [biased])
+        with pytest.raises(ValueError, match="outside the vocabulary"):
+            sampler.logprobs(np.zeros((1, 4), np.float32), [foreign], [1])
+    with pytest.raises(ValueError, match="counts do not fit"):
+        sampler.logprobs(np.zeros((1, 4), np.float32), [1], [])
     with pytest.raises(ValueError, match="not available"):
         NativeSampler(isa="none")
     assert sampler.sample(np.zeros((0, 4), np.float32), []) == []

@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("torch", reason="needs torch; run it with: make parity")
 
 import httpx
-import openai
 import transformers
 from fake_server import running_server
 from openai import OpenAI
@@ -112,9 +111,19 @@ def test_seeds_stop_strings_and_choices(qwen: str) -> None:
         assert len({first, second, third}) == 3
         stop = text[4:7]
         assert ask(seed=3, stop=[stop]) == [text[: text.index(stop)]]
-        with pytest.raises(openai.BadRequestError) as caught:
-            ask(max_tokens=20, logprobs=True)
-        assert caught.value.param == "logprobs"
+
+
+def test_probabilities_and_biases(qwen: str) -> None:
+    with OpenAI(api_key="-", base_url=f"{qwen}/v1", max_retries=0) as sdk:
+        asked: Any = {"model": "m", "messages": QWEN["messages"], "max_tokens": 6, "temperature": 0}
+        choice = sdk.chat.completions.create(**asked, logprobs=True, top_logprobs=2).choices[0]
+        assert choice.logprobs is not None
+        tokens = choice.logprobs.content or []
+        assert len(tokens) == 6
+        assert all(token.logprob == token.top_logprobs[0].logprob < 0 for token in tokens)
+        forced = sdk.chat.completions.create(**asked, logit_bias={"70": 100}, logprobs=True).choices[0]
+        assert forced.logprobs is not None
+        assert len({token.token for token in forced.logprobs.content or []}) == 1
 
 
 def test_status_and_models_say_where_it_runs_and_why(qwen: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from llm_serving.api.convert.logprobs import ShownToken, VisibleTokens
 from llm_serving.service.generation import Generation, Usage
 
 
@@ -48,14 +49,26 @@ def usage_fields(usage: Usage) -> dict[str, Any]:
     }
 
 
-async def fold(generation: Generation) -> list[tuple[str, str]]:
-    """(text, finish reason) of every choice; the same events that a stream would show."""
+class Answer(NamedTuple):
+    """One choice, whole."""
+
+    text: str
+    finish_reason: str
+    tokens: list[ShownToken]  # if log-probabilities were asked for
+
+
+async def fold(generation: Generation) -> list[Answer]:
+    """Every choice; the same events that a stream would show."""
     texts: list[list[str]] = [[] for _ in range(generation.num_choices)]
+    tokens: list[list[ShownToken]] = [[] for _ in range(generation.num_choices)]
+    visible = [VisibleTokens(generation.model.tokenizer) for _ in range(generation.num_choices)]
     async for batch in generation:
         for index, event in batch:
             texts[index].append(event.text)
+            if generation.has_logprobs:
+                tokens[index] += visible[index].take(event)
     reasons = [generation.finals[index].finish_reason for index in range(generation.num_choices)]
     return [
-        ("".join(parts), reason.value if reason else "stop")
-        for parts, reason in zip(texts, reasons, strict=True)
+        Answer("".join(parts), reason.value if reason else "stop", shown)
+        for parts, reason, shown in zip(texts, reasons, tokens, strict=True)
     ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from llm_serving.api.convert.answer import Head, fold, new_id, usage_fields
+from llm_serving.api.convert.logprobs import chat_logprobs
 from llm_serving.api.convert.sampling import to_options
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.chat.messages import normalize_messages
 from llm_serving.chat.template import template_inputs
+from llm_serving.errors import InvalidRequest
 from llm_serving.service.chat import ChatRequest
 from llm_serving.service.generation import Generation
 
@@ -16,16 +18,24 @@ from llm_serving.service.generation import Generation
 def to_request(body: ChatCompletionRequest, fairness_key: str = "") -> ChatRequest:
     """`max_completion_tokens` wins over the older `max_tokens`.
 
-    Raises: InvalidRequest that names the message, or what is not for a template.
+    Raises: InvalidRequest that names the message, `top_logprobs` alone, or what is not for a template.
     """
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     return ChatRequest(
         request_id=new_id("chatcmpl"),
         messages=normalize_messages(body.messages),
-        options=to_options(body, limit, fairness_key),
+        options=to_options(body, limit, _top_logprobs(body), fairness_key),
         model=body.model,
         template_inputs=template_inputs(body.chat_template_kwargs or {}),
     )
+
+
+def _top_logprobs(body: ChatCompletionRequest) -> int | None:
+    if body.logprobs:
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise InvalidRequest("'top_logprobs' is only allowed together with logprobs: true.", "top_logprobs")
+    return None
 
 
 async def to_response(head: Head, generation: Generation) -> dict[str, Any]:
@@ -33,11 +43,11 @@ async def to_response(head: Head, generation: Generation) -> dict[str, Any]:
     choices = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": text},
-            "logprobs": None,
-            "finish_reason": reason,
+            "message": {"role": "assistant", "content": choice.text},
+            "logprobs": chat_logprobs(choice.tokens) if generation.has_logprobs else None,
+            "finish_reason": choice.finish_reason,
         }
-        for index, (text, reason) in enumerate(await fold(generation))
+        for index, choice in enumerate(await fold(generation))
     ]
     return {
         **head.fields("chat.completion"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_serving.api.convert.answer import Head, fold, new_id, usage_fields
+from llm_serving.api.convert.logprobs import completion_logprobs
 from llm_serving.api.convert.sampling import to_options
 from llm_serving.api.schemas.completion import CompletionRequest as CompletionBody
 from llm_serving.service.completion import CompletionRequest
@@ -15,7 +16,7 @@ def to_request(body: CompletionBody, fairness_key: str = "") -> CompletionReques
     return CompletionRequest(
         request_id=new_id("cmpl"),
         prompts=body.prompt,
-        options=to_options(body, body.max_tokens, fairness_key),
+        options=to_options(body, body.max_tokens, body.logprobs, fairness_key),
         model=body.model,
     )
 
@@ -23,8 +24,13 @@ def to_request(body: CompletionBody, fairness_key: str = "") -> CompletionReques
 async def to_response(head: Head, generation: Generation) -> dict[str, Any]:
     """Wait for the end, and build a `text_completion`."""
     choices = [
-        {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
-        for index, (text, reason) in enumerate(await fold(generation))
+        {
+            "index": index,
+            "text": choice.text,
+            "logprobs": completion_logprobs(choice.tokens) if generation.has_logprobs else None,
+            "finish_reason": choice.finish_reason,
+        }
+        for index, choice in enumerate(await fold(generation))
     ]
     return {
         **head.fields("text_completion"),

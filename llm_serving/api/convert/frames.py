@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
 from llm_serving.api.convert.answer import Head, usage_fields
+from llm_serving.api.convert.logprobs import (
+    ShownToken,
+    VisibleTokens,
+    chat_logprobs,
+    completion_logprobs,
+)
 from llm_serving.service.generation import Batch, Generation
 
 _TEXT = "\x00text\x00"  # stands where the text goes, while a template is cut
 _REASON = "\x00reason\x00"
+_NO_LOGPROBS = b'"logprobs":null'  # behind the text in every template
+
+ToLogprobs = Callable[[Sequence[ShownToken]], dict[str, Any]]
 
 
 class ChunkFrames:
@@ -23,18 +33,24 @@ class ChunkFrames:
         self,
         head: Head,
         kind: str,
-        num_choices: int,
+        generation: Generation,
         *,
         text: dict[str, Any],
         last: dict[str, Any],
         first: dict[str, Any] | None = None,
+        to_logprobs: ToLogprobs,
         include_usage: bool = False,
     ) -> None:
+        num_choices = generation.num_choices
         self._fields = head.fields(kind)
         self._include_usage = include_usage
         self._openings = [self._frame(first, i) for i in range(num_choices)] if first else []
         self._texts = [_cut(self._frame(text, i), _TEXT) for i in range(num_choices)]
         self._lasts = [_cut(self._frame(last, i), _REASON) for i in range(num_choices)]
+        self._to_logprobs = to_logprobs
+        self._visible = [
+            VisibleTokens(generation.model.tokenizer) for _ in range(num_choices) if generation.has_logprobs
+        ]
 
     def opening(self) -> bytes:
         return b"".join(self._openings)
@@ -42,8 +58,11 @@ class ChunkFrames:
     def batch(self, batch: Batch) -> bytes:
         frames: list[bytes] = []
         for index, event in batch:
-            if event.text:
-                before, after = self._texts[index]
+            before, after = self._texts[index]
+            if self._visible and (tokens := self._visible[index].take(event)):
+                logprobs = b'"logprobs":' + orjson.dumps(self._to_logprobs(tokens))
+                frames += (before, orjson.dumps(event.text), after.replace(_NO_LOGPROBS, logprobs, 1))
+            elif event.text:
                 frames += (before, orjson.dumps(event.text), after)
             if event.finish_reason is not None:
                 before, after = self._lasts[index]
@@ -60,28 +79,30 @@ class ChunkFrames:
         return _data({**chunk, "usage": None} if self._include_usage else chunk)
 
 
-def chat_frames(head: Head, num_choices: int, *, include_usage: bool) -> ChunkFrames:
+def chat_frames(head: Head, generation: Generation, *, include_usage: bool) -> ChunkFrames:
     """`chat.completion.chunk`: the role first, then content."""
     rest: dict[str, Any] = {"logprobs": None, "finish_reason": None}
     return ChunkFrames(
         head,
         "chat.completion.chunk",
-        num_choices,
+        generation,
         first={"delta": {"role": "assistant", "content": ""}, **rest},
         text={"delta": {"content": _TEXT}, **rest},
         last={"delta": {}, "logprobs": None, "finish_reason": _REASON},
+        to_logprobs=chat_logprobs,
         include_usage=include_usage,
     )
 
 
-def completion_frames(head: Head, num_choices: int, *, include_usage: bool) -> ChunkFrames:
+def completion_frames(head: Head, generation: Generation, *, include_usage: bool) -> ChunkFrames:
     """`text_completion`: text only."""
     return ChunkFrames(
         head,
         "text_completion",
-        num_choices,
+        generation,
         text={"text": _TEXT, "logprobs": None, "finish_reason": None},
         last={"text": "", "logprobs": None, "finish_reason": _REASON},
+        to_logprobs=completion_logprobs,
         include_usage=include_usage,
     )
 

@@ -12,8 +12,10 @@ from llm_serving.service.generation import GenerationOptions
 T = TypeVar("T")
 
 
-def to_options(body: SamplingFields, max_tokens: int | None, fairness_key: str) -> GenerationOptions:
-    """null is as good as absent."""
+def to_options(
+    body: SamplingFields, max_tokens: int | None, top_logprobs: int | None, fairness_key: str
+) -> GenerationOptions:
+    """null is as good as absent. What the endpoints call differently comes as arguments."""
     return GenerationOptions(
         max_tokens=max_tokens,
         temperature=body.temperature,
@@ -29,6 +31,8 @@ def to_options(body: SamplingFields, max_tokens: int | None, fairness_key: str) 
         ignore_eos=bool(body.ignore_eos),
         priority=_given(body.priority, 0),
         fairness_key=fairness_key,
+        logit_bias=tuple(body.logit_bias.items()),
+        top_logprobs=top_logprobs,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llm_serving.api.schemas.sampling import SamplingFields
+from llm_serving.api.schemas.sampling import MAX_LOGPROBS, SamplingFields
 
 MAX_MESSAGES = 10_000
 MAX_TEMPLATE_INPUTS = 64
@@ -17,6 +17,8 @@ class ChatCompletionRequest(SamplingFields):
 
     messages: list[Any] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_TEMPLATE_INPUTS)
 
 

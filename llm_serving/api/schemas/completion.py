@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import PlainValidator
+from pydantic import Field, PlainValidator
 
-from llm_serving.api.schemas.sampling import SamplingFields
+from llm_serving.api.schemas.sampling import MAX_LOGPROBS, SamplingFields
 
 _SHAPE = "must be a string, a list of strings, a list of token ids, or a list of lists of token ids."
 
@@ -35,3 +35,4 @@ class CompletionRequest(SamplingFields):
     """`prompt` becomes a list of texts or token arrays, whatever shape it came in."""
 
     prompt: Annotated[list[str | list[int]], PlainValidator(_prompts)]
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)

@@ -22,7 +22,6 @@ SHARED: Neutral = {
     "continue_final_message": (False,),
     "echo": (False,),
     "grammar": (),
-    "logit_bias": ({},),
     "metadata": ({},),
     "parallel_tool_calls": (True, False),  # no tools, no calls
     "prediction": (),
@@ -34,7 +33,6 @@ SHARED: Neutral = {
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_logprobs": (0,),
     "typical_p": (1,),
 }
 CHAT: Neutral = {
@@ -42,12 +40,11 @@ CHAT: Neutral = {
     "audio": (),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-COMPLETION: Neutral = {**SHARED, "chat_template_kwargs": ({},), "logprobs": ()}
+COMPLETION: Neutral = {**SHARED, "chat_template_kwargs": ({},), "top_logprobs": (0,)}
 EMBEDDING: Neutral = {"priority": (0,)}
 RERANK: Neutral = {
     "max_chunks_per_doc": (),

@@ -10,6 +10,8 @@ MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_PRIORITY = 1000
+MAX_LOGPROBS = 20
+MAX_BIASES = 1024
 
 
 class StreamOptions(BaseModel):
@@ -30,6 +32,18 @@ def _stops(value: object) -> object:
     return value
 
 
+def _biases(value: object) -> object:
+    """JSON has texts as keys; these are token ids."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(str(key).isascii() and str(key).isdigit() for key in value):
+        raise ValueError('must be an object whose names are token ids, such as {"50256": -100}.')
+    if len(value) > MAX_BIASES:
+        raise ValueError(f"has {len(value)} token ids; {MAX_BIASES} are possible.")
+    return {min(int(key), 2**62) if len(key) < 19 else 2**62: bias for key, bias in value.items()}
+
+
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
@@ -55,6 +69,7 @@ class SamplingFields(BaseModel):
     ignore_eos: bool | None = None
     priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
     user: str | None = Field(None, max_length=512)
+    logit_bias: Annotated[dict[int, Bias], BeforeValidator(_biases), Field(max_length=MAX_BIASES)] = {}
 
     def unknown_fields(self) -> dict[str, Any]:
         """What this schema does not know, by dotted path."""

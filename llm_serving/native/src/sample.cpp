@@ -124,26 +124,60 @@ void RowSampler::Scratch::fit(size_t vocab) {
     for (auto* floats : {&values, &weights, &spare}) floats->resize(vocab + kScanSlack);
 }
 
-std::vector<int> RowSampler::sample(float* logits, int vocab, const std::vector<SampleRow>& rows) {
-    std::vector<int> tokens(rows.size());
-    const auto choose_row = [&](size_t i, int worker) {
-        tokens[i] = choose(logits + i * size_t(vocab), vocab, rows[i], scratch_[size_t(worker)]);
-    };
-    if (rows.size() < 2 || int64_t(rows.size()) * vocab < kParallelLogits) {
+template <class Body>
+void RowSampler::for_each_row(size_t rows, int vocab, Body body) {
+    if (rows < 2 || int64_t(rows) * vocab < kParallelLogits) {
         scratch_[0].fit(size_t(vocab));
-        for (size_t i = 0; i < rows.size(); i++) choose_row(i, 0);
-        return tokens;
+        for (size_t i = 0; i < rows; i++) body(i, scratch_[0]);
+        return;
     }
     for (auto& scratch : scratch_) scratch.fit(size_t(vocab));
     std::atomic<size_t> next{0};
     pool_.run([&](int worker) {
-        for (size_t i = next.fetch_add(1); i < rows.size(); i = next.fetch_add(1)) choose_row(i, worker);
+        for (size_t i = next.fetch_add(1); i < rows; i = next.fetch_add(1)) body(i, scratch_[size_t(worker)]);
+    });
+}
+
+std::vector<int> RowSampler::sample(float* logits, int vocab, const std::vector<SampleRow>& rows) {
+    std::vector<int> tokens(rows.size());
+    for_each_row(rows.size(), vocab, [&](size_t i, Scratch& scratch) {
+        tokens[i] = choose(logits + i * size_t(vocab), vocab, rows[i], scratch);
     });
     return tokens;
 }
 
+std::vector<Likeliest> RowSampler::likeliest(float* logits, int vocab, const std::vector<int>& tokens,
+                                             const std::vector<int>& counts) {
+    std::vector<Likeliest> all(tokens.size());
+    for_each_row(tokens.size(), vocab, [&](size_t i, Scratch& scratch) {
+        all[i] = look(logits + i * size_t(vocab), vocab, tokens[i], counts[i], scratch);
+    });
+    return all;
+}
+
+Likeliest RowSampler::look(float* x, int vocab, int token, int count, Scratch& scratch) const {
+    for (int i = 0; i < vocab; i++) x[i] = clean(x[i]);
+    Likeliest row{x[token], scans_.greatest(x, vocab), 1.0, {}, {}};
+    float *values = scratch.values.data(), *w = scratch.weights.data();
+    if (row.greatest > -kInfinity) {
+        const int near = scans_.collect(x, vocab, row.greatest - kFarthest, scratch.ids.data(), values);
+        std::fill_n(values + near, kScanSlack, row.greatest);  // `weigh` looks at them
+        scans_.weigh(values, near, row.greatest, 1.0f, w);
+        row.total = scans_.sum(w, near);
+    }
+    if (count <= 0) return row;
+    const Edge edge = greatest_edge(x, vocab, std::min(count, vocab), scratch.spare.data());
+    int equals = edge.equals;
+    for (int i = scans_.next_at_least(x, 0, vocab, edge.value); i < vocab; i = scans_.next_at_least(x, i + 1, vocab, edge.value))
+        if (x[i] > edge.value || equals-- > 0) row.ids.push_back(i);
+    std::stable_sort(row.ids.begin(), row.ids.end(), [x](int32_t a, int32_t b) { return x[a] > x[b]; });
+    for (const int32_t id : row.ids) row.logits.push_back(x[id]);
+    return row;
+}
+
 // Steps 1 to 3 of engine/sampler.py. What is NaN stays so: it loses every comparison, as -inf would.
 int RowSampler::choose(float* x, int vocab, const SampleRow& row, Scratch& scratch) const {
+    for (const auto& [id, bias] : row.biases) x[id] = clean(clean(x[id]) + bias);
     if (!row.ids.empty()) penalise(x, row, scratch.counts.data());
     float greatest = scans_.greatest(x, vocab);
     if (greatest == kInfinity) {

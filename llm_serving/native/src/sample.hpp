@@ -3,6 +3,7 @@
 #include <stdint.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "logit_scans.hpp"
@@ -19,6 +20,15 @@ struct SampleRow {
     double repetition, presence, frequency;
     std::vector<int32_t> ids;  // prompt, then output; only as far as the penalties need them
     size_t prompt_ids;         // how many of `ids` are the prompt's
+    std::vector<std::pair<int32_t, float>> biases;  // by id
+};
+
+// What log-probabilities are made of: that of a logit is logit - greatest - log(total).
+struct Likeliest {
+    float chosen, greatest;
+    double total;  // of all weights; 1 where there are none
+    std::vector<int32_t> ids;  // the greatest logits first, of equals the lower ids
+    std::vector<float> logits;
 };
 
 // Chooses one token a row. Each row is one worker's, so threads change nothing but the time.
@@ -28,6 +38,8 @@ public:
     RowSampler(int threads, const std::string& isa);
     // `logits` is [rows.size()][vocab] and is overwritten; ids of rows must be in [0, vocab), vocab in [1, kMostIds].
     std::vector<int> sample(float* logits, int vocab, const std::vector<SampleRow>& rows);
+    // Of each row the logit of its token and the counts[i] greatest; as above, `tokens` in [0, vocab).
+    std::vector<Likeliest> likeliest(float* logits, int vocab, const std::vector<int>& tokens, const std::vector<int>& counts);
 
 private:
     struct Scratch {
@@ -37,6 +49,10 @@ private:
     };
     struct Edge;
 
+    // Calls body(row, scratch) for every row, on several threads if that pays.
+    template <class Body>
+    void for_each_row(size_t rows, int vocab, Body body);
+    Likeliest look(float* x, int vocab, int token, int count, Scratch& scratch) const;
     int choose(float* x, int vocab, const SampleRow& row, Scratch& scratch) const;
     int draw(const float* x, int vocab, float greatest, const SampleRow& row, Scratch& scratch) const;
     Edge greatest_edge(const float* values, int count, int k, float* spare) const;
