@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llm_serving.api.dispatch import Dispatch
 from llm_serving.api.errors import install_error_handlers
@@ -16,26 +19,46 @@ from llm_serving.service.loader import load_chat_model
 from llm_serving.service.registry import LoadEncoder, LoadModel
 
 
+class App(FastAPI):
+    """FastAPI behind our own middleware, which answers most requests without any of the framework's.
+
+    `front` is what a request meets first; middleware that is added stands before it.
+    """
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self.front(scope, receive, send)
+
+    def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
+        """As Starlette's, also once requests have been answered."""
+        self.front = middleware_class(self.front, *args, **kwargs)
+
+    async def behind(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The framework's own way."""
+        await super().__call__(scope, receive, send)
+
+
 def create_app(
     settings: Settings | None = None,
     *,
     load: LoadModel = load_chat_model,
     load_encoder: LoadEncoder = load_encoder_model,
-) -> FastAPI:
+) -> App:
     """The server as an ASGI app; without `settings` the environment is read, here and once.
 
     `load` and `load_encoder` make the models: they are called on threads of their own when the app starts.
     Raises: SettingsError.
     """
     services = build_services(settings or Settings(), load, load_encoder)
-    app = FastAPI(title="llm-serving", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = App(title="llm-serving", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
     app.state.services = services
     install_error_handlers(app)
     install_routes(app)
-    app.add_middleware(Dispatch, routes=ROUTES)
-    app.add_middleware(
-        RequestMiddleware,
+    app.front = RequestMiddleware(
+        Dispatch(app.behind, ROUTES),
         metrics=services.metrics,
         max_body_bytes=services.settings.max_body_bytes,
         warn_strangers=services.keys.is_open and is_loopback(services.settings.host),

@@ -117,10 +117,10 @@ def from_validation(error: ValidationError) -> InvalidRequest:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Every error an app can answer with leaves in OpenAI's shape; unknown ones are the middleware's."""
+    """Every error an app can answer with leaves in OpenAI's shape."""
 
     async def ours(request: Request, error: Exception) -> Response:
-        return error_response(error)
+        return error_response(error, request.scope["state"]["request_id"])
 
     async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -130,6 +130,7 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return http_error_response(request, error)
 
+    app.add_exception_handler(Exception, ours)
     app.add_exception_handler(ServingError, ours)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)

@@ -140,6 +140,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who is behind a proxy
         timeout_graceful_shutdown=round(settings.drain_s) + 5,  # after our own deadline, which tells clients
     )
     server = Server(config)
