@@ -4,7 +4,8 @@ ServingError
 ├── InvalidRequest(param)            the caller's fault; names the field
 │   ├── ContextLengthExceeded        the prompt does not fit
 │   ├── UnsupportedParameter         a field that is known and not implemented
-│   └── TemplateError                the chat template refused the messages
+│   ├── TemplateError                the chat template refused the messages
+│   └── ConstraintError              no schema, expression or grammar for an answer
 ├── AuthError                        missing or wrong key
 ├── ModelNotFound                    no such model, anywhere
 ├── ModelLoading(retry_after_s)      known, not ready yet
@@ -57,6 +58,10 @@ class UnsupportedParameter(InvalidRequest):
 
 class TemplateError(InvalidRequest):
     """The model's chat template cannot render these messages."""
+
+
+class ConstraintError(InvalidRequest):
+    """What an answer must look like is no schema, expression or grammar, or one that is too large."""
 
 
 class AuthError(ServingError):

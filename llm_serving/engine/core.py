@@ -14,6 +14,7 @@ from collections.abc import Sequence as Items
 import numpy as np
 
 from llm_serving.engine.budget import PrefillBudget
+from llm_serving.engine.constraint import forbid_others
 from llm_serving.engine.detokenizer import Detokenizer
 from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
 from llm_serving.engine.request import GenerateRequest, TokenEvent, TokenLogprobs
@@ -193,8 +194,13 @@ class EngineCore:
     ) -> tuple[list[int], list[TokenLogprobs | None]]:
         """A token for every row, and its log-probabilities where they were asked for."""
         rows = [row for sequence in sequences for row in sequence.sampling_rows()]
-        counts = {i: n for i, row in enumerate(rows) if (n := row.params.top_logprobs) is not None}
-        before = logits[list(counts)] if counts else None  # a copy: the sampler may overwrite its own
+        counts = {i: n for i, item in enumerate(rows) if (n := item.params.top_logprobs) is not None}
+        before = logits[list(counts)] if counts else None  # a copy: what follows overwrites its own
+        row = 0
+        for sequence in sequences:
+            if (constraint := sequence.request.constraint) is not None:
+                forbid_others(logits[row], constraint.allowed())
+            row += 1 + len(sequence.draft_ids)
         chosen_ids = self._sampler.sample(logits, rows)
         logprobs: list[TokenLogprobs | None] = [None] * len(rows)
         if before is not None:

@@ -1,9 +1,11 @@
-"""What goes into an engine and what comes out of it: plain numbers and text, no HTTP, no JSON."""
+"""What goes into an engine and what comes out of it: numbers and text, no HTTP, no JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+
+from llm_serving.engine.constraint import TokenConstraint
 
 
 class FinishReason(str, Enum):
@@ -58,6 +60,7 @@ class GenerateRequest:
     eos_ids: frozenset[int] = frozenset()
     priority: int = 0  # lower numbers go first
     fairness_key: str = ""  # who asks, never a secret: requests of different keys take turns
+    constraint: TokenConstraint | None = None  # of this request alone
 
 
 @dataclass(slots=True)

@@ -177,8 +177,7 @@ class Scheduler:
             return
         room = self.max_step_tokens - len(planned)
         for sequence in planned:
-            most = min(room, sequence.max_tokens - len(sequence.output_ids) - 1)
-            draft = sequence.lookup.propose(sequence.token_ids, most)
+            draft = sequence.propose_draft(room)
             num_blocks = -(-(sequence.num_tokens + len(draft)) // self.block_size)
             if draft and num_blocks - len(sequence.block_ids) <= self.pool.num_free:
                 planned[sequence] = self._reserve(sequence, 1 + len(draft), planned)

@@ -76,6 +76,12 @@ class Sequence:
     def is_finished(self) -> bool:
         return self.finish_reason is not None
 
+    def propose_draft(self, most: int) -> list[int]:
+        """Up to `most` tokens that may follow; none under a constraint, which takes one token at a time."""
+        if self.request.constraint is not None:
+            return []
+        return self.lookup.propose(self.token_ids, min(most, self.max_tokens - len(self.output_ids) - 1))
+
     def sampling_rows(self) -> list[SamplingRow]:
         """A row for the next token, and one for each after a draft: it only counts if all before it hold."""
         request, position = self.request, len(self.token_ids)
@@ -93,19 +99,34 @@ class Sequence:
         self.token_ids.append(token_id)
         self.output_ids.append(token_id)
         detokenizer = self.detokenizer
+        reason: FinishReason | None
         if token_id in self.request.eos_ids and not self.request.sampling.ignore_eos:
             text = detokenizer.flush()
-            reason: FinishReason | None = FinishReason.STOP
+            reason = self._reason_of_constraint() or FinishReason.STOP
             logprobs = None
         else:
             text = detokenizer.push(token_id)
-            reason = None
-            if not detokenizer.stopped and len(self.output_ids) >= self.max_tokens:
+            reason = None if detokenizer.stopped else self._reason_to_end(token_id)
+            if reason is not None:
                 text += detokenizer.flush()
-                reason = FinishReason.LENGTH
             if detokenizer.stopped:
                 reason = FinishReason.STOP
         return self._event((token_id,), text, reason, now, logprobs)
+
+    def _reason_to_end(self, token_id: int) -> FinishReason | None:
+        constraint = self.request.constraint
+        if constraint is not None:
+            constraint.accept(token_id)
+            if constraint.is_over:
+                return self._reason_of_constraint()
+        return FinishReason.LENGTH if len(self.output_ids) >= self.max_tokens else None
+
+    def _reason_of_constraint(self) -> FinishReason | None:
+        """At the end: LENGTH where it could not be satisfied. None without one."""
+        constraint = self.request.constraint
+        if constraint is None:
+            return None
+        return FinishReason.STOP if constraint.is_satisfied else FinishReason.LENGTH
 
     def abort(self) -> TokenEvent:
         """End without another token; text that was held back is dropped."""

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from llm_serving.backends.constraints import Form
+from llm_serving.engine.constraint import TokenConstraint
 from llm_serving.engine.protocol import TokenStream
 from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
 from llm_serving.errors import (
@@ -46,6 +48,8 @@ class GenerationOptions:
     fairness_key: str = ""  # of whoever asks; see `GenerateRequest`
     logit_bias: tuple[tuple[int, float], ...] = ()
     top_logprobs: int | None = None  # see `SamplingParams`
+    form: Form | None = None  # what the answer must look like
+    form_param: str = ""  # the field that says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +159,8 @@ async def start_generation(
 ) -> Generation:
     """Submit `n` sequences a prompt; choice `p * n + i` has the seed plus i. All are admitted or none.
 
-    Raises: ContextLengthExceeded, InvalidRequest (a bias for a token that is none), Overloaded, EngineDead.
+    Raises: ContextLengthExceeded, InvalidRequest (a bias for a token that is none), ConstraintError,
+    Overloaded, EngineDead.
     """
     limit = model.engine.max_context
     for prompt in prompts:
@@ -168,6 +173,11 @@ async def start_generation(
             f"'logit_bias' has the token id {foreign}; those of '{model.name}' are 0 to {vocab_size - 1}.",
             "logit_bias",
         )
+    constraints: list[TokenConstraint | None] = [None] * (len(prompts) * options.n)
+    if options.form is not None:
+        constraints[:] = await asyncio.to_thread(
+            model.constraints.build, options.form, len(constraints), options.form_param
+        )
     seed = random.getrandbits(64) if options.seed is None else options.seed
     eos_ids = frozenset(model.tokenizer.eos_ids)
     generation = Generation(slot, model, options.n, has_logprobs=options.top_logprobs is not None)
@@ -177,7 +187,13 @@ async def start_generation(
                 index = p * options.n + i
                 sampling = _sampling(options, defaults, limit - len(prompt), seed + i)
                 request = GenerateRequest(
-                    f"{request_id}-{index}", prompt, sampling, eos_ids, options.priority, options.fairness_key
+                    f"{request_id}-{index}",
+                    prompt,
+                    sampling,
+                    eos_ids,
+                    options.priority,
+                    options.fairness_key,
+                    constraints[index],
                 )
                 await generation.submit(request)
     except BaseException as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from llm_serving.backends.constraints import Constraints, GuidedTokenizer
 from llm_serving.checkpoints import ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.protocol import Engine
@@ -20,13 +21,9 @@ class ModelKind(str, Enum):
     RERANKER = "reranker"
 
 
-class PromptTokenizer(Protocol):
-    """The part of a tokenizer that turns requests into prompts."""
+class PromptTokenizer(GuidedTokenizer, Protocol):
+    """The part of a tokenizer that requests and answers need."""
 
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def eos_ids(self) -> Collection[int]: ...
     @property
     def token_bytes(self) -> Sequence[bytes]:
         """What each token adds to the text: nothing if it is a special one, or has no id here."""
@@ -37,10 +34,6 @@ class PromptTokenizer(Protocol):
         ...
 
     def encode_prompt(self, text: str, *, add_bos: bool = True) -> list[int]: ...
-
-    def piece(self, token_id: int) -> bytes:
-        """What a token is called: its bytes, or a special token's name."""
-        ...
 
 
 class PromptTemplate(Protocol):
@@ -85,6 +78,10 @@ class ChatModel:
     fingerprint: str = ""
     created: int = 0  # unix seconds, when it was loaded
     details: Mapping[str, Any] = field(default_factory=dict)  # for `/models`
+    constraints: Constraints = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "constraints", Constraints(self.tokenizer, self.engine.vocab_size))
 
     @property
     def device(self) -> str:

@@ -50,6 +50,14 @@ def test_the_python_client_streams(real_server: str) -> None:
     assert done.stderr == ""
 
 
+def test_the_python_client_gets_json(real_server: str) -> None:
+    script = at(real_server, block("python", "json_schema"))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=180, check=True
+    )
+    assert done.stdout.strip() == "['age', 'name']"
+
+
 def test_the_python_client_embeds(real_server: str) -> None:
     script = at(real_server, block("python", "embeddings.create"))
     done = subprocess.run(

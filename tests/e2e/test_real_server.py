@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel
 
 pytestmark = pytest.mark.model
 STORY = "Once upon a time there was a fox who lived at the edge of a dark forest. " * 8
@@ -80,6 +81,32 @@ def test_probabilities_through_the_official_client(real_server: str) -> None:
     ).choices[0]
     assert text.logprobs is not None
     assert "".join(text.logprobs.tokens or []) == text.text
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+def test_parsed_answers_through_the_official_client(real_server: str) -> None:
+    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1")
+    answer = client.beta.chat.completions.parse(
+        model="default",
+        messages=[{"role": "user", "content": "Ann is 31 years old. Tell her name and age as JSON."}],
+        response_format=Person,
+        max_tokens=100,
+        temperature=0,
+    )
+    person = answer.choices[0].message.parsed
+    assert person is not None
+    assert person.age == 31
+    answered = client.chat.completions.create(
+        model="default",
+        messages=[{"role": "user", "content": "Is fire hot?"}],
+        extra_body={"choice": ["yes", "no"]},
+        max_tokens=5,
+    )
+    assert answered.choices[0].message.content in ("yes", "no")
 
 
 def test_streamed_and_whole_answers_are_the_same_text(real_server: str) -> None:

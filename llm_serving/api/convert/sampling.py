@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from llm_serving.api.convert.form import to_form
 from llm_serving.api.schemas.sampling import SamplingFields
 from llm_serving.config import Settings
 from llm_serving.errors import InvalidRequest
@@ -15,7 +16,11 @@ T = TypeVar("T")
 def to_options(
     body: SamplingFields, max_tokens: int | None, top_logprobs: int | None, fairness_key: str
 ) -> GenerationOptions:
-    """null is as good as absent. What the endpoints call differently comes as arguments."""
+    """null is as good as absent. What the endpoints call differently comes as arguments.
+
+    Raises: InvalidRequest as `to_form`.
+    """
+    form, form_param = to_form(body)
     return GenerationOptions(
         max_tokens=max_tokens,
         temperature=body.temperature,
@@ -33,6 +38,8 @@ def to_options(
         fairness_key=fairness_key,
         logit_bias=tuple(body.logit_bias.items()),
         top_logprobs=top_logprobs,
+        form=form,
+        form_param=form_param,
     )
 
 

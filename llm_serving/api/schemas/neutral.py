@@ -18,16 +18,12 @@ Neutral = dict[str, tuple[Any, ...]]
 SHARED: Neutral = {
     "add_generation_prompt": (True,),
     "best_of": (1,),
-    "choice": (),
     "continue_final_message": (False,),
     "echo": (False,),
-    "grammar": (),
     "metadata": ({},),
     "parallel_tool_calls": (True, False),  # no tools, no calls
     "prediction": (),
     "reasoning_effort": ("none",),
-    "regex": (),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),

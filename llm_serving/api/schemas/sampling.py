@@ -11,6 +11,9 @@ MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_PRIORITY = 1000
 MAX_LOGPROBS = 20
+MAX_REGEX = 4096
+MAX_GRAMMAR = 65536
+MAX_CHOICE = 1024
 MAX_BIASES = 1024
 
 
@@ -70,6 +73,13 @@ class SamplingFields(BaseModel):
     priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
     user: str | None = Field(None, max_length=512)
     logit_bias: Annotated[dict[int, Bias], BeforeValidator(_biases), Field(max_length=MAX_BIASES)] = {}
+
+    response_format: dict[str, Any] | None = None  # see `convert/form.py`
+    regex: str | None = Field(None, min_length=1, max_length=MAX_REGEX)
+    grammar: str | None = Field(None, min_length=1, max_length=MAX_GRAMMAR)
+    choice: list[Annotated[str, Field(min_length=1, max_length=MAX_REGEX)]] | None = Field(
+        None, min_length=1, max_length=MAX_CHOICE
+    )
 
     def unknown_fields(self) -> dict[str, Any]:
         """What this schema does not know, by dotted path."""
