@@ -81,6 +81,7 @@ class Generation:
         self.model = model
         self.has_logprobs = has_logprobs  # events carry them
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
+        self._latest: dict[int, TokenEvent] = {}  # of all, ended or not
         self._slot = slot
         self._n = n
         self._stack = AsyncExitStack()
@@ -95,12 +96,14 @@ class Generation:
         return len(self._streams)
 
     def usage(self) -> Usage:
-        """Complete once iteration has ended."""
-        firsts = [event for index, event in self.finals.items() if index % self._n == 0]
+        """What was read and said so far; complete once iteration has ended."""
+        firsts: dict[int, TokenEvent] = {}  # a prompt's choices have read the same
+        for index in sorted(self._latest):
+            firsts.setdefault(index // self._n, self._latest[index])
         return Usage(
-            sum(event.num_prompt_tokens for event in firsts),
-            sum(event.num_cached_tokens for event in firsts),
-            sum(event.num_completion_tokens for event in self.finals.values()),
+            sum(event.num_prompt_tokens for event in firsts.values()),
+            sum(event.num_cached_tokens for event in firsts.values()),
+            sum(event.num_completion_tokens for event in self._latest.values()),
         )
 
     async def submit(self, request: GenerateRequest) -> None:
@@ -141,6 +144,7 @@ class Generation:
             self._error = self._error or item
             self._num_open -= 1
         else:
+            self._latest[index] = item
             if item.finish_reason is not None:
                 self.finals[index] = item
                 self._num_open -= 1

@@ -171,3 +171,17 @@ async def test_seeds_wrap_around_and_differ_without_one() -> None:
         assert await text(seed=-1, n=2) == [*await text(seed=2**64 - 1), *await text(seed=0)]
         assert await text() != await text()
         assert await text(seed=5) == await text(seed=5)
+
+
+async def test_usage_of_what_was_left_is_what_came_until_then() -> None:
+    async with ready_slot(random=True, step_seconds=0.002) as slot:
+        generation = await start(slot, n=2, ignore_eos=True)
+        async with generation:
+            async for _ in generation:
+                if generation.usage().num_completion >= 6:
+                    break
+        usage = generation.usage()
+        assert not generation.finals
+        assert usage.num_prompt == len(PROMPT) + 1
+        assert usage.num_completion >= 6
+        await idle(slot)
