@@ -18,8 +18,9 @@ from llm_serving.errors import ConstraintError
 
 logger = logging.getLogger(__name__)
 
-# Between two parts of JSON. Small models write blanks until their tokens are used up if they may.
-_BLANKS = r"( |\n{1,2}[ \t]{0,20})?"
+# As `json.dumps` writes it. Small models write blanks until their tokens are used up if they may; and what
+# comes between values is forced this way, which makes it drafts that hold.
+_JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # Objects with thousands of properties need them. What they cost is bounded below.
 _ITEMS_IN_ROW, _STEP_ITEMS = 50_000, 200_000
 # Everybody's step waits for a constraint. One that takes more than so much, and so much a token, is given up.
@@ -135,9 +136,7 @@ def _source_of(form: Form, llguidance: Any) -> str:
     matcher = llguidance.LLMatcher
     source: str
     if isinstance(form, JsonSchema):
-        source = matcher.grammar_from_json_schema(
-            json.dumps(form.schema), overrides={"whitespace_pattern": _BLANKS}
-        )
+        source = matcher.grammar_from_json_schema(json.dumps(form.schema), overrides=_JSON)
     elif isinstance(form, Regex):
         source = matcher.grammar_from_regex(form.pattern)
     elif isinstance(form, Choice):
@@ -154,7 +153,7 @@ class _Matching:
 
     def __init__(self, matcher: Any, vocab_size: int) -> None:
         self._matcher = matcher
-        self._mask = np.zeros((vocab_size + 31) // 32, np.int32)
+        self._num_words = (vocab_size + 31) // 32
         self._has_failed = False
         self._num_tokens = 0
         self._spent_s = 0.0
@@ -167,15 +166,32 @@ class _Matching:
     def is_satisfied(self) -> bool:
         return not self._has_failed and not self._matcher.is_error() and bool(self._matcher.is_accepting())
 
-    def allowed(self) -> np.ndarray:
+    def forced(self) -> list[int]:
         started_s = time.perf_counter()
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        self._spent_s += time.perf_counter() - started_s
+        return tokens
+
+    def allowed(self, draft_ids: Sequence[int] = ()) -> np.ndarray:
+        started_s = time.perf_counter()
+        masks = np.full((1 + len(draft_ids), self._num_words), -1, np.int32)
         try:
-            self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+            self._fill(masks[0])
+            num_taken = 0
+            for token, mask in zip(draft_ids, masks[1:], strict=True):
+                if not self._matcher.try_consume_tokens([token]):
+                    break
+                num_taken += 1
+                self._fill(mask)
+            if num_taken:
+                self._matcher.rollback(num_taken)
         except Exception as error:  # one more token, and the sequence is over
             self._give_up(str(error))
-            self._mask[:] = -1
         self._spent_s += time.perf_counter() - started_s
-        return self._mask.view(np.uint8)
+        return masks.view(np.uint8)
+
+    def _fill(self, mask: np.ndarray) -> None:
+        self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
 
     def accept(self, token_id: int) -> None:
         started_s = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,10 +21,15 @@ class TokenConstraint(Protocol):
         """What was said so far is whole."""
         ...
 
-    def allowed(self) -> np.ndarray:
-        """uint8 [vocabulary / 8, rounded up]: a bit for each token that may come next, the lowest bit first.
+    def forced(self) -> list[int]:
+        """Tokens that must come next, or one way to write them; often none. A draft: it need not be taken."""
+        ...
 
-        Tokens that end an answer are among them where it may end. Valid until the next call.
+    def allowed(self, draft_ids: Sequence[int] = ()) -> np.ndarray:
+        """uint8 [1 + drafts, vocabulary / 8, rounded up]: what may come next, and behind each of the drafts.
+
+        A bit for each token, the lowest bit first. Tokens that end an answer are among them where it may end.
+        Drafts are `forced` ones. Valid until the next call.
         """
         ...
 

@@ -199,7 +199,8 @@ class EngineCore:
         row = 0
         for sequence in sequences:
             if (constraint := sequence.request.constraint) is not None:
-                forbid_others(logits[row], constraint.allowed())
+                for offset, allowed in enumerate(constraint.allowed(sequence.draft_ids)):
+                    forbid_others(logits[row + offset], allowed)
             row += 1 + len(sequence.draft_ids)
         chosen_ids = self._sampler.sample(logits, rows)
         logprobs: list[TokenLogprobs | None] = [None] * len(rows)
@@ -222,7 +223,7 @@ class EngineCore:
             end = begin + len(draft_ids) + 1
             count = num_accepted(draft_ids, chosen_ids[begin:end])
             if draft_ids:
-                sequence.lookup.record(len(draft_ids), count)
+                sequence.record_draft(count)
                 self._num_drafted_tokens += len(draft_ids)
                 self._num_accepted_tokens += count
             for row in range(begin, begin + count + 1):

@@ -170,13 +170,14 @@ class Scheduler:
         return planned
 
     def _plan_drafts(self, planned: dict[Sequence, int]) -> None:
-        """Let few sequences that all decode guess ahead, into blocks that nobody else needs."""
-        if not self.speculates or len(self.running) > MAX_DRAFTING or self.waiting:
-            return
-        if any(sequence.num_uncomputed_tokens > 1 for sequence in self.running):
+        """Let few sequences guess ahead, or where it is sure, into blocks that nobody else needs."""
+        is_reading = any(sequence.num_uncomputed_tokens > 1 for sequence in self.running)
+        if not self.speculates or self.waiting or is_reading:
             return
         room = self.max_step_tokens - len(planned)
         for sequence in planned:
+            if len(self.running) > MAX_DRAFTING and sequence.request.constraint is None:
+                continue
             draft = sequence.propose_draft(room)
             num_blocks = -(-(sequence.num_tokens + len(draft)) // self.block_size)
             if draft and num_blocks - len(sequence.block_ids) <= self.pool.num_free:

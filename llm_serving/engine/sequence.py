@@ -16,6 +16,8 @@ from llm_serving.engine.request import (
 )
 from llm_serving.engine.speculation import PromptLookup
 
+MOST_FORCED = 16  # tokens of a draft that a constraint forces
+
 
 class SequenceStatus(Enum):
     WAITING = "waiting"  # holds no blocks
@@ -77,10 +79,16 @@ class Sequence:
         return self.finish_reason is not None
 
     def propose_draft(self, most: int) -> list[int]:
-        """Up to `most` tokens that may follow; none under a constraint, which takes one token at a time."""
+        """Up to `most` tokens that may follow: what a constraint forces, or what followed the same before."""
+        most = min(most, self.max_tokens - len(self.output_ids) - 1)
         if self.request.constraint is not None:
-            return []
-        return self.lookup.propose(self.token_ids, min(most, self.max_tokens - len(self.output_ids) - 1))
+            return self.request.constraint.forced()[: min(most, MOST_FORCED)] if most > 0 else []
+        return self.lookup.propose(self.token_ids, most)
+
+    def record_draft(self, num_accepted: int) -> None:
+        """What became of the draft of this step."""
+        if self.request.constraint is None:
+            self.lookup.record(len(self.draft_ids), num_accepted)
 
     def sampling_rows(self) -> list[SamplingRow]:
         """A row for the next token, and one for each after a draft: it only counts if all before it hold."""

@@ -39,7 +39,7 @@ def say(constraint: TokenConstraint, seed: int, most: int = 400) -> tuple[str, b
     ids: list[int] = []
     while len(ids) < most and not constraint.is_over:
         logits = rng.normal(0, 1, PADDED).astype(np.float32)
-        forbid_others(logits, constraint.allowed())
+        forbid_others(logits, constraint.allowed()[0])
         token = int(logits.argmax())
         assert logits[token] > -np.inf
         assert token < VOCAB_SIZE
@@ -84,22 +84,39 @@ def test_other_forms(constraints: Constraints, form: Form, pattern: str) -> None
     assert len(said) > 1, "copies go their own ways"
 
 
-def test_any_object_is_json_and_blanks_are_bounded(constraints: Constraints) -> None:
-    """A model that prefers blanks gets no further than twenty of them."""
-    (constraint,) = constraints.build(JsonSchema({"type": "object"}), 1, "x")
-    ids: list[int] = []
-    for _ in range(60):
-        allowed = np.unpackbits(constraint.allowed(), bitorder="little")
-        is_inside_text = ids.count(ord('"')) % 2
-        wanted = [ord('"')] if is_inside_text else [10, 32, 9]
-        token = next((i for i in wanted if allowed[i]), int(np.flatnonzero(allowed)[0]))
-        ids.append(token)
+def test_json_is_written_on_one_line(constraints: Constraints) -> None:
+    schema = {**PERSON, "required": ["name", "age", "tags"]}
+    (constraint,) = constraints.build(JsonSchema(schema), 1, "x")
+    text, is_whole = say(constraint, 3)
+    assert is_whole
+    assert text == json.dumps(json.loads(text), ensure_ascii=False) or "\\u" in text
+
+
+def test_what_is_forced_is_told_ahead(constraints: Constraints) -> None:
+    (constraint,) = constraints.build(Regex("(yes|no), because"), 1, "x")
+    assert constraint.forced() == []
+    constraint.accept(ord("n"))
+    forced = constraint.forced()
+    assert bytes(forced) == b"o, because"[: len(forced)]
+    assert len(forced) > 3
+    masks = constraint.allowed(forced)
+    assert masks.shape == (1 + len(forced), -(-PADDED // 32) * 4)
+    for token, mask in zip(forced, masks, strict=False):
+        assert np.unpackbits(mask, bitorder="little")[token]
+        # Nothing was taken by looking ahead.
+        assert np.array_equal(constraint.allowed()[0], mask)
         constraint.accept(token)
-        if constraint.is_over:
-            break
-    text = TOKENIZER.decode(ids)
-    assert text.startswith("{")
-    assert max(len(run) for run in re.findall(r"\s*", text)) <= 22
+
+
+def test_a_draft_that_does_not_fit_is_no_harm(constraints: Constraints) -> None:
+    (constraint,) = constraints.build(Regex("abc"), 1, "x")
+    masks = constraint.allowed([ord("a"), ord("z"), ord("c")])
+    assert len(masks) == 4
+    assert not constraint.is_over
+    for letter in b"abc":
+        assert np.flatnonzero(np.unpackbits(constraint.allowed()[0], bitorder="little"))[0] == letter
+        constraint.accept(letter)
+    assert constraint.is_satisfied
 
 
 @pytest.mark.parametrize(
@@ -131,7 +148,7 @@ def test_a_deep_schema_is_refused_or_built_but_nothing_breaks(constraints: Const
         (constraint,) = constraints.build(JsonSchema(schema), 1, "x")
     except ConstraintError:
         return
-    assert np.unpackbits(constraint.allowed()).any()
+    assert np.unpackbits(constraint.allowed()[0]).any()
 
 
 def test_a_token_that_does_not_fit_ends_it_unsatisfied(constraints: Constraints) -> None:
@@ -145,7 +162,7 @@ def test_a_token_that_does_not_fit_ends_it_unsatisfied(constraints: Constraints)
 def test_end_tokens_are_allowed_where_it_may_end(constraints: Constraints) -> None:
     (constraint,) = constraints.build(Regex("ab?"), 1, "x")
     for token, may_end in ((ord("a"), False), (ord("b"), True)):
-        allowed = np.unpackbits(constraint.allowed(), bitorder="little")
+        allowed = np.unpackbits(constraint.allowed()[0], bitorder="little")
         assert all(bool(allowed[i]) is may_end for i in TOKENIZER.eos_ids)
         assert EOS_ID in TOKENIZER.eos_ids
         constraint.accept(token)
@@ -158,7 +175,7 @@ def test_objects_may_have_a_thousand_properties(constraints: Constraints) -> Non
     schema = {"type": "object", "properties": properties, "additionalProperties": False}
     (constraint,) = constraints.build(JsonSchema(schema), 1, "x")
     for byte in b'{"p999": 1}':
-        assert np.unpackbits(constraint.allowed(), bitorder="little")[byte]
+        assert np.unpackbits(constraint.allowed()[0], bitorder="little")[byte]
         constraint.accept(byte)
     assert constraint.is_satisfied
 

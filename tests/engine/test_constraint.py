@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from driving import Driver, limits, request
 
 from llm_serving.backends.fake import EOS_ID, VOCAB_SIZE
+from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.request import FinishReason
 
 
 class Script:
-    """Allows one of some letters for each place; behind the last one the end, if it is not over by itself."""
+    """Allows one of some letters for each place; behind the last one the end, if it is not over by itself.
 
-    def __init__(self, *either: str, has_end: bool = False, can_satisfy: bool = True) -> None:
+    Drafts are the places that have one letter, and `guesses` behind them.
+    """
+
+    def __init__(
+        self, *either: str, has_end: bool = False, can_satisfy: bool = True, guesses: str = ""
+    ) -> None:
         self._either = either
         self._has_end = has_end
         self._can_satisfy = can_satisfy
+        self._guesses = guesses
         self.accepted: list[int] = []
+        self.num_steps = 0
 
     @property
     def is_over(self) -> bool:
@@ -27,9 +37,20 @@ class Script:
     def is_satisfied(self) -> bool:
         return self._can_satisfy and len(self.accepted) == len(self._either)
 
-    def allowed(self) -> np.ndarray:
+    def forced(self) -> list[int]:
+        letters = ""
+        for may in self._either[len(self.accepted) :]:
+            if len(may) > 1:
+                break
+            letters += may
+        return [ord(letter) for letter in letters + self._guesses]
+
+    def allowed(self, draft_ids: Sequence[int] = ()) -> np.ndarray:
+        self.num_steps += 1
+        return np.stack([self._bits(len(self.accepted) + i) for i in range(1 + len(draft_ids))])
+
+    def _bits(self, at: int) -> np.ndarray:
         bits = np.zeros(VOCAB_SIZE, np.uint8)
-        at = len(self.accepted)
         if at < len(self._either):
             bits[[ord(letter) for letter in self._either[at]]] = 1
         else:
@@ -114,3 +135,24 @@ def test_a_preempted_sequence_goes_on_where_it_was() -> None:
     for name in "ab":
         assert len(tight.text(name)) == 14
         assert set(tight.text(name)) <= set("xy")
+
+
+@pytest.mark.parametrize("guesses", ["", "zz"])
+@pytest.mark.parametrize("num_others", [0, 4])
+def test_what_is_forced_comes_in_one_step(guesses: str, num_others: int) -> None:
+    """Also where many decode; a draft that does not hold costs nothing but its rows."""
+    texts, steps, others = [], [], []
+    for speculation in ("off", "auto"):
+        driver = Driver(options=EngineOptions(speculation=speculation), random=True)
+        script = Script("xy", *"forced", "01", *"ab", guesses=guesses)
+        driver.core.submit(constrained("a", script, max_tokens=30, temperature=0.8, seed=2))
+        for i in range(num_others):
+            driver.core.submit(request(str(i), "q", max_tokens=20, ignore_eos=True))
+        driver.run()
+        texts.append(driver.text("a"))
+        steps.append(script.num_steps)
+        others.append([driver.tokens(str(i)) for i in range(num_others)])
+        assert len(driver.tokens("a")) == 10
+    assert texts[0] == texts[1]
+    assert others[0] == others[1]
+    assert steps == [10, 3]
