@@ -19,6 +19,7 @@ from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
 from llm_serving.service.registry import Registry
 from llm_serving.service.reranking import RerankService
+from llm_serving.service.tokens import TokenService
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -33,6 +34,7 @@ class Services:
     completion: CompletionService
     embedding: EmbeddingService
     rerank: RerankService
+    tokens: TokenService
     metrics: Metrics
     keys: KeyRing
 

@@ -25,6 +25,7 @@ from llm_serving.service.generation import GenerationDefaults
 from llm_serving.service.loader import load_chat_model
 from llm_serving.service.registry import LoadEncoder, LoadModel, Registry
 from llm_serving.service.reranking import RerankService
+from llm_serving.service.tokens import TokenService
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +47,15 @@ def build_services(
         slots = [slot for slot in (registry.embedding, registry.reranker) if slot is not None]
         return {slot.kind.value: slot.model.batcher.stats() for slot in slots if slot.model is not None}
 
+    chat = ChatService(registry, defaults, settings.system_prompt)
     return Services(
         settings=settings,
         registry=registry,
-        chat=ChatService(registry, defaults, settings.system_prompt),
+        chat=chat,
         completion=CompletionService(registry, defaults),
         embedding=EmbeddingService(registry),
         rerank=RerankService(registry),
+        tokens=TokenService(registry, chat),
         metrics=Metrics(read_stats, read_encoders),
         keys=KeyRing.from_settings(settings),
     )

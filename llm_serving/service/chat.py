@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
@@ -48,14 +49,28 @@ class ChatService:
         """
         slot = self._registry.find(request.model)
         model = slot.get()
-        messages = with_system_prompt(request.messages, self._system_prompt)
-        if sum(_CHARS_A_MESSAGE + len(message["content"]) for message in messages) > INLINE_CHARS:
-            prompt = await asyncio.to_thread(prompt_ids, model, messages, request.template_inputs)
-        else:
-            prompt = prompt_ids(model, messages, request.template_inputs)
+        prompt = await self.read(model, request.messages, request.template_inputs)
         return await start_generation(
             slot, model, request.request_id, [prompt], request.options, self._defaults
         )
+
+    async def read(
+        self, model: ChatModel, messages: Sequence[Message], template_inputs: Mapping[str, Any]
+    ) -> list[int]:
+        """The prompt that a conversation becomes, in tokens; long ones on a thread. Raises: TemplateError."""
+        messages = with_system_prompt(messages, self._system_prompt)
+        if sum(_CHARS_A_MESSAGE + len(message["content"]) for message in messages) > INLINE_CHARS:
+            return await asyncio.to_thread(prompt_ids, model, messages, template_inputs)
+        return prompt_ids(model, messages, template_inputs)
+
+    async def write(
+        self, model: ChatModel, messages: Sequence[Message], template_inputs: Mapping[str, Any]
+    ) -> str:
+        """The same as text. Raises: TemplateError."""
+        messages = with_system_prompt(messages, self._system_prompt)
+        if model.template is None:
+            return join_contents(messages)
+        return await asyncio.to_thread(partial(model.template.render, messages, **template_inputs))
 
 
 def prompt_ids(

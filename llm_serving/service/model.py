@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ class PromptTokenizer(GuidedTokenizer, Protocol):
         ...
 
     def encode_prompt(self, text: str, *, add_bos: bool = True) -> list[int]: ...
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str: ...
 
 
 class PromptTemplate(Protocol):

@@ -15,8 +15,9 @@ from llm_serving.api.errors import ERRORS, INTERNAL
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.api.schemas.completion import CompletionRequest
 from llm_serving.api.schemas.embedding import EmbedRequest
-from llm_serving.api.schemas.neutral import CHAT, COMPLETION, EMBEDDING, RERANK, SCORE
+from llm_serving.api.schemas.neutral import CHAT, COMPLETION, EMBEDDING, RERANK, SCORE, TOKENS
 from llm_serving.api.schemas.ranking import RerankRequest, ScoreRequest
+from llm_serving.api.schemas.tokens import DetokenizeRequest, TemplateRequest, TokenizeRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +28,9 @@ BASES: dict[str, dict[str, Any]] = {
     "/embeddings": {"input": "Hi"},
     "/rerank": {"query": "Hi", "documents": ["Hello"]},
     "/score": {"text_1": "Hi", "text_2": ["Hello"]},
+    "/tokenize": {"prompt": "Hi"},
+    "/detokenize": {"tokens": [65]},
+    "/apply-template": {"messages": [{"content": "Hi"}]},
 }
 PATHS = {
     "chat": ["/chat/completions"],
@@ -36,12 +40,18 @@ PATHS = {
     "rerank": ["/rerank"],
     "score": ["/score"],
     "ranking": ["/rerank", "/score"],
+    "tokenize": ["/tokenize"],
+    "detokenize": ["/detokenize"],
+    "template": ["/apply-template"],
+    "tokens": ["/tokenize", "/detokenize", "/apply-template"],
 }
-REQUIRED = {"messages", "prompt", "input", "query", "text_1", "text_2"}
-ALTERNATIVES = {  # other names for what the base body says
-    "queries": {"documents": ["Hello"]},
-    "documents": {"queries": "Hi"},
-    "items": {"queries": "Hi"},
+REQUIRED = {"messages", "prompt", "input", "query", "text_1", "text_2", "tokens"}
+ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {  # other names for what the base body says
+    ("/score", "queries"): {"documents": ["Hello"]},
+    ("/score", "documents"): {"queries": "Hi"},
+    ("/score", "items"): {"queries": "Hi"},
+    ("/tokenize", "content"): {},
+    ("/tokenize", "messages"): {},
 }
 SCHEMAS: list[tuple[str, Any, dict[str, Any]]] = [
     ("/chat/completions", ChatCompletionRequest, CHAT),
@@ -49,6 +59,9 @@ SCHEMAS: list[tuple[str, Any, dict[str, Any]]] = [
     ("/embeddings", EmbedRequest, EMBEDDING),
     ("/rerank", RerankRequest, RERANK),
     ("/score", ScoreRequest, SCORE),
+    ("/tokenize", TokenizeRequest, TOKENS),
+    ("/detokenize", DetokenizeRequest, TOKENS),
+    ("/apply-template", TemplateRequest, TOKENS),
 ]
 
 
@@ -91,8 +104,8 @@ async def server() -> AsyncIterator[Client]:
 async def test_server_does_what_the_row_says(server: Client, row: Row) -> None:
     assert row.accepted
     assert row.refused
-    is_other_name = row.path == "/score" and row.parameter in ALTERNATIVES
-    base = ALTERNATIVES[row.parameter] if is_other_name else BASES[row.path]
+    is_other_name = (row.path, row.parameter) in ALTERNATIVES
+    base = ALTERNATIVES.get((row.path, row.parameter), BASES[row.path])
     is_required = is_other_name or row.parameter in (REQUIRED & BASES[row.path].keys() | {"documents"})
     for value in [None, *row.accepted]:
         if value is None and is_required:

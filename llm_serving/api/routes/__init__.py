@@ -18,6 +18,7 @@ from llm_serving.api.routes.metrics import get_metrics
 from llm_serving.api.routes.models import get_model, list_models
 from llm_serving.api.routes.ranking import rerank, score
 from llm_serving.api.routes.status import get_status
+from llm_serving.api.routes.tokens import apply_template, count_chat_tokens, detokenize, tokenize
 
 
 class Route(NamedTuple):
@@ -37,10 +38,14 @@ ROUTES = (
     Route("GET", "/models", list_models),
     Route("GET", "/models/{model_id:path}", get_model),
     Route("POST", "/chat/completions", create_chat_completion),
+    Route("POST", "/chat/completions/input_tokens", count_chat_tokens),
     Route("POST", "/completions", create_completion),
     Route("POST", "/embeddings", create_embeddings),
     Route("POST", "/rerank", rerank),
     Route("POST", "/score", score),
+    Route("POST", "/tokenize", tokenize),
+    Route("POST", "/detokenize", detokenize),
+    Route("POST", "/apply-template", apply_template),
 )
 PREFIXES = ("", "/v1")
 

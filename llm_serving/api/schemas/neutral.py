@@ -49,6 +49,7 @@ RERANK: Neutral = {
     "rank_fields": (["text"],),
 }
 SCORE: Neutral = {"priority": (0,)}
+TOKENS: Neutral = {"priority": (0,)}
 
 _MAX_LISTED = 16
 _MAX_NAME = 64

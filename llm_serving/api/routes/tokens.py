@@ -1,0 +1,81 @@
+"""`POST /tokenize`, `/detokenize`, `/apply-template` and `/chat/completions/input_tokens`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llm_serving.api.convert import chat as convert
+from llm_serving.api.deps import read_json, services_of, validate
+from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.neutral import CHAT, TOKENS, ignored_fields
+from llm_serving.api.schemas.tokens import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from llm_serving.chat.messages import normalize_messages
+from llm_serving.chat.template import template_inputs
+from llm_serving.errors import InvalidRequest
+
+
+async def tokenize(request: Request) -> Response:
+    """A text or a conversation in tokens."""
+    services = services_of(request)
+    body = validate(TokenizeRequest, await read_json(request))
+    headers = _ignored(request, body)
+    given = [name for name in ("prompt", "content", "messages") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise InvalidRequest(
+            "Send one of 'prompt', 'content' and 'messages'.", given[1] if given else "prompt"
+        )
+    if body.messages is not None:
+        inputs = template_inputs(body.chat_template_kwargs or {})
+        tokens = await services.tokens.of_messages(normalize_messages(body.messages), inputs, body.model)
+    else:
+        text = body.prompt if body.prompt is not None else body.content or ""
+        adds_special = body.add_special_tokens is not False
+        tokens = await services.tokens.of_text(text, adds_special=adds_special, model=body.model)
+    answer: dict[str, Any] = {
+        "model": tokens.model.name,
+        "count": len(tokens.ids),
+        "max_model_len": tokens.model.engine.max_context,
+        "tokens": tokens.ids,
+    }
+    if body.return_token_strs:
+        answer["token_strs"] = tokens.pieces()
+    return _json(answer, headers)
+
+
+async def detokenize(request: Request) -> Response:
+    """Tokens as text, which the answer has under the names of both vLLM and llama.cpp."""
+    body = validate(DetokenizeRequest, await read_json(request))
+    text = services_of(request).tokens.text_of(body.tokens, body.model)
+    return _json({"prompt": text, "content": text}, _ignored(request, body))
+
+
+async def apply_template(request: Request) -> Response:
+    """The prompt that a conversation becomes."""
+    body = validate(TemplateRequest, await read_json(request))
+    inputs = template_inputs(body.chat_template_kwargs or {})
+    messages = normalize_messages(body.messages)
+    prompt = await services_of(request).tokens.prompt_of(messages, inputs, body.model)
+    return _json({"prompt": prompt}, _ignored(request, body))
+
+
+async def count_chat_tokens(request: Request) -> Response:
+    """How many tokens the prompt of a chat completion has; the body is that of the completion."""
+    services = services_of(request)
+    body = validate(ChatCompletionRequest, await read_json(request))
+    headers = ignored_fields(body.unknown_fields(), CHAT, strict=services.settings.strict_parameters)
+    asked = convert.to_request(body)
+    tokens = await services.tokens.of_messages(asked.messages, asked.template_inputs, asked.model)
+    return _json({"object": "chat.completion.input_tokens", "input_tokens": len(tokens.ids)}, headers)
+
+
+def _ignored(request: Request, body: TokenizeRequest | DetokenizeRequest | TemplateRequest) -> dict[str, str]:
+    strict = services_of(request).settings.strict_parameters
+    return ignored_fields(body.model_extra or {}, TOKENS, strict=strict)
+
+
+def _json(value: Any, headers: dict[str, str]) -> Response:
+    return Response(orjson.dumps(value), headers=headers, media_type="application/json")

@@ -1,0 +1,70 @@
+"""Text to tokens and back, as the chat model sees them: count before you pay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm_serving.chat.messages import Message
+from llm_serving.errors import InvalidRequest
+from llm_serving.service.chat import INLINE_CHARS, ChatService
+from llm_serving.service.model import ChatModel
+from llm_serving.service.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids, and whose they are."""
+
+    model: ChatModel
+    ids: list[int]
+
+    def pieces(self) -> list[str]:
+        """What each is called."""
+        return [self.model.tokenizer.piece(i).decode("utf-8", "replace") for i in self.ids]
+
+
+class TokenService:
+    """For the models of one registry."""
+
+    def __init__(self, registry: Registry, chat: ChatService) -> None:
+        self._registry = registry
+        self._chat = chat
+
+    async def of_text(self, text: str, *, adds_special: bool, model: str | None = None) -> Tokens:
+        """A text as `/completions` reads it; without what a model puts in front unless `adds_special`.
+
+        Special tokens in it are plain text. Raises: ModelNotFound, ModelLoading, ModelUnavailable.
+        """
+        found = self._registry.find(model).get()
+
+        def encode() -> list[int]:
+            return found.tokenizer.encode_prompt(found.tokenizer.guard(text), add_bos=adds_special)
+
+        return Tokens(found, await asyncio.to_thread(encode) if len(text) > INLINE_CHARS else encode())
+
+    async def of_messages(
+        self, messages: Sequence[Message], template_inputs: Mapping[str, Any], model: str | None = None
+    ) -> Tokens:
+        """A conversation as `/chat/completions` reads it. Raises: as `of_text`, and TemplateError."""
+        found = self._registry.find(model).get()
+        return Tokens(found, await self._chat.read(found, messages, template_inputs))
+
+    async def prompt_of(
+        self, messages: Sequence[Message], template_inputs: Mapping[str, Any], model: str | None = None
+    ) -> str:
+        """What the chat template makes of a conversation. Raises: as `of_messages`."""
+        found = self._registry.find(model).get()
+        return await self._chat.write(found, messages, template_inputs)
+
+    def text_of(self, ids: list[int], model: str | None = None) -> str:
+        """The text of these tokens, special ones by their names. Raises: as `of_text`, and InvalidRequest."""
+        tokenizer = self._registry.find(model).get().tokenizer
+        wrong = next((i for i in ids if not 0 <= i < tokenizer.vocab_size), None)
+        if wrong is not None:
+            raise InvalidRequest(
+                f"'tokens' holds {wrong}; token ids are 0 to {tokenizer.vocab_size - 1}.", "tokens"
+            )
+        return tokenizer.decode(ids, skip_special=False)

@@ -1,0 +1,86 @@
+"""Text to tokens and back, in process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_server import Client, open_client
+
+from llm_serving.backends.fake import EOS_ID, FIRST_SPECIAL, SPECIAL_TOKENS
+
+pytestmark = pytest.mark.anyio
+
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"content": "Zoë?"}]
+
+
+async def post(client: Client, path: str, **body: Any) -> dict[str, Any]:
+    response = await client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+async def test_there_and_back(client: Client, prefix: str) -> None:
+    answer = await post(client, f"{prefix}/tokenize", prompt="Zoë", return_token_strs=True)
+    assert answer["tokens"] == [FIRST_SPECIAL, *"Zoë".encode()]
+    assert answer["count"] == 5
+    assert answer["model"] == "fake"
+    assert answer["max_model_len"] > 100
+    assert answer["token_strs"] == [SPECIAL_TOKENS[0], "Z", "o", "\ufffd", "\ufffd"]
+    assert "token_strs" not in await post(client, "/tokenize", prompt="Zoë")
+    plain = await post(client, "/tokenize", content="Zoë", add_special_tokens=False)
+    assert plain["tokens"] == answer["tokens"][1:]
+    back = await post(client, f"{prefix}/detokenize", tokens=answer["tokens"])
+    assert back == {"prompt": SPECIAL_TOKENS[0] + "Zoë", "content": SPECIAL_TOKENS[0] + "Zoë"}
+
+
+async def test_special_tokens_in_a_text_are_plain(client: Client) -> None:
+    answer = await post(client, "/tokenize", prompt=SPECIAL_TOKENS[1], add_special_tokens=False)
+    assert answer["tokens"] == list(SPECIAL_TOKENS[1].encode())
+    assert EOS_ID not in answer["tokens"]
+
+
+async def test_what_is_counted_is_what_is_read(client: Client) -> None:
+    counted = await post(client, "/chat/completions/input_tokens", messages=MESSAGES, max_tokens=5)
+    assert counted["object"] == "chat.completion.input_tokens"
+    tokens = await post(client, "/tokenize", messages=MESSAGES)
+    completion = await post(client, "/chat/completions", messages=MESSAGES, max_tokens=1)
+    assert counted["input_tokens"] == tokens["count"] == completion["usage"]["prompt_tokens"]
+    prompt = (await post(client, "/apply-template", messages=MESSAGES))["prompt"]
+    assert "Be brief." in prompt
+    assert "Zoë?" in prompt
+    text = await post(client, "/completions", prompt=prompt, max_tokens=1)
+    assert text["usage"]["prompt_tokens"] == tokens["count"]
+
+
+async def test_the_default_system_prompt_counts() -> None:
+    async with open_client(system_prompt="Speak like a pirate.") as client:
+        assert "pirate" in (await post(client, "/apply-template", messages=MESSAGES[1:]))["prompt"]
+        assert "pirate" not in (await post(client, "/apply-template", messages=MESSAGES))["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/tokenize", {}, "prompt"),
+        ("/tokenize", {"prompt": "a", "content": "b"}, "content"),
+        ("/tokenize", {"prompt": "a", "messages": MESSAGES}, "messages"),
+        ("/tokenize", {"messages": [{"role": "robot"}]}, "messages.0.role"),
+        (
+            "/tokenize",
+            {"messages": MESSAGES, "chat_template_kwargs": {"messages": []}},
+            "chat_template_kwargs",
+        ),
+        ("/detokenize", {}, "tokens"),
+        ("/detokenize", {"tokens": [1.5]}, "tokens.0"),
+        ("/detokenize", {"tokens": [2**70]}, "tokens"),
+        ("/apply-template", {"messages": []}, "messages"),
+        ("/chat/completions/input_tokens", {"messages": "hi"}, "messages"),
+    ],
+)
+async def test_what_is_refused(client: Client, path: str, body: dict[str, Any], param: str) -> None:
+    response = await client.post(path, json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"].startswith(param)
