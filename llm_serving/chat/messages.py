@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+import orjson
+
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXT_PARTS = {"text": "text", "refusal": "refusal"}  # part type → its field
-_UNSUPPORTED = ("tool_calls", "function_call", "audio")
+_UNSUPPORTED = ("function_call", "audio")
+MAX_CALLS = 128  # of functions, in one message
 # The form OpenAI documents; it leaves no room for special tokens, which templates would let through.
 _NAME = re.compile(r"[^\s<|\\/>]{1,64}")
 
@@ -24,6 +27,8 @@ class Message(_Required, total=False):
     """One turn, as templates see it."""
 
     name: str
+    tool_calls: list[dict[str, Any]]  # type, id, and function with name and arguments, an object
+    tool_call_id: str
 
 
 def normalize_messages(messages: Sequence[Any]) -> list[Message]:
@@ -76,7 +81,44 @@ def _message(message: Any, where: str) -> Message:
                 f"{where}.name",
             )
         out["name"] = name
+    if message.get("tool_calls"):
+        if role != "assistant":
+            raise InvalidRequest(f"'{where}.tool_calls' belongs to the assistant.", f"{where}.tool_calls")
+        out["tool_calls"] = _calls(message["tool_calls"], f"{where}.tool_calls")
+    call_id = message.get("tool_call_id")
+    if call_id is not None:
+        if not isinstance(call_id, str):
+            raise InvalidRequest(f"'{where}.tool_call_id' must be a text.", f"{where}.tool_call_id")
+        out["tool_call_id"] = call_id
     return out
+
+
+def _calls(calls: Any, where: str) -> list[dict[str, Any]]:
+    if not isinstance(calls, list) or len(calls) > MAX_CALLS:
+        raise InvalidRequest(f"'{where}' must be a list of up to {MAX_CALLS} calls.", where)
+    return [_call(call, f"{where}.{i}") for i, call in enumerate(calls)]
+
+
+def _call(call: Any, where: str) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise InvalidRequest(f"'{where}' must be an object with a 'function' that has a 'name'.", where)
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):  # as OpenAI has them
+        try:
+            arguments = orjson.loads(arguments) if arguments.strip() else {}
+        except orjson.JSONDecodeError:
+            arguments = None
+    if not isinstance(arguments, dict):
+        raise InvalidRequest(
+            f"'{where}.function.arguments' must be JSON, an object.", f"{where}.function.arguments"
+        )
+    call_id = call.get("id")
+    return {
+        "type": "function",
+        **({"id": call_id} if isinstance(call_id, str) else {}),
+        "function": {"name": function["name"], "arguments": arguments},
+    }
 
 
 def _content(content: Any, role: str, where: str) -> str:

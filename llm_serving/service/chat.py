@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
+from llm_serving.chat.tools import Tool, in_words, reads_calls
 from llm_serving.service.generation import (
     Generation,
     GenerationDefaults,
@@ -31,6 +31,7 @@ class ChatRequest:
     options: GenerationOptions
     model: str | None = None
     template_inputs: Mapping[str, Any] = field(default_factory=dict)  # beside the messages
+    tools: Sequence[Tool] = ()  # that the model is told of
 
 
 class ChatService:
@@ -49,43 +50,67 @@ class ChatService:
         """
         slot = self._registry.find(request.model)
         model = slot.get()
-        prompt = await self.read(model, request.messages, request.template_inputs)
+        prompt = await self.read(model, request.messages, request.template_inputs, request.tools)
         return await start_generation(
             slot, model, request.request_id, [prompt], request.options, self._defaults
         )
 
     async def read(
-        self, model: ChatModel, messages: Sequence[Message], template_inputs: Mapping[str, Any]
+        self,
+        model: ChatModel,
+        messages: Sequence[Message],
+        template_inputs: Mapping[str, Any],
+        tools: Sequence[Tool] = (),
     ) -> list[int]:
         """The prompt that a conversation becomes, in tokens; long ones on a thread. Raises: TemplateError."""
         messages = with_system_prompt(messages, self._system_prompt)
-        if sum(_CHARS_A_MESSAGE + len(message["content"]) for message in messages) > INLINE_CHARS:
-            return await asyncio.to_thread(prompt_ids, model, messages, template_inputs)
+        size = sum(_CHARS_A_MESSAGE + len(message["content"]) for message in messages)
+        if tools or size > INLINE_CHARS:
+            return await asyncio.to_thread(prompt_ids, model, messages, template_inputs, tools)
         return prompt_ids(model, messages, template_inputs)
 
     async def write(
-        self, model: ChatModel, messages: Sequence[Message], template_inputs: Mapping[str, Any]
+        self,
+        model: ChatModel,
+        messages: Sequence[Message],
+        template_inputs: Mapping[str, Any],
+        tools: Sequence[Tool] = (),
     ) -> str:
         """The same as text. Raises: TemplateError."""
         messages = with_system_prompt(messages, self._system_prompt)
-        if model.template is None:
-            return join_contents(messages)
-        return await asyncio.to_thread(partial(model.template.render, messages, **template_inputs))
+        return await asyncio.to_thread(_rendered, model, messages, template_inputs, tools, str)
 
 
 def prompt_ids(
-    model: ChatModel, messages: Sequence[Message], template_inputs: Mapping[str, Any] | None = None
+    model: ChatModel,
+    messages: Sequence[Message],
+    template_inputs: Mapping[str, Any] | None = None,
+    tools: Sequence[Tool] = (),
 ) -> list[int]:
     """Messages → token ids. Special tokens come from the template, never from a message or another input."""
-    guard = model.tokenizer.guard
-    guarded = [Message(**{**message, "content": guard(message["content"])}) for message in messages]
-    if model.template is None:
-        text = join_contents(guarded)
-    else:
-        text = model.template.render(
-            guarded, **{name: _guarded(value, guard) for name, value in (template_inputs or {}).items()}
-        )
+    text = _rendered(model, messages, template_inputs or {}, tools, model.tokenizer.guard)
     return model.tokenizer.encode_prompt(text)
+
+
+def _rendered(
+    model: ChatModel,
+    messages: Sequence[Message],
+    template_inputs: Mapping[str, Any],
+    tools: Sequence[Tool],
+    guard: Callable[[str], str],
+) -> str:
+    """What the template makes of it, with `guard` on every text that is not its own."""
+    template = model.template
+    is_told = template is not None and reads_calls(template.source)
+    if not is_told and (tools or any("tool_calls" in message for message in messages)):
+        messages = in_words(messages, tools)
+    guarded: list[Message] = [_guarded(message, guard) for message in messages]
+    if template is None:
+        return join_contents(guarded)
+    inputs = {name: _guarded(value, guard) for name, value in template_inputs.items()}
+    if tools and is_told:
+        inputs["tools"] = _guarded([tool.definition() for tool in tools], guard)
+    return template.render(guarded, **inputs)
 
 
 def _guarded(value: Any, guard: Callable[[str], str]) -> Any:

@@ -40,6 +40,8 @@ class PromptTokenizer(GuidedTokenizer, Protocol):
 class PromptTemplate(Protocol):
     """A chat template: messages with `role` and string `content`, other inputs by name; prompt text out."""
 
+    source: str
+
     def render(self, messages: Sequence[Mapping[str, Any]], /, **kwargs: Any) -> str: ...
 
 

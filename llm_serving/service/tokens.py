@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_serving.chat.messages import Message
+from llm_serving.chat.tools import Tool
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.chat import INLINE_CHARS, ChatService
 from llm_serving.service.model import ChatModel
@@ -46,11 +47,15 @@ class TokenService:
         return Tokens(found, await asyncio.to_thread(encode) if len(text) > INLINE_CHARS else encode())
 
     async def of_messages(
-        self, messages: Sequence[Message], template_inputs: Mapping[str, Any], model: str | None = None
+        self,
+        messages: Sequence[Message],
+        template_inputs: Mapping[str, Any],
+        model: str | None = None,
+        tools: Sequence[Tool] = (),
     ) -> Tokens:
         """A conversation as `/chat/completions` reads it. Raises: as `of_text`, and TemplateError."""
         found = self._registry.find(model).get()
-        return Tokens(found, await self._chat.read(found, messages, template_inputs))
+        return Tokens(found, await self._chat.read(found, messages, template_inputs, tools))
 
     async def prompt_of(
         self, messages: Sequence[Message], template_inputs: Mapping[str, Any], model: str | None = None

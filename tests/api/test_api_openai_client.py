@@ -95,7 +95,7 @@ def test_errors_are_the_clients_own_types(sdk: OpenAI) -> None:
         sdk.chat.completions.create(
             messages=[{"role": "user", "content": "x"}],
             model="x",
-            tools=[{"type": "function", "function": {"name": "f"}}],
+            tools=[{"type": "function", "function": {"name": "no name"}}],
         )
 
 

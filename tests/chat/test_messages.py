@@ -9,6 +9,8 @@ import pytest
 from llm_serving.chat.messages import Message, join_contents, normalize_messages, with_system_prompt
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
+CALL = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
+
 
 def text(value: str) -> dict[str, str]:
     return {"type": "text", "text": value}
@@ -31,7 +33,35 @@ def text(value: str) -> dict[str, str]:
             {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
             {"role": "assistant", "content": "No."},
         ),
-        ({"role": "tool", "tool_call_id": "1", "content": "42"}, {"role": "tool", "content": "42"}),
+        (
+            {"role": "tool", "tool_call_id": "1", "content": "42"},
+            {"role": "tool", "content": "42", "tool_call_id": "1"},
+        ),
+        (
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"a": 1}'}}],
+            },
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {"type": "function", "id": "1", "function": {"name": "f", "arguments": {"a": 1}}}
+                ],
+            },
+        ),
+        (
+            {
+                "role": "assistant",
+                "content": "x",
+                "tool_calls": [{"function": {"name": "f", "arguments": ""}}],
+            },
+            {
+                "role": "assistant",
+                "content": "x",
+                "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}],
+            },
+        ),
         ({"role": "user", "name": "Zoë-1", "content": ""}, {"role": "user", "name": "Zoë-1", "content": ""}),
     ],
 )
@@ -59,7 +89,18 @@ def test_messages_become_plain(message: dict[str, Any], expected: dict[str, str]
         ({"role": "user", "content": "a", "name": "<|im_end|>"}, "messages.1.name"),
         ({"role": "user", "content": "a", "name": ""}, "messages.1.name"),
         ({"role": "user", "content": "a", "name": {"a": 1}}, "messages.1.name"),
-        ({"role": "assistant", "content": None, "tool_calls": [{}]}, "messages.1.tool_calls"),
+        ({"role": "assistant", "content": None, "tool_calls": [{}]}, "messages.1.tool_calls.0"),
+        ({"role": "assistant", "content": None, "tool_calls": "f"}, "messages.1.tool_calls"),
+        ({"role": "assistant", "tool_calls": [CALL] * 129}, "messages.1.tool_calls"),
+        ({"role": "user", "content": "", "tool_calls": [CALL]}, "messages.1.tool_calls"),
+        ({"role": "tool", "content": "", "tool_call_id": 5}, "messages.1.tool_call_id"),
+        *(
+            (
+                {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]},
+                "messages.1.tool_calls.0.function.arguments",
+            )
+            for arguments in ("{", "[]", '"x"', None, 5, "NaN", '{"a": Infinity}')
+        ),
     ],
 )
 def test_errors_name_the_field(message: Any, param: str) -> None:
@@ -74,9 +115,9 @@ def test_there_must_be_a_message() -> None:
     assert caught.value.param == "messages"
 
 
-def test_tool_calls_are_known_and_not_supported() -> None:
+def test_the_older_function_calls_are_known_and_not_supported() -> None:
     with pytest.raises(UnsupportedParameter):
-        normalize_messages([{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}])
+        normalize_messages([{"role": "assistant", "content": "", "function_call": {"name": "f"}}])
 
 
 def test_the_default_system_prompt_comes_first_unless_there_is_one() -> None:

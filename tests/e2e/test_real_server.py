@@ -225,3 +225,30 @@ def test_special_tokens_in_user_text_are_text(real_server: str) -> None:
     plain = httpx.post(f"{real_server}/chat/completions", json=chat("a"), timeout=60).json()
     typed = httpx.post(f"{real_server}/chat/completions", json=chat("<|im_end|>"), timeout=60).json()
     assert typed["usage"]["prompt_tokens"] >= plain["usage"]["prompt_tokens"] + 4
+
+
+def test_a_function_is_called_and_its_result_used(real_server: str) -> None:
+    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1")
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    tools: Any = [{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}]
+    messages: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
+    asked: Any = {"model": "default", "tools": tools, "temperature": 0, "max_tokens": 80}
+    answer = client.chat.completions.create(
+        **asked, messages=messages, tool_choice="required", parallel_tool_calls=False
+    )
+    assert answer.choices[0].finish_reason == "tool_calls"
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments)["city"]
+    messages += [
+        answer.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "Sunny, 21 degrees."},
+    ]
+    last = client.chat.completions.create(**asked, messages=messages, tool_choice="none")
+    assert last.choices[0].message.content

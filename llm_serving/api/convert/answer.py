@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from llm_serving.api.convert.logprobs import ShownToken, VisibleTokens
+from llm_serving.api.convert.tool_calls import CallReader, ToolCall
+from llm_serving.engine.request import FinishReason
 from llm_serving.service.generation import Generation, Usage
 
 
@@ -55,20 +58,37 @@ class Answer(NamedTuple):
     text: str
     finish_reason: str
     tokens: list[ShownToken]  # if log-probabilities were asked for
+    calls: list[ToolCall]
 
 
-async def fold(generation: Generation) -> list[Answer]:
+def finish_reason(reason: FinishReason | None, readers: Sequence[CallReader], index: int) -> str:
+    """What the API calls it; an answer that ends with calls ended for them."""
+    if reason in (None, FinishReason.STOP) and readers and readers[index].num_calls:
+        return "tool_calls"
+    return reason.value if reason else "stop"
+
+
+async def fold(generation: Generation, readers: Sequence[CallReader] = ()) -> list[Answer]:
     """Every choice; the same events that a stream would show."""
     texts: list[list[str]] = [[] for _ in range(generation.num_choices)]
     tokens: list[list[ShownToken]] = [[] for _ in range(generation.num_choices)]
+    calls: list[list[ToolCall]] = [[] for _ in range(generation.num_choices)]
     visible = [VisibleTokens(generation.model.tokenizer) for _ in range(generation.num_choices)]
     async for batch in generation:
         for index, event in batch:
-            texts[index].append(event.text)
+            text = event.text
+            if readers:
+                text, found = readers[index].feed(text, is_last=event.finish_reason is not None)
+                calls[index] += found
+            texts[index].append(text)
             if generation.has_logprobs:
                 tokens[index] += visible[index].take(event)
-    reasons = [generation.finals[index].finish_reason for index in range(generation.num_choices)]
     return [
-        Answer("".join(parts), reason.value if reason else "stop", shown)
-        for parts, reason, shown in zip(texts, reasons, tokens, strict=True)
+        Answer(
+            "".join(texts[index]),
+            finish_reason(generation.finals[index].finish_reason, readers, index),
+            tokens[index],
+            calls[index],
+        )
+        for index in range(generation.num_choices)
     ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_serving.api.convert.answer import Head, fold, new_id, usage_fields
+from llm_serving.api.convert.answer import Answer, Head, fold, new_id, usage_fields
 from llm_serving.api.convert.logprobs import chat_logprobs
 from llm_serving.api.convert.sampling import to_options
+from llm_serving.api.convert.tool_calls import readers_of
+from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.chat.messages import normalize_messages
 from llm_serving.chat.template import template_inputs
@@ -15,7 +17,7 @@ from llm_serving.service.chat import ChatRequest
 from llm_serving.service.generation import Generation
 
 
-def to_request(body: ChatCompletionRequest, fairness_key: str = "") -> ChatRequest:
+def to_request(body: ChatCompletionRequest, use: ToolUse, fairness_key: str = "") -> ChatRequest:
     """`max_completion_tokens` wins over the older `max_tokens`.
 
     Raises: InvalidRequest that names the message, `top_logprobs` alone, or what is not for a template.
@@ -24,10 +26,18 @@ def to_request(body: ChatCompletionRequest, fairness_key: str = "") -> ChatReque
     return ChatRequest(
         request_id=new_id("chatcmpl"),
         messages=normalize_messages(body.messages),
-        options=to_options(body, limit, _top_logprobs(body), fairness_key),
+        options=to_options(body, limit, _top_logprobs(body), fairness_key, use.form()),
         model=body.model,
         template_inputs=template_inputs(body.chat_template_kwargs or {}),
+        tools=use.tools,
     )
+
+
+def _message(answer: Answer) -> dict[str, Any]:
+    if not answer.calls:
+        return {"role": "assistant", "content": answer.text}
+    calls = [call.fields() for call in answer.calls]
+    return {"role": "assistant", "content": answer.text or None, "tool_calls": calls}
 
 
 def _top_logprobs(body: ChatCompletionRequest) -> int | None:
@@ -38,16 +48,17 @@ def _top_logprobs(body: ChatCompletionRequest) -> int | None:
     return None
 
 
-async def to_response(head: Head, generation: Generation) -> dict[str, Any]:
+async def to_response(head: Head, generation: Generation, *, use: ToolUse) -> dict[str, Any]:
     """Wait for the end, and build a `chat.completion`."""
+    readers = readers_of(use, generation.num_choices)
     choices = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": choice.text},
+            "message": _message(choice),
             "logprobs": chat_logprobs(choice.tokens) if generation.has_logprobs else None,
             "finish_reason": choice.finish_reason,
         }
-        for index, choice in enumerate(await fold(generation))
+        for index, choice in enumerate(await fold(generation, readers))
     ]
     return {
         **head.fields("chat.completion"),

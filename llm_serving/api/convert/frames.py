@@ -7,13 +7,15 @@ from typing import Any
 
 import orjson
 
-from llm_serving.api.convert.answer import Head, usage_fields
+from llm_serving.api.convert.answer import Head, finish_reason, usage_fields
 from llm_serving.api.convert.logprobs import (
     ShownToken,
     VisibleTokens,
     chat_logprobs,
     completion_logprobs,
 )
+from llm_serving.api.convert.tool_calls import CallReader, ToolCall, readers_of
+from llm_serving.api.convert.tools import ToolUse
 from llm_serving.service.generation import Batch, Generation
 
 _TEXT = "\x00text\x00"  # stands where the text goes, while a template is cut
@@ -39,6 +41,7 @@ class ChunkFrames:
         last: dict[str, Any],
         first: dict[str, Any] | None = None,
         to_logprobs: ToLogprobs,
+        readers: Sequence[CallReader] = (),
         include_usage: bool = False,
     ) -> None:
         num_choices = generation.num_choices
@@ -48,6 +51,7 @@ class ChunkFrames:
         self._texts = [_cut(self._frame(text, i), _TEXT) for i in range(num_choices)]
         self._lasts = [_cut(self._frame(last, i), _REASON) for i in range(num_choices)]
         self._to_logprobs = to_logprobs
+        self._readers = readers
         self._visible = [
             VisibleTokens(generation.model.tokenizer) for _ in range(num_choices) if generation.has_logprobs
         ]
@@ -59,14 +63,20 @@ class ChunkFrames:
         frames: list[bytes] = []
         for index, event in batch:
             before, after = self._texts[index]
+            text, reason = event.text, event.finish_reason
+            calls: list[ToolCall] = []
+            if self._readers:
+                text, calls = self._readers[index].feed(text, is_last=reason is not None)
             if self._visible and (tokens := self._visible[index].take(event)):
                 logprobs = b'"logprobs":' + orjson.dumps(self._to_logprobs(tokens))
-                frames += (before, orjson.dumps(event.text), after.replace(_NO_LOGPROBS, logprobs, 1))
-            elif event.text:
-                frames += (before, orjson.dumps(event.text), after)
-            if event.finish_reason is not None:
+                frames += (before, orjson.dumps(text), after.replace(_NO_LOGPROBS, logprobs, 1))
+            elif text:
+                frames += (before, orjson.dumps(text), after)
+            for call in calls:
+                frames.append(self._frame(_call_choice(call), index))
+            if reason is not None:
                 before, after = self._lasts[index]
-                frames += (before, orjson.dumps(event.finish_reason.value), after)
+                frames += (before, orjson.dumps(finish_reason(reason, self._readers, index)), after)
         return b"".join(frames)
 
     def closing(self, generation: Generation) -> bytes:
@@ -79,7 +89,7 @@ class ChunkFrames:
         return _data({**chunk, "usage": None} if self._include_usage else chunk)
 
 
-def chat_frames(head: Head, generation: Generation, *, include_usage: bool) -> ChunkFrames:
+def chat_frames(head: Head, generation: Generation, *, include_usage: bool, use: ToolUse) -> ChunkFrames:
     """`chat.completion.chunk`: the role first, then content."""
     rest: dict[str, Any] = {"logprobs": None, "finish_reason": None}
     return ChunkFrames(
@@ -90,6 +100,7 @@ def chat_frames(head: Head, generation: Generation, *, include_usage: bool) -> C
         text={"delta": {"content": _TEXT}, **rest},
         last={"delta": {}, "logprobs": None, "finish_reason": _REASON},
         to_logprobs=chat_logprobs,
+        readers=readers_of(use, generation.num_choices),
         include_usage=include_usage,
     )
 
@@ -105,6 +116,12 @@ def completion_frames(head: Head, generation: Generation, *, include_usage: bool
         to_logprobs=completion_logprobs,
         include_usage=include_usage,
     )
+
+
+def _call_choice(call: ToolCall) -> dict[str, Any]:
+    """A call comes whole: its arguments are complete when it is known to be one."""
+    delta = {"tool_calls": [{"index": call.place, **call.fields()}]}
+    return {"delta": delta, "logprobs": None, "finish_reason": None}
 
 
 def _data(chunk: dict[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from llm_serving.api.convert.form import to_form
 from llm_serving.api.schemas.sampling import SamplingFields
+from llm_serving.backends.constraints import Grammar
 from llm_serving.config import Settings
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.generation import GenerationOptions
@@ -14,13 +15,25 @@ T = TypeVar("T")
 
 
 def to_options(
-    body: SamplingFields, max_tokens: int | None, top_logprobs: int | None, fairness_key: str
+    body: SamplingFields,
+    max_tokens: int | None,
+    top_logprobs: int | None,
+    fairness_key: str,
+    calls: Grammar | None = None,
 ) -> GenerationOptions:
     """null is as good as absent. What the endpoints call differently comes as arguments.
 
-    Raises: InvalidRequest as `to_form`.
+    `calls` is what calls of functions make of the answer. Raises: InvalidRequest as `to_form`.
     """
     form, form_param = to_form(body)
+    if form is not None and calls is not None:
+        name = form_param.split(".")[0]
+        raise InvalidRequest(
+            f"'{name}', and 'tools' that must be called or are strict, both bind the answer. Send one.",
+            form_param,
+        )
+    if calls is not None:
+        form, form_param = calls, "tools"
     return GenerationOptions(
         max_tokens=max_tokens,
         temperature=body.temperature,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert import chat as convert
 from llm_serving.api.convert.frames import chat_frames
 from llm_serving.api.convert.sampling import check_together
+from llm_serving.api.convert.tools import to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.chat import ChatCompletionRequest
@@ -21,8 +24,8 @@ async def create_chat_completion(request: Request) -> Response:
     strict = services.settings.strict_parameters
     headers = ignored_fields(body.unknown_fields(), CHAT, strict=strict)
     check_together(body, services.settings)
-    asked = convert.to_request(body, fairness_key_of(request))
+    use = to_tool_use(body)
+    asked = convert.to_request(body, use, fairness_key_of(request))
     generation = await services.chat.open(asked)
-    return await respond(
-        request, generation, body, asked.request_id, headers, chat_frames, convert.to_response
-    )
+    make_frames, to_response = partial(chat_frames, use=use), partial(convert.to_response, use=use)
+    return await respond(request, generation, body, asked.request_id, headers, make_frames, to_response)

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert import chat as convert
+from llm_serving.api.convert.tools import to_tool_use
 from llm_serving.api.deps import read_json, services_of, validate
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.api.schemas.neutral import CHAT, TOKENS, ignored_fields
@@ -67,8 +68,10 @@ async def count_chat_tokens(request: Request) -> Response:
     services = services_of(request)
     body = validate(ChatCompletionRequest, await read_json(request))
     headers = ignored_fields(body.unknown_fields(), CHAT, strict=services.settings.strict_parameters)
-    asked = convert.to_request(body)
-    tokens = await services.tokens.of_messages(asked.messages, asked.template_inputs, asked.model)
+    asked = convert.to_request(body, to_tool_use(body))
+    tokens = await services.tokens.of_messages(
+        asked.messages, asked.template_inputs, asked.model, asked.tools
+    )
     return _json({"object": "chat.completion.input_tokens", "input_tokens": len(tokens.ids)}, headers)
 
 

@@ -21,14 +21,11 @@ SHARED: Neutral = {
     "continue_final_message": (False,),
     "echo": (False,),
     "metadata": ({},),
-    "parallel_tool_calls": (True, False),  # no tools, no calls
     "prediction": (),
     "reasoning_effort": ("none",),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "typical_p": (1,),
 }
 CHAT: Neutral = {
@@ -40,7 +37,14 @@ CHAT: Neutral = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-COMPLETION: Neutral = {**SHARED, "chat_template_kwargs": ({},), "top_logprobs": (0,)}
+COMPLETION: Neutral = {
+    **SHARED,
+    "chat_template_kwargs": ({},),
+    "parallel_tool_calls": (True, False),  # no tools, no calls
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+}
 EMBEDDING: Neutral = {"priority": (0,)}
 RERANK: Neutral = {
     "max_chunks_per_doc": (),

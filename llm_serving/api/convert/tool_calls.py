@@ -1,0 +1,92 @@
+"""Calls of functions in the text of an answer. What is no valid call stays text, never an error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import orjson
+
+from llm_serving.api.convert.tools import ToolUse
+from llm_serving.chat.tools import CLOSE, OPEN
+
+
+class ToolCall(NamedTuple):
+    """A call of one answer, complete."""
+
+    place: int  # among the calls of its answer
+    id: str
+    name: str
+    arguments: str  # JSON
+
+    def fields(self) -> dict[str, Any]:
+        """As a message has it."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+class CallReader:
+    """Takes one choice's text as it comes; gives text that is the answer's, and calls.
+
+    Blanks around calls are nobody's. Of several calls only the first counts unless there may be `many`.
+    """
+
+    def __init__(self, names: Collection[str], *, many: bool) -> None:
+        self._names = names
+        self._many = many
+        self._held = ""  # not decided yet
+        self.num_calls = 0
+
+    def feed(self, text: str, *, is_last: bool = False) -> tuple[str, list[ToolCall]]:
+        """(text to show, calls that are complete now). Behind the last text nothing is held back."""
+        self._held += text
+        shown: list[str] = []
+        calls: list[ToolCall] = []
+        while (begin := self._held.find(OPEN)) >= 0:
+            end = self._held.find(CLOSE, begin)
+            if end < 0 and not is_last:
+                break
+            inside = self._held[begin + len(OPEN) : end] if end >= 0 else self._held[begin + len(OPEN) :]
+            behind = end + len(CLOSE) if end >= 0 else len(self._held)
+            call = self._call(inside)
+            if call is None:
+                shown.append(self._held[:behind])
+            else:
+                shown.append(self._held[:begin].rstrip())
+                if self._many or call.place == 0:
+                    calls.append(call)
+                self.num_calls += 1
+            self._held = self._held[behind:]
+        free = self._held if is_last else self._held[: self._decided(begin)].rstrip()
+        self._held = self._held[len(free) :]
+        if not (is_last and self.num_calls and free.isspace()):
+            shown.append(free)
+        return "".join(shown), calls
+
+    def _decided(self, begin: int) -> int:
+        """How many characters of what is held are no part of a call, which begins at `begin` or may begin."""
+        if begin >= 0:
+            return begin
+        most = min(len(OPEN) - 1, len(self._held))
+        part = next((n for n in range(most, 0, -1) if self._held.endswith(OPEN[:n])), 0)
+        return len(self._held) - part
+
+    def _call(self, text: str) -> ToolCall | None:
+        try:
+            call = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(call, dict) or call.get("name") not in self._names:
+            return None
+        arguments = call.get("arguments", {})
+        if not isinstance(arguments, dict):
+            return None
+        call_id = f"call_{os.urandom(12).hex()}"
+        return ToolCall(self.num_calls, call_id, call["name"], orjson.dumps(arguments).decode())
+
+
+def readers_of(use: ToolUse, num_choices: int) -> list[CallReader]:
+    """One for each choice; none where no function may be called."""
+    names = frozenset(tool.name for tool in use.tools)
+    return [CallReader(names, many=use.are_many) for _ in range(num_choices) if names]
