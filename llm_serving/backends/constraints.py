@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -94,19 +95,24 @@ class Constraints:
         import llguidance
 
         try:
-            source = _source_of(form, llguidance)
-        except Exception as error:  # of a library, about what users wrote
+            matcher = self._matcher(form, tokenizer, llguidance)
+        except BaseException as error:
+            if not _is_of_library(error):
+                raise
             raise ConstraintError(f"'{param}' cannot be used: {str(error)[:_MOST_ERROR]}", param) from None
-        limits = llguidance.LLParserLimits(
-            max_items_in_row=_ITEMS_IN_ROW, step_max_items=_STEP_ITEMS, verbose_errors=False
-        )
-        matcher = llguidance.LLMatcher(tokenizer, source, log_level=0, limits=limits)
-        if not matcher.is_error():
-            matcher.compute_bitmask()  # what is too large shows with the first token
         if matcher.is_error():
             raise ConstraintError(f"'{param}' cannot be used: {matcher.get_error()[:_MOST_ERROR]}", param)
         others = [matcher.deep_copy() for _ in range(count - 1)]
         return [_Matching(one, self._vocab_size) for one in (matcher, *others)]
+
+    def _matcher(self, form: Form, tokenizer: Any, llguidance: Any) -> Any:
+        limits = llguidance.LLParserLimits(
+            max_items_in_row=_ITEMS_IN_ROW, step_max_items=_STEP_ITEMS, verbose_errors=False
+        )
+        matcher = llguidance.LLMatcher(tokenizer, _source_of(form, llguidance), log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # what is too large shows with the first token
+        return matcher
 
     @cached_property
     def _guidance(self) -> Any:
@@ -148,6 +154,11 @@ def _source_of(form: Form, llguidance: Any) -> str:
     return source
 
 
+def _is_of_library(error: BaseException) -> bool:
+    """A panic of its Rust code is a BaseException, of a class that cannot be imported."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 class _Matching:
     """A `TokenConstraint`. What goes wrong, or takes too long, ends the sequence; the log has it."""
 
@@ -167,15 +178,14 @@ class _Matching:
         return not self._has_failed and not self._matcher.is_error() and bool(self._matcher.is_accepting())
 
     def forced(self) -> list[int]:
-        started_s = time.perf_counter()
-        tokens: list[int] = self._matcher.compute_ff_tokens()
-        self._spent_s += time.perf_counter() - started_s
+        tokens: list[int] = []
+        with self._watched():
+            tokens += self._matcher.compute_ff_tokens()
         return tokens
 
     def allowed(self, draft_ids: Sequence[int] = ()) -> np.ndarray:
-        started_s = time.perf_counter()
         masks = np.full((1 + len(draft_ids), self._num_words), -1, np.int32)
-        try:
+        with self._watched():
             self._fill(masks[0])
             num_taken = 0
             for token, mask in zip(draft_ids, masks[1:], strict=True):
@@ -185,22 +195,31 @@ class _Matching:
                 self._fill(mask)
             if num_taken:
                 self._matcher.rollback(num_taken)
-        except Exception as error:  # one more token, and the sequence is over
-            self._give_up(str(error))
-        self._spent_s += time.perf_counter() - started_s
         return masks.view(np.uint8)
+
+    def accept(self, token_id: int) -> None:
+        self._num_tokens += 1
+        with self._watched():
+            if not self._matcher.consume_token(token_id):
+                self._give_up(self._matcher.get_error())
+        if self._spent_s > _SPARE_S + _TOKEN_S * self._num_tokens:
+            self._give_up(f"it took {self._spent_s:.1f} s for {self._num_tokens} tokens")
 
     def _fill(self, mask: np.ndarray) -> None:
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
 
-    def accept(self, token_id: int) -> None:
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Counts the time; with what goes wrong inside, the sequence is over after one more token."""
         started_s = time.perf_counter()
-        if not self._matcher.consume_token(token_id):
-            self._give_up(self._matcher.get_error())
-        self._num_tokens += 1
-        self._spent_s += time.perf_counter() - started_s
-        if self._spent_s > _SPARE_S + _TOKEN_S * self._num_tokens:
-            self._give_up(f"it took {self._spent_s:.1f} s for {self._num_tokens} tokens")
+        try:
+            yield
+        except BaseException as error:
+            if not _is_of_library(error):
+                raise
+            self._give_up(str(error))
+        finally:
+            self._spent_s += time.perf_counter() - started_s
 
     def _give_up(self, reason: str) -> None:
         self._has_failed = True

@@ -14,6 +14,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXT_PARTS = {"text": "text", "refusal": "refusal"}  # part type → its field
 _UNSUPPORTED = ("function_call", "audio")
 MAX_CALLS = 128  # of functions, in one message
+MAX_CALL_DEPTH = 64  # of arguments
 # The form OpenAI documents; it leaves no room for special tokens, which templates would let through.
 _NAME = re.compile(r"[^\s<|\\/>]{1,64}")
 
@@ -49,6 +50,12 @@ def with_system_prompt(messages: Sequence[Message], system_prompt: str) -> list[
     if not system_prompt or any(message["role"] == "system" for message in messages):
         return list(messages)
     return [Message(role="system", content=system_prompt), *messages]
+
+
+def is_within(value: Any, depth: int) -> bool:
+    """Whether `value`, of JSON, is nested at most `depth` levels deep."""
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return not items or (depth > 0 and all(is_within(item, depth - 1) for item in items))
 
 
 def join_contents(messages: Sequence[Message]) -> str:
@@ -109,9 +116,10 @@ def _call(call: Any, where: str) -> dict[str, Any]:
             arguments = orjson.loads(arguments) if arguments.strip() else {}
         except orjson.JSONDecodeError:
             arguments = None
-    if not isinstance(arguments, dict):
+    if not isinstance(arguments, dict) or not is_within(arguments, MAX_CALL_DEPTH):
         raise InvalidRequest(
-            f"'{where}.function.arguments' must be JSON, an object.", f"{where}.function.arguments"
+            f"'{where}.function.arguments' must be JSON, an object, at most {MAX_CALL_DEPTH} levels deep.",
+            f"{where}.function.arguments",
         )
     call_id = call.get("id")
     return {

@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from llm_serving.chat.messages import is_within
 from llm_serving.chat.sandbox import TemplateRefusal, TemplateSandbox
 from llm_serving.errors import CheckpointError, InvalidRequest, TemplateError
 
@@ -32,16 +33,11 @@ def template_inputs(values: Mapping[str, Any]) -> Mapping[str, Any]:
                 f"'chat_template_kwargs' must not hold '{name}', which the server gives the template.",
                 "chat_template_kwargs",
             )
-    if not _is_within(values, MAX_DEPTH):
+    if not is_within(values, MAX_DEPTH):
         raise InvalidRequest(
             f"'chat_template_kwargs' is nested more than {MAX_DEPTH} levels deep.", "chat_template_kwargs"
         )
     return values
-
-
-def _is_within(value: Any, depth: int) -> bool:
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return not items or (depth > 0 and all(_is_within(item, depth - 1) for item in items))
 
 
 class ChatTemplate:

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_serving.chat.messages import Message
+from llm_serving.chat.messages import Message, is_within
 from llm_serving.errors import InvalidRequest
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 MAX_TOOLS = 128
+MAX_DEPTH = 64  # of a schema
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PROMPT = """You may call functions to answer the user. Each is JSON here, with a schema of its arguments:
 <tools>
@@ -62,9 +63,12 @@ def reads_calls(template_source: str) -> bool:
     return OPEN in template_source and "tools" in template_source and "<function=" not in template_source
 
 
-def in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
-    """The same conversation for a template that knows no functions: they stand in the system prompt, calls in
-    the assistant's text, and results in the user's."""
+def in_words(messages: Sequence[Message], tools: Sequence[Tool], *, has_system: bool = True) -> list[Message]:
+    """The same conversation for a template that knows no functions.
+
+    They stand in the system prompt, or before the first message if the template has none; calls in the
+    assistant's text; results in the user's.
+    """
     out: list[Message] = []
     for message in messages:
         content = message["content"]
@@ -86,29 +90,46 @@ def in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message
         tools="\n".join(json.dumps(tool.definition(), ensure_ascii=False) for tool in tools)
     )
     if out and out[0]["role"] == "system":
-        return [Message(role="system", content=f"{out[0]['content']}\n\n{told}"), *out[1:]]
-    return [Message(role="system", content=told), *out]
+        told = f"{out.pop(0)['content']}\n\n{told}"
+    if has_system or not out:
+        return [Message(role="system", content=told), *out]
+    return [Message(role=out[0]["role"], content=f"{told}\n\n{out[0]['content']}"), *out[1:]]
 
 
 def calls_grammar(tools: Sequence[Tool], *, is_required: bool, are_many: bool) -> str:
     """Lark: a call, or several; before the first any text, and no call at all, unless `is_required`."""
+    # Schemas refer to parts of themselves from their root, which is not the root here.
+    schemas = {str(i): _moved(dict(tool.parameters), f"#/$defs/{i}") for i, tool in enumerate(tools)}
     bodies = [
         {
             "type": "object",
-            "properties": {"name": {"const": tool.name}, "arguments": dict(tool.parameters)},
+            "properties": {"name": {"const": tool.name}, "arguments": {"$ref": f"#/$defs/{i}"}},
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for tool in tools
+        for i, tool in enumerate(tools)
     ]
     style = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-    body = json.dumps({"anyOf": bodies, "x-guidance": style})
+    body = json.dumps({"anyOf": bodies, "$defs": schemas, "x-guidance": style})
     more = ' ("\\n" call)*' if are_many else ""
     lines = [f'call: "{OPEN}" rest', f'rest: "\\n" body "\\n{CLOSE}"', f"body: %json {body}"]
     if is_required:
         return "\n".join([f"start: call{more}", *lines])
     text = [f"head[lazy]: /(?s:.*){OPEN}/", f"TEXT: /(?s:.+)/ & ~/(?s:.*){OPEN}(?s:.*)/"]
     return "\n".join([f"start: TEXT | head rest{more}", *text, *lines])
+
+
+def _moved(schema: Any, root: str) -> Any:
+    if isinstance(schema, list):
+        return [_moved(item, root) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: root + value[1:]
+        if name == "$ref" and isinstance(value, str) and value.startswith("#")
+        else _moved(value, root)
+        for name, value in schema.items()
+    }
 
 
 def _call_text(function: Mapping[str, Any]) -> str:
@@ -134,6 +155,11 @@ def _tool(tool: Any, where: str) -> Tool:
     if parameters is not None and not isinstance(parameters, Mapping):
         raise InvalidRequest(
             f"'{where}.function.parameters' must be a JSON schema, an object.", f"{where}.function.parameters"
+        )
+    if not is_within(parameters, MAX_DEPTH):
+        raise InvalidRequest(
+            f"'{where}.function.parameters' is nested more than {MAX_DEPTH} levels deep.",
+            f"{where}.function.parameters",
         )
     if strict is not None and not isinstance(strict, bool):
         raise InvalidRequest(f"'{where}.function.strict' must be true or false.", f"{where}.function.strict")

@@ -9,6 +9,7 @@ from typing import Any
 
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
 from llm_serving.chat.tools import Tool, in_words, reads_calls
+from llm_serving.errors import TemplateError
 from llm_serving.service.generation import (
     Generation,
     GenerationDefaults,
@@ -101,16 +102,23 @@ def _rendered(
 ) -> str:
     """What the template makes of it, with `guard` on every text that is not its own."""
     template = model.template
-    is_told = template is not None and reads_calls(template.source)
-    if not is_told and (tools or any("tool_calls" in message for message in messages)):
-        messages = in_words(messages, tools)
-    guarded: list[Message] = [_guarded(message, guard) for message in messages]
-    if template is None:
-        return join_contents(guarded)
     inputs = {name: _guarded(value, guard) for name, value in template_inputs.items()}
-    if tools and is_told:
-        inputs["tools"] = _guarded([tool.definition() for tool in tools], guard)
-    return template.render(guarded, **inputs)
+
+    def render(messages: Sequence[Message], **more: Any) -> str:
+        guarded: list[Message] = [_guarded(message, guard) for message in messages]
+        return template.render(guarded, **inputs, **more) if template else join_contents(guarded)
+
+    knows_calls = template is not None and reads_calls(template.source)
+    if not tools and (knows_calls or not any("tool_calls" in message for message in messages)):
+        return render(messages)
+    if knows_calls:
+        text = render(messages, tools=_guarded([tool.definition() for tool in tools], guard))
+        if all(tool.name in text for tool in tools):  # else it calls them otherwise than we do
+            return text
+    try:
+        return render(in_words(messages, tools))
+    except TemplateError:  # some templates take no system prompt
+        return render(in_words(messages, tools, has_system=False))
 
 
 def _guarded(value: Any, guard: Callable[[str], str]) -> Any:

@@ -213,3 +213,52 @@ async def test_what_is_refused(client: Client, fields: dict[str, Any], param: st
     response = await client.post("/chat/completions", json={**ASKED, **fields})
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"].startswith(param)
+
+
+async def test_schemas_that_refer_to_themselves() -> None:
+    """As pydantic writes those of nested classes."""
+    place = {
+        "type": "object",
+        "properties": {"zip": {"enum": ["1", "2"]}},
+        "required": ["zip"],
+        "additionalProperties": False,
+    }
+    parameters = {
+        "type": "object",
+        "$defs": {"Place": place},
+        "properties": {"place": {"$ref": "#/$defs/Place"}},
+        "required": ["place"],
+        "additionalProperties": False,
+    }  # fmt: skip
+    other = {"type": "object", "properties": {"$ref": {"const": "x"}}, "additionalProperties": False}
+    functions = [{"name": "go", "parameters": parameters}, {"name": "stay", "parameters": other}]
+    tools = [{"type": "function", "function": function} for function in functions]
+    async with open_client(behaviour={"random": True}) as client:
+        for seed in range(4):
+            answer = await choice_of(
+                client, tools=tools, tool_choice="required", parallel_tool_calls=False, seed=seed
+            )
+            ((name, arguments),) = plain(answer["message"]["tool_calls"])
+            if name == "go":
+                assert arguments["place"]["zip"] in ("1", "2")
+
+
+DEEP = '{"a":' * 900 + "1" + "}" * 900
+CALL = '{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": DEEP}}]}'
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"response_format": {"type": "json_schema", "json_schema": {"schema": DEEP}}',
+        '"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]',
+        '"tool_choice": DEEP',
+        '"chat_template_kwargs": DEEP',
+        '"logit_bias": DEEP',
+        f'"messages": [{CALL}]',
+    ],
+)
+async def test_deep_json_is_a_400(client: Client, field: str) -> None:
+    body = '{"messages": [{"content": "Hi"}], ' + field.replace("DEEP", DEEP) + "}"  # the last name counts
+    response = await client.post("/chat/completions", content=body)
+    assert response.status_code == 400, response.text

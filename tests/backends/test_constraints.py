@@ -191,3 +191,26 @@ def test_what_takes_too_long_is_given_up(
     assert constraint.is_over
     assert not constraint.is_satisfied
     assert "given up: it took 2.0 s for 1 tokens" in caplog.text
+
+
+class Broken:
+    """A matcher whose library panics."""
+
+    class PanicException(BaseException):
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        raise self.PanicException("at some line of Rust")
+
+
+def test_a_panic_ends_the_answer_and_nothing_else(
+    constraints: Constraints, caplog: pytest.LogCaptureFixture
+) -> None:
+    (constraint,) = constraints.build(Regex("ab"), 1, "x")
+    constraint._matcher = Broken()  # type: ignore[attr-defined]
+    assert constraint.forced() == []
+    assert np.unpackbits(constraint.allowed()).all()
+    constraint.accept(ord("a"))
+    assert constraint.is_over
+    assert not constraint.is_satisfied
+    assert "at some line of Rust" in caplog.text

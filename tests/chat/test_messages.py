@@ -99,7 +99,16 @@ def test_messages_become_plain(message: dict[str, Any], expected: dict[str, str]
                 {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]},
                 "messages.1.tool_calls.0.function.arguments",
             )
-            for arguments in ("{", "[]", '"x"', None, 5, "NaN", '{"a": Infinity}')
+            for arguments in (
+                "{",
+                "[]",
+                '"x"',
+                None,
+                5,
+                "NaN",
+                '{"a": Infinity}',
+                '{"a":' * 500 + "1" + "}" * 500,
+            )
         ),
     ],
 )

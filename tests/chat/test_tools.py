@@ -26,6 +26,13 @@ def function(**fields: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": "f", **fields}}
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value or 1}
+    return value
+
+
 def test_definitions_come_as_they_went() -> None:
     (tool,) = normalize_tools([WEATHER])
     assert tool.definition() == WEATHER
@@ -48,6 +55,7 @@ def test_definitions_come_as_they_went() -> None:
         ([function(description=5)], "tools.0.function.description"),
         ([function(parameters=[])], "tools.0.function.parameters"),
         ([function(strict="yes")], "tools.0.function.strict"),
+        ([function(parameters=nested(65))], "tools.0.function.parameters"),
         ([function(name=f"f{i}") for i in range(129)], "tools"),
     ],
 )
@@ -65,6 +73,9 @@ def test_functions_are_told_in_the_system_prompt() -> None:
     assert user == USER
     own, _ = in_words([Message(role="system", content="Be brief."), USER], tools)
     assert own["content"].startswith("Be brief.\n\nYou may call functions")
+    (first,) = in_words([Message(role="system", content="Be brief."), USER], tools, has_system=False)
+    assert first["role"] == "user"
+    assert first["content"] == f"{own['content']}\n\nHi"
 
 
 def test_calls_and_results_become_text() -> None:

@@ -8,9 +8,11 @@ import orjson
 
 from llm_serving.api.schemas.sampling import SamplingFields
 from llm_serving.backends.constraints import Choice, Form, Grammar, JsonSchema, Regex
+from llm_serving.chat.messages import is_within
 from llm_serving.errors import InvalidRequest
 
 MAX_SCHEMA_BYTES = 1 << 18
+MAX_SCHEMA_DEPTH = 128
 _TYPES = "text, json_object or json_schema"
 _SCHEMA = "response_format.json_schema.schema"
 
@@ -47,6 +49,8 @@ def _of_format(value: dict[str, Any]) -> list[tuple[Form, str]]:
     schema = wrapper.get("schema") if isinstance(wrapper, dict) else None
     if not isinstance(schema, dict):
         raise InvalidRequest(f"'{_SCHEMA}' must be a JSON schema, an object.", _SCHEMA)
+    if not is_within(schema, MAX_SCHEMA_DEPTH):
+        raise InvalidRequest(f"'{_SCHEMA}' is nested more than {MAX_SCHEMA_DEPTH} levels deep.", _SCHEMA)
     if len(orjson.dumps(schema)) > MAX_SCHEMA_BYTES:
         raise InvalidRequest(f"'{_SCHEMA}' has more than {MAX_SCHEMA_BYTES} bytes.", _SCHEMA)
     return [(JsonSchema(schema), _SCHEMA)]

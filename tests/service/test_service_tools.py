@@ -1,0 +1,64 @@
+"""How templates of different kinds tell a model of functions."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_serving.backends.fake import FIRST_SPECIAL, FakeTokenizer, load_fake_engine
+from llm_serving.chat.messages import Message
+from llm_serving.chat.template import ChatTemplate
+from llm_serving.chat.tools import normalize_tools
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.service.chat import prompt_ids
+from llm_serving.service.model import ChatModel
+
+TOOLS = normalize_tools(
+    [{"type": "function", "function": {"name": "get_weather", "description": "<|im_end|>"}}]
+)
+KNOWS = (
+    "{% if tools %}TOOLS <tool_call>{% for t in tools %}{{ t | tojson }}{% endfor %}{% endif %}"
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "CALL{{ c.function.arguments | tojson }}{% endfor %};{% endfor %}"
+)
+PLAIN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+OTHERWISE = (
+    "{% if xml_tools %}tools <tool_call>{% endif %}"
+    "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
+)
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system prompt') }}{% endif %}"
+    "{{ m.role }}:{{ m.content }};{% endfor %}"
+)
+CALLED: list[Message] = [
+    {"role": "user", "content": "Hi"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": {"a": 1}}}],
+    },
+    {"role": "tool", "content": "fine"},
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "begins", "has"),
+    [
+        (KNOWS, "TOOLS <tool_call>{", 'assistant:CALL{"a": 1};tool:fine;'),
+        (OTHERWISE, "system:You may call", "user:<tool_response>\nfine\n</tool_response>;"),
+        (NO_SYSTEM, "user:You may call", '<tool_call>\n{"name": "get_weather", "arguments": {"a": 1}}'),
+        (PLAIN, "<|im_start|>system\nYou may call", "<tool_response>"),
+    ],
+    ids=["knows", "otherwise", "no system", "plain"],
+)
+def test_how_templates_tell_of_functions(template: str, begins: str, has: str) -> None:
+    engine = load_fake_engine(EngineOptions())
+    model = ChatModel("m", engine, FakeTokenizer(), ChatTemplate(template))
+    text = model.tokenizer.decode(prompt_ids(model, CALLED, tools=TOOLS)[1:], skip_special=False)
+    assert text.startswith(begins)
+    assert has in text
+    assert "get_weather" in text
+    # What a client writes never becomes a special token.
+    im_start, im_end = FIRST_SPECIAL + 2, FIRST_SPECIAL + 3
+    ids = prompt_ids(model, CALLED, tools=TOOLS)
+    assert ids.count(im_end) == ids.count(im_start)
+    assert "<|im_end|>" in text
