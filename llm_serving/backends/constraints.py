@@ -99,9 +99,9 @@ class Constraints:
         except BaseException as error:
             if not _is_of_library(error):
                 raise
-            raise ConstraintError(f"'{param}' cannot be used: {str(error)[:_MOST_ERROR]}", param) from None
+            raise _refusal(str(error), param) from None
         if matcher.is_error():
-            raise ConstraintError(f"'{param}' cannot be used: {matcher.get_error()[:_MOST_ERROR]}", param)
+            raise _refusal(matcher.get_error(), param)
         others = [matcher.deep_copy() for _ in range(count - 1)]
         return [_Matching(one, self._vocab_size) for one in (matcher, *others)]
 
@@ -152,6 +152,13 @@ def _source_of(form: Form, llguidance: Any) -> str:
 
         source = matcher.grammar_from_lark(any_to_lark(form.source))
     return source
+
+
+def _refusal(reason: str, param: str) -> ConstraintError:
+    reason = reason.partition("\n<non-verbose/>")[0]
+    if reason.startswith("NoExtension"):
+        reason = "no text fits it"
+    return ConstraintError(f"'{param}' cannot be used: {reason[:_MOST_ERROR]}", param)
 
 
 def _is_of_library(error: BaseException) -> bool:

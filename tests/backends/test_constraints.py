@@ -129,6 +129,7 @@ def test_a_draft_that_does_not_fit_is_no_harm(constraints: Constraints) -> None:
         (Regex("(a"), ""),
         (Grammar("start: other"), "other"),
         (Grammar("root ::= ("), ""),
+        (Grammar("start: start"), "no text fits it$"),
         (Grammar("start: " + "(" * 5000 + '"a"' + ")" * 5000), ""),
     ],
     ids=str,
