@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llm_serving.chat.messages import Message
@@ -14,6 +15,8 @@ from llm_serving.service.chat import INLINE_CHARS, ChatService
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
 
+INLINE_TOKENS = 4096  # more are named, or made text, on a thread
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -22,9 +25,13 @@ class Tokens:
     model: ChatModel
     ids: list[int]
 
-    def pieces(self) -> list[str]:
+    async def pieces(self) -> list[str]:
         """What each is called."""
-        return [self.model.tokenizer.piece(i).decode("utf-8", "replace") for i in self.ids]
+
+        def name() -> list[str]:
+            return [self.model.tokenizer.piece(i).decode("utf-8", "replace") for i in self.ids]
+
+        return await asyncio.to_thread(name) if len(self.ids) > INLINE_TOKENS else name()
 
 
 class TokenService:
@@ -64,7 +71,7 @@ class TokenService:
         found = self._registry.find(model).get()
         return await self._chat.write(found, messages, template_inputs)
 
-    def text_of(self, ids: list[int], model: str | None = None) -> str:
+    async def text_of(self, ids: list[int], model: str | None = None) -> str:
         """The text of these tokens, special ones by their names. Raises: as `of_text`, and InvalidRequest."""
         tokenizer = self._registry.find(model).get().tokenizer
         wrong = next((i for i in ids if not 0 <= i < tokenizer.vocab_size), None)
@@ -72,4 +79,5 @@ class TokenService:
             raise InvalidRequest(
                 f"'tokens' holds {wrong}; token ids are 0 to {tokenizer.vocab_size - 1}.", "tokens"
             )
-        return tokenizer.decode(ids, skip_special=False)
+        decode = partial(tokenizer.decode, ids, skip_special=False)
+        return await asyncio.to_thread(decode) if len(ids) > INLINE_TOKENS else decode()

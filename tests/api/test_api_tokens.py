@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -59,6 +60,26 @@ async def test_the_default_system_prompt_counts() -> None:
     async with open_client(system_prompt="Speak like a pirate.") as client:
         assert "pirate" in (await post(client, "/apply-template", messages=MESSAGES[1:]))["prompt"]
         assert "pirate" not in (await post(client, "/apply-template", messages=MESSAGES))["prompt"]
+
+
+@pytest.mark.parametrize("method", ["piece", "decode", "encode_prompt"])
+async def test_what_is_long_does_not_hold_up_the_event_loop(
+    client: Client, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = client.services.registry.default.get().tokenizer
+    original, threads = getattr(tokenizer, method), set()
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        threads.add(threading.current_thread())
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(tokenizer, method, watched)
+    if method == "decode":
+        await post(client, "/detokenize", tokens=[65] * 5000)
+    else:
+        await post(client, "/tokenize", prompt="x" * 9000, return_token_strs=method == "piece")
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 @pytest.mark.parametrize(

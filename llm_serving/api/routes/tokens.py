@@ -43,14 +43,14 @@ async def tokenize(request: Request) -> Response:
         "tokens": tokens.ids,
     }
     if body.return_token_strs:
-        answer["token_strs"] = tokens.pieces()
+        answer["token_strs"] = await tokens.pieces()
     return _json(answer, headers)
 
 
 async def detokenize(request: Request) -> Response:
     """Tokens as text, which the answer has under the names of both vLLM and llama.cpp."""
     body = validate(DetokenizeRequest, await read_json(request))
-    text = services_of(request).tokens.text_of(body.tokens, body.model)
+    text = await services_of(request).tokens.text_of(body.tokens, body.model)
     return _json({"prompt": text, "content": text}, _ignored(request, body))
 
 
