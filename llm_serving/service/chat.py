@@ -66,7 +66,7 @@ class ChatService:
         """The prompt that a conversation becomes, in tokens; long ones on a thread. Raises: TemplateError."""
         messages = with_system_prompt(messages, self._system_prompt)
         size = sum(_CHARS_A_MESSAGE + len(message["content"]) for message in messages)
-        if tools or size > INLINE_CHARS:
+        if tools or size > INLINE_CHARS or any("tool_calls" in message for message in messages):
             return await asyncio.to_thread(prompt_ids, model, messages, template_inputs, tools)
         return prompt_ids(model, messages, template_inputs)
 
@@ -105,7 +105,7 @@ def _rendered(
     inputs = {name: _guarded(value, guard) for name, value in template_inputs.items()}
 
     def render(messages: Sequence[Message], **more: Any) -> str:
-        guarded: list[Message] = [_guarded(message, guard) for message in messages]
+        guarded = [_guarded_message(message, guard) for message in messages]
         return template.render(guarded, **inputs, **more) if template else join_contents(guarded)
 
     knows_calls = template is not None and reads_calls(template.source)
@@ -119,6 +119,16 @@ def _rendered(
         return render(in_words(messages, tools))
     except TemplateError:  # some templates take no system prompt
         return render(in_words(messages, tools, has_system=False))
+
+
+def _guarded_message(message: Message, guard: Callable[[str], str]) -> Message:
+    """What the client wrote freely of it is guarded; that is little, and each call costs."""
+    guarded = Message(**{**message, "content": guard(message["content"])})
+    if "tool_calls" in message:
+        guarded["tool_calls"] = _guarded(message["tool_calls"], guard)
+    if "tool_call_id" in message:
+        guarded["tool_call_id"] = guard(message["tool_call_id"])
+    return guarded
 
 
 def _guarded(value: Any, guard: Callable[[str], str]) -> Any:

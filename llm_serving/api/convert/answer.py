@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from llm_serving.api.convert.logprobs import ShownToken, VisibleTokens
+from llm_serving.api.convert.logprobs import ShownToken, visible_of
 from llm_serving.api.convert.tool_calls import CallReader, ToolCall
 from llm_serving.engine.request import FinishReason
 from llm_serving.service.generation import Generation, Usage
@@ -73,7 +73,7 @@ async def fold(generation: Generation, readers: Sequence[CallReader] = ()) -> li
     texts: list[list[str]] = [[] for _ in range(generation.num_choices)]
     tokens: list[list[ShownToken]] = [[] for _ in range(generation.num_choices)]
     calls: list[list[ToolCall]] = [[] for _ in range(generation.num_choices)]
-    visible = [VisibleTokens(generation.model.tokenizer) for _ in range(generation.num_choices)]
+    visible = visible_of(generation)
     async for batch in generation:
         for index, event in batch:
             text = event.text
@@ -81,7 +81,7 @@ async def fold(generation: Generation, readers: Sequence[CallReader] = ()) -> li
                 text, found = readers[index].feed(text, is_last=event.finish_reason is not None)
                 calls[index] += found
             texts[index].append(text)
-            if generation.has_logprobs:
+            if visible:
                 tokens[index] += visible[index].take(event)
     return [
         Answer(

@@ -10,9 +10,9 @@ import orjson
 from llm_serving.api.convert.answer import Head, finish_reason, usage_fields
 from llm_serving.api.convert.logprobs import (
     ShownToken,
-    VisibleTokens,
     chat_logprobs,
     completion_logprobs,
+    visible_of,
 )
 from llm_serving.api.convert.tool_calls import CallReader, ToolCall, readers_of
 from llm_serving.api.convert.tools import ToolUse
@@ -52,9 +52,7 @@ class ChunkFrames:
         self._lasts = [_cut(self._frame(last, i), _REASON) for i in range(num_choices)]
         self._to_logprobs = to_logprobs
         self._readers = readers
-        self._visible = [
-            VisibleTokens(generation.model.tokenizer) for _ in range(num_choices) if generation.has_logprobs
-        ]
+        self._visible = visible_of(generation)
 
     def opening(self) -> bytes:
         return b"".join(self._openings)
