@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 import re
 import time
 
@@ -17,6 +17,7 @@ from llm_serving.ops.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+_random = random.Random()  # its own: whoever seeds the common one must not get the same ids again
 _ID = re.compile(rb"[A-Za-z0-9_.:-]{1,64}")
 _CLIENT_LEFT = 499
 _QUIET = frozenset(("/health", "/ready", "/metrics"))
@@ -113,4 +114,4 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ID.fullmatch(value):
             return str(value, "ascii")
-    return os.urandom(16).hex()
+    return f"{_random.getrandbits(128):032x}"
