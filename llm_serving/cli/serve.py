@@ -105,6 +105,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
 
     from llm_serving.api.app import create_app
+    from llm_serving.cli.one_write import OneWriteProtocol
     from llm_serving.ops.log import configure_logging
     from llm_serving.service.loader import load_chat_model
     from llm_serving.service.model import ChatModel
@@ -134,7 +135,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
     config = uvicorn.Config(
         create_app(settings, load=load),
         loop="uvloop",
-        http="httptools",
+        http=OneWriteProtocol,
         ws="none",
         lifespan="on",
         access_log=False,
