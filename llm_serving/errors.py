@@ -8,6 +8,7 @@ ServingError
 │   └── ConstraintError              no schema, expression or grammar for an answer
 ├── AuthError                        missing or wrong key
 ├── ModelNotFound                    no such model, anywhere
+├── ResponseNotFound                  no such response is kept for this key
 ├── ModelLoading(retry_after_s)      known, not ready yet
 ├── ModelUnavailable                 known, and will not answer: failed, unloaded, or the server stops
 ├── Overloaded(retry_after_s)        the queue is full, or the server is draining
@@ -74,6 +75,16 @@ class ModelNotFound(ServingError):
     def __init__(self, name: str, remedy: str = "") -> None:
         super().__init__(f"The model '{name}' does not exist. {remedy}".strip())
         self.name = name
+
+
+class ResponseNotFound(ServingError):
+    """No response of this id is kept for whoever asks."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(
+            f"There is no response '{response_id[:64]}'. They are kept in memory until the server stops, the "
+            "latest ones, unless store: false was sent."
+        )
 
 
 class ModelLoading(ServingError):

@@ -19,6 +19,7 @@ from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
 from llm_serving.service.registry import Registry
 from llm_serving.service.reranking import RerankService
+from llm_serving.service.responses import ResponseStore
 from llm_serving.service.tokens import TokenService
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -35,6 +36,7 @@ class Services:
     embedding: EmbeddingService
     rerank: RerankService
     tokens: TokenService
+    responses: ResponseStore
     metrics: Metrics
     keys: KeyRing
 

@@ -25,6 +25,7 @@ from llm_serving.service.generation import GenerationDefaults
 from llm_serving.service.loader import load_chat_model
 from llm_serving.service.registry import LoadEncoder, LoadModel, Registry
 from llm_serving.service.reranking import RerankService
+from llm_serving.service.responses import ResponseStore
 from llm_serving.service.tokens import TokenService
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def build_services(
         embedding=EmbeddingService(registry),
         rerank=RerankService(registry),
         tokens=TokenService(registry, chat),
+        responses=ResponseStore(),
         metrics=Metrics(read_stats, read_encoders),
         keys=KeyRing.from_settings(settings),
     )

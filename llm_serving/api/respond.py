@@ -10,38 +10,35 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert.answer import Head, head_of
-from llm_serving.api.convert.frames import ChunkFrames
 from llm_serving.api.deps import services_of
 from llm_serving.api.disconnect import until_disconnect
-from llm_serving.api.schemas.sampling import SamplingFields
-from llm_serving.api.sse import EventStream
+from llm_serving.api.sse import Chunks, EventStream
 from llm_serving.ops.metrics import Metrics
 from llm_serving.service.generation import Generation
 
-MakeFrames = Callable[..., ChunkFrames]
+MakeFrames = Callable[[Head, Generation], Chunks]
 ToResponse = Callable[[Head, Generation], Awaitable[dict[str, Any]]]
 
 
 async def respond(
     request: Request,
     generation: Generation,
-    body: SamplingFields,
     request_id: str,
     headers: dict[str, str],
     make_frames: MakeFrames,
     to_response: ToResponse,
+    *,
+    is_stream: bool,
 ) -> Response:
-    """Stream if `body` says so, else wait. Takes `generation` over."""
+    """Stream, or wait for the end. Takes `generation` over."""
     services = services_of(request)
     head = head_of(generation, request_id)
 
     def conclude() -> None:
         _conclude(generation, services.metrics, request.scope["state"]["log"])
 
-    if body.stream:
-        options = body.stream_options
-        include_usage = bool(options and options.include_usage)
-        frames = make_frames(head, generation, include_usage=include_usage)
+    if is_stream:
+        frames = make_frames(head, generation)
         heartbeat_s = services.settings.heartbeat_s
         return EventStream(generation, frames, heartbeat_s=heartbeat_s, on_end=conclude, headers=headers)
     try:

@@ -11,13 +11,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from llm_serving.api.disconnect import until_disconnect
-from llm_serving.api.errors import error_body
 from llm_serving.errors import ServingError
 from llm_serving.service.generation import Batch, Generation
 
 logger = logging.getLogger(__name__)
 
-DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
 
 
@@ -33,7 +31,11 @@ class Chunks(Protocol):
         ...
 
     def closing(self, generation: Generation) -> bytes:
-        """Frames after the last token, without `[DONE]`."""
+        """Frames after the last token, and the mark of the end."""
+        ...
+
+    def failure(self, error: Exception, request_id: str) -> bytes:
+        """Frames that tell of an error, and end the stream."""
         ...
 
 
@@ -87,11 +89,11 @@ class EventStream(Response):
                 frames = chunks.batch(batch)
                 if frames:
                     await send(_body(frames))
-            last = chunks.closing(self._generation) + DONE
+            last = chunks.closing(self._generation)
         except Exception as error:
             if not isinstance(error, ServingError):
                 logger.exception("request %s failed in its stream", request_id)
-            last = b"event: error\ndata: " + error_body(error, request_id) + b"\n\n"
+            last = chunks.failure(error, request_id)
         await send(_body(last, more_body=False))
 
 

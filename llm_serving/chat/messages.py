@@ -11,7 +11,8 @@ import orjson
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_TEXT_PARTS = {"text": "text", "refusal": "refusal"}  # part type → its field
+# Part type → its field; `/responses` has names of its own.
+_TEXT_PARTS = {"text": "text", "refusal": "refusal", "input_text": "text", "output_text": "text"}
 _UNSUPPORTED = ("function_call", "audio")
 MAX_CALLS = 128  # of functions, in one message
 MAX_CALL_DEPTH = 64  # of arguments
@@ -42,7 +43,7 @@ def normalize_messages(messages: Sequence[Any]) -> list[Message]:
     """
     if not messages:
         raise InvalidRequest("There must be at least one message.", "messages")
-    return [_message(message, f"messages.{i}") for i, message in enumerate(messages)]
+    return [normalize_message(message, f"messages.{i}") for i, message in enumerate(messages)]
 
 
 def with_system_prompt(messages: Sequence[Message], system_prompt: str) -> list[Message]:
@@ -63,7 +64,8 @@ def join_contents(messages: Sequence[Message]) -> str:
     return "\n".join(message["content"] for message in messages)
 
 
-def _message(message: Any, where: str) -> Message:
+def normalize_message(message: Any, where: str) -> Message:
+    """One message, which stands at `where` in the body; as `normalize_messages`."""
     if not isinstance(message, Mapping):
         raise InvalidRequest(f"'{where}' must be an object with 'role' and 'content'.", where)
     role = message.get("role")

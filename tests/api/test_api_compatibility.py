@@ -15,8 +15,9 @@ from llm_serving.api.errors import ERRORS, INTERNAL
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.api.schemas.completion import CompletionRequest
 from llm_serving.api.schemas.embedding import EmbedRequest
-from llm_serving.api.schemas.neutral import CHAT, COMPLETION, EMBEDDING, RERANK, SCORE, TOKENS
+from llm_serving.api.schemas.neutral import CHAT, COMPLETION, EMBEDDING, RERANK, RESPONSES, SCORE, TOKENS
 from llm_serving.api.schemas.ranking import RerankRequest, ScoreRequest
+from llm_serving.api.schemas.responses import ResponseRequest
 from llm_serving.api.schemas.tokens import DetokenizeRequest, TemplateRequest, TokenizeRequest
 
 pytestmark = pytest.mark.anyio
@@ -25,6 +26,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text("utf-
 BASES: dict[str, dict[str, Any]] = {
     "/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
     "/completions": {"prompt": "Hi", "max_tokens": 1},
+    "/responses": {"input": "Hi", "max_output_tokens": 1},
     "/embeddings": {"input": "Hi"},
     "/rerank": {"query": "Hi", "documents": ["Hello"]},
     "/score": {"text_1": "Hi", "text_2": ["Hello"]},
@@ -36,6 +38,8 @@ PATHS = {
     "chat": ["/chat/completions"],
     "completions": ["/completions"],
     "both": ["/chat/completions", "/completions"],
+    "all": ["/chat/completions", "/completions", "/responses"],
+    "responses": ["/responses"],
     "embeddings": ["/embeddings"],
     "rerank": ["/rerank"],
     "score": ["/score"],
@@ -56,6 +60,7 @@ ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {  # other names for what 
 SCHEMAS: list[tuple[str, Any, dict[str, Any]]] = [
     ("/chat/completions", ChatCompletionRequest, CHAT),
     ("/completions", CompletionRequest, COMPLETION),
+    ("/responses", ResponseRequest, RESPONSES),
     ("/embeddings", EmbedRequest, EMBEDDING),
     ("/rerank", RerankRequest, RERANK),
     ("/score", ScoreRequest, SCORE),

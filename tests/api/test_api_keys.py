@@ -26,7 +26,8 @@ def test_public_routes_are_these_and_no_others() -> None:
 async def test_every_other_route_needs_the_key(prefix: str) -> None:
     async with open_client(api_key=("first", "second")) as client:
         for route in ROUTES:
-            path = prefix + route.path.replace("{model_id:path}", "fake")
+            path = prefix + route.path.replace("{model_id:path}", "fake").replace("{response_id}", "none")
+            expected = 404 if "{response_id}" in route.path else 400 if route.method == "POST" else 200
             without = await client.request(route.method, path, content=b"{")
             if route.is_public:
                 assert without.status_code == 200
@@ -37,7 +38,7 @@ async def test_every_other_route_needs_the_key(prefix: str) -> None:
             for key in ("first", "second"):
                 headers = {"authorization": f"Bearer {key}"}
                 response = await client.request(route.method, path, content=b"{", headers=headers)
-                assert response.status_code == (400 if route.method == "POST" else 200)
+                assert response.status_code == expected
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ class Head:
         }
 
 
-def new_id(prefix: str) -> str:
+def new_id(prefix: str, between: str = "-") -> str:
     """`prefix-` and 32 random hex digits."""
-    return f"{prefix}-{os.urandom(16).hex()}"
+    return f"{prefix}{between}{os.urandom(16).hex()}"
 
 
 def head_of(generation: Generation, request_id: str) -> Head:

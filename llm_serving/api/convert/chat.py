@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llm_serving.api.convert.answer import Answer, Head, fold, new_id, usage_fields
@@ -10,22 +11,29 @@ from llm_serving.api.convert.sampling import to_options
 from llm_serving.api.convert.tool_calls import readers_of
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.schemas.chat import ChatCompletionRequest
-from llm_serving.chat.messages import normalize_messages
+from llm_serving.chat.messages import Message, normalize_messages
 from llm_serving.chat.template import template_inputs
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.chat import ChatRequest
 from llm_serving.service.generation import Generation
 
 
-def to_request(body: ChatCompletionRequest, use: ToolUse, fairness_key: str = "") -> ChatRequest:
-    """`max_completion_tokens` wins over the older `max_tokens`.
+def to_request(
+    body: ChatCompletionRequest,
+    use: ToolUse,
+    fairness_key: str = "",
+    *,
+    request_id: str = "",
+    messages: Sequence[Message] = (),
+) -> ChatRequest:
+    """`max_completion_tokens` wins over the older `max_tokens`; `messages`, if given, over the body's.
 
     Raises: InvalidRequest that names the message, `top_logprobs` alone, or what is not for a template.
     """
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     return ChatRequest(
-        request_id=new_id("chatcmpl"),
-        messages=normalize_messages(body.messages),
+        request_id=request_id or new_id("chatcmpl"),
+        messages=messages or normalize_messages(body.messages),
         options=to_options(body, limit, _top_logprobs(body), fairness_key, use.form()),
         model=body.model,
         template_inputs=template_inputs(body.chat_template_kwargs or {}),

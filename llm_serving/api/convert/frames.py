@@ -16,7 +16,10 @@ from llm_serving.api.convert.logprobs import (
 )
 from llm_serving.api.convert.tool_calls import CallReader, ToolCall, readers_of
 from llm_serving.api.convert.tools import ToolUse
+from llm_serving.api.errors import error_body
 from llm_serving.service.generation import Batch, Generation
+
+DONE = b"data: [DONE]\n\n"
 
 _TEXT = "\x00text\x00"  # stands where the text goes, while a template is cut
 _REASON = "\x00reason\x00"
@@ -79,8 +82,11 @@ class ChunkFrames:
 
     def closing(self, generation: Generation) -> bytes:
         if not self._include_usage:
-            return b""
-        return _data({**self._fields, "choices": [], "usage": usage_fields(generation.usage())})
+            return DONE
+        return _data({**self._fields, "choices": [], "usage": usage_fields(generation.usage())}) + DONE
+
+    def failure(self, error: Exception, request_id: str) -> bytes:
+        return b"event: error\ndata: " + error_body(error, request_id) + b"\n\n"
 
     def _frame(self, choice: dict[str, Any], index: int) -> bytes:
         chunk = {**self._fields, "choices": [{"index": index, **choice}]}

@@ -17,6 +17,14 @@ from llm_serving.api.routes.health import get_health, get_ready
 from llm_serving.api.routes.metrics import get_metrics
 from llm_serving.api.routes.models import get_model, list_models
 from llm_serving.api.routes.ranking import rerank, score
+from llm_serving.api.routes.responses import (
+    cancel_response,
+    count_response_tokens,
+    create_response,
+    delete_response,
+    get_response,
+    list_input_items,
+)
 from llm_serving.api.routes.status import get_status
 from llm_serving.api.routes.tokens import apply_template, count_chat_tokens, detokenize, tokenize
 
@@ -40,6 +48,12 @@ ROUTES = (
     Route("POST", "/chat/completions", create_chat_completion),
     Route("POST", "/chat/completions/input_tokens", count_chat_tokens),
     Route("POST", "/completions", create_completion),
+    Route("POST", "/responses", create_response),
+    Route("POST", "/responses/input_tokens", count_response_tokens),
+    Route("GET", "/responses/{response_id}", get_response),
+    Route("DELETE", "/responses/{response_id}", delete_response),
+    Route("POST", "/responses/{response_id}/cancel", cancel_response),
+    Route("GET", "/responses/{response_id}/input_items", list_input_items),
     Route("POST", "/embeddings", create_embeddings),
     Route("POST", "/rerank", rerank),
     Route("POST", "/score", score),

@@ -27,5 +27,12 @@ async def create_chat_completion(request: Request) -> Response:
     use = to_tool_use(body)
     asked = convert.to_request(body, use, fairness_key_of(request))
     generation = await services.chat.open(asked)
-    make_frames, to_response = partial(chat_frames, use=use), partial(convert.to_response, use=use)
-    return await respond(request, generation, body, asked.request_id, headers, make_frames, to_response)
+    return await respond(
+        request,
+        generation,
+        asked.request_id,
+        headers,
+        partial(chat_frames, include_usage=body.wants_usage(), use=use),
+        partial(convert.to_response, use=use),
+        is_stream=bool(body.stream),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,5 +26,11 @@ async def create_completion(request: Request) -> Response:
     asked = convert.to_request(body, fairness_key_of(request))
     generation = await services.completion.open(asked)
     return await respond(
-        request, generation, body, asked.request_id, headers, completion_frames, convert.to_response
+        request,
+        generation,
+        asked.request_id,
+        headers,
+        partial(completion_frames, include_usage=body.wants_usage()),
+        convert.to_response,
+        is_stream=bool(body.stream),
     )

@@ -37,6 +37,21 @@ CHAT: Neutral = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
+RESPONSES: Neutral = {
+    "background": (False,),
+    "conversation": (),
+    "max_tokens": (),
+    "max_tool_calls": (),
+    "modalities": (["text"],),
+    "n": (1,),
+    "prediction": (),
+    "prompt": (),
+    "reasoning": ({}, {"effort": "none"}),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "truncation": ("disabled",),
+    "typical_p": (1,),
+}
 COMPLETION: Neutral = {
     **SHARED,
     "chat_template_kwargs": ({},),

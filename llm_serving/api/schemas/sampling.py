@@ -50,16 +50,16 @@ Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
-class SamplingFields(BaseModel):
-    """null means: not given. Unknown fields are kept in `model_extra`, for the caller to judge."""
+class DecodingFields(BaseModel):
+    """How the next token is chosen, and who asks, in every API that generates.
+
+    null means: not given. Unknown fields are kept in `model_extra`, for the caller to judge.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
 
     model: str | None = Field(None, max_length=512)
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=-1, le=2**31 - 1)
@@ -74,12 +74,24 @@ class SamplingFields(BaseModel):
     user: str | None = Field(None, max_length=512)
     logit_bias: Annotated[dict[int, Bias], BeforeValidator(_biases), Field(max_length=MAX_BIASES)] = {}
 
-    response_format: dict[str, Any] | None = None  # see `convert/form.py`
     regex: str | None = Field(None, min_length=1, max_length=MAX_REGEX)
     grammar: str | None = Field(None, min_length=1, max_length=MAX_GRAMMAR)
     choice: list[Annotated[str, Field(min_length=1, max_length=MAX_REGEX)]] | None = Field(
         None, min_length=1, max_length=MAX_CHOICE
     )
+
+
+class SamplingFields(DecodingFields):
+    """What `/chat/completions` and `/completions` call alike."""
+
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    max_tokens: int | None = Field(None, ge=1)
+    response_format: dict[str, Any] | None = None  # see `convert/form.py`
+
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
 
     def unknown_fields(self) -> dict[str, Any]:
         """What this schema does not know, by dotted path."""

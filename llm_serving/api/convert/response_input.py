@@ -1,0 +1,209 @@
+"""`/responses`: body → the chat request that it is, in other words.
+
+Errors name the fields as the client sent them: `input.3.content`, not `messages.4.content`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llm_serving.api.deps import validate
+from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.responses import MAX_ITEMS, ResponseRequest
+from llm_serving.api.schemas.sampling import DecodingFields
+from llm_serving.chat.messages import Message, normalize_message
+from llm_serving.errors import InvalidRequest, UnsupportedParameter
+
+LOGPROBS = "message.output_text.logprobs"
+_INCLUDES = (LOGPROBS, "reasoning.encrypted_content")  # the second: there is none, whoever asks
+# How the chat API calls what is called otherwise here; the first that fits counts.
+_NAMES = (
+    (re.compile(r"response_format\.json_schema"), "text.format"),
+    (re.compile(r"response_format"), "text.format"),
+    (re.compile(r"max_completion_tokens|max_tokens"), "max_output_tokens"),
+    (re.compile(r"tool_choice\.allowed_tools\."), "tool_choice."),
+    (re.compile(r"((?:tools|input)\.\d+)\.function\."), r"\1."),
+    (re.compile(r"(tool_choice(?:\.tools\.\d+)?)\.function\."), r"\1."),
+    (re.compile(r"^messages$"), "input"),
+)
+
+
+@contextmanager
+def named_as_sent() -> Iterator[None]:
+    """Errors of the chat API, told in the words of this one."""
+    try:
+        yield
+    except InvalidRequest as error:
+        param = error.param and renamed(error.param)
+        error.args = (renamed(str(error)),)
+        error.param = param
+        raise
+
+
+def renamed(text: str) -> str:
+    for pattern, name in _NAMES:
+        text = pattern.sub(name, text)
+    return text
+
+
+def to_chat(body: ResponseRequest) -> ChatCompletionRequest:
+    """The same request of the chat API, but for its messages, which `input_messages` makes.
+
+    Raises: InvalidRequest.
+    """
+    shared = {name: getattr(body, name) for name in DecodingFields.model_fields}
+    has_logprobs = LOGPROBS in _includes(body)
+    if body.top_logprobs and not has_logprobs:
+        raise InvalidRequest(
+            f"'top_logprobs' is only allowed together with include: [\"{LOGPROBS}\"].", "top_logprobs"
+        )
+    return validate(
+        ChatCompletionRequest,
+        {
+            **shared,
+            "logit_bias": {str(token_id): bias for token_id, bias in body.logit_bias.items()},
+            "messages": [{}],
+            "max_completion_tokens": body.max_output_tokens,
+            "logprobs": has_logprobs,
+            "top_logprobs": body.top_logprobs if has_logprobs else None,
+            "response_format": _format(body),
+            "tools": [_tool(tool, f"tools.{i}") for i, tool in enumerate(body.tools or [])],
+            "tool_choice": _choice(body.tool_choice),
+            "parallel_tool_calls": body.parallel_tool_calls,
+            "chat_template_kwargs": body.chat_template_kwargs,
+        },
+    )
+
+
+def input_items(body: ResponseRequest) -> list[dict[str, Any]]:
+    """What was sent, as items. Raises: InvalidRequest."""
+    if isinstance(body.input, str):
+        content = [{"type": "input_text", "text": body.input}]
+        return [{"type": "message", "role": "user", "content": content}]
+    if not 1 <= len(body.input) <= MAX_ITEMS:
+        raise InvalidRequest(f"'input' must have 1 to {MAX_ITEMS} items, or be a text.", "input")
+    for i, item in enumerate(body.input):
+        if not isinstance(item, dict):
+            raise InvalidRequest(f"'input.{i}' must be an object with a 'type'.", f"input.{i}")
+    return body.input
+
+
+def to_messages(items: Sequence[Mapping[str, Any]], where: str = "input") -> list[Message]:
+    """Items → messages. Calls that follow one another are one message, with the text before them.
+
+    Raises: InvalidRequest that names the item, UnsupportedParameter.
+    """
+    messages: list[Message] = []
+    for i, item in enumerate(items):
+        at = f"{where}.{i}"
+        kind = item.get("type", "message")
+        if kind == "reasoning":  # what clients echo of other models; no template wants it
+            continue
+        if kind == "message":
+            messages.append(normalize_message(item, at))
+        elif kind == "function_call":
+            call = _call(item, at)
+            if messages and messages[-1]["role"] == "assistant":
+                messages[-1].setdefault("tool_calls", []).extend(call["tool_calls"])
+            else:
+                messages.append(call)
+        elif kind == "function_call_output":
+            result = {"role": "tool", "content": item.get("output"), "tool_call_id": item.get("call_id")}
+            messages.append(_in_place(result, at, "content", "output"))
+        else:
+            raise UnsupportedParameter(f"{at}.type", "Send messages, function calls and their outputs.")
+    if not messages:
+        raise InvalidRequest(f"'{where}' has no message.", where)
+    return messages
+
+
+def _call(item: Mapping[str, Any], at: str) -> Message:
+    function = {"name": item.get("name"), "arguments": item.get("arguments")}
+    call = {"id": item.get("call_id"), "function": function}
+    return _in_place({"role": "assistant", "tool_calls": [call]}, at, "tool_calls.0.function.", "")
+
+
+def _in_place(message: Mapping[str, Any], at: str, name: str, sent: str) -> Message:
+    """`normalize_message`, whose errors call the field `name` what the client called it."""
+    try:
+        return normalize_message(message, at)
+    except InvalidRequest as error:
+        error.args = (str(error).replace(f"{at}.{name}", f"{at}.{sent}").replace(".tool_calls.0", ""),)
+        error.param = (error.param or at).replace(f"{at}.{name}", f"{at}.{sent}").replace(".tool_calls.0", "")
+        raise
+
+
+def _includes(body: ResponseRequest) -> list[str]:
+    for i, name in enumerate(body.include or []):
+        if name not in _INCLUDES:
+            raise UnsupportedParameter(f"include.{i}", f"Leave it out, or send {LOGPROBS}.")
+    return body.include or []
+
+
+def _format(body: ResponseRequest) -> dict[str, Any] | None:
+    if body.text is not None and body.text.verbosity not in (None, "medium"):
+        raise UnsupportedParameter("text.verbosity", "Leave it out, or send medium.")
+    form = body.text.format if body.text is not None else None
+    if form is None or form.get("type") != "json_schema":
+        return form
+    return {"type": "json_schema", "json_schema": form}
+
+
+def _tool(tool: Any, at: str) -> Any:
+    if not isinstance(tool, dict):
+        raise InvalidRequest(f"'{at}' must be an object.", at)
+    if tool.get("type") != "function":
+        raise UnsupportedParameter(f"{at}.type", "This server knows tools of type 'function'.")
+    return {"type": "function", "function": {key: tool[key] for key in tool if key != "type"}}
+
+
+def _choice(choice: str | dict[str, Any] | None) -> Any:
+    if not isinstance(choice, dict):
+        return choice
+    if choice.get("type") == "function":
+        return {"type": "function", "function": {"name": choice.get("name")}}
+    if choice.get("type") == "allowed_tools":
+        tools = choice.get("tools")
+        named = [_function(tool) for tool in tools] if isinstance(tools, list) else tools
+        return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": named}}
+    raise UnsupportedParameter("tool_choice.type", "Send 'function' or 'allowed_tools'.")
+
+
+def _function(tool: Any) -> Any:
+    return {"function": {"name": tool.get("name")}} if isinstance(tool, dict) else tool
+
+
+def listed_items(
+    response_id: str, items: Sequence[dict[str, Any]], query: Mapping[str, str]
+) -> dict[str, Any]:
+    """The answer of `/responses/{id}/input_items`: `order`, `limit` and `after` as lists have them.
+
+    Items that came without an id get one. Raises: InvalidRequest.
+    """
+    order, limit, after = query.get("order", "desc"), query.get("limit", "20"), query.get("after")
+    if order not in ("asc", "desc"):
+        raise InvalidRequest("'order' must be 'asc' or 'desc'.", "order")
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= 100):
+        raise InvalidRequest("'limit' must be from 1 to 100.", "limit")
+    named = [
+        {"type": "message", **item, "id": item.get("id") or f"{response_id}_{i}"}
+        for i, item in enumerate(items)
+    ]
+    if order == "desc":
+        named.reverse()
+    begin = 0
+    if after is not None:
+        begin = next((i + 1 for i, item in enumerate(named) if item["id"] == after), -1)
+        if begin < 0:
+            raise InvalidRequest("'after' is the id of no item of this response.", "after")
+    page = named[begin : begin + int(limit)]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": begin + len(page) < len(named),
+    }

@@ -1,0 +1,179 @@
+"""`/responses`: events of a generation → the response object, whole or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from llm_serving.api.convert.answer import Head
+from llm_serving.api.convert.logprobs import visible_of
+from llm_serving.api.convert.response_output import Event, Output
+from llm_serving.api.convert.tool_calls import ToolCall, readers_of
+from llm_serving.api.convert.tools import ToolUse
+from llm_serving.api.errors import error_body
+from llm_serving.api.schemas.responses import ResponseRequest
+from llm_serving.chat.messages import Message
+from llm_serving.engine.request import FinishReason
+from llm_serving.service.generation import Batch, Generation, Usage
+
+OnDone = Callable[[dict[str, Any], Message], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a response says of its request, beside who answers."""
+
+    body: ResponseRequest
+    default_temperature: float
+
+    def fields(self, head: Head) -> dict[str, Any]:
+        """All fields that do not change while the response is made."""
+        body = self.body
+        form = body.text.format if body.text is not None else None
+        return {
+            "id": head.id,
+            "object": "response",
+            "created_at": head.created,
+            "background": False,
+            "error": None,
+            "instructions": body.instructions,
+            "max_output_tokens": body.max_output_tokens,
+            "max_tool_calls": None,
+            "metadata": body.metadata or {},
+            "model": head.model,
+            "parallel_tool_calls": body.parallel_tool_calls is not False,
+            "previous_response_id": body.previous_response_id,
+            "prompt_cache_key": body.prompt_cache_key,
+            "reasoning": {"effort": None, "summary": None},
+            "safety_identifier": body.safety_identifier,
+            "service_tier": "default",
+            "store": body.store is not False,
+            "temperature": self.default_temperature if body.temperature is None else body.temperature,
+            "text": {"format": form or {"type": "text"}, "verbosity": "medium"},
+            "tool_choice": body.tool_choice or "auto",
+            "tools": body.tools or [],
+            "top_logprobs": body.top_logprobs or 0,
+            "top_p": 1.0 if body.top_p is None else body.top_p,
+            "truncation": "disabled",
+            "user": body.user,
+        }
+
+
+class ResponseStream:
+    """One answer on its way: server-sent events, and at the end the response.
+
+    `on_done` hears of the response, and of the answer as a message, if it comes to its end.
+    """
+
+    def __init__(
+        self, head: Head, generation: Generation, *, frame: Frame, use: ToolUse, on_done: OnDone
+    ) -> None:
+        self._fields = frame.fields(head)
+        self._output = Output()
+        self._reader = next(iter(readers_of(use, 1)), None)
+        self._visible = next(iter(visible_of(generation)), None)
+        self._reason: FinishReason | None = None
+        self._on_done = on_done
+        self._text: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+        self._num_events = 0
+
+    def opening(self) -> bytes:
+        begun = self._response("in_progress", None)
+        kinds = ("response.created", "response.in_progress")
+        return self._frames({"type": kind, "response": begun} for kind in kinds)
+
+    def batch(self, batch: Batch) -> bytes:
+        return self._frames(self.events(batch))
+
+    def closing(self, generation: Generation) -> bytes:
+        response = self.finish(generation.usage())
+        return self._frames([{"type": f"response.{response['status']}", "response": response}])
+
+    def failure(self, error: Exception, request_id: str) -> bytes:
+        found = orjson.loads(error_body(error, request_id))["error"]
+        said = {"code": found["code"], "message": found["message"]}
+        failed = {**self._response("failed", None), "error": said}
+        return self._frames(
+            [
+                {"type": "error", **said, "param": found["param"]},
+                {"type": "response.failed", "response": failed},
+            ]
+        )
+
+    def events(self, batch: Batch) -> Iterator[Event]:
+        """What a batch adds to the output, and its end."""
+        for _, event in batch:
+            text = event.text
+            calls: list[ToolCall] = []
+            if self._reader is not None:
+                text, calls = self._reader.feed(text, is_last=event.finish_reason is not None)
+            tokens = self._visible.take(event) if self._visible is not None else []
+            self._text.append(text)
+            yield from self._output.text(text, tokens)
+            for call in calls:
+                self._calls.append(call.fields())
+                yield from self._output.call(call)
+            if event.finish_reason is not None:
+                self._reason = event.finish_reason
+                yield from self._output.end(self._status())
+
+    def finish(self, usage: Usage) -> dict[str, Any]:
+        """The response, behind the last event."""
+        response = self._response(self._status(), usage)
+        answer = Message(role="assistant", content="".join(self._text))
+        if self._calls:
+            answer["tool_calls"] = [
+                {**call, "function": {**call["function"], "arguments": _arguments(call)}}
+                for call in self._calls
+            ]
+        self._on_done(response, answer)
+        return response
+
+    def _status(self) -> str:
+        return "incomplete" if self._reason is FinishReason.LENGTH else "completed"
+
+    def _response(self, status: str, usage: Usage | None) -> dict[str, Any]:
+        return {
+            **self._fields,
+            "status": status,
+            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "output": list(self._output.items),
+            "usage": usage and usage_fields(usage),
+        }
+
+    def _frames(self, events: Iterable[Event]) -> bytes:
+        frames = []
+        for event in events:
+            numbered = {**event, "sequence_number": self._num_events}
+            self._num_events += 1
+            frames.append(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(numbered)))
+        return b"".join(frames)
+
+
+async def to_response(
+    head: Head, generation: Generation, *, frame: Frame, use: ToolUse, on_done: OnDone
+) -> dict[str, Any]:
+    """Wait for the end, and build a `response`."""
+    stream = ResponseStream(head, generation, frame=frame, use=use, on_done=on_done)
+    async for batch in generation:
+        for _ in stream.events(batch):
+            pass
+    return stream.finish(generation.usage())
+
+
+def usage_fields(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.num_prompt,
+        "input_tokens_details": {"cached_tokens": usage.num_cached},
+        "output_tokens": usage.num_completion,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.num_prompt + usage.num_completion,
+    }
+
+
+def _arguments(call: dict[str, Any]) -> Any:
+    return orjson.loads(call["function"]["arguments"])
