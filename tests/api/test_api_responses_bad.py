@@ -24,8 +24,14 @@ async def refused(client: Client, **fields: Any) -> dict[str, Any]:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"role": "king", "content": "x"}]}, "input.0.role"),
     ({"input": [{"content": [{"type": "input_image", "image_url": "x"}]}]}, "input.0.content.0"),
-    ({"input": [{"type": "function_call", "arguments": "{}"}]}, "input.0"),
-    ({"input": [{"type": "function_call", "name": "f", "arguments": "["}]}, "input.0.arguments"),
+    ({"input": {}}, "input"),
+    ({"input": [{"type": "function_call", "call_id": "c", "arguments": "{}"}]}, "input.0.name"),
+    ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input.0.call_id"),
+    ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.call_id"),
+    (
+        {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "["}]},
+        "input.0.arguments",
+    ),
     ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input.0.output"),
     ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
     ({"input": [{"type": "reasoning"}]}, "input"),

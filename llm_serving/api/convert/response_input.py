@@ -83,8 +83,8 @@ def input_items(body: ResponseRequest) -> list[dict[str, Any]]:
     if isinstance(body.input, str):
         content = [{"type": "input_text", "text": body.input}]
         return [{"type": "message", "role": "user", "content": content}]
-    if not 1 <= len(body.input) <= MAX_ITEMS:
-        raise InvalidRequest(f"'input' must have 1 to {MAX_ITEMS} items, or be a text.", "input")
+    if not isinstance(body.input, list) or not 1 <= len(body.input) <= MAX_ITEMS:
+        raise InvalidRequest(f"'input' must be a text, or a list of 1 to {MAX_ITEMS} items.", "input")
     for i, item in enumerate(body.input):
         if not isinstance(item, dict):
             raise InvalidRequest(f"'input.{i}' must be an object with a 'type'.", f"input.{i}")
@@ -105,12 +105,14 @@ def to_messages(items: Sequence[Mapping[str, Any]], where: str = "input") -> lis
         if kind == "message":
             messages.append(normalize_message(item, at))
         elif kind == "function_call":
+            _require_text(item, at, "call_id", "name")
             call = _call(item, at)
             if messages and messages[-1]["role"] == "assistant":
                 messages[-1].setdefault("tool_calls", []).extend(call["tool_calls"])
             else:
                 messages.append(call)
         elif kind == "function_call_output":
+            _require_text(item, at, "call_id")
             result = {"role": "tool", "content": item.get("output"), "tool_call_id": item.get("call_id")}
             messages.append(_in_place(result, at, "content", "output"))
         else:
@@ -118,6 +120,12 @@ def to_messages(items: Sequence[Mapping[str, Any]], where: str = "input") -> lis
     if not messages:
         raise InvalidRequest(f"'{where}' has no message.", where)
     return messages
+
+
+def _require_text(item: Mapping[str, Any], at: str, *fields: str) -> None:
+    for field in fields:
+        if not isinstance(item.get(field), str):
+            raise InvalidRequest(f"'{at}.{field}' must be a text.", f"{at}.{field}")
 
 
 def _call(item: Mapping[str, Any], at: str) -> Message:

@@ -38,7 +38,7 @@ class TextOptions(BaseModel):
 class ResponseRequest(DecodingFields):
     """Input items are looked at one by one, see `convert/response_input.py`."""
 
-    input: str | list[Any] = Field(max_length=1 << 26)
+    input: Any
     instructions: str | None = None
     previous_response_id: str | None = Field(None, max_length=512)
     store: bool | None = None
