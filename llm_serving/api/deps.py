@@ -47,8 +47,17 @@ def services_of(request: Request) -> Services:
 
 
 async def require_key(request: Request) -> None:
-    """A route dependency; remembers which key it was. Raises: AuthError."""
-    header = next((value for name, value in request.scope["headers"] if name == b"authorization"), None)
+    """A route dependency; remembers which key it was. Anthropic's clients have a header of their own for it.
+
+    Raises: AuthError.
+    """
+    header = None
+    for name, value in request.scope["headers"]:
+        if name == b"authorization":
+            header = value
+            break
+        if name == b"x-api-key":
+            header = b"Bearer " + value
     request.state.fairness_key = services_of(request).keys.check(header)
 
 

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llm_serving.api.deps import require_key
-from llm_serving.api.errors import error_response
 from llm_serving.api.routes import PREFIXES, Route
 from llm_serving.errors import ServingError
 
@@ -41,5 +40,5 @@ class Dispatch:
                 await require_key(request)
             response = await route.endpoint(request)
         except ServingError as error:
-            response = error_response(error)
+            response = route.to_error(error, scope["state"]["request_id"])
         await response(scope, receive, send)

@@ -68,10 +68,10 @@ class Detokenizer:
     """Incremental text of one sequence.
 
     Bytes are decoded as Python's incremental UTF-8 decoder with errors="replace" does. After a stop string
-    `stopped` is true and nothing more comes out.
+    `stopped` is true, `stop_string` is the one, and nothing more comes out.
     """
 
-    __slots__ = ("_token_bytes", "_decoder", "_matcher", "_held", "stopped")
+    __slots__ = ("_token_bytes", "_decoder", "_matcher", "_held", "stopped", "stop_string")
 
     def __init__(self, token_bytes: Sequence[bytes], stop: Iterable[str] = ()) -> None:
         self._token_bytes = token_bytes
@@ -80,6 +80,7 @@ class Detokenizer:
         self._matcher = StopMatcher(stops) if stops else None
         self._held = ""
         self.stopped = False
+        self.stop_string: str | None = None
 
     def push(self, token_id: int) -> str:
         """Return the text that has become safe with this token; often empty."""
@@ -108,6 +109,7 @@ class Detokenizer:
             self.stopped = True
             text = self._held + new[:num_read]
             self._held = ""
+            self.stop_string = text[len(text) - length :]
             return text[: len(text) - length]
         text = self._held + new
         safe = len(text) - matcher.depth

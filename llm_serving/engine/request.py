@@ -90,4 +90,5 @@ class TokenEvent:
     num_cached_tokens: int = 0  # of the prompt, found in the prefix cache
     num_completion_tokens: int = 0  # so far, this event included
     timings: Timings = field(default_factory=Timings)
+    stop_string: str | None = None  # that ended the sequence
     logprobs: TokenLogprobs | None = None  # of its token, if asked for; not of the one that ends the answer

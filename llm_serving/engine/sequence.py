@@ -160,5 +160,6 @@ class Sequence:
             self.num_cached_tokens,
             len(self.output_ids),
             self.timings,
+            self.detokenizer.stop_string,
             logprobs,
         )

@@ -33,12 +33,21 @@ async def test_every_other_route_needs_the_key(prefix: str) -> None:
                 assert without.status_code == 200
                 continue
             assert without.status_code == 401, path
-            assert without.json()["error"]["code"] == "invalid_api_key"
+            error = without.json()["error"]
+            assert error.get("code", error["type"]) in ("invalid_api_key", "authentication_error")
             assert without.headers["www-authenticate"] == "Bearer"
             for key in ("first", "second"):
                 headers = {"authorization": f"Bearer {key}"}
                 response = await client.request(route.method, path, content=b"{", headers=headers)
                 assert response.status_code == expected
+
+
+async def test_the_header_of_anthropics_clients() -> None:
+    async with open_client(api_key=("first", "second")) as client:
+        assert (await client.get("/models", headers={"x-api-key": "second"})).status_code == 200
+        assert (await client.get("/models", headers={"x-api-key": "third"})).status_code == 401
+        both = {"x-api-key": "first", "authorization": "Bearer wrong"}
+        assert (await client.get("/models", headers=both)).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ Errors name the fields as the client sent them: `input.3.content`, not `messages
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_serving.api.deps import validate
@@ -19,8 +18,8 @@ from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
 LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = (LOGPROBS, "reasoning.encrypted_content")  # the second: there is none, whoever asks
-# How the chat API calls what is called otherwise here; the first that fits counts.
-_NAMES = (
+# How the chat API calls what is called otherwise here; see `convert/renaming.py`.
+NAMES = (
     (re.compile(r"response_format\.json_schema"), "text.format"),
     (re.compile(r"response_format"), "text.format"),
     (re.compile(r"max_completion_tokens|max_tokens"), "max_output_tokens"),
@@ -29,24 +28,6 @@ _NAMES = (
     (re.compile(r"(tool_choice(?:\.tools\.\d+)?)\.function\."), r"\1."),
     (re.compile(r"^messages$"), "input"),
 )
-
-
-@contextmanager
-def named_as_sent() -> Iterator[None]:
-    """Errors of the chat API, told in the words of this one."""
-    try:
-        yield
-    except InvalidRequest as error:
-        param = error.param and renamed(error.param)
-        error.args = (renamed(str(error)),)
-        error.param = param
-        raise
-
-
-def renamed(text: str) -> str:
-    for pattern, name in _NAMES:
-        text = pattern.sub(name, text)
-    return text
 
 
 def to_chat(body: ResponseRequest) -> ChatCompletionRequest:

@@ -9,11 +9,14 @@ from fastapi import Depends, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llm_serving.api.convert.anthropic_output import anthropic_error
 from llm_serving.api.deps import require_key
+from llm_serving.api.errors import error_response
 from llm_serving.api.routes.chat import create_chat_completion
 from llm_serving.api.routes.completion import create_completion
 from llm_serving.api.routes.embedding import create_embeddings
 from llm_serving.api.routes.health import get_health, get_ready
+from llm_serving.api.routes.messages import count_message_tokens, create_message
 from llm_serving.api.routes.metrics import get_metrics
 from llm_serving.api.routes.models import get_model, list_models
 from llm_serving.api.routes.ranking import rerank, score
@@ -36,6 +39,7 @@ class Route(NamedTuple):
     path: str
     endpoint: Callable[[Request], Awaitable[Response]]
     is_public: bool = False
+    to_error: Callable[[BaseException, str], Response] = error_response
 
 
 ROUTES = (
@@ -54,6 +58,8 @@ ROUTES = (
     Route("DELETE", "/responses/{response_id}", delete_response),
     Route("POST", "/responses/{response_id}/cancel", cancel_response),
     Route("GET", "/responses/{response_id}/input_items", list_input_items),
+    Route("POST", "/messages", create_message, to_error=anthropic_error),
+    Route("POST", "/messages/count_tokens", count_message_tokens, to_error=anthropic_error),
     Route("POST", "/embeddings", create_embeddings),
     Route("POST", "/rerank", rerank),
     Route("POST", "/score", score),

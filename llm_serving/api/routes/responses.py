@@ -12,10 +12,11 @@ from starlette.responses import Response
 
 from llm_serving.api.convert import chat as convert_chat
 from llm_serving.api.convert.answer import new_id
+from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.response_input import (
+    NAMES,
     input_items,
     listed_items,
-    named_as_sent,
     to_chat,
     to_messages,
 )
@@ -40,7 +41,7 @@ async def create_response(request: Request) -> Response:
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("'stream_options' is only allowed together with stream: true.", "stream_options")
     items = input_items(body)
-    with named_as_sent():
+    with named_as_sent(NAMES):
         asked, use, history = _asked(request, body, items)
         generation = await services.chat.open(asked)
 
@@ -69,7 +70,7 @@ async def count_response_tokens(request: Request) -> Response:
     services = services_of(request)
     body = validate(ResponseRequest, await read_json(request))
     headers = ignored_fields(body.unknown_fields(), RESPONSES, strict=services.settings.strict_parameters)
-    with named_as_sent():
+    with named_as_sent(NAMES):
         asked, _, _ = _asked(request, body, input_items(body))
         tokens = await services.tokens.of_messages(
             asked.messages, asked.template_inputs, asked.model, asked.tools

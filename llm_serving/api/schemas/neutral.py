@@ -61,6 +61,16 @@ COMPLETION: Neutral = {
     "top_logprobs": (0,),
 }
 EMBEDDING: Neutral = {"priority": (0,)}
+MESSAGES: Neutral = {
+    "container": (),
+    "context_management": (),
+    "mcp_servers": ([],),
+    "output_config": ({},),
+    "output_format": (),
+    "priority": (0,),
+    "service_tier": ("auto", "standard_only"),
+    "thinking": ({"type": "disabled"},),
+}
 RERANK: Neutral = {
     "max_chunks_per_doc": (),
     "max_tokens_per_doc": (),

@@ -1,0 +1,154 @@
+"""`/messages`: body → the chat request that it is, in other words.
+
+Errors name the fields as the client sent them: `tools.0.input_schema`, not `tools.0.function.parameters`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from llm_serving.api.deps import validate
+from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.messages import MessagesRequest
+from llm_serving.chat.messages import Message, normalize_message
+from llm_serving.errors import InvalidRequest, UnsupportedParameter
+
+# How the chat API calls what is called otherwise here; see `convert/renaming.py`.
+NAMES = (
+    (re.compile(r"max_completion_tokens"), "max_tokens"),
+    (re.compile(r"\bsystem\.content"), "system"),
+    (re.compile(r"\bstop\b(?=\.|$|')"), "stop_sequences"),
+    (re.compile(r"(tools\.\d+)\.function\.parameters"), r"\1.input_schema"),
+    (re.compile(r"(tools\.\d+|tool_choice)\.function\."), r"\1."),
+)
+_ROLES = ("user", "assistant")
+_THOUGHTS = ("thinking", "redacted_thinking")
+
+
+def to_chat(body: MessagesRequest) -> ChatCompletionRequest:
+    """The same request of the chat API, but for its messages, which `to_messages` makes.
+
+    Raises: InvalidRequest.
+    """
+    choice, are_many = _choice(body.tool_choice)
+    return validate(
+        ChatCompletionRequest,
+        {
+            "model": body.model,
+            "messages": [{}],
+            "stream": body.stream,
+            "max_completion_tokens": body.max_tokens,
+            "temperature": body.temperature,
+            "top_p": body.top_p,
+            "top_k": body.top_k,
+            "stop": body.stop_sequences,
+            "tools": [_tool(tool, f"tools.{i}") for i, tool in enumerate(body.tools or [])],
+            "tool_choice": choice,
+            "parallel_tool_calls": are_many,
+        },
+    )
+
+
+def to_messages(body: MessagesRequest) -> list[Message]:
+    """The system prompt first, then the turns; results of functions are messages of their own.
+
+    Raises: InvalidRequest that names the block, UnsupportedParameter.
+    """
+    messages: list[Message] = []
+    if body.system is not None:
+        messages.append(normalize_message({"role": "system", "content": body.system}, "system"))
+    for i, message in enumerate(body.messages):
+        at = f"messages.{i}"
+        if not isinstance(message, Mapping):
+            raise InvalidRequest(f"'{at}' must be an object with 'role' and 'content'.", at)
+        if message.get("role") not in _ROLES:
+            raise InvalidRequest(f"'{at}.role' must be one of {', '.join(_ROLES)}.", f"{at}.role")
+        content = message.get("content")
+        if isinstance(content, list):
+            messages += _turn(message["role"], content, f"{at}.content")
+        else:
+            if not isinstance(content, str):
+                raise InvalidRequest(f"'{at}.content' must be a text or a list of blocks.", f"{at}.content")
+            messages.append(Message(role=message["role"], content=content))
+    if messages[-1]["role"] == "assistant":
+        raise InvalidRequest(
+            "'messages' must not end with the assistant's: an answer that was begun is not continued.",
+            "messages",
+        )
+    return messages
+
+
+def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
+    """One message of blocks; results go before the text, where templates expect them."""
+    results: list[Message] = []
+    texts: list[str] = []
+    calls: list[dict[str, Any]] = []
+    for j, block in enumerate(blocks):
+        where = f"{at}.{j}"
+        kind = block.get("type") if isinstance(block, Mapping) else None
+        if kind == "text":
+            _require_text(block, where, "text")
+            texts.append(block["text"])
+        elif kind == "tool_use" and role == "assistant":
+            calls.append(_call(block, where))
+        elif kind == "tool_result" and role == "user":
+            results.append(_result(block, where))
+        elif kind not in _THOUGHTS or role != "assistant":  # thoughts of other models: no template wants them
+            raise InvalidRequest(
+                f"'{where}' must be an object of type text, or tool_use of the assistant, or tool_result of "
+                "the user: this model reads no other blocks.",
+                where,
+            )
+    if not texts and not calls and results:
+        return results
+    turn: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
+    if calls:
+        turn["tool_calls"] = calls
+    return [*results, normalize_message(turn, at)]
+
+
+def _call(block: Mapping[str, Any], where: str) -> dict[str, Any]:
+    _require_text(block, where, "id")
+    _require_text(block, where, "name")
+    if not isinstance(block.get("input"), dict):
+        raise InvalidRequest(f"'{where}.input' must be an object.", f"{where}.input")
+    return {"id": block["id"], "function": {"name": block["name"], "arguments": block["input"]}}
+
+
+def _result(block: Mapping[str, Any], where: str) -> Message:
+    _require_text(block, where, "tool_use_id")
+    content = block.get("content")
+    told = normalize_message({"content": "" if content is None else content}, where)["content"]
+    if block.get("is_error"):
+        told = f"Error: {told}"
+    return Message(role="tool", content=told, tool_call_id=block["tool_use_id"])
+
+
+def _require_text(block: Mapping[str, Any], where: str, field: str) -> None:
+    if not isinstance(block.get(field), str):
+        raise InvalidRequest(f"'{where}.{field}' must be a text.", f"{where}.{field}")
+
+
+def _tool(tool: Any, at: str) -> dict[str, Any]:
+    if not isinstance(tool, dict):
+        raise InvalidRequest(f"'{at}' must be an object.", at)
+    if tool.get("type") not in (None, "custom"):
+        raise UnsupportedParameter(f"{at}.type", "This server knows tools with an 'input_schema'.")
+    named = {"name": tool.get("name"), "parameters": tool.get("input_schema")}
+    more = {key: tool[key] for key in ("description", "strict") if tool.get(key) is not None}
+    return {"type": "function", "function": {**named, **more}}
+
+
+def _choice(choice: dict[str, Any] | None) -> tuple[Any, bool]:
+    """(as the chat API has it, whether there may be several calls)."""
+    if choice is None:
+        return None, True
+    are_many = choice.get("disable_parallel_tool_use") is not True
+    kind = choice.get("type")
+    if kind == "tool":
+        return {"type": "function", "function": {"name": choice.get("name")}}, are_many
+    if kind not in ("auto", "any", "none"):
+        raise InvalidRequest("'tool_choice.type' must be auto, any, tool or none.", "tool_choice.type")
+    return "required" if kind == "any" else kind, are_many

@@ -1,0 +1,181 @@
+"""`/messages`: events of a generation → Anthropic's message, whole or as a stream; and its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from llm_serving.api.convert.answer import Head
+from llm_serving.api.convert.tool_calls import ToolCall, readers_of
+from llm_serving.api.convert.tools import ToolUse
+from llm_serving.api.errors import error_body, error_response, kind_of
+from llm_serving.engine.request import FinishReason, TokenEvent
+from llm_serving.service.generation import Batch, Generation, Usage
+
+Event = dict[str, Any]
+
+_ERROR_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
+
+
+class MessageStream:
+    """One answer on its way: its blocks, and the server-sent events that tell how they come to be.
+
+    The message starts with its first token, when it is known how much of the prompt was cached.
+    """
+
+    def __init__(self, head: Head, generation: Generation, *, use: ToolUse) -> None:
+        self._head = head
+        self._generation = generation
+        self._reader = next(iter(readers_of(use, 1)), None)
+        self._has_started = False
+        self._blocks: list[dict[str, Any]] = []
+        self._pieces: list[str] | None = None  # of the text block that is being written
+        self._last: TokenEvent | None = None
+
+    def opening(self) -> bytes:
+        return b""
+
+    def batch(self, batch: Batch) -> bytes:
+        return _frames(self.events(batch))
+
+    def closing(self, generation: Generation) -> bytes:
+        reason, stop_sequence = self._stop()
+        delta = {"stop_reason": reason, "stop_sequence": stop_sequence}
+        ended = {"type": "message_delta", "delta": delta, "usage": usage_fields(generation.usage())}
+        return _frames([ended, {"type": "message_stop"}])
+
+    def failure(self, error: Exception, request_id: str) -> bytes:
+        return b"event: error\ndata: " + _error_body(error, request_id) + b"\n\n"
+
+    def events(self, batch: Batch) -> Iterator[Event]:
+        """What a batch adds to the message."""
+        if not self._has_started:
+            self._has_started = True
+            usage = usage_fields(self._generation.usage()) | {"output_tokens": 0}
+            yield {"type": "message_start", "message": self._message([], None, None, usage)}
+        for _, event in batch:
+            text = event.text
+            calls: list[ToolCall] = []
+            if self._reader is not None:
+                text, calls = self._reader.feed(text, is_last=event.finish_reason is not None)
+            if text:
+                yield from self._add_text(text)
+            for call in calls:
+                yield from self._end_text()
+                yield from self._add_call(call)
+            if event.finish_reason is not None:
+                self._last = event
+                yield from self._end_text()
+
+    def finish(self, usage: Usage) -> dict[str, Any]:
+        """The message, behind the last event."""
+        reason, stop_sequence = self._stop()
+        return self._message(self._blocks, reason, stop_sequence, usage_fields(usage))
+
+    def _add_text(self, text: str) -> Iterator[Event]:
+        index = len(self._blocks)
+        if self._pieces is None:
+            self._pieces = []
+            yield _start(index, {"type": "text", "text": ""})
+        self._pieces.append(text)
+        yield _delta(index, {"type": "text_delta", "text": text})
+
+    def _end_text(self) -> Iterator[Event]:
+        if self._pieces is None:
+            return
+        yield {"type": "content_block_stop", "index": len(self._blocks)}
+        self._blocks.append({"type": "text", "text": "".join(self._pieces)})
+        self._pieces = None
+
+    def _add_call(self, call: ToolCall) -> Iterator[Event]:
+        """A call comes whole: its arguments are complete when it is known to be one."""
+        index = len(self._blocks)
+        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+        yield _start(index, block)
+        yield _delta(index, {"type": "input_json_delta", "partial_json": call.arguments})
+        yield {"type": "content_block_stop", "index": index}
+        self._blocks.append({**block, "input": orjson.loads(call.arguments)})
+
+    def _stop(self) -> tuple[str, str | None]:
+        """(stop_reason, stop_sequence)."""
+        last = self._last
+        if last is not None and last.finish_reason is FinishReason.LENGTH:
+            return "max_tokens", None
+        if last is not None and last.stop_string is not None:
+            return "stop_sequence", last.stop_string
+        if self._reader is not None and self._reader.num_calls:
+            return "tool_use", None
+        return "end_turn", None
+
+    def _message(
+        self, blocks: list[dict[str, Any]], reason: str | None, stop: str | None, usage: dict[str, int]
+    ) -> dict[str, Any]:
+        return {
+            "id": self._head.id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._head.model,
+            "content": blocks,
+            "stop_reason": reason,
+            "stop_sequence": stop,
+            "usage": usage,
+        }
+
+
+async def to_response(head: Head, generation: Generation, *, use: ToolUse) -> dict[str, Any]:
+    """Wait for the end, and build a `message`."""
+    stream = MessageStream(head, generation, use=use)
+    async for batch in generation:
+        for _ in stream.events(batch):
+            pass
+    return stream.finish(generation.usage())
+
+
+def usage_fields(usage: Usage) -> dict[str, int]:
+    """`input_tokens` are those that were read; what was found in the cache is told apart."""
+    return {
+        "input_tokens": usage.num_prompt - usage.num_cached,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": usage.num_cached,
+        "output_tokens": usage.num_completion,
+    }
+
+
+def anthropic_error(error: BaseException, request_id: str) -> Response:
+    """As `error_response`, in Anthropic's shape."""
+    response = error_response(error, request_id)
+    body = _error_body(error, request_id)
+    headers = {k: v for k, v in response.headers.items() if k not in ("content-length", "content-type")}
+    return Response(body, response.status_code, headers, "application/json")
+
+
+def _error_body(error: BaseException, request_id: str) -> bytes:
+    message = orjson.loads(error_body(error, request_id))["error"]["message"]
+    kind = _ERROR_TYPES.get(kind_of(error).status, "invalid_request_error")
+    return orjson.dumps(
+        {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+    )
+
+
+def _start(index: int, block: dict[str, Any]) -> Event:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def _delta(index: int, delta: dict[str, Any]) -> Event:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def _frames(events: Iterable[Event]) -> bytes:
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event)) for event in events
+    )

@@ -1,0 +1,28 @@
+"""Errors of the chat API, told in the words of another one that is made of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from llm_serving.errors import InvalidRequest
+
+Names = Sequence[tuple[re.Pattern[str], str]]  # the chat API's → the other's, applied in this order
+
+
+@contextmanager
+def named_as_sent(names: Names) -> Iterator[None]:
+    """Raises: InvalidRequest, whose text and field are renamed."""
+    try:
+        yield
+    except InvalidRequest as error:
+        error.args = (_renamed(str(error), names),)
+        error.param = error.param and _renamed(error.param, names)
+        raise
+
+
+def _renamed(text: str, names: Names) -> str:
+    for pattern, name in names:
+        text = pattern.sub(name, text)
+    return text
