@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from llm_serving.chat.messages import Message
 from llm_serving.errors import ResponseNotFound
 
 MAX_RESPONSES = 4096
@@ -14,12 +12,15 @@ MAX_BYTES = 64 << 20
 
 
 class StoredResponse(NamedTuple):
-    """One response, its JSON, and what a next one continues."""
+    """One response and what a next one continues: JSON, so that the bytes it takes are known."""
 
     body: bytes
-    items: Sequence[dict[str, Any]]  # of the input
-    messages: Sequence[Message]  # before the answer and with it, without instructions
-    num_bytes: int  # about what all of it takes
+    items: bytes  # of the input
+    messages: bytes  # before the answer and with it, without instructions
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.body) + len(self.items) + len(self.messages)
 
 
 class ResponseStore:

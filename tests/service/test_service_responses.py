@@ -9,7 +9,7 @@ from llm_serving.service.responses import ResponseStore, StoredResponse
 
 
 def stored(num_bytes: int = 10) -> StoredResponse:
-    return StoredResponse(b"{}", [], [], num_bytes)
+    return StoredResponse(b"x" * (num_bytes - 4), b"[]", b"[]")
 
 
 def names(store: ResponseStore, owner: str = "") -> list[str]:

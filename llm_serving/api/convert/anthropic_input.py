@@ -19,7 +19,7 @@ from llm_serving.errors import InvalidRequest, UnsupportedParameter
 NAMES = (
     (re.compile(r"max_completion_tokens"), "max_tokens"),
     (re.compile(r"\bsystem\.content"), "system"),
-    (re.compile(r"\bstop\b(?=\.|$|')"), "stop_sequences"),
+    (re.compile(r"(?<=')stop(?=[.'])|^stop(?=\.|$)"), "stop_sequences"),
     (re.compile(r"(tools\.\d+)\.function\.parameters"), r"\1.input_schema"),
     (re.compile(r"(tools\.\d+|tool_choice)\.function\."), r"\1."),
 )

@@ -48,10 +48,8 @@ async def create_response(request: Request) -> Response:
     def keep(response: dict[str, Any], answer: Message) -> None:
         if body.store is False:
             return
-        written = orjson.dumps(response)
-        messages = [*history, answer]
-        num_bytes = len(written) + sum(map(_size, items)) + sum(map(_size, messages))
-        services.responses.add(owner, asked.request_id, StoredResponse(written, items, messages, num_bytes))
+        parts = (response, items, [*history, answer])
+        services.responses.add(owner, asked.request_id, StoredResponse(*map(orjson.dumps, parts)))
 
     frame = Frame(body, settings.temperature if settings.do_sample else 0.0)
     return await respond(
@@ -102,8 +100,8 @@ async def cancel_response(request: Request) -> Response:
 
 async def list_input_items(request: Request) -> Response:
     """What a response answered, the latest first unless `order=asc`."""
-    stored = _stored(request)
-    return _json(listed_items(request.path_params["response_id"], stored.items, request.query_params))
+    items = orjson.loads(_stored(request).items)
+    return _json(listed_items(request.path_params["response_id"], items, request.query_params))
 
 
 def _asked(
@@ -122,7 +120,7 @@ def _asked(
             former = services_of(request).responses.get(owner, body.previous_response_id)
         except ResponseNotFound as error:
             raise InvalidRequest(f"'previous_response_id': {error}", "previous_response_id") from None
-        history = [*former.messages, *history]
+        history = [*orjson.loads(former.messages), *history]
     messages = history
     if body.instructions:
         messages = [Message(role="system", content=body.instructions), *history]
@@ -134,11 +132,6 @@ def _stored(request: Request) -> StoredResponse:
     """Raises: ResponseNotFound."""
     response_id = request.path_params["response_id"]
     return services_of(request).responses.get(fairness_key_of(request), response_id)
-
-
-def _size(value: Any) -> int:
-    """Bytes that JSON takes for it, which is about what it takes in memory, too."""
-    return len(orjson.dumps(value))
 
 
 def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
