@@ -55,6 +55,30 @@ async def test_errors_name_fields_as_they_were_sent(fields: dict[str, Any], para
         assert (await refused(client, **fields))["param"] == param
 
 
+def deep(levels: int) -> Any:
+    value: Any = 5
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("levels", [245, 250, 252, 260, 900])
+async def test_what_is_told_again_is_not_too_deep_to_write(levels: int, stream: bool) -> None:
+    async with open_client() as client:
+        item = {"role": "user", "content": "Hi", "more": deep(levels)}
+        for fields in (
+            {"input": [item]},
+            {"input": "Hi", "tools": [{**TOOL, "more": deep(levels)}]},
+            {"input": "Hi", "text": {"format": {"type": "text", "more": deep(levels)}}},
+        ):
+            response = await client.post("/responses", json={**fields, "stream": stream})
+            assert response.status_code in (200, 400)
+            assert "internal_error" not in response.text
+            if response.status_code == 400:
+                assert "levels" in response.json()["error"]["message"]
+
+
 async def test_a_prompt_over_the_context() -> None:
     async with open_client() as client:
         response = await client.post("/responses", json={"input": "x" * 10_000})

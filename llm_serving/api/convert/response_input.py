@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from llm_serving.api.deps import validate
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.api.schemas.responses import MAX_ITEMS, ResponseRequest
@@ -28,6 +30,17 @@ NAMES = (
     (re.compile(r"(tool_choice(?:\.tools\.\d+)?)\.function\."), r"\1."),
     (re.compile(r"^messages$"), "input"),
 )
+
+
+def check_depth(data: dict[str, Any]) -> None:
+    """Parts of a request are told again in its response, and orjson writes 254 levels but reads 1024.
+
+    Raises: InvalidRequest.
+    """
+    try:
+        orjson.dumps([[[[data]]]])  # deeper than any part stands in an event
+    except orjson.JSONEncodeError:
+        raise InvalidRequest("The body is nested more than 250 levels deep.") from None
 
 
 def to_chat(body: ResponseRequest) -> ChatCompletionRequest:

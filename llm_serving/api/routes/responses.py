@@ -15,6 +15,7 @@ from llm_serving.api.convert.answer import new_id
 from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.response_input import (
     NAMES,
+    check_depth,
     input_items,
     listed_items,
     to_chat,
@@ -36,7 +37,9 @@ async def create_response(request: Request) -> Response:
     """An answer to items, and to what a former response holds; whole or as it is made."""
     services = services_of(request)
     settings, owner = services.settings, fairness_key_of(request)
-    body = validate(ResponseRequest, await read_json(request))
+    data = await read_json(request)
+    check_depth(data)
+    body = validate(ResponseRequest, data)
     headers = ignored_fields(body.unknown_fields(), RESPONSES, strict=settings.strict_parameters)
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("'stream_options' is only allowed together with stream: true.", "stream_options")
