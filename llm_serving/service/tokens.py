@@ -65,11 +65,15 @@ class TokenService:
         return Tokens(found, await self._chat.read(found, messages, template_inputs, tools))
 
     async def prompt_of(
-        self, messages: Sequence[Message], template_inputs: Mapping[str, Any], model: str | None = None
+        self,
+        messages: Sequence[Message],
+        template_inputs: Mapping[str, Any],
+        model: str | None = None,
+        tools: Sequence[Tool] = (),
     ) -> str:
         """What the chat template makes of a conversation. Raises: as `of_messages`."""
         found = self._registry.find(model).get()
-        return await self._chat.write(found, messages, template_inputs)
+        return await self._chat.write(found, messages, template_inputs, tools)
 
     async def text_of(self, ids: list[int], model: str | None = None) -> str:
         """The text of these tokens, special ones by their names. Raises: as `of_text`, and InvalidRequest."""

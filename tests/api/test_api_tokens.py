@@ -56,6 +56,16 @@ async def test_what_is_counted_is_what_is_read(client: Client) -> None:
     assert text["usage"]["prompt_tokens"] == tokens["count"]
 
 
+async def test_functions_are_part_of_the_prompt(client: Client) -> None:
+    tools = [{"type": "function", "function": {"name": "weather", "description": "of a city"}}]
+    prompt = (await post(client, "/apply-template", messages=MESSAGES, tools=tools))["prompt"]
+    assert "weather" in prompt
+    asked = {"messages": MESSAGES, "tools": tools}
+    count = (await post(client, "/tokenize", **asked))["count"]
+    assert count == (await post(client, "/chat/completions/input_tokens", **asked))["input_tokens"]
+    assert count > (await post(client, "/tokenize", messages=MESSAGES))["count"]
+
+
 async def test_the_default_system_prompt_counts() -> None:
     async with open_client(system_prompt="Speak like a pirate.") as client:
         assert "pirate" in (await post(client, "/apply-template", messages=MESSAGES[1:]))["prompt"]

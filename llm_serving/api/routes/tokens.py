@@ -16,6 +16,7 @@ from llm_serving.api.schemas.neutral import CHAT, TOKENS, ignored_fields
 from llm_serving.api.schemas.tokens import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from llm_serving.chat.messages import normalize_messages
 from llm_serving.chat.template import template_inputs
+from llm_serving.chat.tools import normalize_tools
 from llm_serving.errors import InvalidRequest
 
 
@@ -31,7 +32,10 @@ async def tokenize(request: Request) -> Response:
         )
     if body.messages is not None:
         inputs = template_inputs(body.chat_template_kwargs or {})
-        tokens = await services.tokens.of_messages(normalize_messages(body.messages), inputs, body.model)
+        messages, tools = normalize_messages(body.messages), normalize_tools(body.tools or [])
+        tokens = await services.tokens.of_messages(messages, inputs, body.model, tools)
+    elif body.tools:
+        raise InvalidRequest("'tools' are told of in a conversation: send 'messages'.", "tools")
     else:
         text = body.prompt if body.prompt is not None else body.content or ""
         adds_special = body.add_special_tokens is not False
@@ -58,8 +62,8 @@ async def apply_template(request: Request) -> Response:
     """The prompt that a conversation becomes."""
     body = validate(TemplateRequest, await read_json(request))
     inputs = template_inputs(body.chat_template_kwargs or {})
-    messages = normalize_messages(body.messages)
-    prompt = await services_of(request).tokens.prompt_of(messages, inputs, body.model)
+    messages, tools = normalize_messages(body.messages), normalize_tools(body.tools or [])
+    prompt = await services_of(request).tokens.prompt_of(messages, inputs, body.model, tools)
     return _json({"prompt": prompt}, _ignored(request, body))
 
 

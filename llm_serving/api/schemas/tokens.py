@@ -23,6 +23,7 @@ class TokenizeRequest(_TokenFields):
     messages: list[Any] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
+    tools: list[Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_TEMPLATE_INPUTS)
 
 
@@ -36,4 +37,5 @@ class TemplateRequest(_TokenFields):
     """A conversation, as for `/chat/completions`."""
 
     messages: list[Any] = Field(min_length=1, max_length=MAX_MESSAGES)
+    tools: list[Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_TEMPLATE_INPUTS)
