@@ -27,6 +27,9 @@ class Dispatch:
             for route in routes
             if "{" not in route.path
         }
+        # Monitors ask with HEAD; the server below leaves the body out.
+        heads = {path: route for (method, path), route in self._routes.items() if method == "GET"}
+        self._routes |= {("HEAD", path): route for path, route in heads.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None

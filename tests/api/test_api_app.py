@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import httpx
 import pytest
 from fake_server import Client, open_client
 from starlette.middleware.cors import CORSMiddleware
@@ -65,3 +66,11 @@ async def test_their_errors_leave_in_our_shape(extended: Client, caplog: pytest.
     assert "abc" in error["message"]
     assert "secret" not in response.text
     assert "request abc failed" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/ready"])
+def test_head_is_get_without_the_body(live_url: str, path: str) -> None:
+    whole, head = httpx.get(live_url + path), httpx.head(live_url + path)
+    assert (whole.status_code, head.status_code, head.content) == (200, 200, b"")
+    assert head.headers["content-length"] == str(len(whole.content))
+    assert httpx.head(f"{live_url}/v1/chat/completions").status_code == 405
