@@ -154,3 +154,19 @@ def text_of(chunks: list[Any], index: int = 0) -> str:
         for choice in chunk["choices"]
         if choice["index"] == index
     )
+
+
+def typed_events(text: str) -> list[dict[str, Any]]:
+    """The events of a stream in which each has its `type` as its name."""
+    events = []
+    for frame in text.strip().split("\n\n"):
+        name, data = frame.split("\n")
+        events.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {events[-1]['type']}"
+    return events
+
+
+def kinds(events: list[dict[str, Any]]) -> list[str]:
+    """Their types without `response.`, each once where it repeats."""
+    names = [event["type"].removeprefix("response.") for event in events]
+    return [name for i, name in enumerate(names) if i == 0 or name != names[i - 1]]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from fake_server import Client, open_client
+from fake_server import Client, kinds, open_client, typed_events
 
 pytestmark = pytest.mark.anyio
 
@@ -26,25 +26,13 @@ async def answered(client: Client, **fields: Any) -> dict[str, Any]:
 
 async def streamed(client: Client, **fields: Any) -> list[dict[str, Any]]:
     response = await client.post("/messages", json={**ASKED, "stream": True, **fields})
-    events = []
-    for frame in response.text.strip().split("\n\n"):
-        name, data = frame.split("\n")
-        event = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {event['type']}"
-        events.append(event)
-    return events
+    return typed_events(response.text)
 
 
 async def counted(client: Client, **fields: Any) -> int:
     response = await client.post("/messages/count_tokens", json=fields)
     assert response.status_code == 200, response.text
     return int(response.json()["input_tokens"])
-
-
-def kinds(events: list[dict[str, Any]]) -> list[str]:
-    """Their types, each once where it repeats."""
-    names = [event["type"] for event in events]
-    return [name for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
 
 
 async def test_whole_answer() -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from fake_server import Client, open_client
+from fake_server import Client, kinds, open_client, typed_events
 
 pytestmark = pytest.mark.anyio
 
@@ -35,20 +35,9 @@ async def created(client: Client, **fields: Any) -> dict[str, Any]:
 async def streamed(client: Client, **fields: Any) -> list[dict[str, Any]]:
     response = await client.post("/v1/responses", json={"input": "Hi", "stream": True, **fields})
     assert response.headers["content-type"].startswith("text/event-stream")
-    events = []
-    for frame in response.text.strip().split("\n\n"):
-        name, data = frame.split("\n")
-        event = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {event['type']}"
-        events.append(event)
+    events = typed_events(response.text)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     return events
-
-
-def kinds(events: list[dict[str, Any]]) -> list[str]:
-    """Their types, each once where it repeats."""
-    names = [event["type"].removeprefix("response.") for event in events]
-    return [name for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
 
 
 async def test_whole_answer() -> None:

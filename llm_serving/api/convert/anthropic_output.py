@@ -12,6 +12,7 @@ from llm_serving.api.convert.answer import Head
 from llm_serving.api.convert.tool_calls import ToolCall, readers_of
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.errors import error_body, error_response, kind_of
+from llm_serving.api.sse import typed_event
 from llm_serving.engine.request import FinishReason, TokenEvent
 from llm_serving.service.generation import Batch, Generation, Usage
 
@@ -55,7 +56,7 @@ class MessageStream:
         return _frames([ended, {"type": "message_stop"}])
 
     def failure(self, error: Exception, request_id: str) -> bytes:
-        return b"event: error\ndata: " + _error_body(error, request_id) + b"\n\n"
+        return typed_event(_error(error, request_id))
 
     def events(self, batch: Batch) -> Iterator[Event]:
         """What a batch adds to the message."""
@@ -154,17 +155,15 @@ def usage_fields(usage: Usage) -> dict[str, int]:
 def anthropic_error(error: BaseException, request_id: str) -> Response:
     """As `error_response`, in Anthropic's shape."""
     response = error_response(error, request_id)
-    body = _error_body(error, request_id)
+    body = orjson.dumps(_error(error, request_id))
     headers = {k: v for k, v in response.headers.items() if k not in ("content-length", "content-type")}
     return Response(body, response.status_code, headers, "application/json")
 
 
-def _error_body(error: BaseException, request_id: str) -> bytes:
+def _error(error: BaseException, request_id: str) -> Event:
     message = orjson.loads(error_body(error, request_id))["error"]["message"]
     kind = _ERROR_TYPES.get(kind_of(error).status, "invalid_request_error")
-    return orjson.dumps(
-        {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
-    )
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
 
 
 def _start(index: int, block: dict[str, Any]) -> Event:
@@ -176,6 +175,4 @@ def _delta(index: int, delta: dict[str, Any]) -> Event:
 
 
 def _frames(events: Iterable[Event]) -> bytes:
-    return b"".join(
-        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event)) for event in events
-    )
+    return b"".join(map(typed_event, events))

@@ -15,6 +15,7 @@ from llm_serving.api.convert.tool_calls import ToolCall, readers_of
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.errors import error_body
 from llm_serving.api.schemas.responses import ResponseRequest
+from llm_serving.api.sse import typed_event
 from llm_serving.chat.messages import Message
 from llm_serving.engine.request import FinishReason
 from llm_serving.service.generation import Batch, Generation, Usage
@@ -148,9 +149,8 @@ class ResponseStream:
     def _frames(self, events: Iterable[Event]) -> bytes:
         frames = []
         for event in events:
-            numbered = {**event, "sequence_number": self._num_events}
+            frames.append(typed_event({**event, "sequence_number": self._num_events}))
             self._num_events += 1
-            frames.append(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(numbered)))
         return b"".join(frames)
 
 
