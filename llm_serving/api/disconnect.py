@@ -19,7 +19,7 @@ _WATCH_AFTER_S = 0.1
 async def until_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled if the client leaves first. The body was read before.
 
-    `work` runs in the caller's own task: another one costs what a twentieth of a short text's answer does.
+    `work` runs in the caller's own task: a second one would cost every request.
     Raises: ClientDisconnect, and what `work` raises.
     """
     task = asyncio.current_task()
