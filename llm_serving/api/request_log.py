@@ -50,8 +50,9 @@ class RequestLog:
     def flush(self) -> None:
         """Write what waits."""
         waiting, self._waiting = self._waiting, []
-        for created_s, level, line in waiting:
+        for num_left, (created_s, level, line) in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
             record = logger.makeRecord(logger.name, level, __file__, 0, str(line), (), None)
             record.created = created_s
             record.msecs = created_s % 1 * 1e3
+            record.has_more = num_left > 0
             logger.handle(record)

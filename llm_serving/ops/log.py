@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from typing import TextIO
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
@@ -18,11 +19,29 @@ def configure_logging(level: str) -> None:
     logger.setLevel(level.upper())
     logger.propagate = False
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _Handler(sys.stderr)
         handler.setFormatter(_Formatter(_FORMAT))
         logger.addHandler(handler)
     logging.getLogger("uvicorn.access").disabled = True
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # nobody reads them
+
+
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes records that come together by one system call: all but the last of them say `has_more`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            if not getattr(record, "has_more", False):
+                lines, self._lines = self._lines, []
+                self.stream.write("".join(lines))
+                self.flush()
+        except Exception:  # as logging asks: a log that fails must not fail the request
+            self.handleError(record)
 
 
 class _Formatter(logging.Formatter):

@@ -60,3 +60,13 @@ def test_a_server_that_stops_writes_its_last_lines(caplog: pytest.LogCaptureFixt
     (line,) = (text for text in messages(caplog) if "id=me" in text)
     assert line.startswith("POST /v1/embeddings 200 ")
     assert line.endswith(" id=me model=fake-embed texts=2 prompt=6")
+
+
+@pytest.mark.anyio
+async def test_all_lines_but_the_last_say_that_more_follow(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log = RequestLog()
+    for _ in range(3):
+        log.add(logging.INFO, LINE)
+    log.flush()
+    assert [record.has_more for record in caplog.records] == [True, True, False]
