@@ -13,6 +13,7 @@ from hashlib import blake2b
 import numpy as np
 
 from llm_serving.backends.tier import open_tier
+from llm_serving.chat.reasoning import CLOSE, OPEN
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions, RunnerLimits, Step
@@ -22,9 +23,11 @@ NUM_BYTES = 256
 # Ids 256 … 511 are the same bytes once more, as the model says them. No text is ever encoded to them, so the
 # runner can tell, from a sequence's tokens alone, where the prompt ended.
 SPECIAL_TOKENS = ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
+TAGS = (OPEN, CLOSE)  # of thoughts: a token each, and text
 FIRST_SPECIAL = 2 * NUM_BYTES
+FIRST_TAG = FIRST_SPECIAL + len(SPECIAL_TOKENS)
 EOS_ID = FIRST_SPECIAL + 1
-VOCAB_SIZE = FIRST_SPECIAL + len(SPECIAL_TOKENS)
+VOCAB_SIZE = FIRST_TAG + len(TAGS)
 
 REPLIES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -48,12 +51,12 @@ class FakeTokenizer:
         self.bos_token = SPECIAL_TOKENS[0]
         self.eos_token = SPECIAL_TOKENS[1]
         self.eos_ids = frozenset({EOS_ID, FIRST_SPECIAL + 3})
-        self.special_ids = frozenset(range(FIRST_SPECIAL, VOCAB_SIZE))
+        self.special_ids = frozenset(range(FIRST_SPECIAL, FIRST_TAG))
         alphabet = [bytes([byte]) for byte in range(NUM_BYTES)]
-        self.token_bytes = alphabet + alphabet + [b""] * len(SPECIAL_TOKENS)
-        self.longest_token_bytes = 1
+        self.token_bytes = alphabet + alphabet + [b""] * len(SPECIAL_TOKENS) + [tag.encode() for tag in TAGS]
+        self.longest_token_bytes = max(map(len, self.token_bytes))
         self.adds_bos = True
-        self._special = SpecialTokens(SPECIAL_TOKENS)
+        self._special = SpecialTokens(SPECIAL_TOKENS + TAGS)
 
     def encode(self, text: str) -> list[int]:
         """Plain text; what looks like a special token is text as well. Lone surrogates become `?`."""
@@ -64,7 +67,7 @@ class FakeTokenizer:
         ids = []
         for index, part in enumerate(self._special.split(text)):
             if index % 2:
-                ids.append(FIRST_SPECIAL + SPECIAL_TOKENS.index(part))
+                ids.append(FIRST_SPECIAL + (SPECIAL_TOKENS + TAGS).index(part))
             else:
                 ids.extend(self.encode(part))
         return [self.bos_id, *ids] if add_bos and ids[:1] != [self.bos_id] else ids

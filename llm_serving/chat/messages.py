@@ -31,6 +31,7 @@ class Message(_Required, total=False):
     name: str
     tool_calls: list[dict[str, Any]]  # type, id, and function with name and arguments, an object
     tool_call_id: str
+    reasoning_content: str  # the assistant's thoughts, for templates that show them again
 
 
 def normalize_messages(messages: Sequence[Any]) -> list[Message]:
@@ -94,6 +95,11 @@ def normalize_message(message: Any, where: str) -> Message:
         if role != "assistant":
             raise InvalidRequest(f"'{where}.tool_calls' belongs to the assistant.", f"{where}.tool_calls")
         out["tool_calls"] = _calls(message["tool_calls"], f"{where}.tool_calls")
+    thoughts = message.get("reasoning_content") or message.get("reasoning")
+    if thoughts and role == "assistant":
+        if not isinstance(thoughts, str):
+            raise InvalidRequest(f"'{where}.reasoning_content' must be a text.", f"{where}.reasoning_content")
+        out["reasoning_content"] = thoughts
     call_id = message.get("tool_call_id")
     if call_id is not None:
         if not isinstance(call_id, str):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
+from llm_serving.chat.reasoning import Effort, Reasoning, effort_inputs, reasoning_behind, reasons
 from llm_serving.chat.tools import Tool, in_words, reads_calls
 from llm_serving.errors import TemplateError
 from llm_serving.service.generation import (
@@ -20,6 +21,7 @@ from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
 
 INLINE_CHARS = 8192  # longer prompts are rendered and tokenised on a thread
+_TAG_TOKENS = 16
 _CHARS_A_MESSAGE = 64  # what rendering a message costs beside its text
 
 
@@ -33,6 +35,7 @@ class ChatRequest:
     model: str | None = None
     template_inputs: Mapping[str, Any] = field(default_factory=dict)  # beside the messages
     tools: Sequence[Tool] = ()  # that the model is told of
+    effort: Effort | None = None
 
 
 class ChatService:
@@ -46,14 +49,17 @@ class ChatService:
     async def open(self, request: ChatRequest) -> Generation:
         """Admit a conversation; use the result in an `async with`.
 
-        Raises: ModelNotFound, ModelLoading, ModelUnavailable, TemplateError, ContextLengthExceeded,
-        Overloaded, EngineDead.
+        Raises: ModelNotFound, ModelLoading, ModelUnavailable, InvalidRequest (an effort that is not the
+        model's), TemplateError, ContextLengthExceeded, Overloaded, EngineDead.
         """
         slot = self._registry.find(request.model)
         model = slot.get()
-        prompt = await self.read(model, request.messages, request.template_inputs, request.tools)
+        prompt = await self.read(
+            model, request.messages, request.template_inputs, request.tools, request.effort
+        )
+        reasoning = _reasoning(model, prompt)
         return await start_generation(
-            slot, model, request.request_id, [prompt], request.options, self._defaults
+            slot, model, request.request_id, [prompt], request.options, self._defaults, reasoning
         )
 
     async def read(
@@ -62,9 +68,16 @@ class ChatService:
         messages: Sequence[Message],
         template_inputs: Mapping[str, Any],
         tools: Sequence[Tool] = (),
+        effort: Effort | None = None,
     ) -> list[int]:
-        """The prompt that a conversation becomes, in tokens; long ones on a thread. Raises: TemplateError."""
+        """The prompt that a conversation becomes, in tokens; long ones on a thread.
+
+        Raises: TemplateError, InvalidRequest (an effort that is not the model's).
+        """
         messages = with_system_prompt(messages, self._system_prompt)
+        if effort is not None:
+            source = model.template.source if model.template else ""
+            template_inputs = {**effort_inputs(effort, source), **template_inputs}
         size = sum(_CHARS_A_MESSAGE + len(message["content"]) for message in messages)
         if tools or size > INLINE_CHARS or any("tool_calls" in message for message in messages):
             return await asyncio.to_thread(prompt_ids, model, messages, template_inputs, tools)
@@ -80,6 +93,14 @@ class ChatService:
         """The same as text. Raises: TemplateError."""
         messages = with_system_prompt(messages, self._system_prompt)
         return await asyncio.to_thread(_rendered, model, messages, template_inputs, tools, str)
+
+
+def _reasoning(model: ChatModel, prompt: Sequence[int]) -> Reasoning:
+    """How the answer to `prompt` begins. Its last tokens tell: blanks, and a tag of at most `_TAG_TOKENS`."""
+    if model.template is None or not reasons(model.template.source):
+        return Reasoning.NONE
+    end = model.tokenizer.decode(prompt[-_TAG_TOKENS:], skip_special=False)
+    return reasoning_behind(model.template.source, end)
 
 
 def prompt_ids(
@@ -128,6 +149,8 @@ def _guarded_message(message: Message, guard: Callable[[str], str]) -> Message:
         guarded["tool_calls"] = _guarded(message["tool_calls"], guard)
     if "tool_call_id" in message:
         guarded["tool_call_id"] = guard(message["tool_call_id"])
+    if "reasoning_content" in message:
+        guarded["reasoning_content"] = guard(message["reasoning_content"])
     return guarded
 
 

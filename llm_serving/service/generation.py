@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from llm_serving.backends.constraints import Form
-from llm_serving.engine.constraint import TokenConstraint
+from llm_serving.chat.reasoning import Reasoning
 from llm_serving.engine.protocol import TokenStream
 from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
 from llm_serving.errors import (
@@ -20,6 +20,7 @@ from llm_serving.errors import (
     RequestCancelled,
     ServingError,
 )
+from llm_serving.service.binding import bind
 from llm_serving.service.model import ChatModel
 from llm_serving.service.slot import ModelSlot
 
@@ -50,6 +51,7 @@ class GenerationOptions:
     top_logprobs: int | None = None  # see `SamplingParams`
     form: Form | None = None  # what the answer must look like
     form_param: str = ""  # the field that says so
+    thinking_budget: int | None = None  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,17 @@ class Generation:
     """
 
     def __init__(
-        self, slot: ModelSlot[ChatModel], model: ChatModel, n: int, *, has_logprobs: bool = False
+        self,
+        slot: ModelSlot[ChatModel],
+        model: ChatModel,
+        n: int,
+        *,
+        has_logprobs: bool = False,
+        reasoning: Reasoning = Reasoning.NONE,
     ) -> None:
         self.model = model
         self.has_logprobs = has_logprobs  # events carry them
+        self.reasoning = reasoning  # what its texts begin with
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
         self._latest: dict[int, TokenEvent] = {}  # of all, ended or not
         self._slot = slot
@@ -160,11 +169,12 @@ async def start_generation(
     prompts: Sequence[list[int]],
     options: GenerationOptions,
     defaults: GenerationDefaults,
+    reasoning: Reasoning = Reasoning.NONE,
 ) -> Generation:
     """Submit `n` sequences a prompt; choice `p * n + i` has the seed plus i. All are admitted or none.
 
-    Raises: ContextLengthExceeded, InvalidRequest (a bias for a token that is none), ConstraintError,
-    Overloaded, EngineDead.
+    Raises: ContextLengthExceeded, InvalidRequest (a bias for a token that is none; see `bind`),
+    ConstraintError, Overloaded, EngineDead.
     """
     limit = model.engine.max_context
     for prompt in prompts:
@@ -177,14 +187,18 @@ async def start_generation(
             f"'logit_bias' has the token id {foreign}; those of '{model.name}' are 0 to {vocab_size - 1}.",
             "logit_bias",
         )
-    constraints: list[TokenConstraint | None] = [None] * (len(prompts) * options.n)
-    if options.form is not None:
-        constraints[:] = await asyncio.to_thread(
-            model.constraints.build, options.form, len(constraints), options.form_param
-        )
+    constraints, reasoning = await bind(
+        model,
+        len(prompts) * options.n,
+        options.form,
+        options.form_param,
+        reasoning,
+        options.thinking_budget,
+    )
     seed = random.getrandbits(64) if options.seed is None else options.seed
     eos_ids = frozenset(model.tokenizer.eos_ids)
-    generation = Generation(slot, model, options.n, has_logprobs=options.top_logprobs is not None)
+    has_logprobs = options.top_logprobs is not None
+    generation = Generation(slot, model, options.n, has_logprobs=has_logprobs, reasoning=reasoning)
     try:
         for p, prompt in enumerate(prompts):
             for i in range(options.n):

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from llm_serving.backends.constraints import Constraints, GuidedTokenizer
+from llm_serving.chat.reasoning import CLOSE, OPEN
 from llm_serving.checkpoints import ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.protocol import Engine
@@ -85,6 +86,11 @@ class ChatModel:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "constraints", Constraints(self.tokenizer, self.engine.vocab_size))
+
+    def reasoning_ids(self) -> tuple[int, int] | None:
+        """The tokens that stand around thoughts; None if they are not one token each."""
+        ids = [self.tokenizer.encode_prompt(tag, add_bos=False) for tag in (OPEN, CLOSE)]
+        return (ids[0][0], ids[1][0]) if all(len(one) == 1 for one in ids) else None
 
     @property
     def device(self) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from llm_serving.chat.messages import Message
+from llm_serving.chat.reasoning import Effort
 from llm_serving.chat.tools import Tool
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.chat import INLINE_CHARS, ChatService
@@ -59,10 +60,11 @@ class TokenService:
         template_inputs: Mapping[str, Any],
         model: str | None = None,
         tools: Sequence[Tool] = (),
+        effort: Effort | None = None,
     ) -> Tokens:
         """A conversation as `/chat/completions` reads it. Raises: as `of_text`, and TemplateError."""
         found = self._registry.find(model).get()
-        return Tokens(found, await self._chat.read(found, messages, template_inputs, tools))
+        return Tokens(found, await self._chat.read(found, messages, template_inputs, tools, effort))
 
     async def prompt_of(
         self,

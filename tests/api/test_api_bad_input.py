@@ -193,7 +193,7 @@ async def test_wrong_prompts(server: Client, prompt: Any) -> None:
     await check_refused(server, "/completions", {"prompt": prompt}, "prompt")
 
 
-@pytest.mark.parametrize("ids", [[-1], [516], [10**12], [0, 1, -5]])
+@pytest.mark.parametrize("ids", [[-1], [518], [10**12], [0, 1, -5]])
 async def test_token_ids_outside_the_vocabulary(server: Client, ids: list[int]) -> None:
     await check_refused(server, "/completions", {"prompt": ids}, "prompt")
     await check_refused(server, "/completions", {"prompt": [[1], ids]}, "prompt.1")

@@ -75,7 +75,7 @@ def test_a_prompt_that_can_never_fit_is_refused():
         shortened.core.submit(request("r", [1] * 10))
 
 
-@pytest.mark.parametrize("prompt", [[], [-1], [516], [0, 2**40]])
+@pytest.mark.parametrize("prompt", [[], [-1], [518], [0, 2**40]])
 def test_prompts_that_would_break_the_runner_are_refused(prompt: list[int]):
     with pytest.raises(InvalidRequest) as caught:
         Driver().core.submit(request("r", prompt))

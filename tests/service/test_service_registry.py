@@ -211,7 +211,7 @@ def test_without_a_template_contents_are_the_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompts", "param"), [([[1], []], "prompt.1"), ([[516]], "prompt"), ([["x"], [-1]], "prompt.1")]
+    ("prompts", "param"), [([[1], []], "prompt.1"), ([[518]], "prompt"), ([["x"], [-1]], "prompt.1")]
 )
 def test_completion_prompts_are_checked(prompts: list[Any], param: str) -> None:
     texts = [prompt[0] if prompt and isinstance(prompt[0], str) else prompt for prompt in prompts]

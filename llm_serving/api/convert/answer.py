@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from llm_serving.api.convert.logprobs import ShownToken, visible_of
-from llm_serving.api.convert.tool_calls import CallReader, ToolCall
-from llm_serving.engine.request import FinishReason
-from llm_serving.service.generation import Generation, Usage
+from llm_serving.api.convert.logprobs import ShownToken
+from llm_serving.api.convert.reading import AnswerReader, Piece
+from llm_serving.api.convert.tool_calls import ToolCall
+from llm_serving.chat.reasoning import Reasoning
+from llm_serving.service.generation import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,52 +44,43 @@ def head_of(generation: Generation, request_id: str) -> Head:
     return Head(request_id, generation.model.name, generation.model.fingerprint)
 
 
-def usage_fields(usage: Usage) -> dict[str, Any]:
-    return {
+def usage_fields(generation: Generation, readers: Sequence[AnswerReader] = ()) -> dict[str, Any]:
+    usage = generation.usage()
+    fields: dict[str, Any] = {
         "prompt_tokens": usage.num_prompt,
         "completion_tokens": usage.num_completion,
         "total_tokens": usage.num_prompt + usage.num_completion,
         "prompt_tokens_details": {"cached_tokens": usage.num_cached},
     }
+    if generation.reasoning is not Reasoning.NONE:
+        num_thought = sum(reader.num_reasoning_tokens for reader in readers)
+        fields["completion_tokens_details"] = {"reasoning_tokens": num_thought}
+    return fields
 
 
 class Answer(NamedTuple):
     """One choice, whole."""
 
+    thoughts: str
     text: str
     finish_reason: str
     tokens: list[ShownToken]  # if log-probabilities were asked for
     calls: list[ToolCall]
 
 
-def finish_reason(reason: FinishReason | None, readers: Sequence[CallReader], index: int) -> str:
-    """What the API calls it; an answer that ends with calls ended for them."""
-    if reason in (None, FinishReason.STOP) and readers and readers[index].num_calls:
-        return "tool_calls"
-    return reason.value if reason else "stop"
-
-
-async def fold(generation: Generation, readers: Sequence[CallReader] = ()) -> list[Answer]:
+async def fold(generation: Generation, readers: Sequence[AnswerReader]) -> list[Answer]:
     """Every choice; the same events that a stream would show."""
-    texts: list[list[str]] = [[] for _ in range(generation.num_choices)]
-    tokens: list[list[ShownToken]] = [[] for _ in range(generation.num_choices)]
-    calls: list[list[ToolCall]] = [[] for _ in range(generation.num_choices)]
-    visible = visible_of(generation)
+    pieces: list[list[Piece]] = [[] for _ in readers]
     async for batch in generation:
         for index, event in batch:
-            text = event.text
-            if readers:
-                text, found = readers[index].feed(text, is_last=event.finish_reason is not None)
-                calls[index] += found
-            texts[index].append(text)
-            if visible:
-                tokens[index] += visible[index].take(event)
+            pieces[index].append(readers[index].feed(event))
     return [
         Answer(
-            "".join(texts[index]),
-            finish_reason(generation.finals[index].finish_reason, readers, index),
-            tokens[index],
-            calls[index],
+            "".join(piece.thoughts for piece in parts),
+            "".join(piece.text for piece in parts),
+            reader.finish_reason,
+            [token for piece in parts for token in piece.tokens],
+            [call for piece in parts for call in piece.calls],
         )
-        for index in range(generation.num_choices)
+        for reader, parts in zip(readers, pieces, strict=True)
     ]

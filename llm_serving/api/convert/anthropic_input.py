@@ -18,13 +18,14 @@ from llm_serving.errors import InvalidRequest, UnsupportedParameter
 # How the chat API calls what is called otherwise here; see `convert/renaming.py`.
 NAMES = (
     (re.compile(r"max_completion_tokens"), "max_tokens"),
+    (re.compile(r"reasoning_effort"), "thinking"),
+    (re.compile(r"thinking_token_budget"), "thinking.budget_tokens"),
     (re.compile(r"\bsystem\.content"), "system"),
     (re.compile(r"(?<=')stop(?=[.'])|^stop(?=\.|$)"), "stop_sequences"),
     (re.compile(r"(tools\.\d+)\.function\.parameters"), r"\1.input_schema"),
     (re.compile(r"(tools\.\d+|tool_choice)\.function\."), r"\1."),
 )
 _ROLES = ("user", "assistant")
-_THOUGHTS = ("thinking", "redacted_thinking")
 
 
 def to_chat(body: MessagesRequest) -> ChatCompletionRequest:
@@ -33,6 +34,7 @@ def to_chat(body: MessagesRequest) -> ChatCompletionRequest:
     Raises: InvalidRequest.
     """
     choice, are_many = _choice(body.tool_choice)
+    thinking = body.thinking
     return validate(
         ChatCompletionRequest,
         {
@@ -47,6 +49,8 @@ def to_chat(body: MessagesRequest) -> ChatCompletionRequest:
             "tools": [_tool(tool, f"tools.{i}") for i, tool in enumerate(body.tools or [])],
             "tool_choice": choice,
             "parallel_tool_calls": are_many,
+            "reasoning_effort": thinking and ("none" if thinking.type == "disabled" else "medium"),
+            "thinking_token_budget": thinking and thinking.budget_tokens,
         },
     )
 
@@ -84,6 +88,7 @@ def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
     """One message of blocks; results go before the text, where templates expect them."""
     results: list[Message] = []
     texts: list[str] = []
+    thoughts: list[str] = []
     calls: list[dict[str, Any]] = []
     for j, block in enumerate(blocks):
         where = f"{at}.{j}"
@@ -95,7 +100,10 @@ def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
             calls.append(_call(block, where))
         elif kind == "tool_result" and role == "user":
             results.append(_result(block, where))
-        elif kind not in _THOUGHTS or role != "assistant":  # thoughts of other models: no template wants them
+        elif kind == "thinking" and role == "assistant":
+            _require_text(block, where, "thinking")
+            thoughts.append(block["thinking"])
+        elif kind != "redacted_thinking" or role != "assistant":  # of other models; nobody here can read it
             raise InvalidRequest(
                 f"'{where}' must be an object of type text, or tool_use of the assistant, or tool_result of "
                 "the user: this model reads no other blocks.",
@@ -106,6 +114,8 @@ def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
     turn: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
     if calls:
         turn["tool_calls"] = calls
+    if thoughts:
+        turn["reasoning_content"] = "\n".join(thoughts)
     return [*results, normalize_message(turn, at)]
 
 

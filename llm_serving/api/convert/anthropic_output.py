@@ -9,11 +9,12 @@ import orjson
 from starlette.responses import Response
 
 from llm_serving.api.convert.answer import Head
-from llm_serving.api.convert.tool_calls import ToolCall, readers_of
+from llm_serving.api.convert.reading import AnswerReader
+from llm_serving.api.convert.tool_calls import ToolCall
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.errors import error_body, error_response, kind_of
 from llm_serving.api.sse import typed_event
-from llm_serving.engine.request import FinishReason, TokenEvent
+from llm_serving.engine.request import FinishReason
 from llm_serving.service.generation import Batch, Generation, Usage
 
 Event = dict[str, Any]
@@ -37,11 +38,11 @@ class MessageStream:
     def __init__(self, head: Head, generation: Generation, *, use: ToolUse) -> None:
         self._head = head
         self._generation = generation
-        self._reader = next(iter(readers_of(use, 1)), None)
+        self._reader = AnswerReader(generation, use)
         self._has_started = False
         self._blocks: list[dict[str, Any]] = []
-        self._pieces: list[str] | None = None  # of the text block that is being written
-        self._last: TokenEvent | None = None
+        self._kind = ""  # of the block that is being written, `text` or `thinking`
+        self._pieces: list[str] = []
 
     def opening(self) -> bytes:
         return b""
@@ -65,38 +66,44 @@ class MessageStream:
             usage = usage_fields(self._generation.usage()) | {"output_tokens": 0}
             yield {"type": "message_start", "message": self._message([], None, None, usage)}
         for _, event in batch:
-            text = event.text
-            calls: list[ToolCall] = []
-            if self._reader is not None:
-                text, calls = self._reader.feed(text, is_last=event.finish_reason is not None)
-            if text:
-                yield from self._add_text(text)
-            for call in calls:
-                yield from self._end_text()
+            piece = self._reader.feed(event)
+            if piece.thoughts:
+                yield from self._add("thinking", piece.thoughts)
+            if piece.text:
+                yield from self._add("text", piece.text)
+            for call in piece.calls:
+                yield from self._end_block()
                 yield from self._add_call(call)
             if event.finish_reason is not None:
-                self._last = event
-                yield from self._end_text()
+                yield from self._end_block()
 
     def finish(self, usage: Usage) -> dict[str, Any]:
         """The message, behind the last event."""
         reason, stop_sequence = self._stop()
         return self._message(self._blocks, reason, stop_sequence, usage_fields(usage))
 
-    def _add_text(self, text: str) -> Iterator[Event]:
-        index = len(self._blocks)
-        if self._pieces is None:
-            self._pieces = []
-            yield _start(index, {"type": "text", "text": ""})
+    def _add(self, kind: str, text: str) -> Iterator[Event]:
+        """More of a block of this kind, a new one if another is being written."""
+        if self._kind != kind:
+            yield from self._end_block()
+            self._kind = kind
+            yield _start(len(self._blocks), self._block(""))
         self._pieces.append(text)
-        yield _delta(index, {"type": "text_delta", "text": text})
+        yield _delta(len(self._blocks), {"type": f"{kind}_delta", kind: text})
 
-    def _end_text(self) -> Iterator[Event]:
-        if self._pieces is None:
+    def _end_block(self) -> Iterator[Event]:
+        if not self._kind:
             return
-        yield {"type": "content_block_stop", "index": len(self._blocks)}
-        self._blocks.append({"type": "text", "text": "".join(self._pieces)})
-        self._pieces = None
+        index = len(self._blocks)
+        if self._kind == "thinking":
+            yield _delta(index, {"type": "signature_delta", "signature": ""})
+        yield {"type": "content_block_stop", "index": index}
+        self._blocks.append(self._block("".join(self._pieces)))
+        self._kind, self._pieces = "", []
+
+    def _block(self, text: str) -> dict[str, Any]:
+        signature = {"signature": ""} if self._kind == "thinking" else {}  # nobody has to trust thoughts here
+        return {"type": self._kind, self._kind: text, **signature}
 
     def _add_call(self, call: ToolCall) -> Iterator[Event]:
         """A call comes whole: its arguments are complete when it is known to be one."""
@@ -109,12 +116,12 @@ class MessageStream:
 
     def _stop(self) -> tuple[str, str | None]:
         """(stop_reason, stop_sequence)."""
-        last = self._last
+        last = self._reader.last
         if last is not None and last.finish_reason is FinishReason.LENGTH:
             return "max_tokens", None
         if last is not None and last.stop_string is not None:
             return "stop_sequence", last.stop_string
-        if self._reader is not None and self._reader.num_calls:
+        if self._reader.has_called:
             return "tool_use", None
         return "end_turn", None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from llm_serving.api.convert.answer import Answer, Head, fold, new_id, usage_fields
 from llm_serving.api.convert.logprobs import chat_logprobs
+from llm_serving.api.convert.reading import readers_of
 from llm_serving.api.convert.sampling import to_options
-from llm_serving.api.convert.tool_calls import readers_of
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.chat.messages import Message, normalize_messages
@@ -31,21 +32,26 @@ def to_request(
     Raises: InvalidRequest that names the message, `top_logprobs` alone, or what is not for a template.
     """
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    options = to_options(body, limit, _top_logprobs(body), fairness_key, use.form())
     return ChatRequest(
         request_id=request_id or new_id("chatcmpl"),
         messages=messages or normalize_messages(body.messages),
-        options=to_options(body, limit, _top_logprobs(body), fairness_key, use.form()),
+        options=replace(options, thinking_budget=body.thinking_token_budget),
         model=body.model,
         template_inputs=template_inputs(body.chat_template_kwargs or {}),
         tools=use.tools,
+        effort=body.reasoning_effort,
     )
 
 
 def _message(answer: Answer) -> dict[str, Any]:
-    if not answer.calls:
-        return {"role": "assistant", "content": answer.text}
-    calls = [call.fields() for call in answer.calls]
-    return {"role": "assistant", "content": answer.text or None, "tool_calls": calls}
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    if answer.thoughts:  # clients look for them under either name
+        message |= {"reasoning_content": answer.thoughts, "reasoning": answer.thoughts}
+    if answer.calls:
+        message["content"] = answer.text or None
+        message["tool_calls"] = [call.fields() for call in answer.calls]
+    return message
 
 
 def _top_logprobs(body: ChatCompletionRequest) -> int | None:
@@ -56,9 +62,11 @@ def _top_logprobs(body: ChatCompletionRequest) -> int | None:
     return None
 
 
-async def to_response(head: Head, generation: Generation, *, use: ToolUse) -> dict[str, Any]:
+async def to_response(
+    head: Head, generation: Generation, *, use: ToolUse, include_reasoning: bool
+) -> dict[str, Any]:
     """Wait for the end, and build a `chat.completion`."""
-    readers = readers_of(use, generation.num_choices)
+    readers = readers_of(generation, use, include_reasoning=include_reasoning)
     choices = [
         {
             "index": index,
@@ -71,5 +79,5 @@ async def to_response(head: Head, generation: Generation, *, use: ToolUse) -> di
     return {
         **head.fields("chat.completion"),
         "choices": choices,
-        "usage": usage_fields(generation.usage()),
+        "usage": usage_fields(generation, readers),
     }

@@ -6,7 +6,9 @@ from typing import Any
 
 from llm_serving.api.convert.answer import Head, fold, new_id, usage_fields
 from llm_serving.api.convert.logprobs import completion_logprobs
+from llm_serving.api.convert.reading import readers_of
 from llm_serving.api.convert.sampling import to_options
+from llm_serving.api.convert.tools import NO_TOOLS
 from llm_serving.api.schemas.completion import CompletionRequest as CompletionBody
 from llm_serving.service.completion import CompletionRequest
 from llm_serving.service.generation import Generation
@@ -30,10 +32,10 @@ async def to_response(head: Head, generation: Generation) -> dict[str, Any]:
             "logprobs": completion_logprobs(choice.tokens) if generation.has_logprobs else None,
             "finish_reason": choice.finish_reason,
         }
-        for index, choice in enumerate(await fold(generation))
+        for index, choice in enumerate(await fold(generation, readers_of(generation, NO_TOOLS)))
     ]
     return {
         **head.fields("text_completion"),
         "choices": choices,
-        "usage": usage_fields(generation.usage()),
+        "usage": usage_fields(generation),
     }

@@ -7,15 +7,11 @@ from typing import Any
 
 import orjson
 
-from llm_serving.api.convert.answer import Head, finish_reason, usage_fields
-from llm_serving.api.convert.logprobs import (
-    ShownToken,
-    chat_logprobs,
-    completion_logprobs,
-    visible_of,
-)
-from llm_serving.api.convert.tool_calls import CallReader, ToolCall, readers_of
-from llm_serving.api.convert.tools import ToolUse
+from llm_serving.api.convert.answer import Head, usage_fields
+from llm_serving.api.convert.logprobs import ShownToken, chat_logprobs, completion_logprobs
+from llm_serving.api.convert.reading import AnswerReader, readers_of
+from llm_serving.api.convert.tool_calls import ToolCall
+from llm_serving.api.convert.tools import NO_TOOLS, ToolUse
 from llm_serving.api.errors import error_body
 from llm_serving.service.generation import Batch, Generation
 
@@ -44,7 +40,7 @@ class ChunkFrames:
         last: dict[str, Any],
         first: dict[str, Any] | None = None,
         to_logprobs: ToLogprobs,
-        readers: Sequence[CallReader] = (),
+        readers: Sequence[AnswerReader],
         include_usage: bool = False,
     ) -> None:
         num_choices = generation.num_choices
@@ -55,7 +51,6 @@ class ChunkFrames:
         self._lasts = [_cut(self._frame(last, i), _REASON) for i in range(num_choices)]
         self._to_logprobs = to_logprobs
         self._readers = readers
-        self._visible = visible_of(generation)
 
     def opening(self) -> bytes:
         return b"".join(self._openings)
@@ -64,26 +59,26 @@ class ChunkFrames:
         frames: list[bytes] = []
         for index, event in batch:
             before, after = self._texts[index]
-            text, reason = event.text, event.finish_reason
-            calls: list[ToolCall] = []
-            if self._readers:
-                text, calls = self._readers[index].feed(text, is_last=reason is not None)
-            if self._visible and (tokens := self._visible[index].take(event)):
+            reader = self._readers[index]
+            thoughts, text, calls, tokens = reader.feed(event)
+            if thoughts:
+                frames.append(self._frame(_thoughts_choice(thoughts), index))
+            if tokens:
                 logprobs = b'"logprobs":' + orjson.dumps(self._to_logprobs(tokens))
                 frames += (before, orjson.dumps(text), after.replace(_NO_LOGPROBS, logprobs, 1))
             elif text:
                 frames += (before, orjson.dumps(text), after)
             for call in calls:
                 frames.append(self._frame(_call_choice(call), index))
-            if reason is not None:
+            if event.finish_reason is not None:
                 before, after = self._lasts[index]
-                frames += (before, orjson.dumps(finish_reason(reason, self._readers, index)), after)
+                frames += (before, orjson.dumps(reader.finish_reason), after)
         return b"".join(frames)
 
     def closing(self, generation: Generation) -> bytes:
         if not self._include_usage:
             return DONE
-        return _data({**self._fields, "choices": [], "usage": usage_fields(generation.usage())}) + DONE
+        return _data({**self._fields, "choices": [], "usage": usage_fields(generation, self._readers)}) + DONE
 
     def failure(self, error: Exception, request_id: str) -> bytes:
         return b"event: error\ndata: " + error_body(error, request_id) + b"\n\n"
@@ -93,7 +88,9 @@ class ChunkFrames:
         return _data({**chunk, "usage": None} if self._include_usage else chunk)
 
 
-def chat_frames(head: Head, generation: Generation, *, include_usage: bool, use: ToolUse) -> ChunkFrames:
+def chat_frames(
+    head: Head, generation: Generation, *, include_usage: bool, use: ToolUse, include_reasoning: bool
+) -> ChunkFrames:
     """`chat.completion.chunk`: the role first, then content."""
     rest: dict[str, Any] = {"logprobs": None, "finish_reason": None}
     return ChunkFrames(
@@ -104,7 +101,7 @@ def chat_frames(head: Head, generation: Generation, *, include_usage: bool, use:
         text={"delta": {"content": _TEXT}, **rest},
         last={"delta": {}, "logprobs": None, "finish_reason": _REASON},
         to_logprobs=chat_logprobs,
-        readers=readers_of(use, generation.num_choices),
+        readers=readers_of(generation, use, include_reasoning=include_reasoning),
         include_usage=include_usage,
     )
 
@@ -118,8 +115,15 @@ def completion_frames(head: Head, generation: Generation, *, include_usage: bool
         text={"text": _TEXT, "logprobs": None, "finish_reason": None},
         last={"text": "", "logprobs": None, "finish_reason": _REASON},
         to_logprobs=completion_logprobs,
+        readers=readers_of(generation, NO_TOOLS),
         include_usage=include_usage,
     )
+
+
+def _thoughts_choice(thoughts: str) -> dict[str, Any]:
+    """Clients look for thoughts under either name."""
+    delta = {"reasoning_content": thoughts, "reasoning": thoughts}
+    return {"delta": delta, "logprobs": None, "finish_reason": None}
 
 
 def _call_choice(call: ToolCall) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llm_serving.engine.request import FinishReason, TokenEvent, TokenLogprobs
-from llm_serving.service.generation import Generation
 from llm_serving.service.model import PromptTokenizer
 
 
@@ -56,12 +55,6 @@ class VisibleTokens:
         added = tokenizer.token_bytes[token_id] if token_id < len(tokenizer.token_bytes) else b""
         self._num_bytes += len(added)
         self._num_chars += len(self._decoder.decode(added))
-
-
-def visible_of(generation: Generation) -> list[VisibleTokens]:
-    """One for each choice; none where no log-probabilities were asked for."""
-    tokenizer = generation.model.tokenizer
-    return [VisibleTokens(tokenizer) for _ in range(generation.num_choices) if generation.has_logprobs]
 
 
 def chat_logprobs(tokens: Sequence[ShownToken]) -> dict[str, Any]:

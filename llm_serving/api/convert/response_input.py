@@ -24,6 +24,7 @@ _INCLUDES = (LOGPROBS, "reasoning.encrypted_content")  # the second: there is no
 NAMES = (
     (re.compile(r"response_format\.json_schema"), "text.format"),
     (re.compile(r"response_format"), "text.format"),
+    (re.compile(r"reasoning_effort"), "reasoning.effort"),
     (re.compile(r"max_completion_tokens|max_tokens"), "max_output_tokens"),
     (re.compile(r"tool_choice\.allowed_tools\."), "tool_choice."),
     (re.compile(r"((?:tools|input)\.\d+)\.function\."), r"\1."),
@@ -67,6 +68,7 @@ def to_chat(body: ResponseRequest) -> ChatCompletionRequest:
             "tools": [_tool(tool, f"tools.{i}") for i, tool in enumerate(body.tools or [])],
             "tool_choice": _choice(body.tool_choice),
             "parallel_tool_calls": body.parallel_tool_calls,
+            "reasoning_effort": body.effort(),
             "chat_template_kwargs": body.chat_template_kwargs,
         },
     )
@@ -91,10 +93,12 @@ def to_messages(items: Sequence[Mapping[str, Any]], where: str = "input") -> lis
     Raises: InvalidRequest that names the item, UnsupportedParameter.
     """
     messages: list[Message] = []
+    thoughts = ""
     for i, item in enumerate(items):
         at = f"{where}.{i}"
         kind = item.get("type", "message")
-        if kind == "reasoning":  # what clients echo of other models; no template wants it
+        if kind == "reasoning":
+            thoughts = _thoughts(item)
             continue
         if kind == "message":
             messages.append(normalize_message(item, at))
@@ -111,9 +115,21 @@ def to_messages(items: Sequence[Mapping[str, Any]], where: str = "input") -> lis
             messages.append(_in_place(result, at, "content", "output"))
         else:
             raise UnsupportedParameter(f"{at}.type", "Send messages, function calls and their outputs.")
+        if thoughts and messages[-1]["role"] == "assistant":
+            messages[-1].setdefault("reasoning_content", thoughts)
+        thoughts = ""
     if not messages:
         raise InvalidRequest(f"'{where}' has no message.", where)
     return messages
+
+
+def _thoughts(item: Mapping[str, Any]) -> str:
+    """Of what clients echo; summaries and what is encrypted are of other models."""
+    parts = item.get("content")
+    texts = (
+        [part.get("text") for part in parts if isinstance(part, Mapping)] if isinstance(parts, list) else []
+    )
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def _require_text(item: Mapping[str, Any], at: str, *fields: str) -> None:

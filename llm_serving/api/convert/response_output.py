@@ -16,30 +16,38 @@ Event = dict[str, Any]
 
 
 class Output:
-    """The output items of one answer, in order; text and calls come in as they are made."""
+    """The output items of one answer, in order; thoughts, text and calls come in as they are made."""
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
-        self._pieces: list[str] | None = None  # of the message that is being written
+        self._kind = ""  # of the item that is being written, `reasoning` or `message`
+        self._id = ""
+        self._pieces: list[str] = []
         self._logprobs: list[dict[str, Any]] = []
+
+    def thoughts(self, piece: str) -> Iterator[Event]:
+        """More of the reasoning."""
+        if not piece:
+            return
+        yield from self._begin("reasoning")
+        self._pieces.append(piece)
+        yield {**self._place("response.reasoning_text.delta"), "delta": piece}
 
     def text(self, piece: str, tokens: Sequence[ShownToken]) -> Iterator[Event]:
         """More of the message; `tokens` if log-probabilities were asked for."""
-        if self._pieces is None:
-            if not piece:
-                return
-            yield from self._begin_message()
+        if self._kind != "message" and not piece:
+            return
+        yield from self._begin("message")
         logprobs = chat_logprobs(tokens)["content"] if tokens else []
         if not piece and not logprobs:
             return
-        assert self._pieces is not None
         self._pieces.append(piece)
         self._logprobs += logprobs
         yield {**self._place("response.output_text.delta"), "delta": piece, "logprobs": logprobs}
 
     def call(self, call: ToolCall) -> Iterator[Event]:
         """A call of a function, which comes whole."""
-        yield from self.end_message("completed")
+        yield from self._end_written("completed")
         item = {
             "type": "function_call",
             "id": new_id("fc", "_"),
@@ -57,45 +65,48 @@ class Output:
 
     def end(self, status: str) -> Iterator[Event]:
         """Behind the last token. An answer without a word is an empty message."""
-        if self._pieces is None and not self.items:
-            yield from self._begin_message()
-        yield from self.end_message(status)
+        if not self._kind and not self.items:
+            yield from self._begin("message")
+        yield from self._end_written(status)
 
-    def end_message(self, status: str) -> Iterator[Event]:
-        """Close the message, if one is being written."""
-        if self._pieces is None:
+    def _begin(self, kind: str) -> Iterator[Event]:
+        """Write an item of this kind, a new one if another is being written."""
+        if self._kind == kind:
+            return
+        yield from self._end_written("completed")
+        self._kind = kind
+        self._id = new_id("msg" if kind == "message" else "rs", "_")
+        item = self._item("in_progress", [])
+        yield {"type": "response.output_item.added", "output_index": len(self.items), "item": item}
+        yield {**self._place("response.content_part.added"), "part": self._part("")}
+
+    def _end_written(self, status: str) -> Iterator[Event]:
+        """Close the item that is being written, if there is one."""
+        if not self._kind:
             return
         text = "".join(self._pieces)
-        part = _part(text, self._logprobs)
-        place = self._place("response.output_text.done")
-        yield {**place, "text": text, "logprobs": self._logprobs}
-        yield {**place, "type": "response.content_part.done", "part": part}
-        self._pieces, self._logprobs = None, []
-        yield from self._end_item(self._message(status, [part]))
-
-    def _begin_message(self) -> Iterator[Event]:
-        self._pieces = []
-        self._id = new_id("msg", "_")
-        item = self._message("in_progress", [])
-        yield {"type": "response.output_item.added", "output_index": len(self.items), "item": item}
-        yield {**self._place("response.content_part.added"), "part": _part("", [])}
+        part = self._part(text)
+        if self._kind == "message":
+            yield {**self._place("response.output_text.done"), "text": text, "logprobs": self._logprobs}
+        else:
+            yield {**self._place("response.reasoning_text.done"), "text": text}
+        yield {**self._place("response.content_part.done"), "part": part}
+        item = self._item(status, [part])
+        self._kind, self._pieces, self._logprobs = "", [], []
+        yield from self._end_item(item)
 
     def _end_item(self, item: dict[str, Any]) -> Iterator[Event]:
         yield {"type": "response.output_item.done", "output_index": len(self.items), "item": item}
         self.items.append(item)
 
-    def _message(self, status: str, content: list[Any]) -> dict[str, Any]:
-        return {
-            "type": "message",
-            "id": self._id,
-            "status": status,
-            "role": "assistant",
-            "content": content,
-        }
+    def _item(self, status: str, content: list[Any]) -> dict[str, Any]:
+        own: dict[str, Any] = {"role": "assistant"} if self._kind == "message" else {"summary": []}
+        return {"type": self._kind, "id": self._id, "status": status, **own, "content": content}
+
+    def _part(self, text: str) -> dict[str, Any]:
+        if self._kind == "reasoning":
+            return {"type": "reasoning_text", "text": text}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": self._logprobs}
 
     def _place(self, kind: str) -> Event:
         return {"type": kind, "item_id": self._id, "output_index": len(self.items), "content_index": 0}
-
-
-def _part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}

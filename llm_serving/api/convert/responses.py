@@ -9,9 +9,8 @@ from typing import Any
 import orjson
 
 from llm_serving.api.convert.answer import Head
-from llm_serving.api.convert.logprobs import visible_of
+from llm_serving.api.convert.reading import AnswerReader
 from llm_serving.api.convert.response_output import Event, Output
-from llm_serving.api.convert.tool_calls import ToolCall, readers_of
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.errors import error_body
 from llm_serving.api.schemas.responses import ResponseRequest
@@ -48,7 +47,7 @@ class Frame:
             "parallel_tool_calls": body.parallel_tool_calls is not False,
             "previous_response_id": body.previous_response_id,
             "prompt_cache_key": body.prompt_cache_key,
-            "reasoning": {"effort": None, "summary": None},
+            "reasoning": {"effort": body.effort(), "summary": None},
             "safety_identifier": body.safety_identifier,
             "service_tier": "default",
             "store": body.store is not False,
@@ -74,10 +73,9 @@ class ResponseStream:
     ) -> None:
         self._fields = frame.fields(head)
         self._output = Output()
-        self._reader = next(iter(readers_of(use, 1)), None)
-        self._visible = next(iter(visible_of(generation)), None)
-        self._reason: FinishReason | None = None
+        self._reader = AnswerReader(generation, use)
         self._on_done = on_done
+        self._thoughts: list[str] = []
         self._text: list[str] = []
         self._calls: list[dict[str, Any]] = []
         self._num_events = 0
@@ -108,24 +106,23 @@ class ResponseStream:
     def events(self, batch: Batch) -> Iterator[Event]:
         """What a batch adds to the output, and its end."""
         for _, event in batch:
-            text = event.text
-            calls: list[ToolCall] = []
-            if self._reader is not None:
-                text, calls = self._reader.feed(text, is_last=event.finish_reason is not None)
-            tokens = self._visible.take(event) if self._visible is not None else []
+            thoughts, text, calls, tokens = self._reader.feed(event)
+            self._thoughts.append(thoughts)
             self._text.append(text)
+            yield from self._output.thoughts(thoughts)
             yield from self._output.text(text, tokens)
             for call in calls:
                 self._calls.append(call.fields())
                 yield from self._output.call(call)
             if event.finish_reason is not None:
-                self._reason = event.finish_reason
                 yield from self._output.end(self._status())
 
     def finish(self, usage: Usage) -> dict[str, Any]:
         """The response, behind the last event."""
         response = self._response(self._status(), usage)
         answer = Message(role="assistant", content="".join(self._text))
+        if thoughts := "".join(self._thoughts):
+            answer["reasoning_content"] = thoughts
         if self._calls:
             answer["tool_calls"] = [
                 {**call, "function": {**call["function"], "arguments": _arguments(call)}}
@@ -135,7 +132,9 @@ class ResponseStream:
         return response
 
     def _status(self) -> str:
-        return "incomplete" if self._reason is FinishReason.LENGTH else "completed"
+        last = self._reader.last
+        is_cut = last is not None and last.finish_reason is FinishReason.LENGTH
+        return "incomplete" if is_cut else "completed"
 
     def _response(self, status: str, usage: Usage | None) -> dict[str, Any]:
         return {
@@ -143,7 +142,7 @@ class ResponseStream:
             "status": status,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "output": list(self._output.items),
-            "usage": usage and usage_fields(usage),
+            "usage": usage and usage_fields(usage, self._reader.num_reasoning_tokens),
         }
 
     def _frames(self, events: Iterable[Event]) -> bytes:
@@ -165,12 +164,12 @@ async def to_response(
     return stream.finish(generation.usage())
 
 
-def usage_fields(usage: Usage) -> dict[str, Any]:
+def usage_fields(usage: Usage, num_reasoning_tokens: int) -> dict[str, Any]:
     return {
         "input_tokens": usage.num_prompt,
         "input_tokens_details": {"cached_tokens": usage.num_cached},
         "output_tokens": usage.num_completion,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": num_reasoning_tokens},
         "total_tokens": usage.num_prompt + usage.num_completion,
     }
 

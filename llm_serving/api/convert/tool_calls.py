@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from llm_serving.api.convert.tools import ToolUse
+from llm_serving.api.convert.tags import num_clear
 from llm_serving.chat.tools import CLOSE, OPEN
 
 
@@ -58,19 +58,12 @@ class CallReader:
                     calls.append(call)
                 self.num_calls += 1
             self._held = self._held[behind:]
-        free = self._held if is_last else self._held[: self._decided(begin)].rstrip()
+        clear = begin if begin >= 0 else num_clear(self._held, OPEN)
+        free = self._held if is_last else self._held[:clear].rstrip()
         self._held = self._held[len(free) :]
         if not (is_last and self.num_calls and free.isspace()):
             shown.append(free)
         return "".join(shown), calls
-
-    def _decided(self, begin: int) -> int:
-        """How many characters of what is held are no part of a call, which begins at `begin` or may begin."""
-        if begin >= 0:
-            return begin
-        most = min(len(OPEN) - 1, len(self._held))
-        part = next((n for n in range(most, 0, -1) if self._held.endswith(OPEN[:n])), 0)
-        return len(self._held) - part
 
     def _call(self, text: str) -> ToolCall | None:
         try:
@@ -84,9 +77,3 @@ class CallReader:
             return None
         call_id = f"call_{os.urandom(12).hex()}"
         return ToolCall(self.num_calls, call_id, call["name"], orjson.dumps(arguments).decode())
-
-
-def readers_of(use: ToolUse, num_choices: int) -> list[CallReader]:
-    """One for each choice; none where no function may be called."""
-    names = frozenset(tool.name for tool in use.tools)
-    return [CallReader(names, many=use.are_many) for _ in range(num_choices) if names]

@@ -29,6 +29,9 @@ class ToolUse:
         return Grammar(calls_grammar(self.tools, is_required=self.is_required, are_many=self.are_many))
 
 
+NO_TOOLS = ToolUse()
+
+
 def to_tool_use(body: ChatCompletionRequest) -> ToolUse:
     """Raises: InvalidRequest that names the field."""
     tools = normalize_tools(body.tools or [])
@@ -37,7 +40,7 @@ def to_tool_use(body: ChatCompletionRequest) -> ToolUse:
     if choice in (None, "auto"):
         return ToolUse(tools, are_many=are_many)
     if choice == "none":
-        return ToolUse()
+        return NO_TOOLS
     if choice == "required":
         chosen, is_required = tools, True
     elif isinstance(choice, dict):

@@ -27,12 +27,13 @@ async def create_chat_completion(request: Request) -> Response:
     use = to_tool_use(body)
     asked = convert.to_request(body, use, fairness_key_of(request))
     generation = await services.chat.open(asked)
+    shows_thoughts = body.include_reasoning is not False
     return await respond(
         request,
         generation,
         asked.request_id,
         headers,
-        partial(chat_frames, include_usage=body.wants_usage(), use=use),
-        partial(convert.to_response, use=use),
+        partial(chat_frames, include_usage=body.wants_usage(), use=use, include_reasoning=shows_thoughts),
+        partial(convert.to_response, use=use, include_reasoning=shows_thoughts),
         is_stream=bool(body.stream),
     )

@@ -74,7 +74,7 @@ async def count_response_tokens(request: Request) -> Response:
     with named_as_sent(NAMES):
         asked, _, _ = _asked(request, body, input_items(body))
         tokens = await services.tokens.of_messages(
-            asked.messages, asked.template_inputs, asked.model, asked.tools
+            asked.messages, asked.template_inputs, asked.model, asked.tools, asked.effort
         )
     return _json({"object": "response.input_tokens", "input_tokens": len(tokens.ids)}, headers)
 

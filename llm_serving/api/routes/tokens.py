@@ -74,7 +74,7 @@ async def count_chat_tokens(request: Request) -> Response:
     headers = ignored_fields(body.unknown_fields(), CHAT, strict=services.settings.strict_parameters)
     asked = convert.to_request(body, to_tool_use(body))
     tokens = await services.tokens.of_messages(
-        asked.messages, asked.template_inputs, asked.model, asked.tools
+        asked.messages, asked.template_inputs, asked.model, asked.tools, asked.effort
     )
     return _json({"object": "chat.completion.input_tokens", "input_tokens": len(tokens.ids)}, headers)
 

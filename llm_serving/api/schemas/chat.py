@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_serving.api.schemas.sampling import MAX_LOGPROBS, SamplingFields
+from llm_serving.chat.reasoning import Effort
 
 MAX_MESSAGES = 10_000
 MAX_TEMPLATE_INPUTS = 64
@@ -22,6 +23,9 @@ class ChatCompletionRequest(SamplingFields):
     tools: list[Any] | None = None  # looked at by `llm_serving.chat.tools`
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    include_reasoning: bool | None = None
+    thinking_token_budget: int | None = Field(None, ge=0)
     chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_TEMPLATE_INPUTS)
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_serving.api.schemas.sampling import MAX_STOPS, Stop
+
+
+class Thinking(BaseModel):
+    """Whether to think, and for how many tokens at most."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = Field(None, ge=1)
 
 
 class MessagesRequest(BaseModel):
@@ -24,5 +33,6 @@ class MessagesRequest(BaseModel):
     top_k: int | None = Field(None, ge=0, le=2**31 - 1)
     stop_sequences: Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     tools: list[Any] | None = None
+    thinking: Thinking | None = None
     tool_choice: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = Field(None, max_length=16)

@@ -22,7 +22,6 @@ SHARED: Neutral = {
     "echo": (False,),
     "metadata": ({},),
     "prediction": (),
-    "reasoning_effort": ("none",),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
@@ -46,7 +45,6 @@ RESPONSES: Neutral = {
     "n": (1,),
     "prediction": (),
     "prompt": (),
-    "reasoning": ({}, {"effort": "none"}),
     "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "truncation": ("disabled",),
@@ -56,6 +54,7 @@ COMPLETION: Neutral = {
     **SHARED,
     "chat_template_kwargs": ({},),
     "parallel_tool_calls": (True, False),  # no tools, no calls
+    "reasoning_effort": ("none",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "top_logprobs": (0,),
@@ -69,7 +68,6 @@ MESSAGES: Neutral = {
     "output_format": (),
     "priority": (0,),
     "service_tier": ("auto", "standard_only"),
-    "thinking": ({"type": "disabled"},),
 }
 RERANK: Neutral = {
     "max_chunks_per_doc": (),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_serving.api.schemas.sampling import MAX_LOGPROBS, DecodingFields
+from llm_serving.chat.reasoning import Effort
 
 MAX_ITEMS = 10_000
 MAX_METADATA = 16
@@ -35,6 +36,15 @@ class TextOptions(BaseModel):
     verbosity: str | None = None
 
 
+class ReasoningOptions(BaseModel):
+    """Thoughts are told as they are: of summaries there is only what `auto` leaves open, none."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    effort: Effort | None = None
+    summary: Literal["auto"] | None = None
+
+
 class ResponseRequest(DecodingFields):
     """Input items are looked at one by one, see `convert/response_input.py`."""
 
@@ -44,6 +54,7 @@ class ResponseRequest(DecodingFields):
     store: bool | None = None
     metadata: Metadata | None = Field(None, max_length=MAX_METADATA)
     max_output_tokens: int | None = Field(None, ge=1)
+    reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
     tools: list[Any] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -55,10 +66,15 @@ class ResponseRequest(DecodingFields):
     prompt_cache_key: str | None = Field(None, max_length=MAX_CACHE_KEY)  # prompts are cached without one
     safety_identifier: str | None = Field(None, max_length=MAX_CACHE_KEY)
 
+    def effort(self) -> Effort | None:
+        """How much is to be thought, if it says so."""
+        return self.reasoning.effort if self.reasoning is not None else None
+
     def unknown_fields(self) -> dict[str, Any]:
         """What this schema does not know, by dotted path."""
         found = dict(self.model_extra or {})
-        for name, part in (("text", self.text), ("stream_options", self.stream_options)):
+        for name in ("reasoning", "stream_options", "text"):
+            part = getattr(self, name)
             extra = (part.model_extra or {}) if part is not None else {}
             found.update({f"{name}.{key}": value for key, value in extra.items()})
         return found

@@ -1,0 +1,54 @@
+"""What an answer must look like, and how long it may be thought about → constraints on its tokens."""
+
+from __future__ import annotations
+
+import asyncio
+
+from llm_serving.backends.constraints import Form
+from llm_serving.chat.reasoning import Reasoning
+from llm_serving.engine.constraint import TokenConstraint
+from llm_serving.engine.reasoning import ReasoningConstraint
+from llm_serving.errors import InvalidRequest
+from llm_serving.service.model import ChatModel
+
+
+async def bind(
+    model: ChatModel,
+    count: int,
+    form: Form | None,
+    form_param: str,
+    reasoning: Reasoning,
+    budget: int | None,
+) -> tuple[list[TokenConstraint | None], Reasoning]:
+    """What binds each of `count` answers, and what they begin with then.
+
+    Thoughts are free; where there are no tokens around them, an answer that is bound has none.
+    Raises: ConstraintError, which names `form_param`; InvalidRequest for a `budget` that cannot be kept.
+    """
+    found: list[TokenConstraint | None] = [None] * count
+    if form is not None:
+        found[:] = await asyncio.to_thread(model.constraints.build, form, count, form_param)
+    if reasoning is Reasoning.NONE or (form is None and budget is None):
+        return found, reasoning
+    tags = model.reasoning_ids()
+    if tags is None:
+        if budget is not None:
+            raise InvalidRequest(
+                f"'thinking_token_budget' cannot be kept: the thoughts of '{model.name}' end with no token "
+                "of their own. Leave it out.",
+                "thinking_token_budget",
+            )
+        return found, Reasoning.NONE
+    bound: list[TokenConstraint | None] = [
+        ReasoningConstraint(
+            answer,
+            model.engine.vocab_size,
+            open_id=tags[0],
+            close_id=tags[1],
+            eos_ids=model.tokenizer.eos_ids,
+            is_open=reasoning is Reasoning.IS_OPEN,
+            budget=budget,
+        )
+        for answer in found
+    ]
+    return bound, reasoning

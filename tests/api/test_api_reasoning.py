@@ -1,0 +1,270 @@
+"""Thoughts in answers over HTTP, in process: a scripted model that thinks, in each of the three APIs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_server import Client, data_of, kinds, open_client, typed_events
+
+from llm_serving.api.convert.reasoning import ReasoningReader
+from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
+from llm_serving.chat.reasoning import Reasoning
+from llm_serving.chat.template import ChatTemplate
+from llm_serving.config import Settings
+from llm_serving.service.loader import engine_options
+from llm_serving.service.model import ChatModel
+from llm_serving.service.registry import LoadModel
+
+pytestmark = pytest.mark.anyio
+
+# As Qwen3's: the model opens its thoughts, unless it is told not to.
+SWITCHED = (
+    "{% for m in messages %}{{ m.role }}: {{ m.reasoning_content or '' }}|{{ m.content }};{% endfor %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+)
+OPENED = "{% for m in messages %}{{ m.content }};{% endfor %}</think><think>\n"  # as DeepSeek-R1's
+ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 200}
+THOUGHT = "<think>\nHm, well. \n</think>\n\nHello <think>."
+
+
+def thinker(template: str = SWITCHED, reply: str = THOUGHT) -> LoadModel:
+    def load(settings: Settings) -> ChatModel:
+        engine = load_fake_engine(engine_options(settings), reply=reply)
+        return ChatModel("thinker", engine, FakeTokenizer(), ChatTemplate(template))
+
+    return load
+
+
+async def message_of(client: Client, **fields: Any) -> dict[str, Any]:
+    response = await client.post("/chat/completions", json={**ASKED, **fields})
+    assert response.status_code == 200, response.text
+    message: dict[str, Any] = response.json()["choices"][0]["message"]
+    return message
+
+
+async def streamed(client: Client, **fields: Any) -> tuple[str, str]:
+    """(thoughts, content) of a stream; thoughts come under both names and before the content."""
+    response = await client.post("/chat/completions", json={**ASKED, "stream": True, **fields})
+    thoughts, content = "", ""
+    for chunk in data_of(response.text)[:-1]:
+        delta = chunk["choices"][0]["delta"]
+        assert delta.get("reasoning_content") == delta.get("reasoning")
+        assert not (content and "reasoning" in delta)
+        thoughts += delta.get("reasoning_content", "")
+        content += delta.get("content", "")
+    return thoughts, content
+
+
+TEXTS = {
+    "thoughts": (THOUGHT, "Hm, well.", "Hello <think>."),
+    "none": (" Hello </think>", "", " Hello </think>"),
+    "empty": ("<think>\n\n</think>\n\nHello", "", "Hello"),
+    "no end": ("<think>Hm </thin", "Hm </thin", ""),
+    "no answer": ("<think>Hm</think>\n", "Hm", ""),
+    "almost": ("<thinking> <think>", "", "<thinking> <think>"),
+    "only a beginning": (" <thi", "", " <thi"),
+    "blanks": (" \n", "", " \n"),
+    "tags in thoughts": ("<think>a <b> </i> <think></think>c", "a <b> </i> <think>", "c"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+async def test_thoughts_are_told_apart(case: str) -> None:
+    reply, thoughts, content = TEXTS[case]
+    async with open_client(thinker(reply=reply)) as client:
+        message = await message_of(client)
+        assert message["content"] == content
+        assert (message.get("reasoning_content"), message.get("reasoning")) == (thoughts or None,) * 2
+        assert await streamed(client) == (thoughts, content)
+
+
+@pytest.mark.parametrize("case", TEXTS)
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 100])
+def test_however_a_text_is_cut(case: str, step: int) -> None:
+    reply, thoughts, content = TEXTS[case]
+    for reasoning in Reasoning:
+        reader = ReasoningReader(reasoning)
+        pieces = [reply[i : i + step] for i in range(0, len(reply), step)]
+        read = [reader.feed(piece) for piece in pieces] + [reader.feed("", is_last=True)]
+        found = "".join(part[0] for part in read), "".join(part[1] for part in read)
+        if reasoning is Reasoning.NONE:
+            assert found == ("", reply)
+        elif reasoning is Reasoning.MAY_OPEN or reply.startswith("<think>"):
+            assert found == (thoughts, content)
+
+
+async def test_a_prompt_may_have_begun_the_thoughts() -> None:
+    async with open_client(thinker(OPENED, "Hm.</think> Hello")) as client:
+        message = await message_of(client)
+        assert (message["reasoning"], message["content"]) == ("Hm.", "Hello")
+        assert await streamed(client) == ("Hm.", "Hello")
+
+
+async def test_what_is_thought_is_counted() -> None:
+    async with open_client(thinker(reply="<think>12345</think>67")) as client:
+        usage = (await client.post("/chat/completions", json=ASKED)).json()["usage"]
+        assert usage["completion_tokens_details"] == {"reasoning_tokens": 20}  # bytes, with the tags
+        body = {**ASKED, "stream": True, "stream_options": {"include_usage": True}, "n": 2}
+        chunks = data_of((await client.post("/chat/completions", json=body)).text)
+        assert chunks[-2]["usage"]["completion_tokens_details"] == {"reasoning_tokens": 40}
+    async with open_client(behaviour={"reply": THOUGHT}) as client:  # without a template
+        body = (await client.post("/chat/completions", json=ASKED)).json()
+        assert body["choices"][0]["message"] == {"role": "assistant", "content": THOUGHT}
+        assert "completion_tokens_details" not in body["usage"]
+
+
+async def test_an_effort_switches_thoughts_off() -> None:
+    async with open_client(thinker()) as client:
+        assert await streamed(client, reasoning_effort="high") == ("Hm, well.", "Hello <think>.")
+        for off in ({"reasoning_effort": "none"}, {"chat_template_kwargs": {"enable_thinking": False}}):
+            assert (await message_of(client, **off))["content"] == THOUGHT  # the script says it all the same
+        counts = [
+            (await client.post("/chat/completions/input_tokens", json={**ASKED, **fields})).json()
+            for fields in ({}, {"reasoning_effort": "none"})
+        ]
+        # Both tags, and four line ends.
+        assert counts[1]["input_tokens"] - counts[0]["input_tokens"] == 6
+    async with open_client(thinker(OPENED)) as client:
+        response = await client.post("/chat/completions", json={**ASKED, "reasoning_effort": "none"})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == "reasoning_effort"
+
+
+async def test_thoughts_need_not_be_told() -> None:
+    async with open_client(thinker()) as client:
+        assert "reasoning" not in await message_of(client, include_reasoning=False)
+        assert await streamed(client, include_reasoning=False) == ("", "Hello <think>.")
+
+
+@pytest.mark.parametrize("budget", [0, 3])
+async def test_a_budget_ends_thoughts(budget: int) -> None:
+    async with open_client(thinker(OPENED, "Hello")) as client:
+        message = await message_of(client, thinking_token_budget=budget)
+        assert message.get("reasoning", "") == "Hello"[:budget]
+        assert message["content"] == "Hello"  # the script begins anew behind what it did not say
+
+
+async def test_a_bound_answer_follows_thoughts() -> None:
+    call = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"type": "object", "additionalProperties": False}},
+    }
+    async with open_client(thinker(OPENED, "Hm.")) as client:
+        bound = {"thinking_token_budget": 2}
+        message = await message_of(client, choice=["yes"], **bound)
+        assert (message["reasoning"], message["content"]) == ("Hm", "yes")
+        schema = {"name": "a", "schema": {"const": {"a": 5}}}
+        form = {"type": "json_schema", "json_schema": schema}
+        assert await streamed(client, response_format=form, **bound) == ("Hm", '{"a": 5}')
+        message = await message_of(client, tools=[call], tool_choice="required", **bound)
+        assert message["reasoning"] == "Hm"
+        assert message["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+
+
+async def test_an_answer_cut_while_thinking_has_no_content() -> None:
+    async with open_client(thinker()) as client:
+        response = await client.post("/chat/completions", json={**ASKED, "max_tokens": 10})
+        choice = response.json()["choices"][0]
+        assert choice["finish_reason"] == "length"
+        assert (choice["message"]["reasoning"], choice["message"]["content"]) == ("Hm", "")
+
+
+async def test_templates_see_earlier_thoughts() -> None:
+    async with open_client(thinker()) as client:
+        for name in ("reasoning_content", "reasoning"):
+            turns = [
+                *ASKED["messages"],
+                {"role": "assistant", "content": "Yes", name: "I <think>"},
+                {"content": "x"},
+            ]
+            prompt = (await client.post("/apply-template", json={"messages": turns})).json()["prompt"]
+            assert prompt == "user: |Hi;assistant: I <think>|Yes;user: |x;"
+        # What a client writes is no tag.
+        ids = (await client.post("/tokenize", json={"messages": turns})).json()["tokens"]
+        assert not set(ids) & {516, 517}
+        turns[1]["reasoning"] = 5
+        response = await client.post("/chat/completions", json={"messages": turns})
+        assert response.json()["error"]["param"] == "messages.1.reasoning_content"
+
+
+async def test_responses_have_items_of_reasoning() -> None:
+    async with open_client(thinker()) as client:
+        body = (await client.post("/responses", json={"input": "Hi", "reasoning": {"effort": "low"}})).json()
+        assert [item["type"] for item in body["output"]] == ["reasoning", "message"]
+        thoughts, message = body["output"]
+        assert thoughts["content"] == [{"type": "reasoning_text", "text": "Hm, well."}]
+        assert thoughts["summary"] == []
+        assert thoughts["id"].startswith("rs_")
+        assert message["content"][0]["text"] == "Hello <think>."
+        assert body["reasoning"] == {"effort": "low", "summary": None}
+        assert body["usage"]["output_tokens_details"]["reasoning_tokens"] > 10
+        # It goes on with what was thought.
+        more = {"input": "x", "previous_response_id": body["id"], "max_output_tokens": 1}
+        counted = (await client.post("/responses/input_tokens", json=more)).json()["input_tokens"]
+        plain = [{"content": "Hi"}, {"role": "assistant", "content": "Hello <think>."}, {"content": "x"}]
+        fewer = (await client.post("/chat/completions/input_tokens", json={"messages": plain})).json()
+        assert counted - fewer["input_tokens"] == len("Hm, well.")
+        echoed = {"input": [{"content": "Hi"}, *body["output"], {"content": "x"}]}
+        assert (await client.post("/responses/input_tokens", json=echoed)).json()["input_tokens"] == counted
+
+
+async def test_a_stream_of_a_response_tells_of_reasoning_first() -> None:
+    async with open_client(thinker()) as client:
+        events = typed_events((await client.post("/responses", json={"input": "Hi", "stream": True})).text)
+    assert kinds(events) == [
+        "created", "in_progress",
+        "output_item.added", "content_part.added", "reasoning_text.delta", "reasoning_text.done",
+        "content_part.done", "output_item.done",
+        "output_item.added", "content_part.added", "output_text.delta", "output_text.done",
+        "content_part.done", "output_item.done", "completed",
+    ]  # fmt: skip
+    deltas = "".join(e["delta"] for e in events if e["type"] == "response.reasoning_text.delta")
+    assert deltas == "Hm, well."
+    assert {e["output_index"] for e in events if "reasoning_text" in e["type"]} == {0}
+    assert {e["output_index"] for e in events if "output_text" in e["type"]} == {1}
+
+
+MESSAGE = {**ASKED, "thinking": {"type": "enabled", "budget_tokens": 1024}}
+
+
+async def test_messages_have_blocks_of_thinking() -> None:
+    async with open_client(thinker()) as client:
+        body = (await client.post("/messages", json=MESSAGE)).json()
+        assert body["content"] == [
+            {"type": "thinking", "thinking": "Hm, well.", "signature": ""},
+            {"type": "text", "text": "Hello <think>."},
+        ]
+        events = typed_events((await client.post("/messages", json={**MESSAGE, "stream": True})).text)
+        assert kinds(events) == [
+            "message_start",
+            "content_block_start", "content_block_delta", "content_block_stop",
+            "content_block_start", "content_block_delta", "content_block_stop",
+            "message_delta", "message_stop",
+        ]  # fmt: skip
+        deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+        assert "".join(delta.get("thinking", "") for delta in deltas) == "Hm, well."
+        assert [delta for delta in deltas if "signature" in delta] == [
+            {"type": "signature_delta", "signature": ""}
+        ]
+        echoed = [*ASKED["messages"], {"role": "assistant", "content": body["content"]}, ASKED["messages"][0]]
+        counts = [
+            (
+                await client.post("/messages/count_tokens", json={"messages": [echoed[0], turn, echoed[2]]})
+            ).json()
+            for turn in (echoed[1], {**echoed[1], "content": body["content"][1:]})
+        ]
+        assert counts[0]["input_tokens"] - counts[1]["input_tokens"] == len("Hm, well.")
+
+
+async def test_a_message_may_be_given_no_time_to_think() -> None:
+    async with open_client(thinker(OPENED, "Hello")) as client:
+        body = (
+            await client.post(
+                "/messages", json={**MESSAGE, "thinking": {"type": "adaptive", "budget_tokens": 2}}
+            )
+        ).json()
+        assert [block.get("thinking") or block["text"] for block in body["content"]] == ["He", "Hello"]
+        response = await client.post("/messages", json={**MESSAGE, "thinking": {"type": "disabled"}})
+        assert response.status_code == 400
+        assert "'thinking' forbids reasoning" in response.json()["error"]["message"]
