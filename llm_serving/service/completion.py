@@ -28,6 +28,7 @@ class CompletionRequest:
     prompts: Sequence[Prompt]
     options: GenerationOptions
     model: str | None = None
+    has_echo: bool = False  # the prompt's text stands before each of its answers
 
 
 class CompletionService:
@@ -44,17 +45,22 @@ class CompletionService:
         """
         slot = self._registry.find(request.model)
         model = slot.get()
-        if sum(len(prompt) for prompt in request.prompts) > INLINE_CHARS:
-            prompts = await asyncio.to_thread(prompts_ids, model, request.prompts)
-        else:
-            prompts = prompts_ids(model, request.prompts)
+
+        def read() -> tuple[list[list[int]], list[str]]:
+            ids = prompts_ids(model, request.prompts)
+            return ids, prompts_texts(model, request.prompts) if request.has_echo else []
+
+        is_long = sum(len(prompt) for prompt in request.prompts) > INLINE_CHARS
+        prompts, echoes = await asyncio.to_thread(read) if is_long else read()
         try:
-            return await start_generation(
+            generation = await start_generation(
                 slot, model, request.request_id, prompts, request.options, self._defaults
             )
         except ContextLengthExceeded as error:
             error.param = "prompt"
             raise
+        generation.echoes = echoes
+        return generation
 
 
 def prompts_ids(model: ChatModel, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -71,6 +77,12 @@ def prompts_ids(model: ChatModel, prompts: Sequence[Prompt]) -> list[list[int]]:
             raise InvalidRequest(f"'{name}' is empty: there is nothing to continue.", name)
         result.append(ids)
     return result
+
+
+def prompts_texts(model: ChatModel, prompts: Sequence[Prompt]) -> list[str]:
+    """Every prompt as text; special tokens of a token array by their names."""
+    decode = model.tokenizer.decode
+    return [prompt if isinstance(prompt, str) else decode(prompt, skip_special=False) for prompt in prompts]
 
 
 def _check_ids(ids: list[int], vocab_size: int, name: str) -> None:

@@ -80,6 +80,7 @@ class Generation:
     ) -> None:
         self.model = model
         self.has_logprobs = has_logprobs  # events carry them
+        self.echoes: Sequence[str] = ()  # what stands before each prompt's answers
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
         self._latest: dict[int, TokenEvent] = {}  # of all, ended or not
         self._slot = slot
@@ -94,6 +95,10 @@ class Generation:
     @property
     def num_choices(self) -> int:
         return len(self._streams)
+
+    def echo_of(self, index: int) -> str:
+        """What stands before the text of a choice; mostly nothing."""
+        return self.echoes[index // self._n] if self.echoes else ""
 
     def usage(self) -> Usage:
         """What was read and said so far; complete once iteration has ended."""

@@ -7,9 +7,22 @@ from typing import Any
 import pytest
 from fake_server import Client, data_of, open_client
 
+from llm_serving.backends.fake import FIRST_SPECIAL, SPECIAL_TOKENS
+
 pytestmark = pytest.mark.anyio
 
 REPLY = "Hello, world! 😀"
+
+
+async def texts_of(client: Client, *, is_stream: bool = False, **fields: Any) -> list[str]:
+    """Of every choice what a reader sees in the end."""
+    response = await client.post("/completions", json={**fields, "stream": is_stream})
+    assert response.status_code == 200, response.text
+    answers = data_of(response.text)[:-1] if is_stream else [response.json()]
+    texts: dict[int, str] = {}
+    for choice in (choice for answer in answers for choice in answer["choices"]):
+        texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
+    return [texts[index] for index in range(len(texts))]
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
@@ -65,6 +78,30 @@ async def test_choices_are_grouped_by_prompt() -> None:
         assert both["usage"]["prompt_tokens"] == 4
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_echo(client: Client, is_stream: bool) -> None:
+    prompts = [[FIRST_SPECIAL, *"Zoë".encode()], [65, 0xFF]]
+    asked = {"prompt": prompts, "n": 2, "max_tokens": 5, "echo": True}
+    texts = await texts_of(client, is_stream=is_stream, **asked)
+    assert texts == [SPECIAL_TOKENS[0] + "ZoëHello"] * 2 + ["A\ufffdHello"] * 2
+    asked = {"prompt": "<|eos|> ", "max_tokens": 5, "stop": "eos", "echo": True}
+    assert await texts_of(client, is_stream=is_stream, **asked) == ["<|eos|> Hello"]
+    assert await texts_of(client, is_stream=is_stream, **{**asked, "echo": False}) == ["Hello"]
+
+
+async def test_an_echo_costs_no_completion_tokens(client: Client) -> None:
+    body = (await client.post("/completions", json={"prompt": "Once", "max_tokens": 1, "echo": True})).json()
+    assert body["choices"][0] == {"index": 0, "text": "OnceH", "logprobs": None, "finish_reason": "length"}
+    assert body["usage"]["completion_tokens"] == 1
+
+
+async def test_an_echo_with_logprobs_is_refused(client: Client) -> None:
+    asked = {"prompt": "a", "echo": True, "logprobs": 0}
+    error = (await client.post("/completions", json=asked)).json()["error"]
+    assert error["param"] == "echo"
+    assert "'logprobs'" in error["message"]
+
+
 async def test_prompt_has_no_template_and_no_special_tokens(client: Client) -> None:
     body = (await client.post("/completions", json={"prompt": "<|eos|>", "max_tokens": 1})).json()
     assert body["usage"]["prompt_tokens"] == 1 + len("<|eos|>")
@@ -72,5 +109,6 @@ async def test_prompt_has_no_template_and_no_special_tokens(client: Client) -> N
 
 async def test_long_prompt_is_tokenised_off_the_loop() -> None:
     async with open_client(context_length=20_000) as large:
+        assert (await texts_of(large, prompt=[65] * 10_000, max_tokens=1, echo=True))[0][:-1] == "A" * 10_000
         body = (await large.post("/completions", json={"prompt": "x" * 10_000, "max_tokens": 1})).json()
         assert body["usage"]["prompt_tokens"] == 10_001

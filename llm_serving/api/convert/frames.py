@@ -42,7 +42,7 @@ class ChunkFrames:
         *,
         text: dict[str, Any],
         last: dict[str, Any],
-        first: dict[str, Any] | None = None,
+        firsts: Sequence[dict[str, Any]] = (),
         to_logprobs: ToLogprobs,
         readers: Sequence[CallReader] = (),
         include_usage: bool = False,
@@ -50,7 +50,7 @@ class ChunkFrames:
         num_choices = generation.num_choices
         self._fields = head.fields(kind)
         self._include_usage = include_usage
-        self._openings = [self._frame(first, i) for i in range(num_choices)] if first else []
+        self._openings = [self._frame(first, i) for i, first in enumerate(firsts)]
         self._texts = [_cut(self._frame(text, i), _TEXT) for i in range(num_choices)]
         self._lasts = [_cut(self._frame(last, i), _REASON) for i in range(num_choices)]
         self._to_logprobs = to_logprobs
@@ -100,7 +100,7 @@ def chat_frames(head: Head, generation: Generation, *, include_usage: bool, use:
         head,
         "chat.completion.chunk",
         generation,
-        first={"delta": {"role": "assistant", "content": ""}, **rest},
+        firsts=[{"delta": {"role": "assistant", "content": ""}, **rest}] * generation.num_choices,
         text={"delta": {"content": _TEXT}, **rest},
         last={"delta": {}, "logprobs": None, "finish_reason": _REASON},
         to_logprobs=chat_logprobs,
@@ -110,12 +110,15 @@ def chat_frames(head: Head, generation: Generation, *, include_usage: bool, use:
 
 
 def completion_frames(head: Head, generation: Generation, *, include_usage: bool) -> ChunkFrames:
-    """`text_completion`: text only."""
+    """`text_completion`: text only, behind the prompt's where that is echoed."""
+    rest: dict[str, Any] = {"logprobs": None, "finish_reason": None}
+    echoes = [generation.echo_of(i) for i in range(generation.num_choices)]
     return ChunkFrames(
         head,
         "text_completion",
         generation,
-        text={"text": _TEXT, "logprobs": None, "finish_reason": None},
+        firsts=[{"text": echo, **rest} for echo in echoes if generation.echoes],
+        text={"text": _TEXT, **rest},
         last={"text": "", "logprobs": None, "finish_reason": _REASON},
         to_logprobs=completion_logprobs,
         include_usage=include_usage,

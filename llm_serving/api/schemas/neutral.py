@@ -19,7 +19,6 @@ SHARED: Neutral = {
     "add_generation_prompt": (True,),
     "best_of": (1,),
     "continue_final_message": (False,),
-    "echo": (False,),
     "metadata": ({},),
     "prediction": (),
     "reasoning_effort": ("none",),
@@ -31,6 +30,7 @@ SHARED: Neutral = {
 CHAT: Neutral = {
     **SHARED,
     "audio": (),
+    "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "modalities": (["text"],),
