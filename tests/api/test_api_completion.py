@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from fake_server import Client, data_of, open_client
 
-from llm_serving.backends.fake import FIRST_SPECIAL, SPECIAL_TOKENS
+from llm_serving.backends.fake import EOS_ID, FIRST_SPECIAL, SPECIAL_TOKENS
 
 pytestmark = pytest.mark.anyio
 
@@ -100,6 +101,69 @@ async def test_an_echo_with_logprobs_is_refused(client: Client) -> None:
     error = (await client.post("/completions", json=asked)).json()["error"]
     assert error["param"] == "echo"
     assert "'logprobs'" in error["message"]
+
+
+def mean_logprob(choice: dict[str, Any]) -> float:
+    logprobs = choice["logprobs"]["token_logprobs"]
+    return float(sum(logprobs) / len(logprobs)) if logprobs else -math.inf
+
+
+async def test_best_of_tells_the_likeliest() -> None:
+    async with open_client(behaviour={"random": True}) as client:
+        asked = {"prompt": ["a", "b"], "max_tokens": 8, "seed": 3, "temperature": 1.0, "logprobs": 0}
+        made = (await client.post("/completions", json={**asked, "n": 5})).json()
+        best = (await client.post("/completions", json={**asked, "n": 2, "best_of": 5})).json()
+        plain = {**asked, "n": 2, "best_of": 5, "logprobs": None, "echo": True}
+        echoed = (await client.post("/completions", json=plain)).json()
+        same = (await client.post("/completions", json={**asked, "n": 5, "best_of": 5})).json()
+    expected = [
+        choice
+        for group in (made["choices"][:5], made["choices"][5:])
+        for choice in sorted(group, key=mean_logprob, reverse=True)[:2]
+    ]
+    assert len({mean_logprob(choice) for choice in made["choices"]}) == 10
+    assert best["choices"] == [{**choice, "index": i} for i, choice in enumerate(expected)]
+    assert best["usage"]["completion_tokens"] == made["usage"]["completion_tokens"]
+    assert best["usage"]["prompt_tokens"] == 4
+    assert [choice["text"] for choice in echoed["choices"]] == [
+        prompt + choice["text"] for prompt, choice in zip("aabb", expected, strict=True)
+    ]
+    assert {choice["logprobs"] for choice in echoed["choices"]} == {None}
+    assert same["choices"] == made["choices"]
+
+
+async def test_an_answer_without_tokens_is_the_worst() -> None:
+    async with open_client(behaviour={"random": True}) as client:
+        asked = {"prompt": "a", "max_tokens": 1, "seed": 0, "temperature": 1.0, "logit_bias": {EOS_ID: 11}}
+        made = (await client.post("/completions", json={**asked, "n": 8})).json()
+        texts = [choice["text"] for choice in made["choices"]]
+        assert 0 < texts.count("") < 8
+        best = (await client.post("/completions", json={**asked, "n": 7, "best_of": 8})).json()
+    kept = [choice["text"] for choice in best["choices"]]
+    assert kept == sorted(kept, key=lambda text: text == "")
+    assert kept.count("") == texts.count("") - 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"best_of": 2, "n": 3}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"best_of": 9}, "best_of"),  # more than run at the same time here
+        ({"n": 9, "best_of": 9}, "n"),
+        ({"prompt": ["x"] * 3, "best_of": 4}, "prompt"),
+        ({"best_of": 10**30}, "best_of"),
+        ({"best_of": True}, "best_of"),
+        ({"best_of": "2"}, "best_of"),
+    ],
+)
+async def test_best_of_that_is_refused(fields: dict[str, Any], param: str) -> None:
+    async with open_client(max_concurrency=8, max_queue=2) as client:
+        response = await client.post("/completions", json={"prompt": "x", **fields})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == param
+        assert f"'{param}'" in response.json()["error"]["message"]
+        assert await texts_of(client, is_stream=True, prompt="x", best_of=1, max_tokens=1) != [""]
 
 
 async def test_prompt_has_no_template_and_no_special_tokens(client: Client) -> None:

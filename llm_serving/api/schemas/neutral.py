@@ -17,7 +17,6 @@ Neutral = dict[str, tuple[Any, ...]]
 # null is neutral everywhere.
 SHARED: Neutral = {
     "add_generation_prompt": (True,),
-    "best_of": (1,),
     "continue_final_message": (False,),
     "metadata": ({},),
     "prediction": (),
@@ -30,6 +29,7 @@ SHARED: Neutral = {
 CHAT: Neutral = {
     **SHARED,
     "audio": (),
+    "best_of": (1,),
     "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
