@@ -50,6 +50,7 @@ class GenerationOptions:
     top_logprobs: int | None = None  # see `SamplingParams`
     form: Form | None = None  # what the answer must look like
     form_param: str = ""  # the field that says so
+    ends: frozenset[int] = frozenset()  # tokens that end an answer beside the model's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ async def start_generation(
             model.constraints.build, options.form, len(constraints), options.form_param
         )
     seed = random.getrandbits(64) if options.seed is None else options.seed
-    eos_ids = frozenset(model.tokenizer.eos_ids)
+    eos_ids = frozenset(model.tokenizer.eos_ids) | options.ends
     generation = Generation(slot, model, options.n, has_logprobs=options.top_logprobs is not None)
     try:
         for p, prompt in enumerate(prompts):

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 from fake_server import Client, data_of, open_client
 
-from llm_serving.backends.fake import EOS_ID, FIRST_SPECIAL, SPECIAL_TOKENS
+from llm_serving.backends.fake import (
+    EOS_ID,
+    FIRST_SPECIAL,
+    NUM_BYTES,
+    SPECIAL_TOKENS,
+    FakeTokenizer,
+    load_fake_engine,
+)
+from llm_serving.checkpoints import FillIn
+from llm_serving.config import Settings
+from llm_serving.service.completion import prompts_ids
+from llm_serving.service.loader import engine_options
+from llm_serving.service.model import ChatModel
 
 pytestmark = pytest.mark.anyio
 
@@ -164,6 +176,44 @@ async def test_best_of_that_is_refused(fields: dict[str, Any], param: str) -> No
         assert response.json()["error"]["param"] == param
         assert f"'{param}'" in response.json()["error"]["message"]
         assert await texts_of(client, is_stream=True, prompt="x", best_of=1, max_tokens=1) != [""]
+
+
+def filling_in(settings: Settings) -> ChatModel:
+    """The fake model, with tokens for it; `o` ends what is filled in."""
+    tokenizer = FakeTokenizer()
+    ends = frozenset({NUM_BYTES + ord("o")})
+    tokenizer.fill_in = FillIn(FIRST_SPECIAL + 1, FIRST_SPECIAL + 2, FIRST_SPECIAL + 3, ends, FIRST_SPECIAL)
+    return ChatModel("filler", load_fake_engine(engine_options(settings), reply=REPLY), tokenizer)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_suffix(is_stream: bool) -> None:
+    async with open_client(load=filling_in) as client:
+        for prompt in ("Zoë", "", [65], [FIRST_SPECIAL, 65]):
+            asked = {"prompt": prompt, "suffix": "<|eos|>é"}
+            assert await texts_of(client, is_stream=is_stream, **asked) == ["Hell"]
+        assert await texts_of(client, is_stream=is_stream, prompt="a", suffix="", max_tokens=6) == ["Hello,"]
+        both = {"prompt": ["a", "b"], "suffix": "c", "echo": True, "n": 2}
+        assert await texts_of(client, is_stream=is_stream, **both) == ["aHell"] * 2 + ["bHell"] * 2
+
+
+async def test_tokens_of_a_suffix() -> None:
+    async with open_client(load=filling_in, context_length=64) as client:
+        model = client.services.registry.default.get()
+        begin, before, behind, between = (FIRST_SPECIAL + i for i in range(4))
+        expected = [begin, before, *b"ab", behind, *b"<|bos|>", between]
+        assert prompts_ids(model, ["ab", [*b"ab"]], "<|bos|>") == [expected, expected[1:]]
+        assert prompts_ids(model, ["ab"]) == [[begin, *b"ab"]]
+        body = (await client.post("/completions", json={"prompt": "ab", "suffix": "<|bos|>"})).json()
+        assert body["usage"]["prompt_tokens"] == len(expected)
+        error = (await client.post("/completions", json={"prompt": "ab", "suffix": "x" * 9000})).json()
+        assert error["error"]["code"] == "context_length_exceeded"
+
+
+async def test_a_suffix_for_a_model_that_cannot_fill_in(client: Client) -> None:
+    error = (await client.post("/completions", json={"prompt": "a", "suffix": "b"})).json()["error"]
+    assert error["param"] == "suffix"
+    assert "'fake' has no tokens" in error["message"]
 
 
 async def test_prompt_has_no_template_and_no_special_tokens(client: Client) -> None:

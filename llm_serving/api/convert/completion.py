@@ -33,6 +33,7 @@ def to_request(body: CompletionBody, fairness_key: str = "") -> CompletionReques
         options=options,
         model=body.model,
         has_echo=bool(body.echo),
+        suffix=body.suffix or "",
     )
 
 

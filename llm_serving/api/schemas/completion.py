@@ -37,4 +37,5 @@ class CompletionRequest(SamplingFields):
     prompt: Annotated[list[str | list[int]], PlainValidator(_prompts)]
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     echo: bool | None = None
+    suffix: str | None = None
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)

@@ -23,7 +23,6 @@ SHARED: Neutral = {
     "reasoning_effort": ("none",),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "suffix": ("",),
     "typical_p": (1,),
 }
 CHAT: Neutral = {
@@ -34,6 +33,7 @@ CHAT: Neutral = {
     "function_call": ("none", "auto"),
     "functions": ([],),
     "modalities": (["text"],),
+    "suffix": ("",),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
