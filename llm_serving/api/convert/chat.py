@@ -8,11 +8,11 @@ from typing import Any
 from llm_serving.api.convert.answer import Answer, Head, fold, new_id, usage_fields
 from llm_serving.api.convert.logprobs import chat_logprobs
 from llm_serving.api.convert.sampling import to_options
+from llm_serving.api.convert.template import to_template_inputs
 from llm_serving.api.convert.tool_calls import readers_of
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.chat.messages import Message, normalize_messages
-from llm_serving.chat.template import template_inputs
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.chat import ChatRequest
 from llm_serving.service.generation import Generation
@@ -30,13 +30,14 @@ def to_request(
 
     Raises: InvalidRequest that names the message, `top_logprobs` alone, or what is not for a template.
     """
+    messages = messages or normalize_messages(body.messages)
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     return ChatRequest(
         request_id=request_id or new_id("chatcmpl"),
-        messages=messages or normalize_messages(body.messages),
+        messages=messages,
         options=to_options(body, limit, _top_logprobs(body), fairness_key, use.form()),
         model=body.model,
-        template_inputs=template_inputs(body.chat_template_kwargs or {}),
+        template_inputs=to_template_inputs(body, messages),
         tools=use.tools,
     )
 

@@ -7,12 +7,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_serving.api.schemas.sampling import MAX_LOGPROBS, SamplingFields
+from llm_serving.api.schemas.template import TemplateFields
 
 MAX_MESSAGES = 10_000
-MAX_TEMPLATE_INPUTS = 64
 
 
-class ChatCompletionRequest(SamplingFields):
+class ChatCompletionRequest(SamplingFields, TemplateFields):
     """Messages are looked at one by one by `llm_serving.chat.messages`."""
 
     messages: list[Any] = Field(min_length=1, max_length=MAX_MESSAGES)
@@ -22,7 +22,6 @@ class ChatCompletionRequest(SamplingFields):
     tools: list[Any] | None = None  # looked at by `llm_serving.chat.tools`
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_TEMPLATE_INPUTS)
 
 
 class ChatCompletionResponse(BaseModel):

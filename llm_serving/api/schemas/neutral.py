@@ -16,8 +16,6 @@ Neutral = dict[str, tuple[Any, ...]]
 
 # null is neutral everywhere.
 SHARED: Neutral = {
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
     "metadata": ({},),
     "prediction": (),
     "reasoning_effort": ("none",),
@@ -54,7 +52,9 @@ RESPONSES: Neutral = {
 }
 COMPLETION: Neutral = {
     **SHARED,
+    "add_generation_prompt": (True,),
     "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
     "parallel_tool_calls": (True, False),  # no tools, no calls
     "tool_choice": ("none", "auto"),
     "tools": ([],),
