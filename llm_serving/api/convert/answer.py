@@ -64,7 +64,7 @@ class Answer(NamedTuple):
 def finish_reason(reason: FinishReason | None, readers: Sequence[CallReader], index: int) -> str:
     """What the API calls it; an answer that ends with calls ended for them."""
     if reason in (None, FinishReason.STOP) and readers and readers[index].num_calls:
-        return "tool_calls"
+        return "function_call" if readers[index].is_older else "tool_calls"
     return reason.value if reason else "stop"
 
 

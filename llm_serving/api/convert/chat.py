@@ -9,7 +9,7 @@ from llm_serving.api.convert.answer import Answer, Head, fold, new_id, usage_fie
 from llm_serving.api.convert.logprobs import chat_logprobs
 from llm_serving.api.convert.sampling import to_options
 from llm_serving.api.convert.template import to_template_inputs
-from llm_serving.api.convert.tool_calls import readers_of
+from llm_serving.api.convert.tool_calls import calls_fields, readers_of
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.chat.messages import Message, normalize_messages
@@ -42,11 +42,11 @@ def to_request(
     )
 
 
-def _message(answer: Answer) -> dict[str, Any]:
+def _message(answer: Answer, *, is_older: bool) -> dict[str, Any]:
     if not answer.calls:
         return {"role": "assistant", "content": answer.text}
-    calls = [call.fields() for call in answer.calls]
-    return {"role": "assistant", "content": answer.text or None, "tool_calls": calls}
+    calls = calls_fields(answer.calls, is_older=is_older)
+    return {"role": "assistant", "content": answer.text or None, **calls}
 
 
 def _top_logprobs(body: ChatCompletionRequest) -> int | None:
@@ -63,7 +63,7 @@ async def to_response(head: Head, generation: Generation, *, use: ToolUse) -> di
     choices = [
         {
             "index": index,
-            "message": _message(choice),
+            "message": _message(choice, is_older=use.is_older),
             "logprobs": chat_logprobs(choice.tokens) if generation.has_logprobs else None,
             "finish_reason": choice.finish_reason,
         }

@@ -14,7 +14,7 @@ from llm_serving.api.convert.logprobs import (
     completion_logprobs,
     visible_of,
 )
-from llm_serving.api.convert.tool_calls import CallReader, ToolCall, readers_of
+from llm_serving.api.convert.tool_calls import CallReader, ToolCall, calls_fields, readers_of
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.errors import error_body
 from llm_serving.service.generation import Batch, Generation
@@ -74,7 +74,8 @@ class ChunkFrames:
             elif text:
                 frames += (before, orjson.dumps(text), after)
             for call in calls:
-                frames.append(self._frame(_call_choice(call), index))
+                is_older = self._readers[index].is_older
+                frames.append(self._frame(_call_choice(call, is_older=is_older), index))
             if reason is not None:
                 before, after = self._lasts[index]
                 frames += (before, orjson.dumps(finish_reason(reason, self._readers, index)), after)
@@ -125,9 +126,11 @@ def completion_frames(head: Head, generation: Generation, *, include_usage: bool
     )
 
 
-def _call_choice(call: ToolCall) -> dict[str, Any]:
+def _call_choice(call: ToolCall, *, is_older: bool) -> dict[str, Any]:
     """A call comes whole: its arguments are complete when it is known to be one."""
-    delta = {"tool_calls": [{"index": call.place, **call.fields()}]}
+    delta = calls_fields([call], is_older=is_older)
+    if not is_older:
+        delta["tool_calls"][0]["index"] = call.place
     return {"delta": delta, "logprobs": None, "finish_reason": None}
 
 

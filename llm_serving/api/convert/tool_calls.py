@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -26,15 +26,22 @@ class ToolCall(NamedTuple):
         return {"id": self.id, "type": "function", "function": function}
 
 
+def calls_fields(calls: Sequence[ToolCall], *, is_older: bool) -> dict[str, Any]:
+    """Calls as a message has them; in the older words, in which there is one at most."""
+    fields = [call.fields() for call in calls]
+    return {"function_call": fields[0]["function"]} if is_older else {"tool_calls": fields}
+
+
 class CallReader:
     """Takes one choice's text as it comes; gives text that is the answer's, and calls.
 
     Blanks around calls are nobody's. Of several calls only the first counts unless there may be `many`.
     """
 
-    def __init__(self, names: Collection[str], *, many: bool) -> None:
+    def __init__(self, names: Collection[str], *, many: bool, is_older: bool = False) -> None:
         self._names = names
         self._many = many
+        self.is_older = is_older  # see `ToolUse`
         self._held = ""  # not decided yet
         self.num_calls = 0
 
@@ -89,4 +96,4 @@ class CallReader:
 def readers_of(use: ToolUse, num_choices: int) -> list[CallReader]:
     """One for each choice; none where no function may be called."""
     names = frozenset(tool.name for tool in use.tools)
-    return [CallReader(names, many=use.are_many) for _ in range(num_choices) if names]
+    return [CallReader(names, many=use.are_many, is_older=use.is_older) for _ in range(num_choices) if names]

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert import chat as convert
+from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.template import to_template_inputs
 from llm_serving.api.convert.tools import to_tool_use
 from llm_serving.api.deps import read_json, services_of, validate
@@ -73,7 +74,9 @@ async def count_chat_tokens(request: Request) -> Response:
     services = services_of(request)
     body = validate(ChatCompletionRequest, await read_json(request))
     headers = ignored_fields(body.unknown_fields(), CHAT, strict=services.settings.strict_parameters)
-    asked = convert.to_request(body, to_tool_use(body))
+    use = to_tool_use(body)
+    with named_as_sent(use.names):
+        asked = convert.to_request(body, use)
     tokens = await services.tokens.of_messages(
         asked.messages, asked.template_inputs, asked.model, asked.tools
     )

@@ -22,6 +22,8 @@ class ChatCompletionRequest(SamplingFields, TemplateFields):
     tools: list[Any] | None = None  # looked at by `llm_serving.chat.tools`
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None  # older names of `tools` and `tool_choice`
+    function_call: str | dict[str, Any] | None = None
 
 
 class ChatCompletionResponse(BaseModel):

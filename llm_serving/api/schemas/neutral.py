@@ -28,8 +28,6 @@ CHAT: Neutral = {
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
     "modalities": (["text"],),
     "suffix": ("",),
     "verbosity": ("medium",),
