@@ -37,6 +37,7 @@ class GenerationOptions:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    typical_p: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
@@ -225,6 +226,7 @@ def _sampling(
         top_p=options.top_p,
         top_k=options.top_k,
         min_p=options.min_p,
+        typical_p=options.typical_p,
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
         repetition_penalty=options.repetition_penalty,

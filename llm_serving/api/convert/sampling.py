@@ -40,6 +40,7 @@ def to_options(
         top_p=_given(body.top_p, 1.0),
         top_k=max(0, _given(body.top_k, 0)),
         min_p=_given(body.min_p, 0.0),
+        typical_p=_given(body.typical_p, 1.0),
         presence_penalty=_given(body.presence_penalty, 0.0),
         frequency_penalty=_given(body.frequency_penalty, 0.0),
         repetition_penalty=_given(body.repetition_penalty, 1.0),

@@ -21,7 +21,6 @@ SHARED: Neutral = {
     "reasoning_effort": ("none",),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "typical_p": (1,),
 }
 CHAT: Neutral = {
     **SHARED,
@@ -46,7 +45,6 @@ RESPONSES: Neutral = {
     "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "truncation": ("disabled",),
-    "typical_p": (1,),
 }
 COMPLETION: Neutral = {
     **SHARED,
