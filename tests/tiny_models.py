@@ -41,6 +41,7 @@ class TinyShape:
     head_dim: int = 0  # 0: hidden // heads
     ffn: int = 96
     vocab: int = SMALLEST_VOCAB
+    last_tokens: tuple[str, ...] = ()  # of the vocabulary, control tokens
     tied: bool = True
     seed: int = 0
     context: int = 256
@@ -141,7 +142,7 @@ def _write(
         writer.add_sliding_window(window)
     for key, value in numbers.items():
         writer.add_float32(f"{architecture}.{key}", value)
-    _add_tokenizer(writer, shape.vocab)
+    _add_tokenizer(writer, shape.vocab, list(shape.last_tokens))
     for name, values, kind in _tensors(shape, parts):
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
@@ -173,14 +174,14 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape) -> None:
     writer.add_vocab_size(shape.vocab)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, vocab: int) -> None:
-    if vocab < SMALLEST_VOCAB:
-        raise ValueError(f"vocab must be at least {SMALLEST_VOCAB}, got {vocab}")
+def _add_tokenizer(writer: gguf.GGUFWriter, vocab: int, last: list[str]) -> None:
+    if vocab < SMALLEST_VOCAB + len(last):
+        raise ValueError(f"vocab must be at least {SMALLEST_VOCAB + len(last)}, got {vocab}")
     tokens = SPECIAL_TOKENS + byte_alphabet() + [merge.replace(" ", "") for merge in MERGES]
     types = [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS)
     types += [gguf.TokenType.NORMAL] * (len(tokens) - len(types))
-    tokens += [f"<|unused_{i}|>" for i in range(vocab - len(tokens))]
-    types += [gguf.TokenType.UNUSED] * (vocab - len(types))
+    tokens += [f"<|unused_{i}|>" for i in range(vocab - len(tokens) - len(last))] + last
+    types += [gguf.TokenType.UNUSED] * (vocab - len(types) - len(last)) + [gguf.TokenType.CONTROL] * len(last)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)

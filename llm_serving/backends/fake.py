@@ -14,6 +14,7 @@ import numpy as np
 
 from llm_serving.backends.tier import open_tier
 from llm_serving.chat.reasoning import CLOSE, OPEN
+from llm_serving.checkpoints import FillIn
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions, RunnerLimits, Step
@@ -56,11 +57,14 @@ class FakeTokenizer:
         self.token_bytes = alphabet + alphabet + [b""] * len(SPECIAL_TOKENS) + [tag.encode() for tag in TAGS]
         self.longest_token_bytes = max(map(len, self.token_bytes))
         self.adds_bos = True
+        self.fill_in: FillIn | None = None
         self._special = SpecialTokens(SPECIAL_TOKENS + TAGS)
 
     def encode(self, text: str) -> list[int]:
         """Plain text; what looks like a special token is text as well. Lone surrogates become `?`."""
         return list(text.encode("utf-8", "replace"))
+
+    encode_behind = encode
 
     def encode_prompt(self, text: str, *, add_bos: bool = True) -> list[int]:
         """A rendered template: special tokens are recognised, except in guarded parts."""

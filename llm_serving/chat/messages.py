@@ -13,7 +13,7 @@ from llm_serving.errors import InvalidRequest, UnsupportedParameter
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # Part type → its field; `/responses` has names of its own.
 _TEXT_PARTS = {"text": "text", "refusal": "refusal", "input_text": "text", "output_text": "text"}
-_UNSUPPORTED = ("function_call", "audio")
+_UNSUPPORTED = ("audio",)
 MAX_CALLS = 128  # of functions, in one message
 MAX_CALL_DEPTH = 64  # of arguments
 # The form OpenAI documents; it leaves no room for special tokens, which templates would let through.
@@ -37,8 +37,9 @@ class Message(_Required, total=False):
 def normalize_messages(messages: Sequence[Any]) -> list[Message]:
     """Messages of a request body → messages for a template.
 
-    A message without a role is the user's; `developer` is `system` under a newer name; text parts are
-    joined by line ends. What clients echo from earlier answers and no template needs is left out.
+    A message without a role is the user's; `developer` is `system` under a newer name; `function` and
+    `function_call` are `tool` and `tool_calls` under older ones; text parts are joined by line ends. What
+    clients echo from earlier answers and no template needs is left out.
 
     Raises: InvalidRequest that names the field (`messages.<i>.content.<j>`), UnsupportedParameter.
     """
@@ -80,7 +81,7 @@ def normalize_message(message: Any, where: str) -> Message:
         if message.get(field):
             raise UnsupportedParameter(f"{where}.{field}")
     out = Message(
-        role="system" if role == "developer" else role,
+        role={"developer": "system", "function": "tool"}.get(role, role),
         content=_content(message.get("content"), role, f"{where}.content"),
     )
     name = message.get("name")
@@ -91,10 +92,15 @@ def normalize_message(message: Any, where: str) -> Message:
                 f"{where}.name",
             )
         out["name"] = name
-    if message.get("tool_calls"):
+    called = [field for field in ("tool_calls", "function_call") if message.get(field)]
+    if called:
+        at = f"{where}.{called[-1]}"
         if role != "assistant":
-            raise InvalidRequest(f"'{where}.tool_calls' belongs to the assistant.", f"{where}.tool_calls")
-        out["tool_calls"] = _calls(message["tool_calls"], f"{where}.tool_calls")
+            raise InvalidRequest(f"'{at}' belongs to the assistant.", at)
+        if len(called) > 1:
+            raise InvalidRequest(f"'{at}' is an older name of 'tool_calls'. Send one of them.", at)
+        calls = message[called[0]]
+        out["tool_calls"] = _calls(calls, at) if called == ["tool_calls"] else [_function(calls, at, at)]
     thoughts = message.get("reasoning_content") or message.get("reasoning")
     if thoughts and role == "assistant":
         if not isinstance(thoughts, str):
@@ -116,8 +122,14 @@ def _calls(calls: Any, where: str) -> list[dict[str, Any]]:
 
 def _call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, Mapping) else None
+    found = _function(function, where, f"{where}.function")
+    return {**found, "id": call["id"]} if isinstance(call.get("id"), str) else found
+
+
+def _function(function: Any, where: str, at: str) -> dict[str, Any]:
+    """A call without an id of the function that stands at `at`."""
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise InvalidRequest(f"'{where}' must be an object with a 'function' that has a 'name'.", where)
+        raise InvalidRequest(f"'{where}' must be an object with a function's 'name' and 'arguments'.", where)
     arguments = function.get("arguments")
     if isinstance(arguments, str):  # as OpenAI has them
         try:
@@ -126,15 +138,10 @@ def _call(call: Any, where: str) -> dict[str, Any]:
             arguments = None
     if not isinstance(arguments, dict) or not is_within(arguments, MAX_CALL_DEPTH):
         raise InvalidRequest(
-            f"'{where}.function.arguments' must be JSON, an object, at most {MAX_CALL_DEPTH} levels deep.",
-            f"{where}.function.arguments",
+            f"'{at}.arguments' must be JSON, an object, at most {MAX_CALL_DEPTH} levels deep.",
+            f"{at}.arguments",
         )
-    call_id = call.get("id")
-    return {
-        "type": "function",
-        **({"id": call_id} if isinstance(call_id, str) else {}),
-        "function": {"name": function["name"], "arguments": arguments},
-    }
+    return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
 def _content(content: Any, role: str, where: str) -> str:

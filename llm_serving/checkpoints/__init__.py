@@ -7,6 +7,7 @@ from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.dequantize import dequantize
 from llm_serving.checkpoints.directory_files import tokenizer_json
 from llm_serving.checkpoints.encoder_tokenizer import EncoderTokenizer, build_encoder_tokenizer
+from llm_serving.checkpoints.fill_in import FillIn
 from llm_serving.checkpoints.gguf import read_gguf
 from llm_serving.checkpoints.huggingface import read_family, read_huggingface
 from llm_serving.checkpoints.jinja_file import read_jinja_template
@@ -25,6 +26,7 @@ __all__ = [
     "Checkpoint",
     "Dense",
     "EncoderTokenizer",
+    "FillIn",
     "PairTemplate",
     "Pooling",
     "ScoreActivation",

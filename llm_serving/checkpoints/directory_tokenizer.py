@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 
 from llm_serving.checkpoints.byte_level import bytes_of
+from llm_serving.checkpoints.fill_in import find_fill_in
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.checkpoints.tokenizer import Tokenizer
 from llm_serving.checkpoints.tokenizer_library import shut_out
@@ -56,6 +57,7 @@ class DirectoryTokenizer(Tokenizer):
             later,
             adds_bos=named.adds_bos,
             strips_space="Strip" in kinds or "Metaspace" in kinds,
+            fill_in=find_fill_in(vocabulary),
         )
         self.chat_template = chat_template
         self._special = _Stripping(vocabulary.prompt_ids, list(added.values()))

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer as Backend
 
 from llm_serving.checkpoints import byte_level, sentencepiece
 from llm_serving.checkpoints.checkpoint import Checkpoint
+from llm_serving.checkpoints.fill_in import FillIn, find_fill_in
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.checkpoints.vocabulary import Vocabulary, flag, problem, read_vocabulary
 
@@ -16,7 +17,8 @@ class Tokenizer:
     """Thread-safe. Encoding releases the GIL and takes time linear in the text, also without any space.
 
     `token_bytes[i]` is what token i adds to the text, `b""` for `special_ids`. `eos_ids` end an answer.
-    `prompt_ids` maps the strings that a rendered template may use for one token to it.
+    `prompt_ids` maps the strings that a rendered template may use for one token to it. `fill_in` has the
+    tokens for filling in between two texts, if the model knows some.
     A text of n bytes has at least `n / longest_token_bytes` tokens, which refuses a hopeless text for free.
     """
 
@@ -31,6 +33,7 @@ class Tokenizer:
         *,
         adds_bos: bool,
         strips_space: bool = False,
+        fill_in: FillIn | None = None,
     ) -> None:
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = vocabulary.bos_id
@@ -46,12 +49,17 @@ class Tokenizer:
         self._first = first
         self._later = later
         self._strips_space = strips_space
+        self.fill_in = fill_in
         self.bos_token = "" if vocabulary.bos_id is None else vocabulary.tokens[vocabulary.bos_id]
         self.eos_token = "" if vocabulary.eos_id is None else vocabulary.tokens[vocabulary.eos_id]
 
     def encode(self, text: str) -> list[int]:
         """Ids of user text: what looks like a special token is plain text, and no beginning is added."""
         return self.encode_batch([text])[0]
+
+    def encode_behind(self, text: str) -> list[int]:
+        """`encode` of text behind a special token: some models put a space before the first text only."""
+        return _encode(self._later, [text])[0]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """`encode` of each, on all cores."""
@@ -126,6 +134,7 @@ def build_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     Raises: CheckpointError, naming the metadata key, if the vocabulary is damaged or of an unknown kind.
     """
     vocabulary = read_vocabulary(checkpoint)
+    fill_in = find_fill_in(vocabulary, checkpoint)
     key = "tokenizer.ggml.model"
     model = str(checkpoint.metadata.get(key))  # which may be anything, an array too
     if model == "gpt2":
@@ -137,6 +146,7 @@ def build_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
             backend,
             backend,
             adds_bos=flag(checkpoint, "tokenizer.ggml.add_bos_token", default_bos),
+            fill_in=fill_in,
         )
     if model == "llama":
         first, later = sentencepiece.build_sentencepiece(checkpoint, vocabulary)
@@ -147,5 +157,6 @@ def build_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
             later,
             adds_bos=flag(checkpoint, "tokenizer.ggml.add_bos_token", True),
             strips_space=sentencepiece.adds_space_prefix(checkpoint),
+            fill_in=fill_in,
         )
     raise problem(checkpoint, key, f"is {model[:40]!r}; the known ones are gpt2 and llama")

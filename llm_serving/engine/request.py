@@ -20,11 +20,11 @@ class FinishReason(str, Enum):
 class SamplingParams:
     """How to choose the next token. Validated at the door; engines trust it.
 
-    `temperature == 0` is greedy. `top_k == 0`, `top_p == 1`, `min_p == 0` switch a filter off.
-    Order: bias, penalties, temperature, top-k, top-p, min-p. `logit_bias` is added to the logits of these
-    ids. Penalties follow OpenAI's formula (presence and frequency over generated tokens); repetition is
-    CTRL's (Keskar et al. 2019) over prompt and generated tokens. `top_logprobs` is how many of the likeliest
-    tokens are told beside the chosen one; None asks for no log-probabilities at all.
+    `temperature == 0` is greedy. `top_k == 0`, `top_p == 1`, `min_p == 0`, `typical_p == 1` switch
+    a filter off. Order: bias, penalties, temperature, top-k, top-p, min-p, typical-p. `logit_bias` is added
+    to the logits of these ids. Penalties follow OpenAI's formula (presence and frequency over generated
+    tokens); repetition is CTRL's (Keskar et al. 2019) over prompt and generated tokens. `top_logprobs` is how
+    many of the likeliest tokens are told beside the chosen one; None asks for no log-probabilities at all.
     """
 
     max_tokens: int
@@ -32,6 +32,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    typical_p: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0

@@ -14,7 +14,11 @@ All steps are IEEE operations in the type and order given, without fused multipl
 6. top-p, float64: ids by (w descending, id ascending). Kept up to and including the first whose running sum
    is >= top_p * total.
 7. min-p, float64: kept if w >= min_p * (greatest w).
-8. u = uniform(seed, position). Over the kept ids in ascending order with running sums s, float64:
+8. typical-p (Meister et al. 2022), float64: a = -z; m = (sum of w * a, each rounded as weights are) / (sum of
+   w), which makes |a - m| how far a token's surprise is from the entropy: the log of the sum is in both.
+   Of the ids whose w is not 0, by (|a - m| ascending, id ascending), kept up to and including the first whose
+   running sum of w is >= typical_p * total. A product is at most 1/e, so its sums are exact as well.
+9. u = uniform(seed, position). Over the kept ids in ascending order with running sums s, float64:
    the first with s > u * s_last. There is one, because u <= 1 - 2**-53.
 
 The log-probability of a logit x is x - max x - log(total), float64, with the total of all weights of step 5
@@ -129,17 +133,21 @@ class NumpySampler:
         sums = self._sums_of(w)
         if params.top_p < 1.0:
             kept = _nucleus(w, params.top_p * sums[-1])
-            ids, w = kept if ids is None else ids[kept], w[kept]
+            ids, w, x = kept if ids is None else ids[kept], w[kept], x[kept]
             sums = self._sums_of(w)
         if params.min_p > 0.0:
             kept = np.flatnonzero(w >= params.min_p * w.max())
+            ids, w, x = kept if ids is None else ids[kept], w[kept], x[kept]
+            sums = self._sums_of(w)
+        if params.typical_p < 1.0:
+            kept = _typical(w, x, params.typical_p)
             ids, w = kept if ids is None else ids[kept], w[kept]
             sums = self._sums_of(w)
         index = int(np.searchsorted(sums, uniform(params.seed, row.position) * sums[-1], side="right"))
         return index if ids is None else int(ids[index])
 
     def _weights_of(self, x: np.ndarray, temperature: float) -> np.ndarray:
-        """Step 5; overwrites `x`. Valid until the next call."""
+        """Step 5; `x` becomes z. Valid until the next call."""
         if len(self._weights) < len(x):
             self._weights = np.empty(len(x))
             self._sums = np.empty(len(x))
@@ -226,3 +234,16 @@ def _nucleus(w: np.ndarray, target: float) -> np.ndarray:
         if last < len(order) or count >= len(w):
             return np.sort(order[: last + 1])
         count *= 8
+
+
+def _typical(w: np.ndarray, z: np.ndarray, mass: float) -> np.ndarray:
+    """Indices, ascending, of those nearest to the entropy whose weights reach this share: step 8."""
+    possible = np.flatnonzero(w)
+    w = w[possible]
+    surprises = -z[possible].astype(np.float64)
+    products = (w * surprises + _ROUNDING) - _ROUNDING
+    order = np.argsort(np.abs(surprises - products.sum() / w.sum()), kind="stable")
+    sums = np.cumsum(w[order])
+    last = int(np.searchsorted(sums, mass * sums[-1], side="left"))
+    kept: np.ndarray = np.sort(possible[order[: last + 1]])
+    return kept

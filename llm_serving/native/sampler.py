@@ -49,6 +49,7 @@ def _plain(row: SamplingRow) -> tuple[Any, ...]:
         params.top_k,
         params.top_p,
         params.min_p,
+        params.typical_p,
         params.seed & _MASK,
         row.position,
         params.repetition_penalty,

@@ -57,7 +57,8 @@ class ChatService:
         prompt = await self.read(
             model, request.messages, request.template_inputs, request.tools, request.effort
         )
-        reasoning = _reasoning(model, prompt)
+        is_open = request.template_inputs.get("continue_final_message")
+        reasoning = Reasoning.NONE if is_open else _reasoning(model, prompt)
         return await start_generation(
             slot, model, request.request_id, [prompt], request.options, self._defaults, reasoning
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from llm_serving.checkpoints import FillIn
 from llm_serving.errors import ContextLengthExceeded, InvalidRequest
 from llm_serving.service.chat import INLINE_CHARS
 from llm_serving.service.generation import (
@@ -28,6 +29,8 @@ class CompletionRequest:
     prompts: Sequence[Prompt]
     options: GenerationOptions
     model: str | None = None
+    has_echo: bool = False  # the prompt's text stands before each of its answers
+    suffix: str = ""  # what stands behind each of its answers; they fill in between
 
 
 class CompletionService:
@@ -40,25 +43,38 @@ class CompletionService:
     async def open(self, request: CompletionRequest) -> Generation:
         """Admit the prompts; use the result in an `async with`. Choice `p * n + i` continues prompt p.
 
-        Raises: InvalidRequest (empty prompt, token id out of range) and what `ChatService.open` raises.
+        Raises: InvalidRequest (empty prompt, token id out of range, a suffix for a model that cannot fill in)
+        and what `ChatService.open` raises.
         """
         slot = self._registry.find(request.model)
         model = slot.get()
-        if sum(len(prompt) for prompt in request.prompts) > INLINE_CHARS:
-            prompts = await asyncio.to_thread(prompts_ids, model, request.prompts)
-        else:
-            prompts = prompts_ids(model, request.prompts)
+
+        def read() -> tuple[list[list[int]], list[str]]:
+            ids = prompts_ids(model, request.prompts, request.suffix)
+            return ids, prompts_texts(model, request.prompts) if request.has_echo else []
+
+        is_long = sum(map(len, (*request.prompts, request.suffix))) > INLINE_CHARS
+        prompts, echoes = await asyncio.to_thread(read) if is_long else read()
+        fill_in = fill_in_of(model, request.suffix)
+        options = replace(request.options, ends=fill_in.ends) if fill_in else request.options
         try:
-            return await start_generation(
-                slot, model, request.request_id, prompts, request.options, self._defaults
+            generation = await start_generation(
+                slot, model, request.request_id, prompts, options, self._defaults
             )
         except ContextLengthExceeded as error:
             error.param = "prompt"
             raise
+        generation.echoes = echoes
+        return generation
 
 
-def prompts_ids(model: ChatModel, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Token ids of every prompt; texts are read without special tokens."""
+def prompts_ids(model: ChatModel, prompts: Sequence[Prompt], suffix: str = "") -> list[list[int]]:
+    """Token ids of every prompt, with a `suffix` those that ask for what stands between.
+
+    Texts are read without special tokens. Raises: InvalidRequest.
+    """
+    fill_in = fill_in_of(model, suffix)
+    behind = model.tokenizer.encode_behind(suffix) if fill_in else []
     result = []
     for i, prompt in enumerate(prompts):
         name = f"prompt.{i}" if len(prompts) > 1 else "prompt"
@@ -67,10 +83,28 @@ def prompts_ids(model: ChatModel, prompts: Sequence[Prompt]) -> list[list[int]]:
         else:
             ids = prompt
             _check_ids(ids, model.tokenizer.vocab_size, name)
+        if fill_in is not None:
+            ids = fill_in.prompt(ids, behind)
         if not ids:
             raise InvalidRequest(f"'{name}' is empty: there is nothing to continue.", name)
         result.append(ids)
     return result
+
+
+def fill_in_of(model: ChatModel, suffix: str) -> FillIn | None:
+    """The tokens that a prompt with a suffix needs; None without one. Raises: InvalidRequest."""
+    if suffix and model.tokenizer.fill_in is None:
+        raise InvalidRequest(
+            f"The model '{model.name}' has no tokens for filling in before a 'suffix'. Leave it out.",
+            "suffix",
+        )
+    return model.tokenizer.fill_in if suffix else None
+
+
+def prompts_texts(model: ChatModel, prompts: Sequence[Prompt]) -> list[str]:
+    """Every prompt as text; special tokens of a token array by their names."""
+    decode = model.tokenizer.decode
+    return [prompt if isinstance(prompt, str) else decode(prompt, skip_special=False) for prompt in prompts]
 
 
 def _check_ids(ids: list[int], vocab_size: int, name: str) -> None:

@@ -38,6 +38,7 @@ class GenerationOptions:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    typical_p: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
@@ -52,6 +53,7 @@ class GenerationOptions:
     form: Form | None = None  # what the answer must look like
     form_param: str = ""  # the field that says so
     thinking_budget: int | None = None  # tokens
+    ends: frozenset[int] = frozenset()  # tokens that end an answer beside the model's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Generation:
         self.model = model
         self.has_logprobs = has_logprobs  # events carry them
         self.reasoning = reasoning  # what its texts begin with
+        self.echoes: Sequence[str] = ()  # what stands before each prompt's answers
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
         self._latest: dict[int, TokenEvent] = {}  # of all, ended or not
         self._slot = slot
@@ -103,6 +106,10 @@ class Generation:
     @property
     def num_choices(self) -> int:
         return len(self._streams)
+
+    def echo_of(self, index: int) -> str:
+        """What stands before the text of a choice; mostly nothing."""
+        return self.echoes[index // self._n] if self.echoes else ""
 
     def usage(self) -> Usage:
         """What was read and said so far; complete once iteration has ended."""
@@ -196,7 +203,7 @@ async def start_generation(
         options.thinking_budget,
     )
     seed = random.getrandbits(64) if options.seed is None else options.seed
-    eos_ids = frozenset(model.tokenizer.eos_ids)
+    eos_ids = frozenset(model.tokenizer.eos_ids) | options.ends
     has_logprobs = options.top_logprobs is not None
     generation = Generation(slot, model, options.n, has_logprobs=has_logprobs, reasoning=reasoning)
     try:
@@ -233,6 +240,7 @@ def _sampling(
         top_p=options.top_p,
         top_k=options.top_k,
         min_p=options.min_p,
+        typical_p=options.typical_p,
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
         repetition_penalty=options.repetition_penalty,

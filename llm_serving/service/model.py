@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from llm_serving.backends.constraints import Constraints, GuidedTokenizer
 from llm_serving.chat.reasoning import CLOSE, OPEN
-from llm_serving.checkpoints import ScoreActivation
+from llm_serving.checkpoints import FillIn, ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.protocol import Engine
 
@@ -30,11 +30,17 @@ class PromptTokenizer(GuidedTokenizer, Protocol):
         """What each token adds to the text: nothing if it is a special one, or has no id here."""
         ...
 
+    @property
+    def fill_in(self) -> FillIn | None:
+        """The tokens for filling in between two texts, if there are some."""
+        ...
+
     def guard(self, text: str) -> str:
         """Mark text of users, so that special tokens in it are read as plain text."""
         ...
 
     def encode_prompt(self, text: str, *, add_bos: bool = True) -> list[int]: ...
+    def encode_behind(self, text: str) -> list[int]: ...
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str: ...
 
 

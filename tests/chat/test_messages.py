@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_serving.chat.messages import Message, join_contents, normalize_messages, with_system_prompt
-from llm_serving.errors import InvalidRequest, UnsupportedParameter
+from llm_serving.errors import InvalidRequest
 
 CALL = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
 
@@ -90,6 +90,14 @@ def test_messages_become_plain(message: dict[str, Any], expected: dict[str, str]
         ({"role": "user", "content": "a", "name": ""}, "messages.1.name"),
         ({"role": "user", "content": "a", "name": {"a": 1}}, "messages.1.name"),
         ({"role": "assistant", "content": None, "tool_calls": [{}]}, "messages.1.tool_calls.0"),
+        ({"role": "assistant", "function_call": [5]}, "messages.1.function_call"),
+        ({"role": "assistant", "function_call": {"name": 5}}, "messages.1.function_call"),
+        ({"role": "assistant", "function_call": {"name": "f"}}, "messages.1.function_call.arguments"),
+        ({"content": "x", "function_call": {"name": "f"}}, "messages.1.function_call"),
+        (
+            {"role": "assistant", "function_call": {"name": "f"}, "tool_calls": [CALL]},
+            "messages.1.function_call",
+        ),
         ({"role": "assistant", "content": None, "tool_calls": "f"}, "messages.1.tool_calls"),
         ({"role": "assistant", "tool_calls": [CALL] * 129}, "messages.1.tool_calls"),
         ({"role": "user", "content": "", "tool_calls": [CALL]}, "messages.1.tool_calls"),
@@ -124,9 +132,21 @@ def test_there_must_be_a_message() -> None:
     assert caught.value.param == "messages"
 
 
-def test_the_older_function_calls_are_known_and_not_supported() -> None:
-    with pytest.raises(UnsupportedParameter):
-        normalize_messages([{"role": "assistant", "content": "", "function_call": {"name": "f"}}])
+def test_the_older_names_of_calls_and_results() -> None:
+    call = {"name": "f", "arguments": '{"a": 1}'}
+    assert normalize_messages(
+        [
+            {"role": "assistant", "content": None, "function_call": call, "tool_calls": None},
+            {"role": "function", "name": "f", "content": "5"},
+        ]
+    ) == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}],
+        },
+        {"role": "tool", "name": "f", "content": "5"},
+    ]
 
 
 def test_the_default_system_prompt_comes_first_unless_there_is_one() -> None:

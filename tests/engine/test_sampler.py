@@ -33,7 +33,7 @@ def draw(logits: np.ndarray, count: int, **params: object) -> np.ndarray:
     return np.bincount(tokens, minlength=len(logits))
 
 
-def exact(logits: np.ndarray, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) -> np.ndarray:
+def exact(logits: np.ndarray, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0) -> np.ndarray:
     """Probabilities by the definitions, in plain Python."""
     best = float(max(logits))
     weights = {i: math.exp((float(x) - best) / temperature) for i, x in enumerate(logits)}
@@ -49,6 +49,15 @@ def exact(logits: np.ndarray, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) ->
     kept = [i for i in kept if weights[i] >= min_p * weights[order[0]]]
     p = np.zeros(len(logits))
     p[kept] = [weights[i] for i in kept]
+    p /= p.sum()
+    surprises = {i: -math.log(p[i]) for i in kept}
+    entropy = sum(p[i] * surprises[i] for i in kept)
+    mass = 0.0
+    for i in sorted(kept, key=lambda i: (abs(surprises[i] - entropy), i)):
+        if mass >= typical_p:
+            p[i] = 0
+        else:
+            mass += p[i]
     return p / p.sum()
 
 
@@ -60,6 +69,10 @@ FILTERS = [
     {"top_p": 0.7},
     {"min_p": 0.3},
     {"temperature": 2.0, "top_k": 6, "top_p": 0.8, "min_p": 0.2},
+    {"typical_p": 0.4},
+    {"typical_p": 0.9, "temperature": 2.0},
+    {"typical_p": 0.01},
+    {"typical_p": 0.5, "temperature": 2.0, "top_k": 6, "top_p": 0.8, "min_p": 0.2},
     {"top_k": 100},
     {"top_p": 0.01},
     {"top_k": 1},
@@ -226,16 +239,18 @@ def test_a_row_alone_equals_the_definition_step_by_step():
             "top_k": rng.choice([0, 1, 4, 12]),
             "top_p": rng.choice([1.0, 0.8, 0.3]),
             "min_p": rng.choice([0.0, 0.1]),
+            "typical_p": rng.choice([1.0, 0.9, 0.3]),
         }
         assert sample(logits, row(position, seed=9, **params)) == by_definition(logits, 9, position, **params)
 
 
-def by_definition(logits, seed, position, temperature, top_k, top_p, min_p) -> int:
+def by_definition(logits, seed, position, temperature, top_k, top_p, min_p, typical_p) -> int:
     ids = sorted(range(len(logits)), key=lambda i: (-logits[i], i))[: top_k or None]
     ids.sort()
     x = logits[ids]
-    weights = [round(float(w) * 2**32) / 2**32 for w in exp32((x - x.max()) / np.float32(temperature))]
-    w = dict(zip(ids, weights, strict=True))
+    z = (x - x.max()) / np.float32(temperature)
+    w = dict(zip(ids, [round(float(w) * 2**32) / 2**32 for w in exp32(z)], strict=True))
+    surprise = dict(zip(ids, (-z).tolist(), strict=True))
     if top_p < 1:
         total = running = 0.0
         for i in ids:
@@ -249,6 +264,16 @@ def by_definition(logits, seed, position, temperature, top_k, top_p, min_p) -> i
         ids = sorted(kept)
     if min_p > 0:
         ids = [i for i in ids if w[i] >= min_p * max(w[j] for j in ids)]
+    if typical_p < 1:
+        total = sum(w[i] for i in ids)
+        mean = sum(round(w[i] * surprise[i] * 2**32) / 2**32 for i in ids) / total
+        kept, running = [], 0.0
+        for i in sorted(ids, key=lambda i: (abs(surprise[i] - mean), i)):
+            running += w[i]
+            kept.append(i)
+            if running >= typical_p * total:
+                break
+        ids = sorted(kept)
     sums, running = [], 0.0
     for i in ids:
         running += w[i]

@@ -43,6 +43,7 @@ def random_params(rng: np.random.Generator, vocab: int) -> SamplingParams:
         top_k=int(rng.choice([0, 0, 1, 2, 40, vocab // 2, vocab - 1, vocab, vocab + 1])),
         top_p=one_of(1.0, 1.0, 0.0, 1e-9, 0.3, 0.9, 0.999999, 1 - 2**-53),
         min_p=one_of(0.0, 0.0, 1e-12, 0.05, 0.5, 1.0),
+        typical_p=one_of(1.0, 1.0, 0.0, 1e-9, 0.2, 0.9, 1 - 2**-53),
         repetition_penalty=one_of(1.0, 1.0, 1.3, 0.5, 1e-30, 1e30),
         presence_penalty=one_of(0.0, 0.0, 0.5, -2.0),
         frequency_penalty=one_of(0.0, 0.0, 0.1, -0.3),
@@ -95,6 +96,8 @@ def test_equal_to_the_reference_on_a_large_vocabulary(sampler: NativeSampler, sc
         {"top_p": 0.9},
         {"top_k": 40},
         {"top_k": 60_000, "min_p": 0.01},
+        {"typical_p": 0.5},
+        {"typical_p": 0.99, "top_p": 0.95, "temperature": 1.3},
         {"temperature": 1.5, "top_p": 0.95, "repetition_penalty": 1.1, "frequency_penalty": 0.2},
     ]
     rows = [

@@ -81,7 +81,14 @@ def test_greedy_answers_are_generates(load, directory_of, family: str) -> None:
 
 @pytest.mark.parametrize("family", ["qwen2", "mamba"])
 def test_sampling_is_the_native_samplers(load, directory_of, family: str) -> None:
-    how = {"temperature": 0.9, "top_p": 0.9, "top_k": 50, "min_p": 0.01, "frequency_penalty": 0.5}
+    how = {
+        "temperature": 0.9,
+        "top_p": 0.9,
+        "top_k": 50,
+        "min_p": 0.01,
+        "typical_p": 0.9,
+        "frequency_penalty": 0.5,
+    }
     params = SamplingParams(max_tokens=12, seed=11, repetition_penalty=1.2, ignore_eos=True, **how)
     model, prompt = reference(directory_of(family)), PROMPTS[1]
     output: list[int] = []

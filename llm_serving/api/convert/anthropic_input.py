@@ -51,6 +51,7 @@ def to_chat(body: MessagesRequest) -> ChatCompletionRequest:
             "parallel_tool_calls": are_many,
             "reasoning_effort": thinking and ("none" if thinking.type == "disabled" else "medium"),
             "thinking_token_budget": thinking and thinking.budget_tokens,
+            "continue_final_message": _begins_answer(body.messages[-1]),
         },
     )
 
@@ -76,12 +77,21 @@ def to_messages(body: MessagesRequest) -> list[Message]:
             if not isinstance(content, str):
                 raise InvalidRequest(f"'{at}.content' must be a text or a list of blocks.", f"{at}.content")
             messages.append(Message(role=message["role"], content=content))
-    if messages[-1]["role"] == "assistant":
-        raise InvalidRequest(
-            "'messages' must not end with the assistant's: an answer that was begun is not continued.",
-            "messages",
-        )
+    if _begins_answer(body.messages[-1]):
+        _check_beginning(messages[-1], f"messages.{len(body.messages) - 1}.content")
     return messages
+
+
+def _begins_answer(last: Any) -> bool:
+    """Whether the last message is the assistant's: the answer goes on with it."""
+    return isinstance(last, Mapping) and last.get("role") == "assistant"
+
+
+def _check_beginning(message: Message, at: str) -> None:
+    if "tool_calls" in message:
+        raise InvalidRequest(f"'{at}' calls functions, and no message has their results.", at)
+    if message["content"] != message["content"].rstrip():
+        raise InvalidRequest(f"'{at}' must not end with white space where the answer goes on with it.", at)
 
 
 def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:

@@ -10,10 +10,11 @@ from llm_serving.api.convert.answer import Answer, Head, fold, new_id, usage_fie
 from llm_serving.api.convert.logprobs import chat_logprobs
 from llm_serving.api.convert.reading import readers_of
 from llm_serving.api.convert.sampling import to_options
+from llm_serving.api.convert.template import to_template_inputs
+from llm_serving.api.convert.tool_calls import calls_fields
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.chat.messages import Message, normalize_messages
-from llm_serving.chat.template import template_inputs
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.chat import ChatRequest
 from llm_serving.service.generation import Generation
@@ -31,26 +32,26 @@ def to_request(
 
     Raises: InvalidRequest that names the message, `top_logprobs` alone, or what is not for a template.
     """
+    messages = messages or normalize_messages(body.messages)
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     options = to_options(body, limit, _top_logprobs(body), fairness_key, use.form())
     return ChatRequest(
         request_id=request_id or new_id("chatcmpl"),
-        messages=messages or normalize_messages(body.messages),
+        messages=messages,
         options=replace(options, thinking_budget=body.thinking_token_budget),
         model=body.model,
-        template_inputs=template_inputs(body.chat_template_kwargs or {}),
+        template_inputs=to_template_inputs(body, messages),
         tools=use.tools,
         effort=body.reasoning_effort,
     )
 
 
-def _message(answer: Answer) -> dict[str, Any]:
+def _message(answer: Answer, *, is_older: bool) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text}
     if answer.thoughts:  # clients look for them under either name
         message |= {"reasoning_content": answer.thoughts, "reasoning": answer.thoughts}
     if answer.calls:
-        message["content"] = answer.text or None
-        message["tool_calls"] = [call.fields() for call in answer.calls]
+        message |= {"content": answer.text or None, **calls_fields(answer.calls, is_older=is_older)}
     return message
 
 
@@ -70,7 +71,7 @@ async def to_response(
     choices = [
         {
             "index": index,
-            "message": _message(choice),
+            "message": _message(choice, is_older=use.is_older),
             "logprobs": chat_logprobs(choice.tokens) if generation.has_logprobs else None,
             "finish_reason": choice.finish_reason,
         }

@@ -10,7 +10,7 @@ import orjson
 from llm_serving.api.convert.answer import Head, usage_fields
 from llm_serving.api.convert.logprobs import ShownToken, chat_logprobs, completion_logprobs
 from llm_serving.api.convert.reading import AnswerReader, readers_of
-from llm_serving.api.convert.tool_calls import ToolCall
+from llm_serving.api.convert.tool_calls import ToolCall, calls_fields
 from llm_serving.api.convert.tools import NO_TOOLS, ToolUse
 from llm_serving.api.errors import error_body
 from llm_serving.service.generation import Batch, Generation
@@ -38,7 +38,7 @@ class ChunkFrames:
         *,
         text: dict[str, Any],
         last: dict[str, Any],
-        first: dict[str, Any] | None = None,
+        firsts: Sequence[dict[str, Any]] = (),
         to_logprobs: ToLogprobs,
         readers: Sequence[AnswerReader],
         include_usage: bool = False,
@@ -46,7 +46,7 @@ class ChunkFrames:
         num_choices = generation.num_choices
         self._fields = head.fields(kind)
         self._include_usage = include_usage
-        self._openings = [self._frame(first, i) for i in range(num_choices)] if first else []
+        self._openings = [self._frame(first, i) for i, first in enumerate(firsts)]
         self._texts = [_cut(self._frame(text, i), _TEXT) for i in range(num_choices)]
         self._lasts = [_cut(self._frame(last, i), _REASON) for i in range(num_choices)]
         self._to_logprobs = to_logprobs
@@ -69,7 +69,7 @@ class ChunkFrames:
             elif text:
                 frames += (before, orjson.dumps(text), after)
             for call in calls:
-                frames.append(self._frame(_call_choice(call), index))
+                frames.append(self._frame(_call_choice(call, is_older=reader.is_older), index))
             if event.finish_reason is not None:
                 before, after = self._lasts[index]
                 frames += (before, orjson.dumps(reader.finish_reason), after)
@@ -97,7 +97,7 @@ def chat_frames(
         head,
         "chat.completion.chunk",
         generation,
-        first={"delta": {"role": "assistant", "content": ""}, **rest},
+        firsts=[{"delta": {"role": "assistant", "content": ""}, **rest}] * generation.num_choices,
         text={"delta": {"content": _TEXT}, **rest},
         last={"delta": {}, "logprobs": None, "finish_reason": _REASON},
         to_logprobs=chat_logprobs,
@@ -107,12 +107,15 @@ def chat_frames(
 
 
 def completion_frames(head: Head, generation: Generation, *, include_usage: bool) -> ChunkFrames:
-    """`text_completion`: text only."""
+    """`text_completion`: text only, behind the prompt's where that is echoed."""
+    rest: dict[str, Any] = {"logprobs": None, "finish_reason": None}
+    echoes = [generation.echo_of(i) for i in range(generation.num_choices)]
     return ChunkFrames(
         head,
         "text_completion",
         generation,
-        text={"text": _TEXT, "logprobs": None, "finish_reason": None},
+        firsts=[{"text": echo, **rest} for echo in echoes if generation.echoes],
+        text={"text": _TEXT, **rest},
         last={"text": "", "logprobs": None, "finish_reason": _REASON},
         to_logprobs=completion_logprobs,
         readers=readers_of(generation, NO_TOOLS),
@@ -126,9 +129,11 @@ def _thoughts_choice(thoughts: str) -> dict[str, Any]:
     return {"delta": delta, "logprobs": None, "finish_reason": None}
 
 
-def _call_choice(call: ToolCall) -> dict[str, Any]:
+def _call_choice(call: ToolCall, *, is_older: bool) -> dict[str, Any]:
     """A call comes whole: its arguments are complete when it is known to be one."""
-    delta = {"tool_calls": [{"index": call.place, **call.fields()}]}
+    delta = calls_fields([call], is_older=is_older)
+    if not is_older:
+        delta["tool_calls"][0]["index"] = call.place
     return {"delta": delta, "logprobs": None, "finish_reason": None}
 
 

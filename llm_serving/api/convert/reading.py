@@ -32,6 +32,7 @@ class AnswerReader:
         self._calls = CallReader(names, many=use.are_many) if names else None
         self._tokens = VisibleTokens(generation.model.tokenizer) if generation.has_logprobs else None
         self._include_reasoning = include_reasoning
+        self.is_older = use.is_older
         self.num_reasoning_tokens = 0
         self.last: TokenEvent | None = None
 
@@ -64,7 +65,7 @@ class AnswerReader:
         """What the API calls it, behind the last event; an answer that ends with calls ended for them."""
         reason = self.last.finish_reason if self.last is not None else None
         if reason in (None, FinishReason.STOP) and self.has_called:
-            return "tool_calls"
+            return "function_call" if self.is_older else "tool_calls"
         return reason.value if reason else "stop"
 
 

@@ -40,6 +40,7 @@ def to_options(
         top_p=_given(body.top_p, 1.0),
         top_k=max(0, _given(body.top_k, 0)),
         min_p=_given(body.min_p, 0.0),
+        typical_p=_given(body.typical_p, 1.0),
         presence_penalty=_given(body.presence_penalty, 0.0),
         frequency_penalty=_given(body.frequency_penalty, 0.0),
         repetition_penalty=_given(body.repetition_penalty, 1.0),
@@ -56,17 +57,29 @@ def to_options(
     )
 
 
-def check_together(body: SamplingFields, settings: Settings, num_prompts: int = 1) -> None:
+def check_together(
+    body: SamplingFields, settings: Settings, num_prompts: int = 1, best_of: int | None = None
+) -> None:
     """What only shows when fields are seen together, or beside the settings. Raises: InvalidRequest."""
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("'stream_options' is only allowed together with stream: true.", "stream_options")
     n = _given(body.n, 1)
-    if n > settings.max_concurrency:
-        raise InvalidRequest(f"'n' must be at most {settings.max_concurrency} on this server.", "n")
-    room = settings.max_concurrency + settings.max_queue
-    if n * num_prompts > room:
+    num_each = _given(best_of, n)
+    if num_each < n:
+        raise InvalidRequest(f"'best_of' must be at least 'n', which is {n}.", "best_of")
+    if num_each > n and body.stream:
         raise InvalidRequest(
-            f"'prompt' asks for {n * num_prompts} answers at once; this server takes {room}.", "prompt"
+            "'best_of' is not possible together with stream: true: which answers are the best shows at their "
+            "end. Leave one out.",
+            "best_of",
+        )
+    if num_each > settings.max_concurrency:
+        name = "n" if num_each == n else "best_of"
+        raise InvalidRequest(f"'{name}' must be at most {settings.max_concurrency} on this server.", name)
+    room = settings.max_concurrency + settings.max_queue
+    if num_each * num_prompts > room:
+        raise InvalidRequest(
+            f"'prompt' asks for {num_each * num_prompts} answers at once; this server takes {room}.", "prompt"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -24,6 +24,12 @@ class ToolCall(NamedTuple):
         """As a message has it."""
         function = {"name": self.name, "arguments": self.arguments}
         return {"id": self.id, "type": "function", "function": function}
+
+
+def calls_fields(calls: Sequence[ToolCall], *, is_older: bool) -> dict[str, Any]:
+    """Calls as a message has them; in the older words, in which there is one at most."""
+    fields = [call.fields() for call in calls]
+    return {"function_call": fields[0]["function"]} if is_older else {"tool_calls": fields}
 
 
 class CallReader:

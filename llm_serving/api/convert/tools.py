@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from llm_serving.api.convert.functions import NAMES, in_todays_words, is_older
+from llm_serving.api.convert.renaming import Names, named_as_sent
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.backends.constraints import Grammar
 from llm_serving.chat.tools import Tool, calls_grammar, normalize_tools
@@ -21,6 +23,12 @@ class ToolUse:
     tools: Sequence[Tool] = ()
     is_required: bool = False
     are_many: bool = True  # calls in one answer
+    is_older: bool = False  # asked for, and told, in the words of `convert/functions.py`
+
+    @property
+    def names(self) -> Names:
+        """What errors must be told by; see `convert/renaming.py`."""
+        return NAMES if self.is_older else ()
 
     def form(self) -> Grammar | None:
         """The grammar that binds the answer: where a call is required, or arguments are strict."""
@@ -34,6 +42,13 @@ NO_TOOLS = ToolUse()
 
 def to_tool_use(body: ChatCompletionRequest) -> ToolUse:
     """Raises: InvalidRequest that names the field."""
+    if not is_older(body):
+        return _tool_use(body)
+    with named_as_sent(NAMES):
+        return replace(_tool_use(in_todays_words(body)), is_older=True)
+
+
+def _tool_use(body: ChatCompletionRequest) -> ToolUse:
     tools = normalize_tools(body.tools or [])
     choice = body.tool_choice
     are_many = body.parallel_tool_calls is not False

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from llm_serving.api.convert import chat as convert
 from llm_serving.api.convert.frames import chat_frames
+from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.sampling import check_together
 from llm_serving.api.convert.tools import to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
@@ -25,8 +26,9 @@ async def create_chat_completion(request: Request) -> Response:
     headers = ignored_fields(body.unknown_fields(), CHAT, strict=strict)
     check_together(body, services.settings)
     use = to_tool_use(body)
-    asked = convert.to_request(body, use, fairness_key_of(request))
-    generation = await services.chat.open(asked)
+    with named_as_sent(use.names):
+        asked = convert.to_request(body, use, fairness_key_of(request))
+        generation = await services.chat.open(asked)
     shows_thoughts = body.include_reasoning is not False
     return await respond(
         request,

@@ -22,7 +22,7 @@ async def create_completion(request: Request) -> Response:
     body = validate(CompletionRequest, await read_json(request))
     strict = services.settings.strict_parameters
     headers = ignored_fields(body.unknown_fields(), COMPLETION, strict=strict)
-    check_together(body, services.settings, len(body.prompt))
+    check_together(body, services.settings, len(body.prompt), body.best_of)
     asked = convert.to_request(body, fairness_key_of(request))
     generation = await services.completion.open(asked)
     return await respond(
@@ -31,6 +31,6 @@ async def create_completion(request: Request) -> Response:
         asked.request_id,
         headers,
         partial(completion_frames, include_usage=body.wants_usage()),
-        convert.to_response,
+        partial(convert.to_response, body=body),
         is_stream=bool(body.stream),
     )

@@ -9,13 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert import chat as convert
+from llm_serving.api.convert.renaming import named_as_sent
+from llm_serving.api.convert.template import to_template_inputs
 from llm_serving.api.convert.tools import to_tool_use
 from llm_serving.api.deps import read_json, services_of, validate
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.api.schemas.neutral import CHAT, TOKENS, ignored_fields
 from llm_serving.api.schemas.tokens import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from llm_serving.chat.messages import normalize_messages
-from llm_serving.chat.template import template_inputs
 from llm_serving.chat.tools import normalize_tools
 from llm_serving.errors import InvalidRequest
 
@@ -31,11 +32,12 @@ async def tokenize(request: Request) -> Response:
             "Send one of 'prompt', 'content' and 'messages'.", given[1] if given else "prompt"
         )
     if body.messages is not None:
-        inputs = template_inputs(body.chat_template_kwargs or {})
         messages, tools = normalize_messages(body.messages), normalize_tools(body.tools or [])
+        inputs = to_template_inputs(body, messages)
         tokens = await services.tokens.of_messages(messages, inputs, body.model, tools)
-    elif body.tools:
-        raise InvalidRequest("'tools' are told of in a conversation: send 'messages'.", "tools")
+    elif body.tools or body.continue_final_message:
+        name = "tools" if body.tools else "continue_final_message"
+        raise InvalidRequest(f"'{name}' is said of a conversation: send 'messages'.", name)
     else:
         text = body.prompt if body.prompt is not None else body.content or ""
         adds_special = body.add_special_tokens is not False
@@ -61,8 +63,8 @@ async def detokenize(request: Request) -> Response:
 async def apply_template(request: Request) -> Response:
     """The prompt that a conversation becomes."""
     body = validate(TemplateRequest, await read_json(request))
-    inputs = template_inputs(body.chat_template_kwargs or {})
     messages, tools = normalize_messages(body.messages), normalize_tools(body.tools or [])
+    inputs = to_template_inputs(body, messages)
     prompt = await services_of(request).tokens.prompt_of(messages, inputs, body.model, tools)
     return _json({"prompt": prompt}, _ignored(request, body))
 
@@ -72,7 +74,9 @@ async def count_chat_tokens(request: Request) -> Response:
     services = services_of(request)
     body = validate(ChatCompletionRequest, await read_json(request))
     headers = ignored_fields(body.unknown_fields(), CHAT, strict=services.settings.strict_parameters)
-    asked = convert.to_request(body, to_tool_use(body))
+    use = to_tool_use(body)
+    with named_as_sent(use.names):
+        asked = convert.to_request(body, use)
     tokens = await services.tokens.of_messages(
         asked.messages, asked.template_inputs, asked.model, asked.tools, asked.effort
     )

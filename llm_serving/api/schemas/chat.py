@@ -7,13 +7,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_serving.api.schemas.sampling import MAX_LOGPROBS, SamplingFields
+from llm_serving.api.schemas.template import TemplateFields
 from llm_serving.chat.reasoning import Effort
 
 MAX_MESSAGES = 10_000
-MAX_TEMPLATE_INPUTS = 64
 
 
-class ChatCompletionRequest(SamplingFields):
+class ChatCompletionRequest(SamplingFields, TemplateFields):
     """Messages are looked at one by one by `llm_serving.chat.messages`."""
 
     messages: list[Any] = Field(min_length=1, max_length=MAX_MESSAGES)
@@ -23,10 +23,11 @@ class ChatCompletionRequest(SamplingFields):
     tools: list[Any] | None = None  # looked at by `llm_serving.chat.tools`
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None  # older names of `tools` and `tool_choice`
+    function_call: str | dict[str, Any] | None = None
     reasoning_effort: Effort | None = None
     include_reasoning: bool | None = None
     thinking_token_budget: int | None = Field(None, ge=0)
-    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_TEMPLATE_INPUTS)
 
 
 class ChatCompletionResponse(BaseModel):

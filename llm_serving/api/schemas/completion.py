@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator
 
-from llm_serving.api.schemas.sampling import MAX_LOGPROBS, SamplingFields
+from llm_serving.api.schemas.sampling import MAX_CHOICES, MAX_LOGPROBS, SamplingFields
 
 _SHAPE = "must be a string, a list of strings, a list of token ids, or a list of lists of token ids."
 
@@ -36,3 +36,6 @@ class CompletionRequest(SamplingFields):
 
     prompt: Annotated[list[str | list[int]], PlainValidator(_prompts)]
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)

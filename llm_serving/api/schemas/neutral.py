@@ -16,23 +16,18 @@ Neutral = dict[str, tuple[Any, ...]]
 
 # null is neutral everywhere.
 SHARED: Neutral = {
-    "add_generation_prompt": (True,),
-    "best_of": (1,),
-    "continue_final_message": (False,),
-    "echo": (False,),
     "metadata": ({},),
     "prediction": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "suffix": ("",),
-    "typical_p": (1,),
 }
 CHAT: Neutral = {
     **SHARED,
     "audio": (),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
+    "best_of": (1,),
+    "echo": (False,),
     "modalities": (["text"],),
+    "suffix": ("",),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -48,11 +43,12 @@ RESPONSES: Neutral = {
     "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "truncation": ("disabled",),
-    "typical_p": (1,),
 }
 COMPLETION: Neutral = {
     **SHARED,
+    "add_generation_prompt": (True,),
     "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
     "parallel_tool_calls": (True, False),  # no tools, no calls
     "reasoning_effort": ("none",),
     "tool_choice": ("none", "auto"),

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llm_serving.api.schemas.chat import MAX_MESSAGES, MAX_TEMPLATE_INPUTS
+from llm_serving.api.schemas.chat import MAX_MESSAGES
+from llm_serving.api.schemas.template import TemplateFields
 
 
 class _TokenFields(BaseModel):
@@ -15,7 +16,7 @@ class _TokenFields(BaseModel):
     model: str | None = Field(None, max_length=512)
 
 
-class TokenizeRequest(_TokenFields):
+class TokenizeRequest(_TokenFields, TemplateFields):
     """One of a text, under either name, and messages."""
 
     prompt: str | None = None
@@ -24,7 +25,6 @@ class TokenizeRequest(_TokenFields):
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
     tools: list[Any] | None = None
-    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_TEMPLATE_INPUTS)
 
 
 class DetokenizeRequest(_TokenFields):
@@ -33,9 +33,8 @@ class DetokenizeRequest(_TokenFields):
     tokens: list[int]
 
 
-class TemplateRequest(_TokenFields):
+class TemplateRequest(_TokenFields, TemplateFields):
     """A conversation, as for `/chat/completions`."""
 
     messages: list[Any] = Field(min_length=1, max_length=MAX_MESSAGES)
     tools: list[Any] | None = None
-    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=MAX_TEMPLATE_INPUTS)

@@ -96,7 +96,7 @@ void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 18;
+    m.attr("ABI") = 19;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");

@@ -31,7 +31,7 @@ int vocab_of(const Logits& logits, size_t rows) {
     return int(logits.shape(1));
 }
 
-// (temperature, top_k, top_p, min_p, seed, position, repetition, presence, frequency, prompt ids, output ids, biases)
+// (temperature, top_k, top_p, min_p, typical_p, seed, position, repetition, presence, frequency, prompt ids, output ids, biases)
 SampleRow read_row(nb::handle item, int vocab) {
     const auto facts = nb::cast<nb::tuple>(item);
     SampleRow row;
@@ -39,15 +39,16 @@ SampleRow read_row(nb::handle item, int vocab) {
     row.top_k = nb::cast<int64_t>(facts[1]);
     row.top_p = nb::cast<double>(facts[2]);
     row.min_p = nb::cast<double>(facts[3]);
-    row.seed = nb::cast<uint64_t>(facts[4]);
-    row.position = nb::cast<uint64_t>(facts[5]);
-    row.repetition = nb::cast<double>(facts[6]);
-    row.presence = nb::cast<double>(facts[7]);
-    row.frequency = nb::cast<double>(facts[8]);
-    append_ids(row, facts[9], vocab);
-    row.prompt_ids = row.ids.size();
+    row.typical_p = nb::cast<double>(facts[4]);
+    row.seed = nb::cast<uint64_t>(facts[5]);
+    row.position = nb::cast<uint64_t>(facts[6]);
+    row.repetition = nb::cast<double>(facts[7]);
+    row.presence = nb::cast<double>(facts[8]);
+    row.frequency = nb::cast<double>(facts[9]);
     append_ids(row, facts[10], vocab);
-    for (nb::handle item : nb::borrow<nb::tuple>(facts[11])) {
+    row.prompt_ids = row.ids.size();
+    append_ids(row, facts[11], vocab);
+    for (nb::handle item : nb::borrow<nb::tuple>(facts[12])) {
         const auto pair = nb::cast<nb::tuple>(item);
         row.biases.emplace_back(checked_id(pair[0], vocab), float(nb::cast<double>(pair[1])));
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <utility>
@@ -112,6 +113,44 @@ std::pair<float, int> nucleus(const float* w, int count, double target, float* s
     return {w[0], equals};
 }
 
+// Step 8, over positive weights. Keeps what is near enough to the entropy, in order; returns how much that is.
+int keep_typical(const float* x, float greatest, float temperature, double mass, int32_t* ids, float* w, int count) {
+    const auto surprise = [&](int i) { return -double((x[ids[i]] - greatest) / temperature); };
+    double total = 0, mean = 0;
+    for (int i = 0; i < count; i++) {
+        total += double(w[i]);
+        mean += (double(w[i]) * surprise(i) + 0x1p20) - 0x1p20;  // near 2^20 a double is a multiple of 2^-32
+    }
+    mean /= total;
+    using Far = std::pair<double, int>;  // no two are equal
+    const auto far = [&](int i) { return Far{std::abs(surprise(i) - mean), i}; };
+    std::vector<Far> all(static_cast<size_t>(count));
+    for (int i = 0; i < count; i++) all[size_t(i)] = far(i);
+    // What is before `first` is kept; the last that is kept lies in [first, last).
+    auto first = all.begin(), last = all.end();
+    double before = 0;
+    while (last - first > 1) {
+        const auto middle = first + (last - first) / 2;
+        std::nth_element(first, middle, last);
+        double sum = before;
+        for (auto it = first; it != middle; ++it) sum += double(w[it->second]);
+        if (sum >= mass * total) {
+            last = middle;
+        } else {
+            before = sum;
+            first = middle;
+        }
+    }
+    const Far edge = *first;
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        if (edge < far(i)) continue;
+        ids[kept] = ids[i];
+        w[kept++] = w[i];
+    }
+    return kept;
+}
+
 }  // namespace
 
 RowSampler::RowSampler(int threads, const std::string& isa)
@@ -189,7 +228,7 @@ int RowSampler::choose(float* x, int vocab, const SampleRow& row, Scratch& scrat
     return draw(x, vocab, greatest, row, scratch);
 }
 
-// Steps 4 to 8, over those ids only whose weight is not 0: the others change no sum and are never drawn.
+// Steps 4 to 9, over those ids only whose weight is not 0: the others change no sum and are never drawn.
 int RowSampler::draw(const float* x, int vocab, float greatest, const SampleRow& row, Scratch& scratch) const {
     const float temperature = std::max(float(row.temperature), 1e-6f);
     int32_t* ids = scratch.ids.data();
@@ -208,6 +247,7 @@ int RowSampler::draw(const float* x, int vocab, float greatest, const SampleRow&
         count = keep(ids, w, count, double(value), equals);
     }
     if (row.min_p > 0.0) count = keep(ids, w, count, row.min_p, count);  // the greatest weight is 1
+    if (row.typical_p < 1.0) count = keep_typical(x, greatest, temperature, row.typical_p, ids, w, count);
     total = scans_.sum(w, count);
     const double target = uniform(row.seed, row.position) * total;
     constexpr int kBlock = 256;

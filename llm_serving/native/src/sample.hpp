@@ -14,7 +14,7 @@ namespace llm {
 constexpr int kMostIds = 1 << 21;  // sums of as many weights are exact
 
 struct SampleRow {
-    double temperature, top_p, min_p;
+    double temperature, top_p, min_p, typical_p;
     int64_t top_k;
     uint64_t seed, position;
     double repetition, presence, frequency;
