@@ -36,7 +36,7 @@ from llm_serving.engine.request import GenerateRequest, SamplingParams
 from llm_serving.models import resolve_model
 from llm_serving.service.chat import prompt_ids
 from llm_serving.service.loader import load_chat_model
-from llm_serving.service.slot import set_aside_what_stays
+from llm_serving.service.memory import set_aside_what_stays
 
 ALONE, HTTP = "the engine alone", "over HTTP"
 

@@ -170,7 +170,7 @@ class Settings(BaseSettings):
         30.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds that running requests get to finish when the server stops",
+        description="Seconds that running requests get when the server stops or their model is unloaded",
     )
     cache_dir: Path | None = Field(
         None, description="Where models are kept; default: $LLM_SERVING_CACHE or ~/.cache/llm-serving"

@@ -7,6 +7,7 @@ ServingError
 │   ├── TemplateError                the chat template refused the messages
 │   └── ConstraintError              no schema, expression or grammar for an answer
 ├── AuthError                        missing or wrong key
+├── Forbidden                        not on this server, whoever asks
 ├── ModelNotFound                    no such model, anywhere
 ├── ResponseNotFound                  no such response is kept for this key
 ├── ModelLoading(retry_after_s)      known, not ready yet
@@ -69,6 +70,10 @@ class AuthError(ServingError):
     """The API key is missing or wrong."""
 
 
+class Forbidden(ServingError):
+    """This server does not do that, whoever asks."""
+
+
 class ModelNotFound(ServingError):
     """No model of this name is served or known."""
 
@@ -113,6 +118,9 @@ class Overloaded(ServingError):
 
 class RequestCancelled(ServingError):
     """The request was aborted before it finished."""
+
+    def __init__(self) -> None:
+        super().__init__("The model was unloaded, or the server stopped, before the answer was complete.")
 
 
 class EngineDead(ServingError):

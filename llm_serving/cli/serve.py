@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import threading
 from types import FrameType
 from typing import Any
 
@@ -111,6 +112,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
     from llm_serving.service.model import ChatModel
 
     failures: list[BaseException] = []
+    has_loaded = threading.Event()
 
     class Server(uvicorn.Server):
         """A second Ctrl-C does not wait for anything."""
@@ -124,12 +126,15 @@ def _run(settings: Settings, listener: socket.socket) -> None:
 
     def load(settings: Settings) -> ChatModel:
         try:
-            return load_chat_model(settings)
+            model = load_chat_model(settings)
         except BaseException as error:
-            # A server whose only model cannot be loaded will never answer: end, and say why.
-            failures.append(error)
-            server.should_exit = True
+            # A server that cannot begin to answer ends, and says why. What fails later may be tried again.
+            if not has_loaded.is_set():
+                failures.append(error)
+                server.should_exit = True
             raise
+        has_loaded.set()
+        return model
 
     configure_logging(settings.log_level)
     config = uvicorn.Config(

@@ -125,14 +125,14 @@ class Batcher:
             self._changed.notify_all()
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
-        _resolve(waiting, RequestCancelled("The server stopped before this request was finished."))
+        _resolve(waiting, RequestCancelled())
         self._encoder.close()
 
     def _require_room(self, num_texts: int) -> None:
         if self._death is not None:
             raise EngineDead(self._death)
         if self._is_draining:
-            raise Overloaded("The server is shutting down.")
+            raise Overloaded("The model takes no new requests: it is being unloaded, or the server stops.")
         waiting = self._num_waiting()
         if waiting and waiting + num_texts > self._max_queue_texts:
             raise Overloaded(f"{waiting} texts are waiting; no room for {num_texts} more. Try again later.")
@@ -261,7 +261,7 @@ def _for_one_waiter(error: BaseException) -> BaseException:
     if isinstance(error, EngineDead):
         return EngineDead(error.cause)
     if isinstance(error, RequestCancelled):
-        return RequestCancelled(str(error))
+        return RequestCancelled()
     own = RuntimeError("The encoder failed on this batch.")
     own.__cause__ = error
     return own

@@ -159,7 +159,7 @@ class AsyncEngine:
         self._core.stop()
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
-        self._fail_all(lambda: RequestCancelled("The server stopped before this request was finished."))
+        self._fail_all(RequestCancelled)
         await asyncio.to_thread(self._core.close)
         self._runner.close()
 

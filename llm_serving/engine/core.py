@@ -91,7 +91,9 @@ class EngineCore:
             if self._death is not None:
                 raise EngineDead(self._death)
             if self._draining:
-                raise Overloaded("The server is shutting down and takes no new requests. Try again later.")
+                raise Overloaded(
+                    "The model takes no new requests: it is being unloaded, or the server stops."
+                )
             if request.request_id in self._requests:
                 raise InvalidRequest(
                     f"A request with the id '{request.request_id}' is running. Use another.", "request_id"
@@ -129,6 +131,8 @@ class EngineCore:
         """After the engine thread has ended: keep what is still to be saved, within seconds."""
         if self._tier:
             self._tier.close(self.scheduler.pool)
+        # Or it and its owner would hold each other, and the garbage collector may be told to look away.
+        self._emit = self._on_death = _tell_nobody
 
     def stats(self, device: str) -> EngineStats:
         scheduler, tier = self.scheduler, self._tier
@@ -277,3 +281,7 @@ class EngineCore:
             del self._requests[sequence.request.request_id]
             if not self._requests:
                 self._wake.notify_all()
+
+
+def _tell_nobody(what: object) -> None:
+    """Who is told when the engine is closed."""

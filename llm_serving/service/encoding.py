@@ -61,7 +61,7 @@ async def encode(
         inputs = await asyncio.to_thread(prepare) if num_chars > INLINE_CHARS else prepare()
         rows = await model.batcher.encode(inputs)
     except EngineDead as error:
-        slot.fail(error)
+        slot.fail(model, error)
         raise
     return Encoded(rows, sum(len(item.token_ids) for item in inputs))
 

@@ -153,10 +153,10 @@ class Generation:
     def _receive(self, index: int, item: TokenEvent | ServingError) -> None:
         """Collects while the reader is busy, so that what came meanwhile is one batch."""
         if not isinstance(item, ServingError) and item.finish_reason is FinishReason.ABORT:
-            item = RequestCancelled("The server stopped before the answer was complete.")
+            item = RequestCancelled()
         if isinstance(item, ServingError):  # raised to the reader, after what came before it
             if isinstance(item, EngineDead):
-                self._slot.fail(item)
+                self._slot.fail(self.model, item)
             self._error = self._error or item
             self._num_open -= 1
         else:
@@ -224,7 +224,7 @@ async def start_generation(
     except BaseException as error:
         await generation.__aexit__()
         if isinstance(error, EngineDead):
-            slot.fail(error)
+            slot.fail(model, error)
         raise
     return generation
 

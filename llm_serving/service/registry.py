@@ -18,6 +18,8 @@ LoadEncoder = Callable[[Settings, ModelKind], EncoderModel]
 EncoderSlot = ModelSlot[EncoderModel]
 AnySlot = ModelSlot[ChatModel] | ModelSlot[EncoderModel]
 
+LOAD_WAIT_S = 300.0  # whoever has a model loaded waits so long for it; a download may take longer
+
 
 class Registry:
     """The models of this server: `default` chats; `embedding` and `reranker` may be None. Event loop only."""
@@ -92,6 +94,29 @@ class Registry:
         for slot in self._encoders():
             slot.start(after=before)
             before = slot
+
+    async def load(self, name: str) -> AnySlot:
+        """Have the model of this name loaded, which then can answer; at once if it can already.
+
+        Whoever waits may leave: loading goes on. Raises: ModelNotFound, ModelUnavailable (it failed, or the
+        server is stopping), ModelLoading (it takes longer than anybody waits).
+        """
+        slot = self.exact(name)
+        if self._closing is None:
+            slot.start()
+        await slot.soon(LOAD_WAIT_S)
+        return slot
+
+    async def unload(self, name: str, remedy: str) -> AnySlot:
+        """Have nothing of the model of this name in memory; `remedy` tells its users how to have it back.
+
+        New requests are refused at once, running ones get the time they have when the server stops. Once that
+        has begun, whoever waits may leave. Raises: ModelNotFound, ModelLoading (it takes longer than anybody
+        waits).
+        """
+        slot = self.exact(name)
+        await slot.unload(self._drain_s, f"it was unloaded. {remedy}", LOAD_WAIT_S)
+        return slot
 
     def begin_close(self) -> None:
         """Refuse new requests from now on and start to drain; returns at once."""

@@ -62,3 +62,32 @@ def test_a_native_engine_leaves_without_a_word(tmp_path: Path) -> None:
             process.kill()
     assert errors.splitlines()[1:] == [""]
     assert errors.startswith("Stopping: ")
+
+
+def test_a_model_that_cannot_be_loaded_again_does_not_end_the_server(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "tiny")
+    with start(str(path), "--embedding-model", "", "--api-key", "sesame") as process:
+        try:
+            assert process.stderr is not None
+            lines = [process.stderr.readline() for _ in range(5)]
+            address = re.search(r"Address +(http://127\.0\.0\.1:\d+) ", "".join(lines))
+            assert address is not None
+            deadline = time.monotonic() + 20
+            while process.stderr.readline().find(" is ready ") < 0:
+                assert time.monotonic() < deadline
+            with httpx.Client(
+                base_url=f"{address[1]}/admin/models/tiny",
+                headers={"Authorization": "Bearer sesame"},
+                timeout=20,
+            ) as client:
+                assert client.post("/unload").json()["state"] == "available"
+                path.rename(tmp_path / "elsewhere")
+                assert client.post("/load").status_code == 503
+                (tmp_path / "elsewhere").rename(path)
+                assert client.post("/load").json()["state"] == "loaded"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in errors

@@ -234,7 +234,7 @@ async def test_draining_finishes_what_was_accepted_and_refuses_what_comes() -> N
         await until(lambda: encoder.batches)
         closing = asyncio.ensure_future(batcher.close(5))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="shutting down"):
+        with pytest.raises(Overloaded, match="takes no new requests"):
             await batcher.encode([text(1)])
         assert len(await request) == 20
         await closing

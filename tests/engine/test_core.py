@@ -190,7 +190,7 @@ def test_the_thread_sleeps_when_idle_and_ends_on_stop():
     driver.core.stop()
     thread.join(5.0)
     assert not thread.is_alive()
-    with pytest.raises(Overloaded, match="shutting down"):
+    with pytest.raises(Overloaded, match="takes no new requests"):
         driver.core.submit(request("b", "x"))
 
 

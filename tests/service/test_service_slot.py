@@ -234,8 +234,8 @@ async def test_dead_engine_is_a_failure_and_told_once() -> None:
     slot = ModelSlot("m", lambda: model)
     slot.start()
     await slot.settled()
-    slot.fail(EngineDead(ValueError("detail")))
-    slot.fail(EngineDead(KeyError("later")))
+    slot.fail(model, EngineDead(ValueError("detail")))
+    slot.fail(model, EngineDead(KeyError("later")))
     assert slot.state is ModelState.FAILED
     with pytest.raises(ModelUnavailable, match="ValueError"):
         slot.get()
@@ -271,13 +271,13 @@ async def test_another_model_is_loaded_beside_it_without_searching_it() -> None:
         for slot in slots:
             slot.start()
             await slot.settled()
-        await slots[0].close()
+        await slots[0].unload(0.0, "enough.", 5)
         slots[0].start()
         await slots[0].settled()
     finally:
         gc.callbacks.remove(see)
         gc.unfreeze()
-    first, second, again = searched[0], searched[1], searched[-1]
+    first, second, unloaded = searched[:3]
     assert first == 0
     assert second > 1000
-    assert again == 0, "what it was before may be garbage"
+    assert unloaded == 0, "what it was before may be garbage"

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from llm_serving.api.convert.anthropic_output import anthropic_error
 from llm_serving.api.deps import require_key
 from llm_serving.api.errors import error_response
+from llm_serving.api.routes.admin import load_model, unload_model
 from llm_serving.api.routes.chat import create_chat_completion
 from llm_serving.api.routes.completion import create_completion
 from llm_serving.api.routes.embedding import create_embeddings
@@ -49,6 +50,8 @@ ROUTES = (
     Route("GET", "/metrics", get_metrics),
     Route("GET", "/models", list_models),
     Route("GET", "/models/{model_id:path}", get_model),
+    Route("POST", "/admin/models/{model_id:path}/load", load_model),
+    Route("POST", "/admin/models/{model_id:path}/unload", unload_model),
     Route("POST", "/chat/completions", create_chat_completion),
     Route("POST", "/chat/completions/input_tokens", count_chat_tokens),
     Route("POST", "/completions", create_completion),

@@ -18,6 +18,7 @@ _STATES = {
     ModelState.LOADING: "loading",
     ModelState.READY: "loaded",
     ModelState.FAILED: "failed",
+    ModelState.UNLOADING: "unloading",
     ModelState.UNLOADED: "available",
 }
 _CAPABILITIES = {
@@ -29,16 +30,17 @@ _CAPABILITIES = {
 
 async def list_models(request: Request) -> Response:
     registry = services_of(request).registry
-    return _json({"object": "list", "data": [_model(registry, slot) for slot in registry.slots()]})
+    return _json({"object": "list", "data": [model_object(registry, slot) for slot in registry.slots()]})
 
 
 async def get_model(request: Request) -> Response:
     """Names and aliases; unknown ones are 404 here, whatever other routes answer with."""
     registry = services_of(request).registry
-    return _json(_model(registry, registry.exact(request.path_params["model_id"])))
+    return _json(model_object(registry, registry.exact(request.path_params["model_id"])))
 
 
-def _model(registry: Registry, slot: AnySlot) -> dict[str, Any]:
+def model_object(registry: Registry, slot: AnySlot) -> dict[str, Any]:
+    """What the API says of a model: who it is, and the state it is in."""
     model = slot.model
     facts: dict[str, Any] = {"context_length": None}
     if slot.kind is ModelKind.EMBEDDING:
