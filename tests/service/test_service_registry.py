@@ -46,9 +46,17 @@ def test_public_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("strict", [False, True])
 async def test_who_answers_to_which_name(strict: bool) -> None:
     registry = Registry(Settings(model_name="smollm2", strict_model_names=strict))
-    for name in (None, "", "smollm2", "SMOLLM2-135m-instruct", " smollm2 "):
+    for name in (
+        None,
+        "",
+        "smollm2",
+        "SMOLLM2-135m-instruct",
+        " smollm2 ",
+        "smollm2:latest",
+        "SmolLM2:Latest",
+    ):
         assert registry.find(name) is registry.default
-    for name in ("gpt-4o", "smollm", "../smollm2"):
+    for name in ("gpt-4o", "smollm", "../smollm2", "smollm2:135m", ":latest"):
         if strict:
             with pytest.raises(ModelNotFound, match="smollm2-135m-instruct"):
                 registry.find(name)
