@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,6 +30,7 @@ from llm_serving.api.routes.responses import (
 )
 from llm_serving.api.routes.status import get_status
 from llm_serving.api.routes.tokens import apply_template, count_chat_tokens, detokenize, tokenize
+from llm_serving.errors import ServingError
 
 
 class Route(NamedTuple):
@@ -40,6 +41,15 @@ class Route(NamedTuple):
     endpoint: Callable[[Request], Awaitable[Response]]
     is_public: bool = False
     to_error: Callable[[BaseException, str], Response] = error_response
+
+    async def answer(self, request: Request) -> Response:
+        """The endpoint's answer, or the error in the route's own shape."""
+        try:
+            if not self.is_public:
+                await require_key(request)
+            return await self.endpoint(request)
+        except ServingError as error:
+            return self.to_error(error, request.scope["state"]["request_id"])
 
 
 ROUTES = (
@@ -73,9 +83,4 @@ PREFIXES = ("", "/v1")
 def install_routes(app: FastAPI) -> None:
     for prefix in PREFIXES:
         for route in ROUTES:
-            app.add_api_route(
-                prefix + route.path,
-                route.endpoint,
-                methods=[route.method],
-                dependencies=[] if route.is_public else [Depends(require_key)],
-            )
+            app.add_api_route(prefix + route.path, route.answer, methods=[route.method])
