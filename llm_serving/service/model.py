@@ -11,6 +11,7 @@ from llm_serving.backends.constraints import Constraints, GuidedTokenizer
 from llm_serving.checkpoints import ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.protocol import Engine
+from llm_serving.service.facts import ModelFacts
 
 
 class ModelKind(str, Enum):
@@ -81,6 +82,7 @@ class ChatModel:
     fingerprint: str = ""
     created: int = 0  # unix seconds, when it was loaded
     details: Mapping[str, Any] = field(default_factory=dict)  # for `/models`
+    facts: ModelFacts | None = None  # of its files, if there are any
     constraints: Constraints = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +109,7 @@ class EncoderModel:
     activation: ScoreActivation = "sigmoid"  # of a reranker: what makes a score of its logit
     created: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
+    facts: ModelFacts | None = None
 
     @property
     def device(self) -> str:
