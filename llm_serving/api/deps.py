@@ -47,7 +47,7 @@ def services_of(request: Request) -> Services:
 
 
 async def require_key(request: Request) -> None:
-    """A route dependency; remembers which key it was. Anthropic's clients have a header of their own for it.
+    """Remembers which key it was. Anthropic's clients have a header of their own for it.
 
     Raises: AuthError.
     """

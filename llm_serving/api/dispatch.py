@@ -11,9 +11,7 @@ from collections.abc import Iterable
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llm_serving.api.deps import require_key
 from llm_serving.api.routes import PREFIXES, Route
-from llm_serving.errors import ServingError
 
 
 class Dispatch:
@@ -37,11 +35,5 @@ class Dispatch:
             await self._app(scope, receive, send)
             return
         scope["route"] = route
-        request = Request(scope, receive, send)
-        try:
-            if not route.is_public:
-                await require_key(request)
-            response = await route.endpoint(request)
-        except ServingError as error:
-            response = route.to_error(error, scope["state"]["request_id"])
+        response = await route.answer(Request(scope, receive, send))
         await response(scope, receive, send)

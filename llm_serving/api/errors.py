@@ -79,18 +79,22 @@ def kind_of(error: BaseException) -> ErrorKind:
     return next((ERRORS[base] for base in type(error).__mro__ if base in ERRORS), INTERNAL)
 
 
-def error_body(error: BaseException, request_id: str = "") -> bytes:
-    """The JSON of an error. What is not ours says nothing but the id under which the log has it."""
-    kind = kind_of(error)
+def error_message(error: BaseException, request_id: str = "") -> str:
+    """What is said of an error. What is not ours says nothing but the id under which the log has it."""
     if isinstance(error, ServingError):
-        message = str(error)
-    else:
-        message = f"Something went wrong inside the server. The log has it under request id {request_id}."
+        return str(error)
+    return f"Something went wrong inside the server. The log has it under request id {request_id}."
+
+
+def error_body(error: BaseException, request_id: str = "") -> bytes:
+    """The JSON of an error."""
+    kind = kind_of(error)
+    message = error_message(error, request_id)
     return _body(message, kind.type, getattr(error, "param", kind.param), kind.code)
 
 
-def error_response(error: BaseException, request_id: str = "") -> Response:
-    """The whole answer, `Retry-After` and `WWW-Authenticate` where they belong."""
+def error_response(error: BaseException, request_id: str = "", body: bytes | None = None) -> Response:
+    """The whole answer, `Retry-After` and `WWW-Authenticate` where they belong; `body` is another API's."""
     kind = kind_of(error)
     headers = {}
     retry_after_s = getattr(error, "retry_after_s", None)
@@ -102,7 +106,8 @@ def error_response(error: BaseException, request_id: str = "") -> Response:
         headers["www-authenticate"] = "Bearer"
     if kind.status == 413:
         headers["connection"] = "close"
-    return Response(error_body(error, request_id), kind.status, headers, "application/json")
+    content = error_body(error, request_id) if body is None else body
+    return Response(content, kind.status, headers, "application/json")
 
 
 def invalid_request(errors: Sequence[Any]) -> InvalidRequest:

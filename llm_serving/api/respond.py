@@ -29,6 +29,7 @@ async def respond(
     to_response: ToResponse,
     *,
     is_stream: bool,
+    stream_class: type[EventStream] = EventStream,
 ) -> Response:
     """Stream, or wait for the end. Takes `generation` over."""
     services = services_of(request)
@@ -40,7 +41,7 @@ async def respond(
     if is_stream:
         frames = make_frames(head, generation)
         heartbeat_s = services.settings.heartbeat_s
-        return EventStream(generation, frames, heartbeat_s=heartbeat_s, on_end=conclude, headers=headers)
+        return stream_class(generation, frames, heartbeat_s=heartbeat_s, on_end=conclude, headers=headers)
     try:
         async with generation:
             answer = await until_disconnect(request.receive, _collect(to_response, head, generation))

@@ -1,4 +1,4 @@
-"""Server-sent events, written straight to ASGI: headers at once, heartbeat by wall clock, cheap frames."""
+"""Streams, written straight to ASGI: headers at once, heartbeat by wall clock, cheap frames."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Chunks(Protocol):
 
 
 class EventStream(Response):
-    """Answers with the events of `generation`, which it leaves in any case.
+    """Answers with the events of `generation` as server-sent events, and leaves it in any case.
 
     After the first byte, an error is an `error` event and the end of the stream.
     """
@@ -96,6 +96,15 @@ class EventStream(Response):
                 logger.exception("request %s failed in its stream", request_id)
             last = chunks.failure(error, request_id)
         await send(_body(last, more_body=False))
+
+
+class LineStream(EventStream):
+    """The same as JSON, one object a line. Nothing else may stand between them, so there is no heartbeat."""
+
+    media_type = "application/x-ndjson"
+
+    async def _with_heartbeat(self, send: Send, request_id: str) -> None:
+        await self._write(send, request_id)
 
 
 def typed_event(event: Mapping[str, Any]) -> bytes:

@@ -20,6 +20,7 @@ from llm_serving.embeddings.encoder import Encoder
 from llm_serving.errors import CheckpointError
 from llm_serving.models import OnProgress, find_model, packed_directory
 from llm_serving.native.packed_cache import PackedCache
+from llm_serving.service.facts import facts_of
 from llm_serving.service.loader import ProgressLog, find_path, naming_the_setting, of_engine, public_name
 from llm_serving.service.model import EncoderModel, ModelKind
 from llm_serving.service.reranker import open_reranker
@@ -43,6 +44,7 @@ def load_encoder_model(
         )
     path = find_path(setting, settings, on_progress or ProgressLog(name))
     checkpoint = open_checkpoint(path)
+    facts = facts_of(checkpoint)
     activation: ScoreActivation = "sigmoid"
     if kind is ModelKind.RERANKER:
         reranker = open_reranker(checkpoint)
@@ -72,6 +74,7 @@ def load_encoder_model(
         activation,
         created=int(time.time()),
         details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
+        facts=facts,
     )
 
 

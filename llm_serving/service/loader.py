@@ -19,6 +19,7 @@ from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra, ModelNotFound
 from llm_serving.models import OnProgress, Progress, fetch, find_model, packed_directory, resolve_model
+from llm_serving.service.facts import facts_of, read_facts
 from llm_serving.service.model import ChatModel
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
         fingerprint=fingerprint(path, settings),
         created=int(time.time()),
         details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
+        facts=facts_of(checkpoint),
     )
 
 
@@ -71,6 +73,7 @@ def _load_transformers(name: str, path: Path, settings: Settings, choice: Engine
         fingerprint=fingerprint(path, settings),
         created=int(time.time()),
         details={**lm.details, **of_engine(choice, path, name)},
+        facts=facts_of(choice.checkpoint) if choice.checkpoint else read_facts(path),
     )
 
 

@@ -12,6 +12,7 @@ from llm_serving.chat.reasoning import CLOSE, OPEN
 from llm_serving.checkpoints import FillIn, ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.protocol import Engine
+from llm_serving.service.facts import ModelFacts
 
 
 class ModelKind(str, Enum):
@@ -88,6 +89,7 @@ class ChatModel:
     fingerprint: str = ""
     created: int = 0  # unix seconds, when it was loaded
     details: Mapping[str, Any] = field(default_factory=dict)  # for `/models`
+    facts: ModelFacts | None = None  # of its files, if there are any
     constraints: Constraints = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -119,6 +121,7 @@ class EncoderModel:
     activation: ScoreActivation = "sigmoid"  # of a reranker: what makes a score of its logit
     created: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
+    facts: ModelFacts | None = None
 
     @property
     def device(self) -> str:

@@ -73,7 +73,7 @@ class Registry:
 
     def exact(self, name: str) -> AnySlot:
         """The slot of this name or alias, whatever it is for. Raises: ModelNotFound."""
-        slot = self._slots.get(name.strip().casefold())
+        slot = self._named(name)
         if slot is None:
             raise ModelNotFound(name, self._served())
         return slot
@@ -137,10 +137,14 @@ class Registry:
         for name in (setting, slot.name, *(spec.aliases if spec else ())):
             self._slots.setdefault(name.casefold(), slot)
 
+    def _named(self, name: str) -> AnySlot | None:
+        key = name.strip().casefold()
+        return self._slots.get(key) or self._slots.get(key.removesuffix(":latest"))  # as Ollama's clients say
+
     def _choose(
         self, name: str | None, able: list[EncoderSlot] | tuple[AnySlot, ...], remedy: str
     ) -> AnySlot:
-        slot = self._slots.get(name.strip().casefold()) if name else able[0]
+        slot = self._named(name) if name else able[0]
         if slot is None:
             if self._strict:
                 raise ModelNotFound(name or "", self._served())

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from fake_server import Client, open_client
 
@@ -21,10 +22,24 @@ from llm_serving.api.schemas.neutral import (
     COMPLETION,
     EMBEDDING,
     MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_EMBED,
+    OLLAMA_GENERATE,
+    OLLAMA_PULL,
+    OLLAMA_SHOW,
     RERANK,
     RESPONSES,
     SCORE,
     TOKENS,
+)
+from llm_serving.api.schemas.ollama import (
+    OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedRequest,
+    OllamaGenerateRequest,
+    OllamaModelRequest,
+    OllamaOptions,
+    OllamaPullRequest,
 )
 from llm_serving.api.schemas.ranking import RerankRequest, ScoreRequest
 from llm_serving.api.schemas.responses import ResponseRequest
@@ -38,6 +53,12 @@ BASES: dict[str, dict[str, Any]] = {
     "/completions": {"prompt": "Hi", "max_tokens": 1},
     "/responses": {"input": "Hi", "max_output_tokens": 1},
     "/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
+    "/api/chat": {"messages": [{"role": "user", "content": "Hi"}], "options": {"num_predict": 1}},
+    "/api/generate": {"prompt": "Hi", "options": {"num_predict": 1}},
+    "/api/embed": {"input": "Hi"},
+    "/api/embeddings": {"prompt": "Hi"},
+    "/api/show": {"model": "fake"},
+    "/api/pull": {"model": "fake"},
     "/embeddings": {"input": "Hi"},
     "/rerank": {"query": "Hi", "documents": ["Hello"]},
     "/score": {"text_1": "Hi", "text_2": ["Hello"]},
@@ -52,6 +73,10 @@ PATHS = {
     "all": ["/chat/completions", "/completions", "/responses"],
     "responses": ["/responses"],
     "anthropic": ["/messages"],
+    "ollama": ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"],
+    "ollama text": ["/api/chat", "/api/generate"],
+    "ollama models": ["/api/show", "/api/pull"],
+    **{path[1:]: [path] for path in BASES if path.startswith("/api/")},
     "embeddings": ["/embeddings"],
     "rerank": ["/rerank"],
     "score": ["/score"],
@@ -68,12 +93,19 @@ ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {  # other names for what 
     ("/score", "items"): {"queries": "Hi"},
     ("/tokenize", "content"): {},
     ("/tokenize", "messages"): {},
+    **{(path, name): {} for path in ("/api/show", "/api/pull") for name in ("model", "name")},
 }
 SCHEMAS: list[tuple[str, Any, dict[str, Any]]] = [
     ("/chat/completions", ChatCompletionRequest, CHAT),
     ("/completions", CompletionRequest, COMPLETION),
     ("/responses", ResponseRequest, RESPONSES),
     ("/messages", MessagesRequest, MESSAGES),
+    ("/api/chat", OllamaChatRequest, OLLAMA_CHAT),
+    ("/api/generate", OllamaGenerateRequest, OLLAMA_GENERATE),
+    ("/api/embed", OllamaEmbedRequest, OLLAMA_EMBED),
+    ("/api/embeddings", OllamaEmbeddingsRequest, OLLAMA_EMBED),
+    ("/api/show", OllamaModelRequest, OLLAMA_SHOW),
+    ("/api/pull", OllamaPullRequest, OLLAMA_PULL),
     ("/embeddings", EmbedRequest, EMBEDDING),
     ("/rerank", RerankRequest, RERANK),
     ("/score", ScoreRequest, SCORE),
@@ -118,7 +150,27 @@ async def server() -> AsyncIterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.parameter}-{row.path.split('/')[1]}")
+def with_field(base: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """`base` with a field, or with one of its options."""
+    if not name.startswith("options."):
+        return {**base, name: value}
+    return {**base, "options": {**base.get("options", {}), name.removeprefix("options."): value}}
+
+
+def names_of(schema: Any) -> set[str]:
+    """Its fields; options are fields, too."""
+    names = set(schema.model_fields)
+    if "options" in names:
+        names |= {f"options.{name}" for name in OllamaOptions.model_fields}
+    return names
+
+
+def message_of(response: httpx.Response) -> str:
+    error = response.json()["error"]
+    return str(error if isinstance(error, str) else error["message"])  # a text is Ollama's shape
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.parameter}{row.path.replace('/', '-')}")
 async def test_server_does_what_the_row_says(server: Client, row: Row) -> None:
     assert row.accepted
     assert row.refused
@@ -128,14 +180,16 @@ async def test_server_does_what_the_row_says(server: Client, row: Row) -> None:
     for value in [None, *row.accepted]:
         if value is None and is_required:
             continue
-        response = await server.post(row.path, json={**base, row.parameter: value})
+        response = await server.post(row.path, json=with_field(base, row.parameter, value))
         assert response.status_code == 200, (value, response.text)
         assert "x-ignored-parameters" not in response.headers
     for value in row.refused:
-        response = await server.post(row.path, json={**base, row.parameter: value})
+        response = await server.post(row.path, json=with_field(base, row.parameter, value))
         error = response.json()["error"]
         assert response.status_code == 400, value
-        assert row.parameter in error["message"]
+        assert row.parameter in message_of(response)
+        if row.path.startswith("/api/"):  # Ollama's says nothing but that
+            continue
         if row.path == "/messages":  # Anthropic's shape says no more
             assert error["type"] == "invalid_request_error"
             continue
@@ -148,7 +202,7 @@ async def test_server_does_what_the_row_says(server: Client, row: Row) -> None:
 def test_every_field_has_one_row(path: str, schema: Any, neutral: dict[str, Any]) -> None:
     rows = {row.parameter: row.status for row in ROWS if row.path == path}
     assert len(rows) == len([row for row in ROWS if row.path == path])
-    assert {name for name, status in rows.items() if status == "implemented"} == set(schema.model_fields)
+    assert {name for name, status in rows.items() if status == "implemented"} == names_of(schema)
     assert {name for name, status in rows.items() if status == "neutral only"} == {
         name for name, values in neutral.items() if values
     }
@@ -187,5 +241,5 @@ async def test_unknown_fields_are_refused_when_parameters_are_strict(path: str) 
     async with open_client(strict_parameters=True) as client:
         response = await client.post(path, json={**BASES[path], "temprature": 1})
         assert response.status_code == 400
-        assert "'temprature'" in response.json()["error"]["message"]
+        assert "'temprature'" in message_of(response)
         assert (await client.post(path, json={**BASES[path], "priority": 0})).status_code == 200

@@ -10,12 +10,13 @@ import httpx
 import pytest
 from fake_server import Client, fake_app, open_client
 
+from llm_serving.api.convert.ollama_output import ollama_error
 from llm_serving.api.routes import PREFIXES, ROUTES
 from llm_serving.config import SettingsError
 
 pytestmark = pytest.mark.anyio
 
-PUBLIC = {"/health", "/ready", "/chat"}
+PUBLIC = {"/", "/health", "/ready", "/chat"}
 
 
 def test_public_routes_are_these_and_no_others() -> None:
@@ -27,14 +28,17 @@ async def test_every_other_route_needs_the_key(prefix: str) -> None:
     async with open_client(api_key=("first", "second")) as client:
         for route in ROUTES:
             path = prefix + route.path.replace("{model_id:path}", "fake").replace("{response_id}", "none")
-            expected = 404 if "{response_id}" in route.path else 400 if route.method == "POST" else 200
+            expected = 404 if "{response_id}" in route.path else 200 if route.method == "GET" else 400
             without = await client.request(route.method, path, content=b"{")
             if route.is_public:
                 assert without.status_code == 200
                 continue
             assert without.status_code == 401, path
             error = without.json()["error"]
-            assert error.get("code", error["type"]) in ("invalid_api_key", "authentication_error")
+            if route.to_error is ollama_error:
+                assert "API key" in error
+            else:
+                assert error.get("code", error["type"]) in ("invalid_api_key", "authentication_error")
             assert without.headers["www-authenticate"] == "Bearer"
             for key in ("first", "second"):
                 headers = {"authorization": f"Bearer {key}"}

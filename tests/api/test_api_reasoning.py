@@ -1,39 +1,17 @@
-"""Thoughts in answers over HTTP, in process: a scripted model that thinks, in each of the three APIs."""
+"""Thoughts in chat completions, in process: a scripted model that thinks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from fake_server import Client, data_of, kinds, open_client, typed_events
+from fake_server import Client, data_of, open_client
+from thinker import ASKED, OPENED, THOUGHT, thinker
 
 from llm_serving.api.convert.reasoning import ReasoningReader
-from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.chat.reasoning import Reasoning
-from llm_serving.chat.template import ChatTemplate
-from llm_serving.config import Settings
-from llm_serving.service.loader import engine_options
-from llm_serving.service.model import ChatModel
-from llm_serving.service.registry import LoadModel
 
 pytestmark = pytest.mark.anyio
-
-# As Qwen3's: the model opens its thoughts, unless it is told not to.
-SWITCHED = (
-    "{% for m in messages %}{{ m.role }}: {{ m.reasoning_content or '' }}|{{ m.content }};{% endfor %}"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
-)
-OPENED = "{% for m in messages %}{{ m.content }};{% endfor %}</think><think>\n"  # as DeepSeek-R1's
-ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 200}
-THOUGHT = "<think>\nHm, well. \n</think>\n\nHello <think>."
-
-
-def thinker(template: str = SWITCHED, reply: str = THOUGHT) -> LoadModel:
-    def load(settings: Settings) -> ChatModel:
-        engine = load_fake_engine(engine_options(settings), reply=reply)
-        return ChatModel("thinker", engine, FakeTokenizer(), ChatTemplate(template))
-
-    return load
 
 
 async def message_of(client: Client, **fields: Any) -> dict[str, Any]:
@@ -188,83 +166,8 @@ async def test_templates_see_earlier_thoughts() -> None:
         assert response.json()["error"]["param"] == "messages.1.reasoning_content"
 
 
-async def test_responses_have_items_of_reasoning() -> None:
+async def test_an_answer_that_was_begun_has_no_thoughts_in_front() -> None:
+    begun = {"messages": [*ASKED["messages"], {"role": "assistant", "content": "So"}]}
     async with open_client(thinker()) as client:
-        body = (await client.post("/responses", json={"input": "Hi", "reasoning": {"effort": "low"}})).json()
-        assert [item["type"] for item in body["output"]] == ["reasoning", "message"]
-        thoughts, message = body["output"]
-        assert thoughts["content"] == [{"type": "reasoning_text", "text": "Hm, well."}]
-        assert thoughts["summary"] == []
-        assert thoughts["id"].startswith("rs_")
-        assert message["content"][0]["text"] == "Hello <think>."
-        assert body["reasoning"] == {"effort": "low", "summary": None}
-        assert body["usage"]["output_tokens_details"]["reasoning_tokens"] > 10
-        # It goes on with what was thought.
-        more = {"input": "x", "previous_response_id": body["id"], "max_output_tokens": 1}
-        counted = (await client.post("/responses/input_tokens", json=more)).json()["input_tokens"]
-        plain = [{"content": "Hi"}, {"role": "assistant", "content": "Hello <think>."}, {"content": "x"}]
-        fewer = (await client.post("/chat/completions/input_tokens", json={"messages": plain})).json()
-        assert counted - fewer["input_tokens"] == len("Hm, well.")
-        echoed = {"input": [{"content": "Hi"}, *body["output"], {"content": "x"}]}
-        assert (await client.post("/responses/input_tokens", json=echoed)).json()["input_tokens"] == counted
-
-
-async def test_a_stream_of_a_response_tells_of_reasoning_first() -> None:
-    async with open_client(thinker()) as client:
-        events = typed_events((await client.post("/responses", json={"input": "Hi", "stream": True})).text)
-    assert kinds(events) == [
-        "created", "in_progress",
-        "output_item.added", "content_part.added", "reasoning_text.delta", "reasoning_text.done",
-        "content_part.done", "output_item.done",
-        "output_item.added", "content_part.added", "output_text.delta", "output_text.done",
-        "content_part.done", "output_item.done", "completed",
-    ]  # fmt: skip
-    deltas = "".join(e["delta"] for e in events if e["type"] == "response.reasoning_text.delta")
-    assert deltas == "Hm, well."
-    assert {e["output_index"] for e in events if "reasoning_text" in e["type"]} == {0}
-    assert {e["output_index"] for e in events if "output_text" in e["type"]} == {1}
-
-
-MESSAGE = {**ASKED, "thinking": {"type": "enabled", "budget_tokens": 1024}}
-
-
-async def test_messages_have_blocks_of_thinking() -> None:
-    async with open_client(thinker()) as client:
-        body = (await client.post("/messages", json=MESSAGE)).json()
-        assert body["content"] == [
-            {"type": "thinking", "thinking": "Hm, well.", "signature": ""},
-            {"type": "text", "text": "Hello <think>."},
-        ]
-        events = typed_events((await client.post("/messages", json={**MESSAGE, "stream": True})).text)
-        assert kinds(events) == [
-            "message_start",
-            "content_block_start", "content_block_delta", "content_block_stop",
-            "content_block_start", "content_block_delta", "content_block_stop",
-            "message_delta", "message_stop",
-        ]  # fmt: skip
-        deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
-        assert "".join(delta.get("thinking", "") for delta in deltas) == "Hm, well."
-        assert [delta for delta in deltas if "signature" in delta] == [
-            {"type": "signature_delta", "signature": ""}
-        ]
-        echoed = [*ASKED["messages"], {"role": "assistant", "content": body["content"]}, ASKED["messages"][0]]
-        counts = [
-            (
-                await client.post("/messages/count_tokens", json={"messages": [echoed[0], turn, echoed[2]]})
-            ).json()
-            for turn in (echoed[1], {**echoed[1], "content": body["content"][1:]})
-        ]
-        assert counts[0]["input_tokens"] - counts[1]["input_tokens"] == len("Hm, well.")
-
-
-async def test_a_message_may_be_given_no_time_to_think() -> None:
-    async with open_client(thinker(OPENED, "Hello")) as client:
-        body = (
-            await client.post(
-                "/messages", json={**MESSAGE, "thinking": {"type": "adaptive", "budget_tokens": 2}}
-            )
-        ).json()
-        assert [block.get("thinking") or block["text"] for block in body["content"]] == ["He", "Hello"]
-        response = await client.post("/messages", json={**MESSAGE, "thinking": {"type": "disabled"}})
-        assert response.status_code == 400
-        assert "'thinking' forbids reasoning" in response.json()["error"]["message"]
+        message = await message_of(client, **begun, continue_final_message=True)
+        assert message["content"] == THOUGHT

@@ -23,6 +23,7 @@ from llm_serving.models import Progress
 from llm_serving.service.chat import prompt_ids
 from llm_serving.service.completion import prompts_ids
 from llm_serving.service.encoder_loader import load_encoder_model
+from llm_serving.service.facts import read_facts
 from llm_serving.service.loader import ProgressLog, engine_options, load_chat_model, of_engine, public_name
 from llm_serving.service.model import ChatModel, ModelKind
 from llm_serving.service.registry import Registry
@@ -46,9 +47,17 @@ def test_public_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("strict", [False, True])
 async def test_who_answers_to_which_name(strict: bool) -> None:
     registry = Registry(Settings(model_name="smollm2", strict_model_names=strict))
-    for name in (None, "", "smollm2", "SMOLLM2-135m-instruct", " smollm2 "):
+    for name in (
+        None,
+        "",
+        "smollm2",
+        "SMOLLM2-135m-instruct",
+        " smollm2 ",
+        "smollm2:latest",
+        "SmolLM2:Latest",
+    ):
         assert registry.find(name) is registry.default
-    for name in ("gpt-4o", "smollm", "../smollm2"):
+    for name in ("gpt-4o", "smollm", "../smollm2", "smollm2:135m", ":latest"):
         if strict:
             with pytest.raises(ModelNotFound, match="smollm2-135m-instruct"):
                 registry.find(name)
@@ -113,6 +122,7 @@ async def test_encoders_from_a_directory_and_a_gguf_file_are_the_same_model(tmp_
     for path in (directory, file):
         model = load_encoder_model(Settings(embedding_model=str(path)), ModelKind.EMBEDDING)
         assert model.name == "mine"
+        assert model.facts == read_facts(path)
         assert model.details == {
             "architecture": "bert",
             "engine": "native",

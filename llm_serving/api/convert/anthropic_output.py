@@ -12,7 +12,7 @@ from llm_serving.api.convert.answer import Head
 from llm_serving.api.convert.reading import AnswerReader
 from llm_serving.api.convert.tool_calls import ToolCall
 from llm_serving.api.convert.tools import ToolUse
-from llm_serving.api.errors import error_body, error_response, kind_of
+from llm_serving.api.errors import error_message, error_response, kind_of
 from llm_serving.api.sse import typed_event
 from llm_serving.engine.request import FinishReason
 from llm_serving.service.generation import Batch, Generation, Usage
@@ -161,16 +161,13 @@ def usage_fields(usage: Usage) -> dict[str, int]:
 
 def anthropic_error(error: BaseException, request_id: str) -> Response:
     """As `error_response`, in Anthropic's shape."""
-    response = error_response(error, request_id)
-    body = orjson.dumps(_error(error, request_id))
-    headers = {k: v for k, v in response.headers.items() if k not in ("content-length", "content-type")}
-    return Response(body, response.status_code, headers, "application/json")
+    return error_response(error, request_id, orjson.dumps(_error(error, request_id)))
 
 
 def _error(error: BaseException, request_id: str) -> Event:
-    message = orjson.loads(error_body(error, request_id))["error"]["message"]
     kind = _ERROR_TYPES.get(kind_of(error).status, "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+    told = {"type": kind, "message": error_message(error, request_id)}
+    return {"type": "error", "error": told, "request_id": request_id}
 
 
 def _start(index: int, block: dict[str, Any]) -> Event:

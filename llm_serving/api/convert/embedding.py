@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from binascii import b2a_base64
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,17 +46,23 @@ def truncation(tokens: int | None) -> int | None:
 
 async def to_body(embeddings: Embeddings, encoding_format: str) -> bytes:
     """The JSON of the response; written in pieces, so that many vectors hold up nobody."""
-    vectors = np.ascontiguousarray(embeddings.vectors, dtype="<f4")
-    step = max(1, _NUMBERS_A_PIECE // vectors.shape[1])
     to_json = _base64_objects if encoding_format == "base64" else _float_objects
+    objects = await in_pieces(embeddings.vectors, to_json)
+    usage = {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens}
+    tail = orjson.dumps({"model": embeddings.model.name, "usage": usage})
+    return b'{"object":"list","data":[' + objects + b"]," + tail[1:]
+
+
+async def in_pieces(rows: np.ndarray, to_json: Callable[[np.ndarray, int], bytes]) -> bytes:
+    """What `to_json` makes of some rows and the first one's index, of all rows, with commas between."""
+    vectors = np.ascontiguousarray(rows, dtype="<f4")
+    step = max(1, _NUMBERS_A_PIECE // vectors.shape[1])
     pieces = []
     for start in range(0, len(vectors), step):
         if start:
             await asyncio.sleep(0)
         pieces.append(to_json(vectors[start : start + step], start))
-    usage = {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens}
-    tail = orjson.dumps({"model": embeddings.model.name, "usage": usage})
-    return b'{"object":"list","data":[' + b",".join(pieces) + b"]," + tail[1:]
+    return b",".join(pieces)
 
 
 def _float_objects(rows: np.ndarray, start: int) -> bytes:

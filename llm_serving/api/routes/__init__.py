@@ -5,21 +5,36 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert.anthropic_output import anthropic_error
+from llm_serving.api.convert.ollama_output import ollama_error
 from llm_serving.api.deps import require_key
 from llm_serving.api.errors import error_response
 from llm_serving.api.routes.admin import load_model, unload_model
 from llm_serving.api.routes.chat import create_chat_completion
 from llm_serving.api.routes.completion import create_completion
 from llm_serving.api.routes.embedding import create_embeddings
-from llm_serving.api.routes.health import get_health, get_ready
+from llm_serving.api.routes.health import get_health, get_ready, get_root
 from llm_serving.api.routes.messages import count_message_tokens, create_message
 from llm_serving.api.routes.metrics import get_metrics
 from llm_serving.api.routes.models import get_model, list_models
+from llm_serving.api.routes.ollama import (
+    ollama_chat,
+    ollama_embed,
+    ollama_embeddings,
+    ollama_generate,
+)
+from llm_serving.api.routes.ollama_models import (
+    get_version,
+    list_running,
+    list_tags,
+    pull_model,
+    refuse_change,
+    show_model,
+)
 from llm_serving.api.routes.ranking import rerank, score
 from llm_serving.api.routes.responses import (
     cancel_response,
@@ -31,6 +46,7 @@ from llm_serving.api.routes.responses import (
 )
 from llm_serving.api.routes.status import get_status
 from llm_serving.api.routes.tokens import apply_template, count_chat_tokens, detokenize, tokenize
+from llm_serving.errors import ServingError
 
 
 class Route(NamedTuple):
@@ -42,8 +58,18 @@ class Route(NamedTuple):
     is_public: bool = False
     to_error: Callable[[BaseException, str], Response] = error_response
 
+    async def answer(self, request: Request) -> Response:
+        """The endpoint's answer, or the error in the route's own shape."""
+        try:
+            if not self.is_public:
+                await require_key(request)
+            return await self.endpoint(request)
+        except ServingError as error:
+            return self.to_error(error, request.scope["state"]["request_id"])
+
 
 ROUTES = (
+    Route("GET", "/", get_root, is_public=True),
     Route("GET", "/health", get_health, is_public=True),
     Route("GET", "/ready", get_ready, is_public=True),
     Route("GET", "/chat", get_status, is_public=True),
@@ -63,6 +89,20 @@ ROUTES = (
     Route("GET", "/responses/{response_id}/input_items", list_input_items),
     Route("POST", "/messages", create_message, to_error=anthropic_error),
     Route("POST", "/messages/count_tokens", count_message_tokens, to_error=anthropic_error),
+    Route("POST", "/api/chat", ollama_chat, to_error=ollama_error),
+    Route("POST", "/api/generate", ollama_generate, to_error=ollama_error),
+    Route("POST", "/api/embed", ollama_embed, to_error=ollama_error),
+    Route("POST", "/api/embeddings", ollama_embeddings, to_error=ollama_error),
+    Route("GET", "/api/tags", list_tags, to_error=ollama_error),
+    Route("GET", "/api/ps", list_running, to_error=ollama_error),
+    Route("GET", "/api/version", get_version, to_error=ollama_error),
+    Route("POST", "/api/show", show_model, to_error=ollama_error),
+    Route("POST", "/api/pull", pull_model, to_error=ollama_error),
+    Route("POST", "/api/create", refuse_change, to_error=ollama_error),
+    Route("POST", "/api/copy", refuse_change, to_error=ollama_error),
+    Route("POST", "/api/push", refuse_change, to_error=ollama_error),
+    Route("POST", "/api/blobs/{digest}", refuse_change, to_error=ollama_error),
+    Route("DELETE", "/api/delete", refuse_change, to_error=ollama_error),
     Route("POST", "/embeddings", create_embeddings),
     Route("POST", "/rerank", rerank),
     Route("POST", "/score", score),
@@ -76,9 +116,4 @@ PREFIXES = ("", "/v1")
 def install_routes(app: FastAPI) -> None:
     for prefix in PREFIXES:
         for route in ROUTES:
-            app.add_api_route(
-                prefix + route.path,
-                route.endpoint,
-                methods=[route.method],
-                dependencies=[] if route.is_public else [Depends(require_key)],
-            )
+            app.add_api_route(prefix + route.path, route.answer, methods=[route.method])

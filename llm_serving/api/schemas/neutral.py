@@ -65,6 +65,35 @@ MESSAGES: Neutral = {
     "priority": (0,),
     "service_tier": ("auto", "standard_only"),
 }
+_OLLAMA: Neutral = {
+    "options.embedding_only": (False,),
+    "options.mirostat": (0,),
+    "options.penalize_newline": (True,),
+    "options.repeat_last_n": (-1,),
+    "options.tfs_z": (1,),
+    "options.vocab_only": (False,),
+    "priority": (0,),
+}
+OLLAMA_CHAT: Neutral = {
+    **_OLLAMA,
+    "shift": (False,),
+    "truncate": (False,),
+}
+OLLAMA_GENERATE: Neutral = {
+    **OLLAMA_CHAT,
+    "context": ([],),
+    "images": ([],),
+    "template": ("",),
+}
+OLLAMA_EMBED: Neutral = _OLLAMA
+OLLAMA_SHOW: Neutral = {
+    "options": ({},),
+    "priority": (0,),
+    "system": ("",),
+    "template": ("",),
+    "verbose": (False,),
+}
+OLLAMA_PULL: Neutral = {"priority": (0,)}
 RERANK: Neutral = {
     "max_chunks_per_doc": (),
     "max_tokens_per_doc": (),

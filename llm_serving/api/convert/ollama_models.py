@@ -1,0 +1,132 @@
+"""Ollama's API: models of the registry → its lists of models.
+
+What is not known, since a model is not loaded or has no files, is 0 or empty.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from llm_serving.api.convert.ollama_output import time_text
+from llm_serving.chat.reasoning import reasons
+from llm_serving.config import Settings
+from llm_serving.models import find_model
+from llm_serving.service.facts import ModelFacts
+from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
+from llm_serving.service.registry import AnySlot
+
+_CAPABILITIES = {
+    ModelKind.CHAT: ["completion", "tools"],
+    ModelKind.EMBEDDING: ["embedding"],
+    ModelKind.RERANKER: [],
+}
+_NEVER = "9999-01-01T00:00:00Z"  # some months short of the end, for clients that add a time zone
+_UNKNOWN = ModelFacts(format="", num_bytes=0, modified_s=0, num_parameters=0, quantization="")
+_ON_GPU = ("cuda", "mps")
+
+
+def listed(slot: AnySlot) -> dict[str, Any]:
+    """A model of `/api/tags`. Its digest is that of what is said here: files are not read for it."""
+    facts, name = _facts(slot), _tagged(slot.name)
+    told = {
+        "name": name,
+        "model": name,
+        "modified_at": time_text(facts.modified_s),
+        "size": facts.num_bytes,
+        "details": _details(slot, facts),
+    }
+    return {**told, "digest": sha256(orjson.dumps(told)).hexdigest()}
+
+
+def running(slot: AnySlot, model: ChatModel | EncoderModel) -> dict[str, Any]:
+    """A model of `/api/ps`: loaded, and for good."""
+    told = listed(slot)
+    return {
+        **told,
+        "expires_at": _NEVER,
+        "size_vram": told["size"] if model.device.startswith(_ON_GPU) else 0,
+        "context_length": _context(model),
+    }
+
+
+def shown(slot: AnySlot, settings: Settings) -> dict[str, Any]:
+    """`/api/show`. The template is a Jinja one."""
+    model, facts, spec = slot.model, _facts(slot), find_model(slot.name)
+    family = _family(slot)
+    template = model.template.source if isinstance(model, ChatModel) and model.template else ""
+    parameters = _parameters(model, settings) if isinstance(model, ChatModel) else {}
+    info: dict[str, Any] = {
+        "general.architecture": family,
+        "general.basename": slot.name,
+        "general.parameter_count": facts.num_parameters,
+    }
+    if model is not None:
+        info[f"{family}.context_length"] = _context(model)
+    if isinstance(model, EncoderModel) and slot.kind is ModelKind.EMBEDDING:
+        info[f"{family}.embedding_length"] = model.batcher.dimensions
+    return {
+        "modelfile": f"# llm-serving has no Modelfiles; this is as near as one comes.\nFROM {slot.name}\n",
+        "parameters": "\n".join(f"{name:<30} {value}" for name, value in parameters.items()),
+        "template": template,
+        "system": settings.system_prompt if slot.kind is ModelKind.CHAT else "",
+        "license": spec.licence if spec else "",
+        "modified_at": time_text(facts.modified_s),
+        "details": _details(slot, facts),
+        "model_info": info,
+        "capabilities": [*_CAPABILITIES[slot.kind], *_skills(model)],
+    }
+
+
+def _facts(slot: AnySlot) -> ModelFacts:
+    return (slot.model.facts if slot.model is not None else None) or _UNKNOWN
+
+
+def _tagged(name: str) -> str:
+    return name if ":" in name else f"{name}:latest"
+
+
+def _family(slot: AnySlot) -> str:
+    return str(slot.model.details.get("architecture", "")) if slot.model is not None else ""
+
+
+def _context(model: ChatModel | EncoderModel) -> int:
+    return model.engine.max_context if isinstance(model, ChatModel) else model.batcher.max_tokens
+
+
+def _skills(model: ChatModel | EncoderModel | None) -> list[str]:
+    """What not every model of its kind can do."""
+    if not isinstance(model, ChatModel):
+        return []
+    thinks = model.template is not None and reasons(model.template.source)
+    return ["thinking"] * thinks + ["insert"] * (model.tokenizer.fill_in is not None)
+
+
+def _parameters(model: ChatModel, settings: Settings) -> dict[str, float]:
+    """What holds where a request does not say."""
+    return {
+        "num_ctx": _context(model),
+        "num_predict": settings.max_new_tokens,
+        "temperature": settings.temperature if settings.do_sample else 0.0,
+    }
+
+
+def _details(slot: AnySlot, facts: ModelFacts) -> dict[str, Any]:
+    family = _family(slot)
+    return {
+        "parent_model": "",
+        "format": facts.format,
+        "family": family,
+        "families": [family] if family else [],
+        "parameter_size": _human(facts.num_parameters) if facts.num_parameters else "",
+        "quantization_level": facts.quantization,
+    }
+
+
+def _human(number: int) -> str:
+    """`134.52M`, `1.7B`."""
+    if number >= 1_000_000_000:
+        return f"{number / 1e9:.1f}B"
+    return f"{number / 1e6:.2f}M" if number >= 1_000_000 else f"{number / 1e3:.0f}K"

@@ -1,0 +1,188 @@
+"""`/api/chat`, `/api/generate`, `/api/embed` and `/api/embeddings`: Ollama's API."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any, TypeVar
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llm_serving.api.convert import chat as convert_chat
+from llm_serving.api.convert.answer import new_id
+from llm_serving.api.convert.ollama_input import (
+    EMBED_NAMES,
+    EMBEDDINGS_NAMES,
+    NAMES,
+    check_context,
+    check_keeps_loaded,
+    prompt_messages,
+    raw_prompt,
+    to_chat,
+    to_embedding,
+    to_messages,
+)
+from llm_serving.api.convert.ollama_output import (
+    AnswerLines,
+    Shape,
+    chat_shape,
+    embed_body,
+    generate_shape,
+    start_of,
+    to_response,
+)
+from llm_serving.api.convert.renaming import named_as_sent
+from llm_serving.api.convert.tools import NO_TOOLS, ToolUse, to_tool_use
+from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
+from llm_serving.api.respond import respond
+from llm_serving.api.routes.embedding import embedded
+from llm_serving.api.schemas.neutral import (
+    OLLAMA_CHAT,
+    OLLAMA_EMBED,
+    OLLAMA_GENERATE,
+    Neutral,
+    ignored_fields,
+)
+from llm_serving.api.schemas.ollama import (
+    OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedRequest,
+    OllamaFields,
+    OllamaGenerateRequest,
+    OllamaGeneration,
+)
+from llm_serving.api.sse import LineStream
+from llm_serving.embeddings.vectors import unit
+from llm_serving.service.completion import CompletionRequest
+from llm_serving.service.embedding import EmbeddingRequest
+from llm_serving.service.encoding import LOADING_WAIT_S
+from llm_serving.service.generation import Generation
+from llm_serving.service.registry import AnySlot
+
+Fields = TypeVar("Fields", bound=OllamaFields)
+
+
+async def ollama_chat(request: Request) -> Response:
+    """The next message of a conversation, as it is made unless `stream` is false."""
+    started_s = time.monotonic()
+    body, headers = await _read(request, OllamaChatRequest, OLLAMA_CHAT)
+    services = services_of(request)
+    slot = services.registry.find(body.model)
+    if not body.messages:
+        return await _load(slot, body, chat_shape("", "", ()), headers)
+    with named_as_sent(NAMES):
+        check_context(body.asked_options(), slot.get().engine.max_context)
+        messages = to_messages(body)
+        chat = to_chat(body, body.tools, continues=messages[-1]["role"] == "assistant")
+        use = to_tool_use(chat)
+        asked = convert_chat.to_request(
+            chat, use, fairness_key_of(request), request_id=new_id("ollama"), messages=messages
+        )
+        generation = await services.chat.open(asked)
+    return await _answer(request, body, generation, asked.request_id, headers, chat_shape, use, started_s)
+
+
+async def ollama_generate(request: Request) -> Response:
+    """The answer to a prompt, or its continuation with `raw`; without one, the model is only loaded."""
+    started_s = time.monotonic()
+    body, headers = await _read(request, OllamaGenerateRequest, OLLAMA_GENERATE)
+    services = services_of(request)
+    slot = services.registry.find(body.model)
+    if not body.prompt:
+        return await _load(slot, body, generate_shape("", "", ()), headers)
+    use = NO_TOOLS
+    with named_as_sent(NAMES):
+        check_context(body.asked_options(), slot.get().engine.max_context)
+        asked = convert_chat.to_request(
+            to_chat(body),
+            use,
+            fairness_key_of(request),
+            request_id=new_id("ollama"),
+            messages=prompt_messages(body),
+        )
+        if body.raw or body.suffix:
+            prompt, suffix = raw_prompt(body), body.suffix or ""
+            generation = await services.completion.open(
+                CompletionRequest(asked.request_id, [prompt], asked.options, asked.model, suffix=suffix)
+            )
+        else:
+            generation = await services.chat.open(asked)
+    return await _answer(request, body, generation, asked.request_id, headers, generate_shape, use, started_s)
+
+
+async def ollama_embed(request: Request) -> Response:
+    """A vector of length 1 for every text."""
+    started_s = time.monotonic()
+    body, headers = await _read(request, OllamaEmbedRequest, OLLAMA_EMBED)
+    services = services_of(request)
+    if not body.input:
+        model = await _loaded(services.registry.find_embedding(body.model), body)
+        return _json({"model": model, "embeddings": []}, headers)
+    with named_as_sent(EMBED_NAMES):
+        done = await embedded(request, to_embedding(body, services.settings.max_embedding_inputs))
+    answer = await embed_body(done, unit(done.vectors), started_s)
+    return Response(answer, headers=headers, media_type="application/json")
+
+
+async def ollama_embeddings(request: Request) -> Response:
+    """The vector of one text, as the model gives it."""
+    body, headers = await _read(request, OllamaEmbeddingsRequest, OLLAMA_EMBED)
+    if not body.prompt:
+        await _loaded(services_of(request).registry.find_embedding(body.model), body)
+        return _json({"embedding": []}, headers)
+    asked = EmbeddingRequest([body.prompt], name_of=lambda _: "prompt", model=body.model)
+    with named_as_sent(EMBEDDINGS_NAMES):
+        done = await embedded(request, asked)
+    return _json({"embedding": done.vectors[0].tolist()}, headers)
+
+
+async def _read(request: Request, schema: type[Fields], neutral: Neutral) -> tuple[Fields, dict[str, str]]:
+    """The body, and the headers that list what is ignored of it. Raises: InvalidRequest."""
+    body = validate(schema, await read_json(request))
+    strict = services_of(request).settings.strict_parameters
+    return body, ignored_fields(body.unknown_fields(), neutral, strict=strict)
+
+
+async def _answer(
+    request: Request,
+    body: OllamaGeneration,
+    generation: Generation,
+    request_id: str,
+    headers: dict[str, str],
+    shape: Shape,
+    use: ToolUse,
+    started_s: float,
+) -> Response:
+    return await respond(
+        request,
+        generation,
+        request_id,
+        headers,
+        partial(AnswerLines, shape=shape, use=use, started_s=started_s),
+        partial(to_response, shape=shape, use=use, started_s=started_s),
+        is_stream=body.stream is not False,
+        stream_class=LineStream,
+    )
+
+
+async def _load(
+    slot: AnySlot, body: OllamaFields, empty: dict[str, Any], headers: dict[str, str]
+) -> Response:
+    """What is said where there is nothing to answer."""
+    model = await _loaded(slot, body)
+    return _json({**start_of(model), **empty, "done": True, "done_reason": "load"}, headers)
+
+
+async def _loaded(slot: AnySlot, body: OllamaFields) -> str:
+    """The name of the model, which is waited for.
+
+    Raises: ModelLoading, ModelUnavailable; UnsupportedParameter if it is to be unloaded.
+    """
+    check_keeps_loaded(body)
+    return (await slot.soon(LOADING_WAIT_S)).name
+
+
+def _json(value: dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(orjson.dumps(value), headers=headers, media_type="application/json")

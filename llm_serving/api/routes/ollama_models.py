@@ -1,0 +1,78 @@
+"""What Ollama's API says of models and itself, and what it does to models, which is not done here."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llm_serving.api.convert.ollama_models import listed, running, shown
+from llm_serving.api.deps import read_json, services_of, validate
+from llm_serving.api.schemas.neutral import OLLAMA_PULL, OLLAMA_SHOW, Neutral, ignored_fields
+from llm_serving.api.schemas.ollama import OllamaModelRequest, OllamaPullRequest
+from llm_serving.api.sse import LineStream
+from llm_serving.errors import InvalidRequest
+from llm_serving.service.registry import AnySlot
+
+API_VERSION = "0.12.0"  # of Ollama, whose clients ask it to know what they may send
+
+Named = TypeVar("Named", bound=OllamaModelRequest)
+
+
+async def list_tags(request: Request) -> Response:
+    """All models of this server, loaded or not."""
+    return _json({"models": [listed(slot) for slot in services_of(request).registry.slots()]})
+
+
+async def list_running(request: Request) -> Response:
+    """Those that can answer."""
+    slots = services_of(request).registry.slots()
+    return _json({"models": [running(slot, slot.model) for slot in slots if slot.model is not None]})
+
+
+async def show_model(request: Request) -> Response:
+    """Names and aliases; unknown ones are 404 here, whatever other routes answer with."""
+    _, slot, headers = await _named(request, OllamaModelRequest, OLLAMA_SHOW)
+    return _json(shown(slot, services_of(request).settings), headers)
+
+
+async def pull_model(request: Request) -> Response:
+    """What is served is here. Raises: ModelNotFound."""
+    body, _, headers = await _named(request, OllamaPullRequest, OLLAMA_PULL)
+    kind = "application/json" if body.stream is False else LineStream.media_type
+    return Response(b'{"status":"success"}\n', headers=headers, media_type=kind)
+
+
+async def get_version(request: Request) -> Response:
+    """Of the API, as Ollama counts."""
+    return _json({"version": API_VERSION})
+
+
+async def refuse_change(request: Request) -> Response:
+    """Raises: InvalidRequest."""
+    raise InvalidRequest(
+        "Models are not created, copied, uploaded or deleted over HTTP here. 'llm-serving models' manages "
+        "them, and 'llm-serving serve NAME' chooses what is served."
+    )
+
+
+async def _named(
+    request: Request, schema: type[Named], neutral: Neutral
+) -> tuple[Named, AnySlot, dict[str, str]]:
+    """The body, its model, and the headers that list what is ignored.
+
+    Raises: InvalidRequest, ModelNotFound.
+    """
+    services = services_of(request)
+    body = validate(schema, await read_json(request))
+    headers = ignored_fields(body.model_extra or {}, neutral, strict=services.settings.strict_parameters)
+    name = body.model or body.name
+    if not name:
+        raise InvalidRequest("'model' is required.", "model")
+    return body, services.registry.exact(name), headers
+
+
+def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), headers=headers, media_type="application/json")
