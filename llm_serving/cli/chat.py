@@ -97,6 +97,7 @@ class _Conversation:
         self._turns: Turns = []
         self._pieces: list[str] = []
         self._first_s = 0.0
+        self._has_thought = False
 
     def answer_stdin(self) -> None:
         """All of stdin is the question; nothing but the answer goes to stdout."""
@@ -178,14 +179,26 @@ class _Conversation:
 
     async def _say(self) -> None:
         self._pieces = []
+        self._first_s, self._has_thought = 0.0, False
         turns = [{"role": "system", "content": self._system}, *self._turns] if self._system else self._turns
         async with aclosing(self._session.answer(turns)) as answer:
-            async for text in answer:
-                if not self._pieces:
-                    self._first_s = time.perf_counter()
-                self._pieces.append(text)
-                sys.stdout.write(text.translate(_CONTROL) if sys.stdout.isatty() else text)
-                sys.stdout.flush()
+            async for thoughts, text in answer:
+                self._first_s = self._first_s or time.perf_counter()
+                if sys.stdout.isatty():
+                    self._show(thoughts.translate(_CONTROL), text.translate(_CONTROL))
+                elif text:
+                    sys.stdout.write(text)
+                    sys.stdout.flush()
+                self._pieces += [text] if text else []
+
+    def _show(self, thoughts: str, text: str) -> None:
+        """On a terminal: thoughts dim, and a blank line between them and the answer."""
+        if thoughts:
+            self._has_thought = True
+            click.secho(thoughts, dim=True, nl=False)
+        if text and self._has_thought and not self._pieces:
+            click.echo("\n")
+        click.echo(text, nl=False)
 
     def _run(self, answer: Coroutine[Any, Any, None]) -> bool:
         """Run to the end, or until Ctrl-C: then False."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 import orjson
@@ -24,6 +24,13 @@ class Usage:
     output_tokens: int = 0
 
 
+class Said(NamedTuple):
+    """A piece of an answer, or of what the model thinks before it."""
+
+    thoughts: str = ""
+    text: str = ""
+
+
 class ChatSession(Protocol):
     """One loop, one answer at a time. Closing the iterator of `answer` stops the model."""
 
@@ -33,8 +40,8 @@ class ChatSession(Protocol):
         """Get ready; the model's name. Raises: ServingError."""
         ...
 
-    def answer(self, turns: Turns) -> AsyncGenerator[str, None]:
-        """Pieces of text. Raises: ServingError."""
+    def answer(self, turns: Turns) -> AsyncGenerator[Said, None]:
+        """Raises: ServingError."""
         ...
 
     async def close(self) -> None: ...
@@ -74,7 +81,7 @@ class ServerSession:
         self._model = self._model or (str(data[0]["id"]) if data else "default")
         return self._model
 
-    async def answer(self, turns: Turns) -> AsyncGenerator[str, None]:
+    async def answer(self, turns: Turns) -> AsyncGenerator[Said, None]:
         self.usage = Usage()
         body = {
             "model": self._model,
@@ -88,9 +95,9 @@ class ServerSession:
                 if response.status_code != 200:
                     raise ServingError(_failure(response.status_code, await response.aread()))
                 async for line in response.aiter_lines():
-                    text = self._take(line)
-                    if text:
-                        yield text
+                    said = self._take(line)
+                    if any(said):
+                        yield said
         except httpx.HTTPError as error:
             raise ServingError(
                 f"The connection to {self._base} broke: {error or type(error).__name__}."
@@ -99,9 +106,9 @@ class ServerSession:
     async def close(self) -> None:
         await self._client.aclose()
 
-    def _take(self, line: str) -> str:
+    def _take(self, line: str) -> Said:
         if not line.startswith("data:") or line == "data: [DONE]":
-            return ""
+            return Said()
         data: dict[str, Any] = orjson.loads(line[5:])
         if "error" in data:
             raise ServingError(_failure(0, orjson.dumps(data)))
@@ -109,7 +116,9 @@ class ServerSession:
             usage = data["usage"]
             self.usage = Usage(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
         choices = data.get("choices") or [{}]
-        return choices[0].get("delta", {}).get("content") or ""
+        delta = choices[0].get("delta", {})
+        thoughts = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        return Said(thoughts, delta.get("content") or "")
 
 
 class LocalSession:
@@ -138,18 +147,22 @@ class LocalSession:
         self._service = ChatService(self._registry, defaults, settings.system_prompt)
         return model.name
 
-    async def answer(self, turns: Turns) -> AsyncGenerator[str, None]:
+    async def answer(self, turns: Turns) -> AsyncGenerator[Said, None]:
+        from llm_serving.api.convert.reading import AnswerReader
+        from llm_serving.api.convert.tools import NO_TOOLS
         from llm_serving.service.chat import ChatRequest
         from llm_serving.service.generation import GenerationOptions
 
         self.usage = Usage()
         request = ChatRequest("chat", [_message(turn) for turn in turns], GenerationOptions())
         async with await self._service.open(request) as generation:
+            reader = AnswerReader(generation, NO_TOOLS)
             async for batch in generation:
                 for _, event in batch:
                     self.usage = Usage(event.num_prompt_tokens, event.num_completion_tokens)
-                    if event.text:
-                        yield event.text
+                    piece = reader.feed(event)
+                    if any(piece):
+                        yield Said(piece.thoughts, piece.text)
 
     async def close(self) -> None:
         await self._registry.close()

@@ -30,7 +30,7 @@ def say(monkeypatch: pytest.MonkeyPatch, text: str | bytes) -> None:
 def test_piped_prints_the_answer_and_nothing_else(
     server: TinyServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.reply = Reply(pieces=["Grüß", " dich", "\x1b[31m 😀"])
+    server.reply = Reply(pieces=["Grüß", " dich", "\x1b[31m 😀"], thoughts=["Hm", "m."])
     say(monkeypatch, "two\nlines\n")
     options = ["--url", server.url, "--system", "be brief", "--temperature", "0", "--api-key", "sesame"]
     assert run(["chat", *options]) == 0
@@ -180,6 +180,21 @@ def test_a_conversation_on_a_terminal(server: TinyServer) -> None:
     assert contents[0] == ["first"]
     assert contents[2] == ["first", "Hello\x1b[31m!", "second", "Hello", "third"]  # what was said stays
     assert contents[3] == ["be brief", "fourth"]
+
+
+def test_a_terminal_shows_thoughts_and_the_conversation_has_none(server: TinyServer) -> None:
+    server.replies = [Reply(pieces=["Hello"], thoughts=["Let me", " see."]), Reply(pieces=["Bye."])]
+    with terminal("--url", server.url) as screen:
+        screen.wait_for("> ")
+        screen.type("first\n")
+        screen.wait_for("Let me")
+        screen.wait_for(" see.")
+        screen.wait_for("\r\n\r\nHello")
+        screen.wait_for("> ")
+        screen.type("second\n")
+        screen.wait_for("Bye.")
+    contents = [message["content"] for message in server.requests[1]["messages"]]
+    assert contents == ["first", "Hello", "second"]
 
 
 @pytest.mark.parametrize(

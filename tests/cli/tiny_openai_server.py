@@ -15,6 +15,7 @@ class Reply:
 
     status: int = 200
     pieces: list[str] = field(default_factory=lambda: ["Hello", " there", "!"])  # one event each
+    thoughts: list[str] = field(default_factory=list)  # before them, one event each
     output_tokens: int | None = None  # None = one a piece; tells apart counting events and reading usage
     send_usage: bool = True
     framing: str = "chunked"  # "chunked", "length", "close"
@@ -137,6 +138,7 @@ def _events(request: dict[str, Any], reply: Reply) -> list[str]:
         return event({"choices": [{"index": 0, "delta": fields, "finish_reason": None}]})
 
     events = [delta(role="assistant", content=""), ": a comment\n\n"]
+    events += [delta(reasoning_content=piece) for piece in reply.thoughts]
     events += [delta(content=piece) for piece in reply.pieces]
     if reply.fail_after is not None:
         return [*events[: reply.fail_after], event({"error": {"message": "the engine died"}})]
