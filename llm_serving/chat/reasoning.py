@@ -35,6 +35,13 @@ def reasoning_behind(template_source: str, prompt_end: str) -> Reasoning:
     return Reasoning.IS_OPEN if end.endswith(OPEN) else Reasoning.MAY_OPEN
 
 
+def thoughts_around(reasoning: Reasoning) -> tuple[str, str] | None:
+    """What the text of an answer begins with if it has thoughts in front, and what they end with."""
+    if reasoning is Reasoning.NONE:
+        return None
+    return ("" if reasoning is Reasoning.IS_OPEN else OPEN), CLOSE
+
+
 def effort_inputs(effort: Effort, template_source: str) -> dict[str, Any]:
     """`reasoning_effort` → what a template is given. A switch knows on and off only.
 

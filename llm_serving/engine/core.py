@@ -85,7 +85,7 @@ class EngineCore:
         request id in use).
         """
         self._check(request)
-        detokenizer = Detokenizer(self._token_bytes, request.sampling.stop)
+        detokenizer = Detokenizer(self._token_bytes, request.sampling.stop, request.sampling.thoughts)
         sequence = Sequence(request, detokenizer, self.max_context)
         with self._wake:
             if self._death is not None:

@@ -68,16 +68,23 @@ class Detokenizer:
     """Incremental text of one sequence.
 
     Bytes are decoded as Python's incremental UTF-8 decoder with errors="replace" does. After a stop string
-    `stopped` is true, `stop_string` is the one, and nothing more comes out.
+    `stopped` is true, `stop_string` is the one, and nothing more comes out. Stop strings do not count in
+    `thoughts`; see `SamplingParams`.
     """
 
-    __slots__ = ("_token_bytes", "_decoder", "_matcher", "_held", "stopped", "stop_string")
+    __slots__ = ("_token_bytes", "_decoder", "_matcher", "_held", "_thoughts", "stopped", "stop_string")
 
-    def __init__(self, token_bytes: Sequence[bytes], stop: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes],
+        stop: Iterable[str] = (),
+        thoughts: tuple[str, str] | None = None,
+    ) -> None:
         self._token_bytes = token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         stops = [text for text in stop if text]
         self._matcher = StopMatcher(stops) if stops else None
+        self._thoughts = _Thoughts(*thoughts) if thoughts and stops else None
         self._held = ""
         self.stopped = False
         self.stop_string: str | None = None
@@ -86,18 +93,26 @@ class Detokenizer:
         """Return the text that has become safe with this token; often empty."""
         if self.stopped:
             return ""
-        return self._release(self._decoder.decode(self._token_bytes[token_id]))
+        return self._read(self._decoder.decode(self._token_bytes[token_id]))
 
     def flush(self) -> str:
         """The sequence is over: return everything held back, an unfinished character as U+FFFD."""
         if self.stopped:
             return ""
-        text = self._release(self._decoder.decode(b"", final=True))
+        text = self._read(self._decoder.decode(b"", final=True), is_last=True)
         if self.stopped:
             return text
         text += self._held
         self._held = ""
         return text
+
+    def _read(self, new: str, *, is_last: bool = False) -> str:
+        if self._thoughts is None:
+            return self._release(new)
+        thoughts, answer = self._thoughts.split(new, is_last=is_last)
+        if self._thoughts.are_over:
+            self._thoughts = None
+        return thoughts + self._release(answer)
 
     def _release(self, new: str) -> str:
         matcher = self._matcher
@@ -115,3 +130,38 @@ class Detokenizer:
         safe = len(text) - matcher.depth
         self._held = text[safe:]
         return text[:safe]
+
+
+class _Thoughts:
+    """Takes the thoughts off the front of a text that comes in pieces, and the blanks behind them."""
+
+    __slots__ = ("_begin", "_end", "_seen", "_have_begun", "_have_ended", "are_over")
+
+    def __init__(self, begin: str, end: str) -> None:
+        self._begin = begin
+        self._end = end
+        self._seen = ""  # before they begin, all; then the last characters, in which their end may begin
+        self._have_begun = self._have_ended = False
+        self.are_over = False  # the answer has begun
+
+    def split(self, new: str, *, is_last: bool) -> tuple[str, str]:
+        """(thoughts, with what is around them; the answer behind them)."""
+        if not self._have_begun:
+            new = self._seen = self._seen + new
+            front = new.lstrip()
+            if not front.startswith(self._begin):
+                self.are_over = is_last or not self._begin.startswith(front)
+                return "", new if self.are_over else ""
+            self._have_begun, self._seen = True, ""
+        told = 0
+        if not self._have_ended:
+            text = self._seen + new
+            at = text.find(self._end)
+            if at < 0:
+                self._seen = text[-len(self._end) + 1 :]
+                return new, ""
+            self._have_ended = True
+            told = at + len(self._end) - len(self._seen)
+        answer = new[told:].lstrip()
+        self.are_over = bool(answer)
+        return new[: len(new) - len(answer)], answer

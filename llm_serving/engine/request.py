@@ -25,6 +25,8 @@ class SamplingParams:
     to the logits of these ids. Penalties follow OpenAI's formula (presence and frequency over generated
     tokens); repetition is CTRL's (Keskar et al. 2019) over prompt and generated tokens. `top_logprobs` is how
     many of the likeliest tokens are told beside the chosen one; None asks for no log-probabilities at all.
+    `thoughts` are what a text begins with (but for blanks; may be empty) and what that part ends with: up to
+    there `stop` does not count.
     """
 
     max_tokens: int
@@ -38,6 +40,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int = 0  # unsigned 64 bit; whoever builds the request draws one when the user gave none
     stop: tuple[str, ...] = ()
+    thoughts: tuple[str, str] | None = None
     ignore_eos: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()  # no id twice
     top_logprobs: int | None = None

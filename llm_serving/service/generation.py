@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from llm_serving.backends.constraints import Form
-from llm_serving.chat.reasoning import Reasoning
+from llm_serving.chat.reasoning import Reasoning, thoughts_around
 from llm_serving.engine.protocol import TokenStream
 from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
 from llm_serving.errors import (
@@ -210,7 +210,7 @@ async def start_generation(
         for p, prompt in enumerate(prompts):
             for i in range(options.n):
                 index = p * options.n + i
-                sampling = _sampling(options, defaults, limit - len(prompt), seed + i)
+                sampling = _sampling(options, defaults, limit - len(prompt), seed + i, reasoning)
                 request = GenerateRequest(
                     f"{request_id}-{index}",
                     prompt,
@@ -230,7 +230,7 @@ async def start_generation(
 
 
 def _sampling(
-    options: GenerationOptions, defaults: GenerationDefaults, room: int, seed: int
+    options: GenerationOptions, defaults: GenerationDefaults, room: int, seed: int, reasoning: Reasoning
 ) -> SamplingParams:
     asked = defaults.max_tokens if options.max_tokens is None else options.max_tokens
     temperature = defaults.temperature if options.temperature is None else options.temperature
@@ -246,6 +246,7 @@ def _sampling(
         repetition_penalty=options.repetition_penalty,
         seed=seed & (2**64 - 1),
         stop=options.stop,
+        thoughts=thoughts_around(reasoning),
         ignore_eos=options.ignore_eos,
         logit_bias=options.logit_bias,
         top_logprobs=options.top_logprobs,

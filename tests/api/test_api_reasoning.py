@@ -140,6 +140,16 @@ async def test_a_bound_answer_follows_thoughts() -> None:
         assert message["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
 
 
+async def test_stop_strings_count_in_the_answer_only() -> None:
+    stops = {"stop": ["\n", "well", "<think>"]}
+    async with open_client(thinker()) as client:
+        assert await streamed(client, **stops) == ("Hm, well.", "Hello ")
+        told = await client.post("/chat/completions", json={**ASKED, **stops})
+        assert told.json()["choices"][0]["finish_reason"] == "stop"
+    async with open_client(thinker(OPENED, "Hm, well.\n</think>\n\nYes, well.")) as client:
+        assert await streamed(client, **stops) == ("Hm, well.", "Yes, ")
+
+
 async def test_an_answer_cut_while_thinking_has_no_content() -> None:
     async with open_client(thinker()) as client:
         response = await client.post("/chat/completions", json={**ASKED, "max_tokens": 10})

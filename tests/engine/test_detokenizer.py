@@ -138,3 +138,32 @@ def test_linear_time_on_a_hostile_text():
     shown = sum(len(detokenizer.push(0)) for _ in range(10_000))
     assert shown + len(detokenizer.flush()) == 100_000
     assert time.perf_counter() - started < 2.0
+
+
+TEXT = " <t>a STOP </t\n\n</t>\n\n b STOP c"
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 7, 100])
+@pytest.mark.parametrize(
+    ("text", "begin", "shown"),
+    [
+        (TEXT, "<t>", TEXT.partition("STOP c")[0]),
+        (TEXT, "", TEXT.partition("STOP c")[0]),
+        (TEXT, "<no>", " <t>a "),
+        ("<t", "<t>", "<t"),
+        ("<t>STOP", "<t>", "<t>STOP"),
+        ("STOP", "<t>", ""),
+        (" \n", "<t>", " \n"),
+        ("<t></t>\n", "<t>", "<t></t>\n"),
+        ("</t>STOP", "", "</t>"),
+    ],
+)
+def test_stop_strings_do_not_count_in_thoughts(text: str, begin: str, shown: str, step: int) -> None:
+    pieces = [text[i : i + step].encode() for i in range(0, len(text), step)]
+    for stop in (("STOP",), ("STOP", "\n\n\n\n")):
+        detokenizer = Detokenizer(pieces, stop, (begin, "</t>"))
+        found = "".join(detokenizer.push(i) for i in range(len(pieces))) + detokenizer.flush()
+        assert found == shown
+        assert detokenizer.stopped == (shown != text)
+    unstopped = Detokenizer(pieces, (), (begin, "</t>"))
+    assert "".join(unstopped.push(i) for i in range(len(pieces))) + unstopped.flush() == text
