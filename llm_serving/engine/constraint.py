@@ -29,7 +29,7 @@ class TokenConstraint(Protocol):
         """uint8 [1 + drafts, vocabulary / 8, rounded up]: what may come next, and behind each of the drafts.
 
         A bit for each token, the lowest bit first. Tokens that end an answer are among them where it may end.
-        Drafts are `forced` ones. Valid until the next call.
+        Drafts are `forced` ones. No rows at all: nothing is forbidden. Valid until the next call.
         """
         ...
 

@@ -40,11 +40,12 @@ class ReasoningConstraint:
         self._left = budget
         self._state = _State.THINKING if is_open else _State.BEGIN
         num_bytes = -(-vocab_size // 8)
-        self._all = np.full((1, num_bytes), 0xFF, np.uint8)
+        self._nothing = np.empty((0, num_bytes), np.uint8)  # is forbidden
         self._close = np.zeros((1, num_bytes), np.uint8)
         _set(self._close, close_id)
-        self._thoughts = self._all.copy()
+        self._thoughts = self._nothing
         if answer is not None:
+            self._thoughts = np.full((1, num_bytes), 0xFF, np.uint8)
             for token_id in eos_ids:
                 self._thoughts[0, token_id // 8] &= ~np.uint8(1 << token_id % 8)
 
@@ -67,7 +68,7 @@ class ReasoningConstraint:
         if self._state is _State.THINKING:
             return self._close if self._left == 0 else self._thoughts
         if self._answer is None:
-            return self._all
+            return self._nothing
         allowed = self._answer.allowed(draft_ids)
         if self._state is _State.BEGIN:
             allowed = allowed.copy()
