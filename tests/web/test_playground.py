@@ -67,6 +67,21 @@ def test_it_streams_and_can_be_stopped(browser: Any) -> None:
             assert len(texts(page)[-1]) < len(ENDLESS)
 
 
+def test_what_was_said_before_a_reload_is_kept(browser: Any) -> None:
+    app = fake_app(behaviour={"reply": ENDLESS, "step_seconds": 0.01}, max_new_tokens=4000)
+    with running_server(app) as at, opened(browser, at) as page:
+        other = page.context.new_page()
+        other.goto(at)
+        say(page, "go on")
+        page.wait_for_selector(".message:last-child:has-text('so on')")
+        page.reload()
+        assert texts(page)[0] == "go on"
+        assert "And so on." in texts(page)[1]
+        other.goto("about:blank")
+        page.reload()
+        assert texts(page)[0] == "go on"
+
+
 def test_a_reload_keeps_it_and_a_new_one_can_be_taken_back(browser: Any, url: str) -> None:
     with opened(browser, url) as page:
         say(page, "first")

@@ -47,6 +47,11 @@ export class Chat {
     this.running?.abort();
   }
 
+  /** The page is left: keep what there is of a running answer. Otherwise another tab may have kept more. */
+  keepUnfinished() {
+    if (this.running) this.conversation.keep();
+  }
+
   /** Another conversation, after the running answer was left. */
   replace(messages) {
     this.stop();

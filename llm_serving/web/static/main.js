@@ -59,4 +59,4 @@ watchModel(onReady);
 document.getElementById("new").addEventListener("click", beginAnew);
 document.getElementById("clear").addEventListener("click", clearAll);
 document.getElementById("export").addEventListener("click", exportConversation);
-addEventListener("pagehide", () => conversation.keep());
+addEventListener("pagehide", () => chat.keepUnfinished());
