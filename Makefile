@@ -14,7 +14,7 @@ NATIVE := CMakeLists.txt pyproject.toml requirements.txt $(wildcard llm_serving/
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve chat test kernels parity bench lint type size clean
+.PHONY: help install serve chat test browser kernels parity bench lint type size clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,10 @@ parity: $(PARITY_VENV)/.installed ## compare with transformers (installs torch i
 	$(PARITY_VENV)/bin/python -m llm_serving.cli models pull smollm2-135m-instruct
 	$(PARITY_VENV)/bin/python -m llm_serving.cli models pull all-minilm-l6-v2
 	$(PARITY_VENV)/bin/python -m pytest -m parity $(PYTEST_ARGS)
+
+browser: $(VENV)/.dev ## the playground in chromium (skipped without: apt install chromium)
+	$(BIN)/python -m pip install --quiet --group browser
+	$(BIN)/python -m pytest tests/web $(PYTEST_ARGS)
 
 kernels: $(VENV)/.dev ## kernels for other CPUs against those of this one: ARM64 under qemu, AVX-VNNI (skipped without the tools)
 	$(BIN)/python -m pytest -m kernels tests/native $(PYTEST_ARGS)

@@ -160,6 +160,7 @@ class Settings(BaseSettings):
         description="Key that clients must send; repeatable (in the variable: separated by commas)",
     )
     api_key_file: Path | None = Field(None, description="File with one key a line; # starts a comment")
+    playground: bool = Field(True, description="Show browsers a page to chat on at /")
     heartbeat_s: float = Field(
         10.0,
         gt=0,

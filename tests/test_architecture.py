@@ -33,8 +33,9 @@ MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
+OTHER_SOURCES = (".cpp", ".hpp", ".h", ".js", ".css", ".html")
 PYTHON = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), ROOT / "main.py"]
-SOURCES = [*PYTHON, *sorted(p for p in PACKAGE.rglob("*") if p.suffix in (".cpp", ".hpp", ".h"))]
+SOURCES = [*PYTHON, *sorted(p for p in PACKAGE.rglob("*") if p.suffix in OTHER_SOURCES)]
 
 
 def name_of(path: Path) -> str:

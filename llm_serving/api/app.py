@@ -11,7 +11,7 @@ from llm_serving.api.dispatch import Dispatch
 from llm_serving.api.errors import install_error_handlers
 from llm_serving.api.lifespan import build_services, lifespan
 from llm_serving.api.middleware import RequestMiddleware
-from llm_serving.api.routes import ROUTES, install_routes
+from llm_serving.api.routes import install_routes, routes_of
 from llm_serving.config import Settings
 from llm_serving.ops.auth import is_loopback
 from llm_serving.service.encoder_loader import load_encoder_model
@@ -51,16 +51,18 @@ def create_app(
     `load` and `load_encoder` make the models: they are called on threads of their own when the app starts.
     Raises: SettingsError.
     """
-    services = build_services(settings or Settings(), load, load_encoder)
+    settings = settings or Settings()
+    services = build_services(settings, load, load_encoder)
+    routes = routes_of(settings)
     app = App(title="llm-serving", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
     app.state.services = services
     install_error_handlers(app)
-    install_routes(app)
+    install_routes(app, routes)
     app.front = RequestMiddleware(
-        Dispatch(app.behind, ROUTES),
+        Dispatch(app.behind, routes),
         metrics=services.metrics,
-        max_body_bytes=services.settings.max_body_bytes,
-        warn_strangers=services.keys.is_open and is_loopback(services.settings.host),
+        max_body_bytes=settings.max_body_bytes,
+        warn_strangers=services.keys.is_open and is_loopback(settings.host),
     )
     return app

@@ -96,6 +96,7 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
         f"Model    {', '.join([public_name(settings.model_name), *encoders])}",
         f"Engine   {engine}",
         f"Address  {url}  (OpenAI API: {url}/v1)",
+        *([f"Chat     {url}  (in a browser)"] if settings.playground else []),
         f"Try      curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\",
         """           -d '{"messages": [{"role": "user", "content": "Hello!"}]}'""",
     ]

@@ -64,6 +64,8 @@ def test_the_announcement_has_a_command_to_try(host: str, url: str) -> None:
     assert f"curl http://{url}/v1/chat/completions -H 'Authorization: Bearer YOUR_KEY'" in text
     assert "smollm2-135m-instruct, all-minilm-l6-v2\n" in text
     assert "3 threads" in text
+    assert f"Chat     http://{url}  (in a browser)\n" in text
+    assert "browser" not in _announcement(Settings(playground=False), host, 8001, has_key=True)
     assert "YOUR_KEY" not in _announcement(settings, host, 8001, has_key=False)
 
 

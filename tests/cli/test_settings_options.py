@@ -38,6 +38,7 @@ def test_nothing_typed_is_the_default() -> None:
         (["--memory", "1.5g"], "memory", 3 << 29),
         (["--no-do-sample"], "do_sample", False),
         (["--strict-model-names"], "strict_model_names", True),
+        (["--no-playground"], "playground", False),
         (["--api-key", "a,b", "--api-key", "c"], "api_key", ("a,b", "c")),
         (["--api-key-file", "/k"], "api_key_file", Path("/k")),
         (["--system-prompt", ""], "system_prompt", ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from fastapi import FastAPI
@@ -17,7 +17,7 @@ from llm_serving.api.routes.admin import load_model, unload_model
 from llm_serving.api.routes.chat import create_chat_completion
 from llm_serving.api.routes.completion import create_completion
 from llm_serving.api.routes.embedding import create_embeddings
-from llm_serving.api.routes.health import get_health, get_ready, get_root
+from llm_serving.api.routes.health import get_health, get_ready
 from llm_serving.api.routes.messages import count_message_tokens, create_message
 from llm_serving.api.routes.metrics import get_metrics
 from llm_serving.api.routes.models import get_model, list_models
@@ -35,6 +35,7 @@ from llm_serving.api.routes.ollama_models import (
     refuse_change,
     show_model,
 )
+from llm_serving.api.routes.playground import get_root, static_endpoint
 from llm_serving.api.routes.ranking import rerank, score
 from llm_serving.api.routes.responses import (
     cancel_response,
@@ -46,7 +47,9 @@ from llm_serving.api.routes.responses import (
 )
 from llm_serving.api.routes.status import get_status
 from llm_serving.api.routes.tokens import apply_template, count_chat_tokens, detokenize, tokenize
+from llm_serving.config import Settings
 from llm_serving.errors import ServingError
+from llm_serving.web.static_files import PAGE, static_files
 
 
 class Route(NamedTuple):
@@ -113,7 +116,17 @@ ROUTES = (
 PREFIXES = ("", "/v1")
 
 
-def install_routes(app: FastAPI) -> None:
-    for prefix in PREFIXES:
-        for route in ROUTES:
+def routes_of(settings: Settings) -> tuple[Route, ...]:
+    """The table, and a public route for each of the playground's files unless it is switched off."""
+    if not settings.playground:
+        return ROUTES
+    files = [(name, file) for name, file in static_files().items() if name != PAGE]
+    return ROUTES + tuple(
+        Route("GET", f"/playground/{name}", static_endpoint(file), is_public=True) for name, file in files
+    )
+
+
+def install_routes(app: FastAPI, routes: Iterable[Route]) -> None:
+    for route in routes:
+        for prefix in PREFIXES:
             app.add_api_route(prefix + route.path, route.answer, methods=[route.method])

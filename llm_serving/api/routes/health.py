@@ -1,4 +1,4 @@
-"""`GET /` and `/health` (the process lives) and `GET /ready` (the chat model can answer)."""
+"""`GET /health` (the process lives) and `GET /ready` (the chat model can answer)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ from starlette.responses import Response
 from llm_serving.api.deps import services_of
 from llm_serving.service.registry import AnySlot
 from llm_serving.service.slot import ModelState
-
-ROOT = "llm-serving is running. OpenAI's API is at /v1, Anthropic's at /v1/messages, Ollama's at /api.\n"
-
-
-async def get_root(request: Request) -> Response:
-    """Ollama's clients look here whether anybody is in; so do people with a browser."""
-    return Response(ROOT, media_type="text/plain")
 
 
 async def get_health(request: Request) -> Response:

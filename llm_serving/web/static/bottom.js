@@ -1,0 +1,26 @@
+// The end of the conversation stays in sight as it grows, if the user is there.
+
+const NEAR = 48; // pixels from the end that count as being there
+const log = document.getElementById("log");
+const button = document.getElementById("to-latest");
+
+let isThere = true;
+
+export function beginAtBottom() {
+  log.addEventListener("scroll", look, { passive: true });
+  button.addEventListener("click", toBottom);
+  const stay = () => (isThere ? toBottom() : look());
+  const observer = new ResizeObserver(stay);
+  observer.observe(document.getElementById("messages"));
+  observer.observe(log);
+}
+
+export function toBottom() {
+  log.scrollTop = log.scrollHeight;
+  look();
+}
+
+function look() {
+  isThere = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR;
+  button.hidden = isThere;
+}
