@@ -20,7 +20,7 @@ from fastapi import HTTPException
 from llm_serving.api.errors import error_response, kind_of
 from llm_serving.api.running import Running, latest
 from llm_serving.errors import InvalidRequest, ModelNotFound, ServingError
-from llm_serving.service.chat import ChatRequest
+from llm_serving.service.chat import ChatRequest, Conversation
 from llm_serving.service.embedding import EmbeddingRequest
 from llm_serving.service.generation import GenerationOptions
 
@@ -53,7 +53,7 @@ def generate_response(prompt: str, model_name: str | None = None, stream: bool =
         raise _to_http(InvalidRequest("'prompt' must be a string.", "prompt"))
     request = ChatRequest(
         f"python-{uuid.uuid4().hex}",
-        [{"role": "user", "content": prompt}],
+        Conversation([{"role": "user", "content": prompt}]),
         GenerationOptions(),
         model=model_name,
     )

@@ -139,11 +139,11 @@ class LocalSession:
         return model.name
 
     async def answer(self, turns: Turns) -> AsyncGenerator[str, None]:
-        from llm_serving.service.chat import ChatRequest
+        from llm_serving.service.chat import ChatRequest, Conversation
         from llm_serving.service.generation import GenerationOptions
 
         self.usage = Usage()
-        request = ChatRequest("chat", [_message(turn) for turn in turns], GenerationOptions())
+        request = ChatRequest("chat", Conversation([_message(turn) for turn in turns]), GenerationOptions())
         async with await self._service.open(request) as generation:
             async for batch in generation:
                 for _, event in batch:

@@ -1,4 +1,4 @@
-"""What a request tells the chat template beside messages and functions."""
+"""What a request tells the chat template → the conversation that a prompt is made of."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from typing import Any
 from llm_serving.api.schemas.template import TemplateFields
 from llm_serving.chat.messages import Message
 from llm_serving.chat.template import template_inputs
+from llm_serving.chat.tools import Tool
 from llm_serving.errors import InvalidRequest
+from llm_serving.service.chat import Conversation
 
 
-def to_template_inputs(body: TemplateFields, messages: Sequence[Message]) -> Mapping[str, Any]:
+def to_conversation(body: TemplateFields, messages: Sequence[Message], tools: Sequence[Tool]) -> Conversation:
     """Raises: InvalidRequest as `template_inputs`, and where there is no message to continue."""
+    return Conversation(messages, _inputs(body, messages), tools, body.reasoning_effort)
+
+
+def _inputs(body: TemplateFields, messages: Sequence[Message]) -> Mapping[str, Any]:
     inputs = template_inputs(body.chat_template_kwargs or {})
     if body.continue_final_message:
         if body.add_generation_prompt:
