@@ -19,6 +19,7 @@ from llm_serving.errors import InvalidRequest, UnsupportedParameter
 NAMES = (
     (re.compile(r"max_completion_tokens"), "max_tokens"),
     (re.compile(r"reasoning_effort"), "thinking"),
+    (re.compile(r"continue_final_message"), "messages"),
     (re.compile(r"thinking_token_budget"), "thinking.budget_tokens"),
     (re.compile(r"\bsystem\.content"), "system"),
     (re.compile(r"\.content\.tool_calls\b"), ".content"),

@@ -14,7 +14,7 @@ from llm_serving.service.chat import Conversation
 
 
 def to_conversation(body: TemplateFields, messages: Sequence[Message], tools: Sequence[Tool]) -> Conversation:
-    """Raises: InvalidRequest as `template_inputs`, and where there is no message to continue."""
+    """Raises: InvalidRequest as `template_inputs`, and where no message can be continued."""
     return Conversation(messages, _inputs(body, messages), tools, body.reasoning_effort)
 
 
@@ -31,6 +31,12 @@ def _inputs(body: TemplateFields, messages: Sequence[Message]) -> Mapping[str, A
                 "'continue_final_message' goes on with a text of the assistant: the last message must be the "
                 "assistant's, and call no function.",
                 "continue_final_message",
+            )
+        if body.reasoning_effort not in (None, "none"):
+            raise InvalidRequest(
+                "'reasoning_effort' asks for thoughts, and with 'continue_final_message' the answer goes on "
+                "behind them. Leave one out.",
+                "reasoning_effort",
             )
         return {**inputs, "continue_final_message": True}
     return inputs if body.add_generation_prompt is not False else {**inputs, "add_generation_prompt": False}
