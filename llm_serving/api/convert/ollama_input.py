@@ -113,9 +113,10 @@ def prompt_messages(body: OllamaGenerateRequest) -> list[Message]:
 
 def raw_prompt(body: OllamaGenerateRequest) -> str:
     """Raises: InvalidRequest for what only a template could place."""
-    if body.system:
+    given = {"system": body.system, "think": body.think not in (None, False, "none")}
+    if name := next((name for name, is_given in given.items() if is_given), None):
         raise InvalidRequest(
-            "'system' needs the chat template, which raw: true and a 'suffix' go without.", "system"
+            f"'{name}' needs the chat template, which raw: true and a 'suffix' go without.", name
         )
     return body.prompt or ""
 
