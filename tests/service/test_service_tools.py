@@ -64,3 +64,11 @@ def test_how_templates_tell_of_functions(template: str, begins: str, has: str) -
     ids = prompt_ids(model, Conversation(CALLED, tools=TOOLS))
     assert ids.count(im_end) == ids.count(im_start)
     assert "<|im_end|>" in text
+
+
+def test_thoughts_of_the_history_are_told_beside_functions() -> None:
+    thought: Message = {**CALLED[1], "reasoning_content": "Rain?"}
+    template = "{% for m in messages %}{{ m.role }}:{{ m.reasoning_content }}|{{ m.content }};{% endfor %}"
+    model = ChatModel("m", load_fake_engine(EngineOptions()), FakeTokenizer(), ChatTemplate(template))
+    ids = prompt_ids(model, Conversation([CALLED[0], thought, CALLED[2]], tools=TOOLS))
+    assert "assistant:Rain?|<tool_call>" in model.tokenizer.decode(ids)
