@@ -97,7 +97,7 @@ def check_context(options: OllamaOptions, max_context: int) -> None:
 def check_keeps_loaded(body: OllamaFields) -> None:
     """For requests without text. Raises: UnsupportedParameter."""
     if body.asks_to_unload():
-        raise UnsupportedParameter("keep_alive", "Leave it out: a model stays loaded until the server stops.")
+        raise UnsupportedParameter("keep_alive", "Leave it out: requests for text unload nothing here.")
 
 
 def to_messages(body: OllamaChatRequest) -> list[Message]:
