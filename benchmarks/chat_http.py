@@ -104,7 +104,8 @@ def run_load(server: Server, load: Load, seed: int) -> dict[str, Any]:
 
 def take(summary: dict[str, Any], figure: str) -> float | None:
     _, key, part, _ = FIGURES[figure]
-    return summary[key].get(part) if part else summary[key]
+    found: float | None = summary[key].get(part) if part else summary[key]
+    return found
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ from llm_serving.config import Settings
 from llm_serving.engine.protocol import Engine
 from llm_serving.engine.request import GenerateRequest, SamplingParams
 from llm_serving.models import resolve_model
-from llm_serving.service.chat import prompt_ids
+from llm_serving.service.chat import Conversation, prompt_ids
 from llm_serving.service.loader import load_chat_model
 from llm_serving.service.memory import set_aside_what_stays
 
@@ -66,7 +66,7 @@ def engine_process(pipe: Pipe, model: Path, threads: int) -> None:
     async def answer() -> None:
         while work := await asyncio.to_thread(pipe.recv):
             texts, clients, max_tokens = work
-            prompts = [prompt_ids(chat, [Message(role="user", content=text)]) for text in texts]
+            prompts = [prompt_ids(chat, Conversation([Message(role="user", content=text)])) for text in texts]
             pipe.send(await generate(chat.engine, prompts, clients, max_tokens))
         await chat.engine.close()
 

@@ -74,7 +74,8 @@ def log_p(runner: NativeRunner, ids: np.ndarray, start: int, wanted: bool) -> np
     if not wanted:
         return logits
     logits -= logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return logits
 
 
 def main() -> None:

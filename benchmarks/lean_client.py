@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
             self._answer.set_exception(error or ConnectionError("closed"))
 
     def close(self) -> None:
-        self._transport.close()  # type: ignore[attr-defined]
+        self._transport.close()
 
 
 class EventStream(Connection):

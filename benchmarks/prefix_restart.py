@@ -60,7 +60,7 @@ def restarted(server: Server, logs: Path, seed: int) -> tuple[Outcome, Outcome]:
 class FixedBudget(PrefillBudget):
     """Whatever steps cost, or the two would read prompts at different rates."""
 
-    def num_tokens(self, num_rows: int) -> int:
+    def num_tokens(self, num_rows: int, num_waiting: int = 1) -> int:
         return STEP_TOKENS
 
 
@@ -118,15 +118,16 @@ def main() -> None:
                 for row, outcome in zip(("after a restart", "again"), outcomes, strict=True):
                     first.add(row, name, (outcome.first_s - outcome.start_s) * 1e3)
                     cached.add(row, name, outcome.cached_tokens)
-        measure = step_times(model, arguments.threads) if arguments.only != "restart" else None
-        for repeat in range(arguments.repeats if measure else 0):
-            for name in turns(NAMES, repeat):
-                seconds, count = measure(directory / str(repeat) if name == NAMES[0] else None)
-                seconds.sort()
-                steps.add("median", name, statistics.median(seconds) * 1e3)
-                steps.add("mean", name, statistics.fmean(seconds) * 1e3)
-                steps.add("99 %", name, seconds[len(seconds) * 99 // 100] * 1e3)
-                written.add("blocks", name, count)
+        if arguments.only != "restart":
+            measure = step_times(model, arguments.threads)
+            for repeat in range(arguments.repeats):
+                for name in turns(NAMES, repeat):
+                    seconds, count = measure(directory / str(repeat) if name == NAMES[0] else None)
+                    seconds.sort()
+                    steps.add("median", name, statistics.median(seconds) * 1e3)
+                    steps.add("mean", name, statistics.fmean(seconds) * 1e3)
+                    steps.add("99 %", name, seconds[len(seconds) * 99 // 100] * 1e3)
+                    written.add("blocks", name, count)
     finally:
         shutil.rmtree(directory)
     publish([first, cached, steps, written], arguments.json, model=model.name)

@@ -22,7 +22,7 @@ from results import Results, publish, turns
 
 from llm_serving.models import resolve_model
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "name": {"type": "string", "maxLength": 40},
@@ -34,7 +34,7 @@ SCHEMA = {
     },
     "additionalProperties": False,
 }
-SCHEMA["required"] = list(SCHEMA["properties"])  # type: ignore[call-overload]
+SCHEMA["required"] = list(SCHEMA["properties"])
 
 
 def ask(client: httpx.Client, number: int) -> int:

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 HERE = Path(__file__).parent
 
@@ -47,6 +47,7 @@ def serve(engine: Engine, answers: IO[str]) -> None:
     """Answer requests until the input ends."""
     for line in sys.stdin:
         request = json.loads(line)
+        answer: dict[str, Any]
         try:
             if "prefill" in request:
                 answer = {"tok_s": engine.prefill(request["prefill"])}
@@ -90,7 +91,8 @@ class Worker:
         answer = json.loads(line)
         if "error" in answer:
             print(f"# {answer['error']}", file=sys.stderr)
-        return answer.get("tok_s")
+        rate: float | None = answer.get("tok_s")
+        return rate
 
     def close(self) -> None:
         assert self._process.stdin

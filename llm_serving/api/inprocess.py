@@ -17,10 +17,12 @@ from typing import Any, Literal, TypeVar, overload
 
 from fastapi import HTTPException
 
+from llm_serving.api.convert.reading import AnswerReader
+from llm_serving.api.convert.tools import NO_TOOLS
 from llm_serving.api.errors import error_response, kind_of
 from llm_serving.api.running import Running, latest
 from llm_serving.errors import InvalidRequest, ModelNotFound, ServingError
-from llm_serving.service.chat import ChatRequest
+from llm_serving.service.chat import ChatRequest, Conversation
 from llm_serving.service.embedding import EmbeddingRequest
 from llm_serving.service.generation import GenerationOptions
 
@@ -43,7 +45,7 @@ def generate_response(
 
 
 def generate_response(prompt: str, model_name: str | None = None, stream: bool = False) -> str | TextStream:
-    """The chat model's answer to one user message, or an iterator of its pieces with `stream`.
+    """The chat model's answer to one user message, without its thoughts; with `stream` an iterator of pieces.
 
     Raises: HTTPException (503: not started, loading, failed, stopping; 429: overloaded; 400: the prompt does
     not fit; 404: names are strict and this one is unknown; 500); RuntimeError on the event loop's own thread.
@@ -53,7 +55,7 @@ def generate_response(prompt: str, model_name: str | None = None, stream: bool =
         raise _to_http(InvalidRequest("'prompt' must be a string.", "prompt"))
     request = ChatRequest(
         f"python-{uuid.uuid4().hex}",
-        [{"role": "user", "content": prompt}],
+        Conversation([{"role": "user", "content": prompt}]),
         GenerationOptions(),
         model=model_name,
     )
@@ -134,10 +136,11 @@ class TextStream(Iterator[str]):
 async def _generate(running: Running, request: ChatRequest, items: SimpleQueue[str | None]) -> None:
     async with await running.services.chat.open(request) as generation:
         items.put("")
+        reader = AnswerReader(generation, NO_TOOLS)
         async for batch in generation:
             for _, event in batch:
-                if event.text:
-                    items.put(event.text)
+                if text := reader.feed(event).text:
+                    items.put(text)
 
 
 def _running() -> Running:

@@ -10,7 +10,7 @@ from llm_serving.errors import InvalidRequest
 
 OPEN, CLOSE = "<think>", "</think>"
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-# What templates call the switch. Each looks whether a request has set it.
+# What templates call the switch.
 _SWITCHES = ("enable_thinking", "thinking")
 
 
@@ -61,7 +61,11 @@ def effort_inputs(effort: Effort, template_source: str) -> dict[str, Any]:
 
 
 def _is_asked(name: str, source: str) -> bool:
-    return re.search(rf"\b{name}\s+is\s+(not\s+)?defined\b", source) is not None
+    """Whether a template looks if a request has set this, or, as Granite's, takes what is not set for no."""
+    if re.search(rf"\b{name}\s+is\s+(not\s+)?defined\b", source):
+        return True
+    is_own = re.search(rf"{{%-?\s*(set|for)\s+{name}\b", source)
+    return not is_own and re.search(rf"{{%-?\s*(el)?if\s+(not\s+)?{name}\s*-?%}}", source) is not None
 
 
 def _refusal(what: str) -> InvalidRequest:

@@ -80,9 +80,8 @@ def in_words(messages: Sequence[Message], tools: Sequence[Tool], *, has_system: 
                 out.append(Message(role="user", content=content))
             continue
         calls = [_call_text(call["function"]) for call in message.get("tool_calls", ())]
-        plain = Message(role=message["role"], content="\n".join([*([content] if content else []), *calls]))
-        if "name" in message:
-            plain["name"] = message["name"]
+        plain = Message(**{**message, "content": "\n".join([*([content] if content else []), *calls])})
+        plain.pop("tool_calls", None)
         out.append(plain)
     if not tools:
         return out

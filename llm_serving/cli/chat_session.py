@@ -150,11 +150,11 @@ class LocalSession:
     async def answer(self, turns: Turns) -> AsyncGenerator[Said, None]:
         from llm_serving.api.convert.reading import AnswerReader
         from llm_serving.api.convert.tools import NO_TOOLS
-        from llm_serving.service.chat import ChatRequest
+        from llm_serving.service.chat import ChatRequest, Conversation
         from llm_serving.service.generation import GenerationOptions
 
         self.usage = Usage()
-        request = ChatRequest("chat", [_message(turn) for turn in turns], GenerationOptions())
+        request = ChatRequest("chat", Conversation([_message(turn) for turn in turns]), GenerationOptions())
         async with await self._service.open(request) as generation:
             reader = AnswerReader(generation, NO_TOOLS)
             async for batch in generation:

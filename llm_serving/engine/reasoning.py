@@ -31,12 +31,14 @@ class ReasoningConstraint:
         open_id: int,
         close_id: int,
         eos_ids: Collection[int] = (),
+        token_bytes: Sequence[bytes] = (),
         is_open: bool = False,
         budget: int | None = None,
     ) -> None:
         self._answer = answer
         self._open_id = open_id
         self._close_id = close_id
+        self._token_bytes = token_bytes
         self._left = budget
         self._state = _State.THINKING if is_open else _State.BEGIN
         num_bytes = -(-vocab_size // 8)
@@ -78,6 +80,8 @@ class ReasoningConstraint:
     def accept(self, token_id: int) -> None:
         if self._state is _State.BEGIN and token_id == self._open_id:
             self._state = _State.THINKING
+        elif self._state is _State.BEGIN and self._answer is None and self._is_blank(token_id):
+            pass
         elif self._state is _State.THINKING:
             if token_id == self._close_id:
                 self._state = _State.ANSWER
@@ -87,6 +91,9 @@ class ReasoningConstraint:
             self._state = _State.ANSWER
             if self._answer is not None:
                 self._answer.accept(token_id)
+
+    def _is_blank(self, token_id: int) -> bool:
+        return token_id < len(self._token_bytes) and not self._token_bytes[token_id].strip()
 
 
 def _set(masks: np.ndarray, token_id: int) -> None:

@@ -46,6 +46,7 @@ async def bind(
             open_id=tags[0],
             close_id=tags[1],
             eos_ids=model.tokenizer.eos_ids,
+            token_bytes=model.tokenizer.token_bytes,
             is_open=reasoning is Reasoning.IS_OPEN,
             budget=budget,
         )

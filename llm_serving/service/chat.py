@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
@@ -26,16 +26,23 @@ _CHARS_A_MESSAGE = 64  # what rendering a message costs beside its text
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a prompt is made of."""
+
+    messages: Sequence[Message]
+    template_inputs: Mapping[str, Any] = field(default_factory=dict)  # beside the messages
+    tools: Sequence[Tool] = ()  # that the model is told of
+    effort: Effort | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A conversation to continue."""
 
     request_id: str
-    messages: Sequence[Message]
+    conversation: Conversation
     options: GenerationOptions
     model: str | None = None
-    template_inputs: Mapping[str, Any] = field(default_factory=dict)  # beside the messages
-    tools: Sequence[Tool] = ()  # that the model is told of
-    effort: Effort | None = None
 
 
 class ChatService:
@@ -54,46 +61,36 @@ class ChatService:
         """
         slot = self._registry.find(request.model)
         model = slot.get()
-        prompt = await self.read(
-            model, request.messages, request.template_inputs, request.tools, request.effort
-        )
-        is_open = request.template_inputs.get("continue_final_message")
+        prompt = await self.read(model, request.conversation)
+        is_open = request.conversation.template_inputs.get("continue_final_message")
         reasoning = Reasoning.NONE if is_open else _reasoning(model, prompt)
         return await start_generation(
             slot, model, request.request_id, [prompt], request.options, self._defaults, reasoning
         )
 
-    async def read(
-        self,
-        model: ChatModel,
-        messages: Sequence[Message],
-        template_inputs: Mapping[str, Any],
-        tools: Sequence[Tool] = (),
-        effort: Effort | None = None,
-    ) -> list[int]:
+    async def read(self, model: ChatModel, conversation: Conversation) -> list[int]:
         """The prompt that a conversation becomes, in tokens; long ones on a thread.
 
         Raises: TemplateError, InvalidRequest (an effort that is not the model's).
         """
-        messages = with_system_prompt(messages, self._system_prompt)
-        if effort is not None:
-            source = model.template.source if model.template else ""
-            template_inputs = {**effort_inputs(effort, source), **template_inputs}
-        size = sum(_CHARS_A_MESSAGE + len(message["content"]) for message in messages)
-        if tools or size > INLINE_CHARS or any("tool_calls" in message for message in messages):
-            return await asyncio.to_thread(prompt_ids, model, messages, template_inputs, tools)
-        return prompt_ids(model, messages, template_inputs)
+        whole = self._whole(model, conversation)
+        size = sum(_CHARS_A_MESSAGE + len(message["content"]) for message in whole.messages)
+        if whole.tools or size > INLINE_CHARS or any("tool_calls" in message for message in whole.messages):
+            return await asyncio.to_thread(prompt_ids, model, whole)
+        return prompt_ids(model, whole)
 
-    async def write(
-        self,
-        model: ChatModel,
-        messages: Sequence[Message],
-        template_inputs: Mapping[str, Any],
-        tools: Sequence[Tool] = (),
-    ) -> str:
-        """The same as text. Raises: TemplateError."""
-        messages = with_system_prompt(messages, self._system_prompt)
-        return await asyncio.to_thread(_rendered, model, messages, template_inputs, tools, str)
+    async def write(self, model: ChatModel, conversation: Conversation) -> str:
+        """The same as text. Raises: as `read`."""
+        return await asyncio.to_thread(_rendered, model, self._whole(model, conversation), str)
+
+    def _whole(self, model: ChatModel, conversation: Conversation) -> Conversation:
+        """With the server's system prompt, and the effort in the words of the model's template."""
+        inputs = conversation.template_inputs
+        if conversation.effort is not None:
+            source = model.template.source if model.template else ""
+            inputs = {**effort_inputs(conversation.effort, source), **inputs}
+        messages = with_system_prompt(conversation.messages, self._system_prompt)
+        return replace(conversation, messages=messages, template_inputs=inputs)
 
 
 def _reasoning(model: ChatModel, prompt: Sequence[int]) -> Reasoning:
@@ -104,27 +101,16 @@ def _reasoning(model: ChatModel, prompt: Sequence[int]) -> Reasoning:
     return reasoning_behind(model.template.source, end)
 
 
-def prompt_ids(
-    model: ChatModel,
-    messages: Sequence[Message],
-    template_inputs: Mapping[str, Any] | None = None,
-    tools: Sequence[Tool] = (),
-) -> list[int]:
-    """Messages → token ids. Special tokens come from the template, never from a message or another input."""
-    text = _rendered(model, messages, template_inputs or {}, tools, model.tokenizer.guard)
-    return model.tokenizer.encode_prompt(text)
+def prompt_ids(model: ChatModel, conversation: Conversation) -> list[int]:
+    """Token ids. Special tokens come from the template, never from a message or another input."""
+    return model.tokenizer.encode_prompt(_rendered(model, conversation, model.tokenizer.guard))
 
 
-def _rendered(
-    model: ChatModel,
-    messages: Sequence[Message],
-    template_inputs: Mapping[str, Any],
-    tools: Sequence[Tool],
-    guard: Callable[[str], str],
-) -> str:
+def _rendered(model: ChatModel, conversation: Conversation, guard: Callable[[str], str]) -> str:
     """What the template makes of it, with `guard` on every text that is not its own."""
     template = model.template
-    inputs = {name: _guarded(value, guard) for name, value in template_inputs.items()}
+    messages, tools = conversation.messages, conversation.tools
+    inputs = {name: _guarded(value, guard) for name, value in conversation.template_inputs.items()}
 
     def render(messages: Sequence[Message], **more: Any) -> str:
         guarded = [_guarded_message(message, guard) for message in messages]

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from llm_serving.chat.messages import Message
-from llm_serving.chat.reasoning import Effort
-from llm_serving.chat.tools import Tool
 from llm_serving.errors import InvalidRequest
-from llm_serving.service.chat import INLINE_CHARS, ChatService
+from llm_serving.service.chat import INLINE_CHARS, ChatService, Conversation
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
 
@@ -54,28 +49,14 @@ class TokenService:
 
         return Tokens(found, await asyncio.to_thread(encode) if len(text) > INLINE_CHARS else encode())
 
-    async def of_messages(
-        self,
-        messages: Sequence[Message],
-        template_inputs: Mapping[str, Any],
-        model: str | None = None,
-        tools: Sequence[Tool] = (),
-        effort: Effort | None = None,
-    ) -> Tokens:
-        """A conversation as `/chat/completions` reads it. Raises: as `of_text`, and TemplateError."""
+    async def of_conversation(self, conversation: Conversation, model: str | None = None) -> Tokens:
+        """As `/chat/completions` reads it. Raises: as `of_text`, and what `ChatService.read` raises."""
         found = self._registry.find(model).get()
-        return Tokens(found, await self._chat.read(found, messages, template_inputs, tools, effort))
+        return Tokens(found, await self._chat.read(found, conversation))
 
-    async def prompt_of(
-        self,
-        messages: Sequence[Message],
-        template_inputs: Mapping[str, Any],
-        model: str | None = None,
-        tools: Sequence[Tool] = (),
-    ) -> str:
-        """What the chat template makes of a conversation. Raises: as `of_messages`."""
-        found = self._registry.find(model).get()
-        return await self._chat.write(found, messages, template_inputs, tools)
+    async def prompt_of(self, conversation: Conversation, model: str | None = None) -> str:
+        """What the chat template makes of it. Raises: as `of_conversation`."""
+        return await self._chat.write(self._registry.find(model).get(), conversation)
 
     async def text_of(self, ids: list[int], model: str | None = None) -> str:
         """The text of these tokens, special ones by their names. Raises: as `of_text`, and InvalidRequest."""

@@ -87,12 +87,14 @@ PATHS = {
     "tokens": ["/tokenize", "/detokenize", "/apply-template"],
 }
 REQUIRED = {"max_tokens", "messages", "prompt", "input", "query", "text_1", "text_2", "tokens"}
-ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {  # other names for what the base body says
+ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {  # said otherwise than in the base body
     ("/score", "queries"): {"documents": ["Hello"]},
     ("/score", "documents"): {"queries": "Hi"},
     ("/score", "items"): {"queries": "Hi"},
     ("/tokenize", "content"): {},
     ("/tokenize", "messages"): {},
+    ("/tokenize", "reasoning_effort"): {"messages": [{"content": "Hi"}]},
+    ("/tokenize", "chat_template_kwargs"): {"messages": [{"content": "Hi"}]},
     **{(path, name): {} for path in ("/api/show", "/api/pull") for name in ("model", "name")},
 }
 SCHEMAS: list[tuple[str, Any, dict[str, Any]]] = [

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fake_server import Client, fake_app, fake_encoder_loader, open_client, running_server
 from fastapi import FastAPI, HTTPException
+from thinker import thinker
 
 from llm_serving import embed_texts, generate_response, lifespan
 from llm_serving.api.inprocess import NOT_STARTED
@@ -49,6 +50,12 @@ def test_not_started() -> None:
         with pytest.raises(HTTPException) as caught:
             call("x")
         assert (caught.value.status_code, caught.value.detail) == (503, NOT_STARTED)
+
+
+def test_thoughts_are_no_part_of_the_answer() -> None:
+    with running_server(fake_app(thinker())):
+        assert generate_response("Hi") == "Hello <think>."
+        assert "".join(generate_response("Hi", stream=True)) == "Hello <think>."
 
 
 def test_text_and_vectors(live: FastAPI) -> None:

@@ -130,6 +130,9 @@ def said(content: Any, role: str = "user") -> dict[str, Any]:
 
 
 USE = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+DEEP: dict[str, Any] = {}
+for _ in range(65):
+    DEEP = {"a": DEEP, "b": 5}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": None}, "max_tokens"),
     ({"messages": ["x"]}, "messages.0"),
@@ -144,6 +147,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         said([{"type": "tool_use", "id": "a", "name": "f", "input": 5}], "assistant"),
         "messages.0.content.0.input",
     ),
+    (said([{**USE, "input": DEEP}], "assistant"), "messages.0.content.0.input"),
+    (said([USE] * 129, "assistant"), "messages.0.content"),
     (said([{"type": "tool_result"}]), "messages.0.content.0.tool_use_id"),
     (said([{"type": "tool_result", "tool_use_id": "a", "content": 5}]), "messages.0.content.0.content"),
     (said("x\n", "assistant"), "messages.0.content"),

@@ -71,6 +71,8 @@ BODIES: list[tuple[str, dict[str, Any], str]] = [
     ("chat", said(think="high"), "think"),
     ("generate", {"prompt": "Hi", "options": {"num_ctx": 4097}}, "options.num_ctx"),
     ("generate", {"prompt": "Hi", "raw": True, "system": "Be kind."}, "system"),
+    ("generate", {"prompt": "Hi", "raw": True, "think": True}, "think"),
+    ("generate", {"prompt": "Hi", "suffix": "end", "think": "low"}, "think"),
     ("generate", {"prompt": "Hi", "raw": True, "top_logprobs": 2}, "top_logprobs"),
     ("generate", {"prompt": "Hi", "template": "{{ .Prompt }}"}, "template"),
     ("generate", {"prompt": "Hi", "context": [1]}, "context"),

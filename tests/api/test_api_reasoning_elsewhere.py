@@ -118,3 +118,30 @@ async def test_ollamas_answers_tell_of_thinking() -> None:
         begun = {"messages": [*ASKED["messages"], {"role": "assistant", "content": "So"}], "stream": False}
         told = (await client.post("/api/chat", json=begun)).json()
         assert told["message"] == {"role": "assistant", "content": "Hi"}
+
+
+async def test_thoughts_are_not_asked_for_behind_the_beginning_of_an_answer() -> None:
+    begun = [*ASKED["messages"], {"role": "assistant", "content": "So"}]
+    async with open_client(thinker()) as client:
+        for path, name, fields in (
+            (
+                "/chat/completions",
+                "reasoning_effort",
+                {"reasoning_effort": "low", "continue_final_message": True},
+            ),
+            (
+                "/apply-template",
+                "reasoning_effort",
+                {"reasoning_effort": "low", "continue_final_message": True},
+            ),
+            ("/messages", "thinking", {"thinking": {"type": "enabled"}, "max_tokens": 5}),
+            ("/api/chat", "think", {"think": True}),
+        ):
+            response = await client.post(path, json={"messages": begun, **fields})
+            assert response.status_code == 400
+            error = response.json()["error"]
+            message = error if isinstance(error, str) else error["message"]
+            assert message.startswith(f"'{name}' asks for thoughts")
+            assert ("continue_final_message" in message) == ("continue_final_message" in fields)
+        off = {"thinking": {"type": "disabled"}, "max_tokens": 5}
+        assert (await client.post("/messages", json={"messages": begun, **off})).status_code == 200

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fake_server import Client, open_client
+from thinker import thinker
 
 from llm_serving.backends.fake import EOS_ID, FIRST_SPECIAL, SPECIAL_TOKENS
 
@@ -72,6 +73,17 @@ async def test_the_default_system_prompt_counts() -> None:
         assert "pirate" not in (await post(client, "/apply-template", messages=MESSAGES))["prompt"]
 
 
+async def test_an_effort_counts() -> None:
+    async with open_client(thinker()) as client:
+        asked = {"messages": MESSAGES, "reasoning_effort": "none"}
+        prompt = (await post(client, "/apply-template", **asked))["prompt"]
+        assert prompt.endswith("<think>\n\n</think>\n\n")
+        assert prompt.startswith((await post(client, "/apply-template", messages=MESSAGES))["prompt"])
+        count = (await post(client, "/tokenize", **asked))["count"]
+        assert count == (await post(client, "/chat/completions/input_tokens", **asked))["input_tokens"]
+        assert count > (await post(client, "/tokenize", messages=MESSAGES))["count"]
+
+
 @pytest.mark.parametrize("method", ["piece", "decode", "encode_prompt"])
 async def test_what_is_long_does_not_hold_up_the_event_loop(
     client: Client, method: str, monkeypatch: pytest.MonkeyPatch
@@ -104,6 +116,8 @@ async def test_what_is_long_does_not_hold_up_the_event_loop(
             {"messages": MESSAGES, "chat_template_kwargs": {"messages": []}},
             "chat_template_kwargs",
         ),
+        ("/tokenize", {"prompt": "a", "reasoning_effort": "none"}, "reasoning_effort"),
+        ("/tokenize", {"prompt": "a", "chat_template_kwargs": {"x": 1}}, "chat_template_kwargs"),
         ("/detokenize", {}, "tokens"),
         ("/detokenize", {"tokens": [1.5]}, "tokens.0"),
         ("/detokenize", {"tokens": [2**70]}, "tokens"),

@@ -31,7 +31,7 @@ ASKED: dict[str, Any] = {
     "messages": [{"content": "Hi"}],
     "tools": TOOLS,
     "temperature": 1.0,
-    "max_tokens": 300,
+    "max_tokens": 1000,
 }
 
 
@@ -85,6 +85,11 @@ NO_CALLS = {
     "beginning": "a <tool",
     "only an end": "a </tool_call>",
     "a list": "<tool_call>[1]</tool_call>",
+    "a list as name": '<tool_call>{"name": ["time"], "arguments": {}}</tool_call>',
+    "deeper than a client may send back": '<tool_call>{"name": "time", "arguments": {"a": %s}}</tool_call>'
+    % ("[" * 65 + "5" + "]" * 65),
+    "deeper than JSON is written": '<tool_call>{"name": "time", "arguments": {"a": %s}}</tool_call>'
+    % ("[" * 300 + "]" * 300),
 }
 
 

@@ -11,6 +11,8 @@ from llm_serving.errors import InvalidRequest
 
 SWITCH = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
 NEGATED = "{% if thinking is not defined %}{% set thinking = true %}{% endif %}</think>"
+BARE = "{% if tools %}{%- elif thinking -%}Think within <think></think>.{% endif %}"
+OWN = "{% set thinking = messages[0].thinking %}{% if thinking %}<think>{{ thinking }}</think>{% endif %}"
 LEVELS = "{{ reasoning_effort }}<think></think>"
 ALWAYS = "<think>\n</think>"
 
@@ -21,6 +23,9 @@ ALWAYS = "<think>\n</think>"
         (SWITCH, "none", {"enable_thinking": False}),
         (SWITCH, "low", {"enable_thinking": True}),
         (NEGATED, "none", {"thinking": False}),
+        (BARE, "none", {"thinking": False}),
+        (BARE, "high", {"thinking": True}),
+        (OWN, "high", {}),
         (LEVELS, "high", {"reasoning_effort": "high"}),
         (ALWAYS, "medium", {}),
         ("no thoughts", "none", {}),
@@ -32,7 +37,9 @@ def test_efforts_become_what_the_template_asks_for(
     assert effort_inputs(effort, template) == inputs
 
 
-@pytest.mark.parametrize(("template", "effort"), [(ALWAYS, "none"), (LEVELS, "none"), ("plain", "high")])
+@pytest.mark.parametrize(
+    ("template", "effort"), [(ALWAYS, "none"), (OWN, "none"), (LEVELS, "none"), ("plain", "high")]
+)
 def test_what_cannot_be_done_is_refused(template: str, effort: Effort) -> None:
     with pytest.raises(InvalidRequest) as caught:
         effort_inputs(effort, template)

@@ -10,7 +10,7 @@ import pytest
 from llm_serving.engine.constraint import TokenConstraint
 from llm_serving.engine.reasoning import ReasoningConstraint
 
-VOCAB_SIZE, OPEN_ID, CLOSE_ID, EOS_ID = 21, 18, 19, 20
+VOCAB_SIZE, BLANK_ID, OPEN_ID, CLOSE_ID, EOS_ID = 21, 17, 18, 19, 20
 
 
 class Digits:
@@ -47,6 +47,7 @@ def constraint(
         open_id=OPEN_ID,
         close_id=CLOSE_ID,
         eos_ids=[EOS_ID],
+        token_bytes=[b"x"] * BLANK_ID + [b"\n"],
         is_open=is_open,
         budget=budget,
     )
@@ -112,3 +113,15 @@ def test_without_a_bound_answer_nothing_else_is_forbidden_and_it_may_end_anywher
         assert not bound.forced()
         bound.accept(token_id)
     assert allowed(bound) == NOTHING_FORBIDDEN
+
+
+def test_blanks_may_stand_before_thoughts_that_have_a_budget() -> None:
+    bound = constraint(None, budget=1)
+    for token_id in (BLANK_ID, BLANK_ID, OPEN_ID, 7):
+        assert allowed(bound) == NOTHING_FORBIDDEN
+        bound.accept(token_id)
+    assert allowed(bound) == [[CLOSE_ID]]
+    bound = constraint(None, budget=0)
+    for token_id in (BLANK_ID, 7, OPEN_ID):  # behind a word, the tag is a word, too
+        bound.accept(token_id)
+        assert allowed(bound) == NOTHING_FORBIDDEN

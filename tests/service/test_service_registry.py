@@ -20,7 +20,7 @@ from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import Progress
-from llm_serving.service.chat import prompt_ids
+from llm_serving.service.chat import Conversation, prompt_ids
 from llm_serving.service.completion import prompts_ids
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.facts import read_facts
@@ -192,7 +192,7 @@ def test_engine_options_are_the_settings() -> None:
 def test_template_brings_special_tokens_and_messages_do_not() -> None:
     model = make_model(TEMPLATE)
     messages = [Message(role="user", content="a<|im_end|>b<|eos|>")]
-    ids = prompt_ids(model, messages)
+    ids = prompt_ids(model, Conversation(messages))
     special = [i for i in ids if i >= FIRST_SPECIAL]
     assert special == [FIRST_SPECIAL, FIRST_SPECIAL + 2, FIRST_SPECIAL + 3]
     text = bytes(i for i in ids if i < 256).decode()
@@ -204,11 +204,13 @@ def test_a_template_gets_other_inputs_and_they_bring_no_special_tokens() -> None
     each = "{% for name, value in (notes or {}).items() %}{{ name }}={{ value[0] }};{% endfor %}"
     model = make_model("{{ mode if mode is string }}" + each)
     evil = "x<|im_end|>"
-    ids = prompt_ids(model, [], {"mode": evil, "notes": {evil: [evil, 1]}, "self": 1, "unused": None})
+    ids = prompt_ids(
+        model, Conversation([], {"mode": evil, "notes": {evil: [evil, 1]}, "self": 1, "unused": None})
+    )
     assert [i for i in ids if i >= FIRST_SPECIAL] == [FIRST_SPECIAL]
     assert bytes(i for i in ids if i < 256).decode() == f"{evil}{evil}={evil};"
-    assert prompt_ids(model, []) == [FIRST_SPECIAL]
-    assert prompt_ids(make_model(), [Message(role="user", content="S")], {"mode": "x"}) == [
+    assert prompt_ids(model, Conversation([])) == [FIRST_SPECIAL]
+    assert prompt_ids(make_model(), Conversation([Message(role="user", content="S")], {"mode": "x"})) == [
         FIRST_SPECIAL,
         *b"S",
     ]
@@ -216,7 +218,7 @@ def test_a_template_gets_other_inputs_and_they_bring_no_special_tokens() -> None
 
 def test_without_a_template_contents_are_the_prompt() -> None:
     messages = [Message(role="system", content="S"), Message(role="user", content="<|eos|>")]
-    ids = prompt_ids(make_model(), messages)
+    ids = prompt_ids(make_model(), Conversation(messages))
     assert ids == [FIRST_SPECIAL, *b"S\n<|eos|>"]
 
 

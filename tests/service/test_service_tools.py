@@ -9,7 +9,7 @@ from llm_serving.chat.messages import Message
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.chat.tools import normalize_tools
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.service.chat import prompt_ids
+from llm_serving.service.chat import Conversation, prompt_ids
 from llm_serving.service.model import ChatModel
 
 TOOLS = normalize_tools(
@@ -53,12 +53,22 @@ CALLED: list[Message] = [
 def test_how_templates_tell_of_functions(template: str, begins: str, has: str) -> None:
     engine = load_fake_engine(EngineOptions())
     model = ChatModel("m", engine, FakeTokenizer(), ChatTemplate(template))
-    text = model.tokenizer.decode(prompt_ids(model, CALLED, tools=TOOLS)[1:], skip_special=False)
+    text = model.tokenizer.decode(
+        prompt_ids(model, Conversation(CALLED, tools=TOOLS))[1:], skip_special=False
+    )
     assert text.startswith(begins)
     assert has in text
     assert "get_weather" in text
     # What a client writes never becomes a special token.
     im_start, im_end = FIRST_SPECIAL + 2, FIRST_SPECIAL + 3
-    ids = prompt_ids(model, CALLED, tools=TOOLS)
+    ids = prompt_ids(model, Conversation(CALLED, tools=TOOLS))
     assert ids.count(im_end) == ids.count(im_start)
     assert "<|im_end|>" in text
+
+
+def test_thoughts_of_the_history_are_told_beside_functions() -> None:
+    thought: Message = {**CALLED[1], "reasoning_content": "Rain?"}
+    template = "{% for m in messages %}{{ m.role }}:{{ m.reasoning_content }}|{{ m.content }};{% endfor %}"
+    model = ChatModel("m", load_fake_engine(EngineOptions()), FakeTokenizer(), ChatTemplate(template))
+    ids = prompt_ids(model, Conversation([CALLED[0], thought, CALLED[2]], tools=TOOLS))
+    assert "assistant:Rain?|<tool_call>" in model.tokenizer.decode(ids)

@@ -12,15 +12,17 @@ from typing import Any
 from llm_serving.api.deps import validate
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.api.schemas.messages import MessagesRequest
-from llm_serving.chat.messages import Message, normalize_message
+from llm_serving.chat.messages import MAX_CALL_DEPTH, Message, is_within, normalize_message
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
 # How the chat API calls what is called otherwise here; see `convert/renaming.py`.
 NAMES = (
     (re.compile(r"max_completion_tokens"), "max_tokens"),
     (re.compile(r"reasoning_effort"), "thinking"),
+    (re.compile(r"continue_final_message"), "messages"),
     (re.compile(r"thinking_token_budget"), "thinking.budget_tokens"),
     (re.compile(r"\bsystem\.content"), "system"),
+    (re.compile(r"\.content\.tool_calls\b"), ".content"),
     (re.compile(r"(?<=')stop(?=[.'])|^stop(?=\.|$)"), "stop_sequences"),
     (re.compile(r"(tools\.\d+)\.function\.parameters"), r"\1.input_schema"),
     (re.compile(r"(tools\.\d+|tool_choice)\.function\."), r"\1."),
@@ -132,8 +134,10 @@ def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
 def _call(block: Mapping[str, Any], where: str) -> dict[str, Any]:
     _require_text(block, where, "id")
     _require_text(block, where, "name")
-    if not isinstance(block.get("input"), dict):
-        raise InvalidRequest(f"'{where}.input' must be an object.", f"{where}.input")
+    if not isinstance(block.get("input"), dict) or not is_within(block["input"], MAX_CALL_DEPTH):
+        raise InvalidRequest(
+            f"'{where}.input' must be an object, at most {MAX_CALL_DEPTH} levels deep.", f"{where}.input"
+        )
     return {"id": block["id"], "function": {"name": block["name"], "arguments": block["input"]}}
 
 

@@ -10,7 +10,7 @@ from llm_serving.api.convert.answer import Answer, Head, fold, new_id, usage_fie
 from llm_serving.api.convert.logprobs import chat_logprobs
 from llm_serving.api.convert.reading import readers_of
 from llm_serving.api.convert.sampling import to_options
-from llm_serving.api.convert.template import to_template_inputs
+from llm_serving.api.convert.template import to_conversation
 from llm_serving.api.convert.tool_calls import calls_fields
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.schemas.chat import ChatCompletionRequest
@@ -37,12 +37,9 @@ def to_request(
     options = to_options(body, limit, _top_logprobs(body), fairness_key, use.form())
     return ChatRequest(
         request_id=request_id or new_id("chatcmpl"),
-        messages=messages,
+        conversation=to_conversation(body, messages, use.tools),
         options=replace(options, thinking_budget=body.thinking_token_budget),
         model=body.model,
-        template_inputs=to_template_inputs(body, messages),
-        tools=use.tools,
-        effort=body.reasoning_effort,
     )
 
 

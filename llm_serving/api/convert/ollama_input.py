@@ -97,7 +97,7 @@ def check_context(options: OllamaOptions, max_context: int) -> None:
 def check_keeps_loaded(body: OllamaFields) -> None:
     """For requests without text. Raises: UnsupportedParameter."""
     if body.asks_to_unload():
-        raise UnsupportedParameter("keep_alive", "Leave it out: a model stays loaded until the server stops.")
+        raise UnsupportedParameter("keep_alive", "Leave it out: requests for text unload nothing here.")
 
 
 def to_messages(body: OllamaChatRequest) -> list[Message]:
@@ -113,9 +113,10 @@ def prompt_messages(body: OllamaGenerateRequest) -> list[Message]:
 
 def raw_prompt(body: OllamaGenerateRequest) -> str:
     """Raises: InvalidRequest for what only a template could place."""
-    if body.system:
+    given = {"system": body.system, "think": body.think not in (None, False, "none")}
+    if name := next((name for name, is_given in given.items() if is_given), None):
         raise InvalidRequest(
-            "'system' needs the chat template, which raw: true and a 'suffix' go without.", "system"
+            f"'{name}' needs the chat template, which raw: true and a 'suffix' go without.", name
         )
     return body.prompt or ""
 

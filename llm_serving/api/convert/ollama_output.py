@@ -107,7 +107,7 @@ def end_of(generation: Generation, started_s: float) -> dict[str, Any]:
         "done": True,
         "done_reason": last.finish_reason.value if last.finish_reason else "stop",
         "total_duration": _nanoseconds(time.monotonic() - started_s),
-        "load_duration": 0,  # models are loaded when the server starts
+        "load_duration": 0,  # a request for text loads nothing
         "prompt_eval_count": usage.num_prompt,
         "prompt_eval_duration": _nanoseconds(first_s - timings.scheduled_s),
         "eval_count": usage.num_completion,

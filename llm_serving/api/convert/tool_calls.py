@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llm_serving.api.convert.tags import num_clear
+from llm_serving.chat.messages import MAX_CALL_DEPTH, is_within
 from llm_serving.chat.tools import CLOSE, OPEN
 
 
@@ -76,10 +77,11 @@ class CallReader:
             call = orjson.loads(text)
         except orjson.JSONDecodeError:
             return None
-        if not isinstance(call, dict) or call.get("name") not in self._names:
+        name = call.get("name") if isinstance(call, dict) else None
+        if not isinstance(name, str) or name not in self._names:
             return None
         arguments = call.get("arguments", {})
-        if not isinstance(arguments, dict):
+        if not isinstance(arguments, dict) or not is_within(arguments, MAX_CALL_DEPTH):
             return None
         call_id = f"call_{os.urandom(12).hex()}"
-        return ToolCall(self.num_calls, call_id, call["name"], orjson.dumps(arguments).decode())
+        return ToolCall(self.num_calls, call_id, name, orjson.dumps(arguments).decode())

@@ -46,9 +46,7 @@ async def count_message_tokens(request: Request) -> Response:
     body, headers = await _read(request)
     with named_as_sent(NAMES):
         asked, _ = _asked(request, body)
-        tokens = await services_of(request).tokens.of_messages(
-            asked.messages, asked.template_inputs, asked.model, asked.tools, asked.effort
-        )
+        tokens = await services_of(request).tokens.of_conversation(asked.conversation, asked.model)
     answer = orjson.dumps({"input_tokens": len(tokens.ids)})
     return Response(answer, headers=headers, media_type="application/json")
 

@@ -73,9 +73,7 @@ async def count_response_tokens(request: Request) -> Response:
     headers = ignored_fields(body.unknown_fields(), RESPONSES, strict=services.settings.strict_parameters)
     with named_as_sent(NAMES):
         asked, _, _ = _asked(request, body, input_items(body))
-        tokens = await services.tokens.of_messages(
-            asked.messages, asked.template_inputs, asked.model, asked.tools, asked.effort
-        )
+        tokens = await services.tokens.of_conversation(asked.conversation, asked.model)
     return _json({"object": "response.input_tokens", "input_tokens": len(tokens.ids)}, headers)
 
 

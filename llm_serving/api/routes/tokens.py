@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from llm_serving.api.convert import chat as convert
 from llm_serving.api.convert.renaming import named_as_sent
-from llm_serving.api.convert.template import to_template_inputs
+from llm_serving.api.convert.template import to_conversation
 from llm_serving.api.convert.tools import to_tool_use
 from llm_serving.api.deps import read_json, services_of, validate
 from llm_serving.api.schemas.chat import ChatCompletionRequest
@@ -19,6 +19,9 @@ from llm_serving.api.schemas.tokens import DetokenizeRequest, TemplateRequest, T
 from llm_serving.chat.messages import normalize_messages
 from llm_serving.chat.tools import normalize_tools
 from llm_serving.errors import InvalidRequest
+from llm_serving.service.chat import Conversation
+
+_OF_CONVERSATION = ("tools", "reasoning_effort", "chat_template_kwargs", "continue_final_message")
 
 
 async def tokenize(request: Request) -> Response:
@@ -32,12 +35,11 @@ async def tokenize(request: Request) -> Response:
             "Send one of 'prompt', 'content' and 'messages'.", given[1] if given else "prompt"
         )
     if body.messages is not None:
-        messages, tools = normalize_messages(body.messages), normalize_tools(body.tools or [])
-        inputs = to_template_inputs(body, messages)
-        tokens = await services.tokens.of_messages(messages, inputs, body.model, tools)
-    elif body.tools or body.continue_final_message:
-        name = "tools" if body.tools else "continue_final_message"
-        raise InvalidRequest(f"'{name}' is said of a conversation: send 'messages'.", name)
+        tokens = await services.tokens.of_conversation(_conversation(body, body.messages), body.model)
+    elif of_conversation := next((name for name in _OF_CONVERSATION if getattr(body, name)), None):
+        raise InvalidRequest(
+            f"'{of_conversation}' is said of a conversation: send 'messages'.", of_conversation
+        )
     else:
         text = body.prompt if body.prompt is not None else body.content or ""
         adds_special = body.add_special_tokens is not False
@@ -63,9 +65,8 @@ async def detokenize(request: Request) -> Response:
 async def apply_template(request: Request) -> Response:
     """The prompt that a conversation becomes."""
     body = validate(TemplateRequest, await read_json(request))
-    messages, tools = normalize_messages(body.messages), normalize_tools(body.tools or [])
-    inputs = to_template_inputs(body, messages)
-    prompt = await services_of(request).tokens.prompt_of(messages, inputs, body.model, tools)
+    conversation = _conversation(body, body.messages)
+    prompt = await services_of(request).tokens.prompt_of(conversation, body.model)
     return _json({"prompt": prompt}, _ignored(request, body))
 
 
@@ -77,10 +78,12 @@ async def count_chat_tokens(request: Request) -> Response:
     use = to_tool_use(body)
     with named_as_sent(use.names):
         asked = convert.to_request(body, use)
-    tokens = await services.tokens.of_messages(
-        asked.messages, asked.template_inputs, asked.model, asked.tools, asked.effort
-    )
+    tokens = await services.tokens.of_conversation(asked.conversation, asked.model)
     return _json({"object": "chat.completion.input_tokens", "input_tokens": len(tokens.ids)}, headers)
+
+
+def _conversation(body: TokenizeRequest | TemplateRequest, messages: list[Any]) -> Conversation:
+    return to_conversation(body, normalize_messages(messages), normalize_tools(body.tools or []))
 
 
 def _ignored(request: Request, body: TokenizeRequest | DetokenizeRequest | TemplateRequest) -> dict[str, str]:

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llm_serving.api.schemas.sampling import MAX_LOGPROBS, SamplingFields
 from llm_serving.api.schemas.template import TemplateFields
-from llm_serving.chat.reasoning import Effort
 
 MAX_MESSAGES = 10_000
 
@@ -25,7 +24,6 @@ class ChatCompletionRequest(SamplingFields, TemplateFields):
     parallel_tool_calls: bool | None = None
     functions: list[Any] | None = None  # older names of `tools` and `tool_choice`
     function_call: str | dict[str, Any] | None = None
-    reasoning_effort: Effort | None = None
     include_reasoning: bool | None = None
     thinking_token_budget: int | None = Field(None, ge=0)
 
