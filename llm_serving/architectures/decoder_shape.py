@@ -84,6 +84,7 @@ _GGUF = Names(
     qkv="blk.{i}.attn_qkv",
     gate_up="blk.{i}.ffn_up",
 )
+GGUF_NORMS_BEHIND = ("blk.{i}.post_attention_norm", "blk.{i}.post_ffw_norm")  # attention and feed-forward
 
 
 def read_names(checkpoint: Checkpoint) -> Names:

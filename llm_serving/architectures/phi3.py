@@ -13,7 +13,7 @@ _DEFAULTS = Defaults(context=4096)
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
     """Raises: CheckpointError for unknown rotary scaling, or a window that is no positive integer."""
-    return describe_decoder(checkpoint, Kind(is_fused=True), _DEFAULTS, _window(checkpoint))
+    return describe_decoder(checkpoint, Kind(is_fused=True, window=_window(checkpoint)), _DEFAULTS)
 
 
 def _window(checkpoint: Checkpoint) -> int:
