@@ -40,7 +40,7 @@ _OLMO_PARTS = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 _PHI_PARTS = {**_PARTS, "attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
-_PARTS_OF = {"gemma3": _GEMMA_PARTS, "olmo2": _OLMO_PARTS, "phi3": _PHI_PARTS}
+_PARTS_OF = {"gemma2": _GEMMA_PARTS, "gemma3": _GEMMA_PARTS, "olmo2": _OLMO_PARTS, "phi3": _PHI_PARTS}
 _PAIRED = ("llama", "smollm3", "granite")  # rotary dimensions in GGUF files
 _GRANITE = {
     "embedding_multiplier": "embedding_scale",
@@ -124,7 +124,7 @@ def _rows(checkpoint: Checkpoint, name: str) -> np.ndarray:
     Of Gemma's norms only what they differ from one by.
     """
     values = dequantize(checkpoint.tensor(name))
-    if checkpoint.architecture == "gemma3" and "norm" in name:
+    if checkpoint.architecture.startswith("gemma") and "norm" in name:
         return values - np.float32(1)
     if checkpoint.architecture not in _PAIRED or name.split(".")[-2] not in ("attn_q", "attn_k"):
         return values
@@ -135,12 +135,18 @@ def _rows(checkpoint: Checkpoint, name: str) -> np.ndarray:
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     hidden, heads = checkpoint.hyper("embedding_length"), checkpoint.hyper("attention.head_count")
+    is_gemma = checkpoint.architecture.startswith("gemma")
     gemma = {
-        "model_type": "gemma3_text",
+        "model_type": {"gemma3": "gemma3_text"}.get(checkpoint.architecture, checkpoint.architecture),
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": checkpoint.hyper("attention.key_length", hidden // heads),
         "sliding_window": checkpoint.hyper("attention.sliding_window", 0),
         "rope_local_base_freq": 10000.0,
+        **{
+            key: checkpoint.hyper(key)
+            for key in ("attn_logit_softcapping", "final_logit_softcapping")
+            if checkpoint.hyper(key, None) is not None
+        },
     }
     granite = _GRANITE if checkpoint.architecture == "granite" else {}
     experts = {
@@ -167,6 +173,6 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
         "vocab_size": checkpoint.tensor("token_embd.weight").shape[0],
         **({key: checkpoint.hyper(own) for key, own in granite.items()}),
-        **(gemma if checkpoint.architecture == "gemma3" else {}),
+        **(gemma if is_gemma else {}),
         **(experts if checkpoint.hyper("expert_count", 0) else {}),
     }

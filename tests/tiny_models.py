@@ -10,6 +10,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+from tiny_weights import random_matrix
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 END_OF_TEXT, IM_START, IM_END = 0, 1, 2
@@ -64,6 +65,7 @@ class Parts:
     behind: bool = False
 
 
+GEMMA2_CAPS = {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 6.0}  # so low that they are felt
 GRANITE_SCALES = {"embedding_scale": 6.0, "attention.scale": 0.2, "residual_scale": 0.3, "logit_scale": 2.0}
 
 
@@ -100,6 +102,11 @@ def write_tiny_olmoe(path: Path, **shape: Any) -> Path:
 def write_tiny_gemma3(path: Path, window: int = 32, **shape: Any) -> Path:
     """Write a model of the gemma3 family; keywords are TinyShape's, and the window. Returns `path`."""
     return _write(path, "gemma3", TinyShape(**shape), Parts(head_norms=True, behind=True), window=window)
+
+
+def write_tiny_gemma2(path: Path, window: int = 32, **shape: Any) -> Path:
+    """Write a model of the gemma2 family, by `GEMMA2_CAPS`; keywords as of gemma3. Returns `path`."""
+    return _write(path, "gemma2", TinyShape(**shape), Parts(behind=True), window=window, numbers=GEMMA2_CAPS)
 
 
 def write_tiny_ernie(path: Path, **shape: Any) -> Path:
@@ -212,7 +219,7 @@ def _tensors(shape: TinyShape, parts: Parts) -> list[tuple[str, np.ndarray, str]
     def matrix(name: str, rows: int, columns: int, gain: float = 1.0, experts: int = 0) -> None:
         kind = shape.kinds.get(name) or shape.kinds.get(name.rsplit(".", 1)[-1]) or shape.kind
         deviation = gain / columns**0.5
-        values = _random_matrix(rng, max(1, experts) * rows, columns, deviation, kind)
+        values = random_matrix(rng, max(1, experts) * rows, columns, deviation, kind)
         if experts:
             out.append((f"{name}_exps.weight", values.reshape(experts, rows, -1), kind))
         else:
@@ -254,41 +261,3 @@ def _tensors(shape: TinyShape, parts: Parts) -> list[tuple[str, np.ndarray, str]
     if shape.rope_factors:
         out.append(("rope_freqs.weight", np.array(shape.rope_factors, np.float32), "F32"))
     return out
-
-
-def _random_matrix(
-    rng: np.random.Generator, rows: int, columns: int, deviation: float, kind: str
-) -> np.ndarray:
-    if kind in _RANDOM_BLOCKS:
-        return _random_blocks(rng, rows, columns, deviation, kind)
-    values = rng.normal(0.0, deviation, (rows, columns)).astype(np.float32)
-    values[rows // 2] = 0.0  # groups whose scale is zero
-    return gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
-
-
-# Values of a block, their standard deviation for d = 1, the dmin / d that centres them (0: there is no
-# dmin), and the bytes before d and behind it or dmin.
-_RANDOM_BLOCKS = {
-    "Q2_K": (256, 13.8, 1.5, 80, 0),
-    "Q3_K": (256, 43.3, 0, 108, 0),
-    "Q4_K": (256, 258, 7.5, 0, 140),
-    "Q5_K": (256, 527, 15.5, 0, 172),
-    "Q6_K": (256, 1366, 0, 208, 0),
-    "IQ4_NL": (32, 67.3, 0, 0, 16),
-    "IQ4_XS": (256, 1249, 0, 0, 134),
-}
-
-
-def _random_blocks(
-    rng: np.random.Generator, rows: int, columns: int, deviation: float, kind: str
-) -> np.ndarray:
-    """Valid rows, uint8 [rows, bytes]: random scales and quants under an f16 scale that fits."""
-    size, spread, centre, before, behind = _RANDOM_BLOCKS[kind]
-    blocks = (rows, columns // size)
-    d = (rng.uniform(0.5, 1.5, (*blocks, 1)) * deviation / spread).astype(np.float16)
-    body = rng.integers(0, 256, (*blocks, before + behind), dtype=np.uint8)
-    parts = [body[..., :before], d.view(np.uint8), body[..., before:]]
-    if centre:
-        minimum = (d.astype(np.float32) * centre).astype(np.float16)
-        parts.insert(2, minimum.view(np.uint8))
-    return np.concatenate(parts, axis=-1).reshape(rows, -1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llm_serving.architectures import (
     bert,
     decoder_experts,
+    gemma2,
     gemma3,
     granite,
     jina_bert,
@@ -28,6 +29,7 @@ MOST_HEAD = 512  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
     "ernie4_5": llama.describe_ernie,
+    "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
     "granite": granite.describe,

@@ -61,6 +61,7 @@ def plan_of(checkpoint: Checkpoint, names: Names, shape: Shape, kind: Kind) -> o
             ops.Linear(
                 (ops.Projection(words if is_tied(checkpoint, names) else f"{names.head}.weight", "logits"),)
             ),
+            *([ops.SoftCap("logits", kind.logit_cap)] if kind.logit_cap else []),
         ),
         norm_offset=kind.norm_offset,
         slots={} if kind.experts is None else expert_slots(shape.hidden, kind.experts[1], kind.experts[0]),

@@ -39,6 +39,8 @@ class Kind:
     open: frozenset[int] = frozenset()  # but for these layers, where it sees all before it
     local: ops.Rope | None = None  # of layers with a window, where others rotate otherwise
     activation: str = "silu"
+    score_cap: float = 0.0  # > 0: as in `Attention`
+    logit_cap: float = 0.0  # > 0: as in `SoftCap`
 
 
 def layer(
@@ -66,6 +68,7 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.
     if kind.is_fused:
         inputs = (projection(names.qkv, 0),)
     window = 0 if index in kind.open else kind.window
+    scale = kind.scales.scores or shape.head_dim**-0.5
     rope = kind.local if window else None
     if index in kind.still:
         rope = shape.rope.still
@@ -74,7 +77,7 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.
         ops.Linear(inputs),
         *_head_norms(index, names, shape, kind),
         ops.RopeStore("qkv", index, rope),
-        ops.Attention("qkv", "attention", index, kind.scales.scores or shape.head_dim**-0.5, window),
+        ops.Attention("qkv", "attention", index, scale, window, kind.score_cap),
         ops.Quantize("attention"),
         *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape),
     )

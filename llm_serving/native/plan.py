@@ -91,9 +91,12 @@ class PlanBuilder:
                 core.linear(self._projections(projections), accumulate)
             case ops.RopeStore(source, layer, rope):
                 core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope))
-            case ops.Attention(source, target, layer, scale, window):
+            case ops.Attention(source, target, layer, scale, window, cap):
                 bias = self._bias(ops.WindowBias(window - 1)) if window else -1
-                core.attention(buffers[source], buffers[target], layer, self.query_heads, scale, window, bias)
+                rows, into, heads = buffers[source], buffers[target], self.query_heads
+                core.attention(rows, into, layer, heads, scale, window, bias, cap)
+            case ops.SoftCap(source, cap):
+                core.soft_cap(buffers[source], cap)
             case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias):
                 shift = self._optional(bias, width // heads)
                 norm = self._vector(weight, width // heads, self._norm_offset)

@@ -82,6 +82,17 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
     ),
     "ernie4_5": (transformers.Ernie4_5Config, transformers.Ernie4_5ForCausalLM, {"head_dim": 32}),
     "phi3": (transformers.Phi3Config, transformers.Phi3ForCausalLM, {"pad_token_id": 0}),
+    "gemma2": (
+        transformers.Gemma2Config,
+        transformers.Gemma2ForCausalLM,
+        {
+            "head_dim": 32,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 24,
+            "attn_logit_softcapping": 4.0,
+            "final_logit_softcapping": 9.0,
+        },
+    ),
     "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
 }
 
@@ -90,7 +101,7 @@ def saved(directory: Path, name: str, **more: Any) -> tuple[Any, Checkpoint]:
     config_class, model_class, shape = MODELS[name]
     torch.manual_seed(0)
     model = (
-        model_class(config_class(**{**SHAPE, **shape}, attn_implementation="eager", **more)).eval().float()
+        model_class(config_class(**{**SHAPE, **shape, **more}, attn_implementation="eager")).eval().float()
     )
     model.save_pretrained(directory)
     return model, open_checkpoint(directory)
@@ -118,6 +129,9 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("phi3", {"sliding_window": 24}),
         ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 64}),
         ("olmo2", {}),
+        ("gemma2", {}),
+        ("gemma2", {"sliding_window": 60, "layer_types": ["full_attention"] + ["sliding_attention"] * 2}),
+        ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
         ("olmoe", {}),
         ("granitemoe", {}),
         ("ernie4_5", {}),
