@@ -149,6 +149,15 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         },
     }
     granite = _GRANITE if checkpoint.architecture == "granite" else {}
+    local = checkpoint.hyper("attention.sliding_window_pattern")
+    olmo3 = {
+        "model_type": "olmo3",
+        "sliding_window": checkpoint.hyper("attention.sliding_window"),
+        "layer_types": [
+            "sliding_attention" if is_local else "full_attention"
+            for is_local in (() if local is None else local)
+        ],
+    }
     experts = {
         "model_type": {"llama": "mixtral", "qwen3moe": "qwen3_moe"}.get(
             checkpoint.architecture, checkpoint.architecture
@@ -174,5 +183,6 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "vocab_size": checkpoint.tensor("token_embd.weight").shape[0],
         **({key: checkpoint.hyper(own) for key, own in granite.items()}),
         **(gemma if is_gemma else {}),
+        **(olmo3 if checkpoint.architecture == "olmo2" and local is not None else {}),
         **(experts if checkpoint.hyper("expert_count", 0) else {}),
     }

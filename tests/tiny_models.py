@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -134,6 +134,14 @@ def write_tiny_olmo2(path: Path, **shape: Any) -> Path:
     return _write(path, "olmo2", TinyShape(**shape), parts=Parts(whole_norms=True, before=False, behind=True))
 
 
+def write_tiny_olmo3(path: Path, window: int = 32, **shape: Any) -> Path:
+    """Write a model of OLMo 3, by name an olmo2, four layers; keywords as of gemma3. Returns `path`."""
+    tiny = TinyShape(**{"layers": 4, **shape})
+    parts = Parts(whole_norms=True, before=False, behind=True)
+    local = [i % 4 != 3 for i in range(tiny.layers)]
+    return _write(path, "olmo2", tiny, parts, window=window, local=local)
+
+
 def _write(
     path: Path,
     architecture: str,
@@ -141,12 +149,15 @@ def _write(
     parts: Parts = Parts(),
     *,
     window: int = 0,
+    local: Sequence[bool] = (),
     numbers: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, shape)
     if window:
         writer.add_sliding_window(window)
+    if local:
+        writer.add_sliding_window_pattern(local)
     for key, value in numbers.items():
         writer.add_float32(f"{architecture}.{key}", value)
     _add_tokenizer(writer, shape.vocab, list(shape.last_tokens))

@@ -38,6 +38,7 @@ FAMILIES = {
     "mistral": llama.describe_mistral,
     "mixtral": decoder_experts.describe_mixtral,
     "olmo2": olmo2.describe,
+    "olmo3": olmo2.describe_olmo3,
     "olmoe": decoder_experts.describe_olmoe,
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,

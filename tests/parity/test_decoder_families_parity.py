@@ -39,6 +39,7 @@ LONG = {
     "short_factor": [1.0 + i / 16 for i in range(9)],
     "long_factor": [1.5 + i for i in range(9)],
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
     "qwen3_moe": (
         transformers.Qwen3MoeConfig,
@@ -94,6 +95,11 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         },
     ),
     "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
+    "olmo3": (
+        transformers.Olmo3Config,
+        transformers.Olmo3ForCausalLM,
+        {"num_hidden_layers": 5, "sliding_window": 24},
+    ),
 }
 
 
@@ -129,6 +135,8 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("phi3", {"sliding_window": 24}),
         ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 64}),
         ("olmo2", {}),
+        ("olmo3", {}),
+        ("olmo3", {"rope_scaling": YARN}),
         ("gemma2", {}),
         ("gemma2", {"sliding_window": 60, "layer_types": ["full_attention"] + ["sliding_attention"] * 2}),
         ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
