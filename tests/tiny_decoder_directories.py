@@ -40,7 +40,19 @@ _OLMO_PARTS = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 _PHI_PARTS = {**_PARTS, "attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
-_PARTS_OF = {"gemma2": _GEMMA_PARTS, "gemma3": _GEMMA_PARTS, "olmo2": _OLMO_PARTS, "phi3": _PHI_PARTS}
+_HUNYUAN_PARTS = {
+    **_PARTS,
+    "attn_q_norm": "self_attn.query_layernorm",
+    "attn_k_norm": "self_attn.key_layernorm",
+}
+_MODEL_TYPES = {"gemma3": "gemma3_text", "hunyuan-dense": "hunyuan_v1_dense"}
+_PARTS_OF = {
+    "hunyuan-dense": _HUNYUAN_PARTS,
+    "gemma2": _GEMMA_PARTS,
+    "gemma3": _GEMMA_PARTS,
+    "olmo2": _OLMO_PARTS,
+    "phi3": _PHI_PARTS,
+}
 _PAIRED = ("llama", "smollm3", "granite")  # rotary dimensions in GGUF files
 _GRANITE = {
     "embedding_multiplier": "embedding_scale",
@@ -137,7 +149,6 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     hidden, heads = checkpoint.hyper("embedding_length"), checkpoint.hyper("attention.head_count")
     is_gemma = checkpoint.architecture.startswith("gemma")
     gemma = {
-        "model_type": {"gemma3": "gemma3_text"}.get(checkpoint.architecture, checkpoint.architecture),
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": checkpoint.hyper("attention.key_length", hidden // heads),
         "sliding_window": checkpoint.hyper("attention.sliding_window", 0),
@@ -168,7 +179,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "norm_topk_prob": checkpoint.architecture != "olmoe",  # which GGUF files do not say, but mean
     }
     return {
-        "model_type": checkpoint.architecture,
+        "model_type": _MODEL_TYPES.get(checkpoint.architecture, checkpoint.architecture),
         "hidden_act": "silu",
         "hidden_size": hidden,
         "intermediate_size": checkpoint.hyper("feed_forward_length"),

@@ -142,6 +142,11 @@ def write_tiny_olmo3(path: Path, window: int = 32, **shape: Any) -> Path:
     return _write(path, "olmo2", tiny, parts, window=window, local=local)
 
 
+def write_tiny_hunyuan(path: Path, **shape: Any) -> Path:
+    """Write a model of the hunyuan-dense family; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "hunyuan-dense", TinyShape(**shape), Parts(head_norms=True))
+
+
 def _write(
     path: Path,
     architecture: str,

@@ -8,6 +8,7 @@ from llm_serving.architectures import (
     gemma2,
     gemma3,
     granite,
+    hunyuan,
     jina_bert,
     llama,
     modernbert,
@@ -34,6 +35,8 @@ FAMILIES = {
     "gemma3_text": gemma3.describe,  # as directories call it
     "granite": granite.describe,
     "granitemoe": granite.describe_moe,
+    "hunyuan-dense": hunyuan.describe,  # as GGUF files call it
+    "hunyuan_v1_dense": hunyuan.describe,
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
     "mixtral": decoder_experts.describe_mixtral,

@@ -26,6 +26,7 @@ class Kind:
 
     qkv_bias: bool = False
     head_norm: bool = False  # heads of queries and keys are normed before they rotate
+    rotated_norm: bool = False  # heads are normed after they rotate
     whole_norm: bool = False  # all heads of queries are normed at once, and all of keys
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
     experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
@@ -70,7 +71,7 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.
     window = 0 if index in kind.open else kind.window
     scale = kind.scales.scores or shape.head_dim**-0.5
     rope = kind.local if window else None
-    if index in kind.still:
+    if index in kind.still or kind.rotated_norm:  # which rotated before
         rope = shape.rope.still
     return (
         _read(names.input_norm, index, shape, kind),
@@ -84,11 +85,13 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.
 
 
 def _head_norms(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
-    if not kind.head_norm and not kind.whole_norm:
+    if not (kind.head_norm or kind.rotated_norm or kind.whole_norm):
         return ()
     heads, kv_heads = (1, 1) if kind.whole_norm else (shape.heads, shape.kv_heads)
     query, key = _weight(names.query_norm, index), _weight(names.key_norm, index)
+    rotate = ops.Rotate("qkv", shape.heads + shape.kv_heads, shape.head_dim, shape.rope)
     return (
+        *((rotate,) if kind.rotated_norm else ()),
         ops.HeadNorm("qkv", 0, shape.queries, heads, query, shape.epsilon),
         ops.HeadNorm("qkv", shape.queries, shape.keys, kv_heads, key, shape.epsilon),
     )

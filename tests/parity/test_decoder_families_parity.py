@@ -94,6 +94,11 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
             "final_logit_softcapping": 9.0,
         },
     ),
+    "hunyuan": (
+        transformers.HunYuanDenseV1Config,
+        transformers.HunYuanDenseV1ForCausalLM,
+        {"head_dim": 32, "pad_token_id": 0},
+    ),
     "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
     "olmo3": (
         transformers.Olmo3Config,
@@ -109,6 +114,9 @@ def saved(directory: Path, name: str, **more: Any) -> tuple[Any, Checkpoint]:
     model = (
         model_class(config_class(**{**SHAPE, **shape, **more}, attn_implementation="eager")).eval().float()
     )
+    for part, values in model.named_parameters():
+        if "norm" in part or part.endswith("bias"):  # which begin as if they were not there
+            values.data += 0.2 * torch.randn_like(values)
     model.save_pretrained(directory)
     return model, open_checkpoint(directory)
 
@@ -136,6 +144,8 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 64}),
         ("olmo2", {}),
         ("olmo3", {}),
+        ("hunyuan", {}),
+        ("hunyuan", {"rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
         ("olmo3", {"rope_scaling": YARN}),
         ("gemma2", {}),
         ("gemma2", {"sliding_window": 60, "layer_types": ["full_attention"] + ["sliding_attention"] * 2}),
@@ -152,5 +162,5 @@ def test_logits(name: str, more: dict[str, Any], tmp_path: Path) -> None:
         expected = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
     logits = logits_of(checkpoint, ids)
     assert np.abs(expected).max() > 1, "a model that says something"
-    np.testing.assert_allclose(logits, expected, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(logits, expected, atol=3e-3 * np.abs(expected).max())
     assert (logits.argmax(1) == expected.argmax(1)).mean() > 0.98
