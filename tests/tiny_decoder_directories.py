@@ -39,6 +39,12 @@ _OLMO_PARTS = {
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+_GLM_PARTS = {
+    **_PARTS,
+    "post_attention_norm": "post_self_attn_layernorm",
+    "post_ffw_norm": "post_mlp_layernorm",
+    "ffn_up": "mlp.gate_up_proj",
+}
 _PHI_PARTS = {**_PARTS, "attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
 _HUNYUAN_PARTS = {
     **_PARTS,
@@ -47,6 +53,7 @@ _HUNYUAN_PARTS = {
 }
 _MODEL_TYPES = {"gemma3": "gemma3_text", "hunyuan-dense": "hunyuan_v1_dense"}
 _PARTS_OF = {
+    "glm4": _GLM_PARTS,
     "hunyuan-dense": _HUNYUAN_PARTS,
     "gemma2": _GEMMA_PARTS,
     "gemma3": _GEMMA_PARTS,

@@ -60,7 +60,8 @@ class Parts:
     biased: bool = False  # queries, keys and values
     head_norms: bool = False
     whole_norms: bool = False  # of all query heads, and all key heads, at once
-    fused: bool = False
+    fused: bool = False  # queries, keys and values
+    fused_gates: bool = False
     before: bool = True  # norms before each part
     behind: bool = False
 
@@ -126,7 +127,7 @@ def write_tiny_granite(path: Path, **shape: Any) -> Path:
 
 def write_tiny_phi3(path: Path, **shape: Any) -> Path:
     """Write a model of the phi3 family (fused matrices); keywords are TinyShape's. Returns `path`."""
-    return _write(path, "phi3", TinyShape(**shape), parts=Parts(fused=True))
+    return _write(path, "phi3", TinyShape(**shape), parts=Parts(fused=True, fused_gates=True))
 
 
 def write_tiny_olmo2(path: Path, **shape: Any) -> Path:
@@ -147,6 +148,13 @@ def write_tiny_hunyuan(path: Path, **shape: Any) -> Path:
     return _write(path, "hunyuan-dense", TinyShape(**shape), Parts(head_norms=True))
 
 
+def write_tiny_glm4(path: Path, **shape: Any) -> Path:
+    """Write a model of the glm4 family, half of heads rotating; keywords are TinyShape's. Returns `path`."""
+    tiny = TinyShape(**shape)
+    rotated = (tiny.head_dim or tiny.hidden // tiny.heads) // 2
+    return _write(path, "glm4", tiny, Parts(biased=True, fused_gates=True, behind=True), rotated=rotated)
+
+
 def _write(
     path: Path,
     architecture: str,
@@ -155,10 +163,11 @@ def _write(
     *,
     window: int = 0,
     local: Sequence[bool] = (),
+    rotated: int = 0,
     numbers: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
-    _add_hyperparameters(writer, shape)
+    _add_hyperparameters(writer, shape, rotated)
     if window:
         writer.add_sliding_window(window)
     if local:
@@ -175,7 +184,7 @@ def _write(
     return path
 
 
-def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape) -> None:
+def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape, rotated: int) -> None:
     head_dim = shape.head_dim or shape.hidden // shape.heads
     writer.add_name("tiny")
     writer.add_context_length(shape.context)
@@ -193,7 +202,7 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape) -> None:
         writer.add_expert_feed_forward_length(shape.ffn)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(shape.rope_base)
-    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_dimension_count(rotated or head_dim)
     writer.add_vocab_size(shape.vocab)
 
 
@@ -267,9 +276,9 @@ def _tensors(shape: TinyShape, parts: Parts) -> list[tuple[str, np.ndarray, str]
         if shape.experts:
             router = rng.normal(0, 2 / shape.hidden**0.5, (shape.experts, shape.hidden))
             out.append((f"{layer}.ffn_gate_inp.weight", router.astype(np.float32), "F32"))
-        if not parts.fused:
+        if not parts.fused_gates:
             matrix(f"{layer}.ffn_gate", shape.ffn, shape.hidden, experts=shape.experts)
-        matrix(f"{layer}.ffn_up", shape.ffn * (1 + parts.fused), shape.hidden, experts=shape.experts)
+        matrix(f"{layer}.ffn_up", shape.ffn * (1 + parts.fused_gates), shape.hidden, experts=shape.experts)
         matrix(f"{layer}.ffn_down", shape.hidden, shape.ffn, gain=2.0, experts=shape.experts)
     vector("output_norm.weight", shape.hidden, 1.0, 0.2)
     if not shape.tied:

@@ -7,6 +7,7 @@ from llm_serving.architectures import (
     decoder_experts,
     gemma2,
     gemma3,
+    glm4,
     granite,
     hunyuan,
     jina_bert,
@@ -33,6 +34,7 @@ FAMILIES = {
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
+    "glm4": glm4.describe,
     "granite": granite.describe,
     "granitemoe": granite.describe_moe,
     "hunyuan-dense": hunyuan.describe,  # as GGUF files call it

@@ -10,7 +10,6 @@ from llm_serving.architectures.decoder_layer import layer
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, is_tied, read_names, read_shape
 from llm_serving.architectures.experts import expert_buffers, expert_slots
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 
@@ -27,11 +26,7 @@ def describe_decoder(
 
 
 def plan_of(checkpoint: Checkpoint, names: Names, shape: Shape, kind: Kind) -> ops.ModelPlan:
-    """A decoder of these names and sizes. Raises: CheckpointError for what the engine does not run."""
-    if kind.interleaved and shape.rope.rotated != shape.head_dim:
-        raise CheckpointError(
-            f"Rotating {shape.rope.rotated} of {shape.head_dim} interleaved dimensions is not supported."
-        )
+    """A decoder of these names and sizes. Raises: CheckpointError when it has no embedding."""
     scales = kind.scales
     # Rows are kept divided by `parts`, so what is added stays as it is. Norms see it in their epsilon only.
     shape = replace(shape, epsilon=shape.epsilon / scales.parts**2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_serving.architectures.decoder_shape import Names, Shape
 from llm_serving.architectures.experts import ExpertNames, ExpertSizes, mixture
@@ -30,7 +30,8 @@ class Kind:
     whole_norm: bool = False  # all heads of queries are normed at once, and all of keys
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
     experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
-    is_fused: bool = False  # queries, keys and values are one matrix; gates and what they open another
+    fused_inputs: bool = False  # queries, keys and values are one matrix
+    fused_gates: bool = False  # gates and what they open are one
     still: frozenset[int] = frozenset()  # layers that do not rotate
     scales: Scales = Scales()
     norms_before: bool = True  # each part
@@ -55,19 +56,6 @@ def layer(
 
 
 def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
-    pairs = shape.head_dim if kind.interleaved else 0
-
-    def projection(name: str, offset: int, pairs: int = 0) -> ops.Projection:
-        bias = f"{name.format(i=index)}.bias" if kind.qkv_bias else None
-        return ops.Projection(_weight(name, index), "qkv", offset, bias, pairs)
-
-    inputs: tuple[ops.Projection, ...] = (
-        projection(names.query, 0, pairs),
-        projection(names.key, shape.queries, pairs),
-        projection(names.value, shape.queries + shape.keys),
-    )
-    if kind.is_fused:
-        inputs = (projection(names.qkv, 0),)
     window = 0 if index in kind.open else kind.window
     scale = kind.scales.scores or shape.head_dim**-0.5
     rope = kind.local if window else None
@@ -75,12 +63,29 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.
         rope = shape.rope.still
     return (
         _read(names.input_norm, index, shape, kind),
-        ops.Linear(inputs),
+        ops.Linear(_inputs(index, names, shape, kind)),
         *_head_norms(index, names, shape, kind),
         ops.RopeStore("qkv", index, rope),
         ops.Attention("qkv", "attention", index, scale, window, kind.score_cap),
         ops.Quantize("attention"),
         *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape),
+    )
+
+
+def _inputs(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Projection, ...]:
+    rotated = shape.rope.rotated if shape.rope.rotated < shape.head_dim else 0
+
+    def projection(name: str, offset: int, in_pairs: bool = False) -> ops.Projection:
+        bias = f"{name.format(i=index)}.bias" if kind.qkv_bias else None
+        plain = ops.Projection(_weight(name, index), "qkv", offset, bias)
+        return replace(plain, interleaved=shape.head_dim, rotated=rotated) if in_pairs else plain
+
+    if kind.fused_inputs:
+        return (projection(names.qkv, 0),)
+    return (
+        projection(names.query, 0, kind.interleaved),
+        projection(names.key, shape.queries, kind.interleaved),
+        projection(names.value, shape.queries + shape.keys),
     )
 
 
@@ -110,7 +115,7 @@ def _feed_forward(
         ops.Projection(_weight(names.gate, index), "gate_up"),
         ops.Projection(_weight(names.up, index), "gate_up", shape.ffn),
     )
-    if kind.is_fused:
+    if kind.fused_gates:
         gates = (ops.Projection(_weight(names.gate_up, index), "gate_up"),)
     return (
         _read(names.ffn_norm, index, shape, kind),

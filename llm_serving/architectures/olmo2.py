@@ -21,9 +21,8 @@ _GLOBAL_EVERY = 4  # layers; the last of four sees everything
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
     """Raises: CheckpointError for biases, or a window that is no positive integer."""
-    window = 0
-    if checkpoint.hyper("attention.sliding_window"):
-        window = gguf_keys.positive(checkpoint, "attention.sliding_window")
+    has_window = not gguf_keys.is_zero(checkpoint, "attention.sliding_window")
+    window = gguf_keys.positive(checkpoint, "attention.sliding_window") if has_window else 0
     theta = gguf_keys.number(checkpoint, "rope.freq_base", Defaults().theta)
     return _describe(checkpoint, Defaults(), window, theta)
 

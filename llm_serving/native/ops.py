@@ -77,7 +77,8 @@ class Projection:
     """target[:, offset : offset + rows] = activations @ tensor.T + bias.
 
     `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
-    stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate.
+    stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate, and so
+    is their bias. With `rotated` only so many rows of a head are pairs, and those behind them stay.
     `fine` keeps 12 bits where others keep 8: for what reaches the result with nothing to soften its rounding.
     """
 
@@ -88,6 +89,7 @@ class Projection:
     interleaved: int = 0
     fine: bool = False
     part: Part | None = None  # of a tensor that holds several matrices
+    rotated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ def test_yarn_in_layers_that_see_everything(
     assert np.abs(ours - unscaled).max() > 0.1
 
 
-def test_a_window_that_is_none(plain: Checkpoint) -> None:
+@pytest.mark.parametrize("window", [-1, "32", 3.5, np.array([32, 32])])
+def test_a_window_that_is_none(plain: Checkpoint, window: object) -> None:
     with pytest.raises(CheckpointError, match="'olmo2.attention.sliding_window' .* positive integer"):
-        describe(with_keys(plain, {"attention.sliding_window": -1}))
+        describe(with_keys(plain, {"attention.sliding_window": window}))

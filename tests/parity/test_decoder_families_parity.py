@@ -99,6 +99,7 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.HunYuanDenseV1ForCausalLM,
         {"head_dim": 32, "pad_token_id": 0},
     ),
+    "glm4": (transformers.Glm4Config, transformers.Glm4ForCausalLM, {"head_dim": 32, "pad_token_id": 0}),
     "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
     "olmo3": (
         transformers.Olmo3Config,
@@ -144,6 +145,8 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 64}),
         ("olmo2", {}),
         ("olmo3", {}),
+        ("glm4", {}),
+        ("glm4", {"attention_bias": False, "partial_rotary_factor": 0.25}),
         ("hunyuan", {}),
         ("hunyuan", {"rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
         ("olmo3", {"rope_scaling": YARN}),
