@@ -39,8 +39,27 @@ _OLMO_PARTS = {
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+_GLM_PARTS = {
+    **_PARTS,
+    "post_attention_norm": "post_self_attn_layernorm",
+    "post_ffw_norm": "post_mlp_layernorm",
+    "ffn_up": "mlp.gate_up_proj",
+}
 _PHI_PARTS = {**_PARTS, "attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
-_PARTS_OF = {"gemma3": _GEMMA_PARTS, "olmo2": _OLMO_PARTS, "phi3": _PHI_PARTS}
+_HUNYUAN_PARTS = {
+    **_PARTS,
+    "attn_q_norm": "self_attn.query_layernorm",
+    "attn_k_norm": "self_attn.key_layernorm",
+}
+_MODEL_TYPES = {"gemma3": "gemma3_text", "hunyuan-dense": "hunyuan_v1_dense"}
+_PARTS_OF = {
+    "glm4": _GLM_PARTS,
+    "hunyuan-dense": _HUNYUAN_PARTS,
+    "gemma2": _GEMMA_PARTS,
+    "gemma3": _GEMMA_PARTS,
+    "olmo2": _OLMO_PARTS,
+    "phi3": _PHI_PARTS,
+}
 _PAIRED = ("llama", "smollm3", "granite")  # rotary dimensions in GGUF files
 _GRANITE = {
     "embedding_multiplier": "embedding_scale",
@@ -124,7 +143,7 @@ def _rows(checkpoint: Checkpoint, name: str) -> np.ndarray:
     Of Gemma's norms only what they differ from one by.
     """
     values = dequantize(checkpoint.tensor(name))
-    if checkpoint.architecture == "gemma3" and "norm" in name:
+    if checkpoint.architecture.startswith("gemma") and "norm" in name:
         return values - np.float32(1)
     if checkpoint.architecture not in _PAIRED or name.split(".")[-2] not in ("attn_q", "attn_k"):
         return values
@@ -135,14 +154,28 @@ def _rows(checkpoint: Checkpoint, name: str) -> np.ndarray:
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     hidden, heads = checkpoint.hyper("embedding_length"), checkpoint.hyper("attention.head_count")
+    is_gemma = checkpoint.architecture.startswith("gemma")
     gemma = {
-        "model_type": "gemma3_text",
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": checkpoint.hyper("attention.key_length", hidden // heads),
         "sliding_window": checkpoint.hyper("attention.sliding_window", 0),
         "rope_local_base_freq": 10000.0,
+        **{
+            key: checkpoint.hyper(key)
+            for key in ("attn_logit_softcapping", "final_logit_softcapping")
+            if checkpoint.hyper(key, None) is not None
+        },
     }
     granite = _GRANITE if checkpoint.architecture == "granite" else {}
+    local = checkpoint.hyper("attention.sliding_window_pattern")
+    olmo3 = {
+        "model_type": "olmo3",
+        "sliding_window": checkpoint.hyper("attention.sliding_window"),
+        "layer_types": [
+            "sliding_attention" if is_local else "full_attention"
+            for is_local in (() if local is None else local)
+        ],
+    }
     experts = {
         "model_type": {"llama": "mixtral", "qwen3moe": "qwen3_moe"}.get(
             checkpoint.architecture, checkpoint.architecture
@@ -153,7 +186,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "norm_topk_prob": checkpoint.architecture != "olmoe",  # which GGUF files do not say, but mean
     }
     return {
-        "model_type": checkpoint.architecture,
+        "model_type": _MODEL_TYPES.get(checkpoint.architecture, checkpoint.architecture),
         "hidden_act": "silu",
         "hidden_size": hidden,
         "intermediate_size": checkpoint.hyper("feed_forward_length"),
@@ -167,6 +200,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
         "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
         "vocab_size": checkpoint.tensor("token_embd.weight").shape[0],
         **({key: checkpoint.hyper(own) for key, own in granite.items()}),
-        **(gemma if checkpoint.architecture == "gemma3" else {}),
+        **(gemma if is_gemma else {}),
+        **(olmo3 if checkpoint.architecture == "olmo2" and local is not None else {}),
         **(experts if checkpoint.hyper("expert_count", 0) else {}),
     }

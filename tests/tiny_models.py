@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +10,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+from tiny_weights import random_matrix
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 END_OF_TEXT, IM_START, IM_END = 0, 1, 2
@@ -59,11 +60,13 @@ class Parts:
     biased: bool = False  # queries, keys and values
     head_norms: bool = False
     whole_norms: bool = False  # of all query heads, and all key heads, at once
-    fused: bool = False
+    fused: bool = False  # queries, keys and values
+    fused_gates: bool = False
     before: bool = True  # norms before each part
     behind: bool = False
 
 
+GEMMA2_CAPS = {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 6.0}  # so low that they are felt
 GRANITE_SCALES = {"embedding_scale": 6.0, "attention.scale": 0.2, "residual_scale": 0.3, "logit_scale": 2.0}
 
 
@@ -102,6 +105,11 @@ def write_tiny_gemma3(path: Path, window: int = 32, **shape: Any) -> Path:
     return _write(path, "gemma3", TinyShape(**shape), Parts(head_norms=True, behind=True), window=window)
 
 
+def write_tiny_gemma2(path: Path, window: int = 32, **shape: Any) -> Path:
+    """Write a model of the gemma2 family, by `GEMMA2_CAPS`; keywords as of gemma3. Returns `path`."""
+    return _write(path, "gemma2", TinyShape(**shape), Parts(behind=True), window=window, numbers=GEMMA2_CAPS)
+
+
 def write_tiny_ernie(path: Path, **shape: Any) -> Path:
     """Write a model of the ernie4_5 family; keywords are TinyShape's. Returns `path`."""
     return _write(path, "ernie4_5", TinyShape(**shape))
@@ -119,12 +127,32 @@ def write_tiny_granite(path: Path, **shape: Any) -> Path:
 
 def write_tiny_phi3(path: Path, **shape: Any) -> Path:
     """Write a model of the phi3 family (fused matrices); keywords are TinyShape's. Returns `path`."""
-    return _write(path, "phi3", TinyShape(**shape), parts=Parts(fused=True))
+    return _write(path, "phi3", TinyShape(**shape), parts=Parts(fused=True, fused_gates=True))
 
 
 def write_tiny_olmo2(path: Path, **shape: Any) -> Path:
     """Write a model of the olmo2 family; keywords are TinyShape's. Returns `path`."""
     return _write(path, "olmo2", TinyShape(**shape), parts=Parts(whole_norms=True, before=False, behind=True))
+
+
+def write_tiny_olmo3(path: Path, window: int = 32, **shape: Any) -> Path:
+    """Write a model of OLMo 3, by name an olmo2, four layers; keywords as of gemma3. Returns `path`."""
+    tiny = TinyShape(**{"layers": 4, **shape})
+    parts = Parts(whole_norms=True, before=False, behind=True)
+    local = [i % 4 != 3 for i in range(tiny.layers)]
+    return _write(path, "olmo2", tiny, parts, window=window, local=local)
+
+
+def write_tiny_hunyuan(path: Path, **shape: Any) -> Path:
+    """Write a model of the hunyuan-dense family; keywords are TinyShape's. Returns `path`."""
+    return _write(path, "hunyuan-dense", TinyShape(**shape), Parts(head_norms=True))
+
+
+def write_tiny_glm4(path: Path, **shape: Any) -> Path:
+    """Write a model of the glm4 family, half of heads rotating; keywords are TinyShape's. Returns `path`."""
+    tiny = TinyShape(**shape)
+    rotated = (tiny.head_dim or tiny.hidden // tiny.heads) // 2
+    return _write(path, "glm4", tiny, Parts(biased=True, fused_gates=True, behind=True), rotated=rotated)
 
 
 def _write(
@@ -134,12 +162,16 @@ def _write(
     parts: Parts = Parts(),
     *,
     window: int = 0,
+    local: Sequence[bool] = (),
+    rotated: int = 0,
     numbers: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
-    _add_hyperparameters(writer, shape)
+    _add_hyperparameters(writer, shape, rotated)
     if window:
         writer.add_sliding_window(window)
+    if local:
+        writer.add_sliding_window_pattern(local)
     for key, value in numbers.items():
         writer.add_float32(f"{architecture}.{key}", value)
     _add_tokenizer(writer, shape.vocab, list(shape.last_tokens))
@@ -152,7 +184,7 @@ def _write(
     return path
 
 
-def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape) -> None:
+def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape, rotated: int) -> None:
     head_dim = shape.head_dim or shape.hidden // shape.heads
     writer.add_name("tiny")
     writer.add_context_length(shape.context)
@@ -170,7 +202,7 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape) -> None:
         writer.add_expert_feed_forward_length(shape.ffn)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(shape.rope_base)
-    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_dimension_count(rotated or head_dim)
     writer.add_vocab_size(shape.vocab)
 
 
@@ -212,7 +244,7 @@ def _tensors(shape: TinyShape, parts: Parts) -> list[tuple[str, np.ndarray, str]
     def matrix(name: str, rows: int, columns: int, gain: float = 1.0, experts: int = 0) -> None:
         kind = shape.kinds.get(name) or shape.kinds.get(name.rsplit(".", 1)[-1]) or shape.kind
         deviation = gain / columns**0.5
-        values = _random_matrix(rng, max(1, experts) * rows, columns, deviation, kind)
+        values = random_matrix(rng, max(1, experts) * rows, columns, deviation, kind)
         if experts:
             out.append((f"{name}_exps.weight", values.reshape(experts, rows, -1), kind))
         else:
@@ -244,9 +276,9 @@ def _tensors(shape: TinyShape, parts: Parts) -> list[tuple[str, np.ndarray, str]
         if shape.experts:
             router = rng.normal(0, 2 / shape.hidden**0.5, (shape.experts, shape.hidden))
             out.append((f"{layer}.ffn_gate_inp.weight", router.astype(np.float32), "F32"))
-        if not parts.fused:
+        if not parts.fused_gates:
             matrix(f"{layer}.ffn_gate", shape.ffn, shape.hidden, experts=shape.experts)
-        matrix(f"{layer}.ffn_up", shape.ffn * (1 + parts.fused), shape.hidden, experts=shape.experts)
+        matrix(f"{layer}.ffn_up", shape.ffn * (1 + parts.fused_gates), shape.hidden, experts=shape.experts)
         matrix(f"{layer}.ffn_down", shape.hidden, shape.ffn, gain=2.0, experts=shape.experts)
     vector("output_norm.weight", shape.hidden, 1.0, 0.2)
     if not shape.tied:
@@ -254,41 +286,3 @@ def _tensors(shape: TinyShape, parts: Parts) -> list[tuple[str, np.ndarray, str]
     if shape.rope_factors:
         out.append(("rope_freqs.weight", np.array(shape.rope_factors, np.float32), "F32"))
     return out
-
-
-def _random_matrix(
-    rng: np.random.Generator, rows: int, columns: int, deviation: float, kind: str
-) -> np.ndarray:
-    if kind in _RANDOM_BLOCKS:
-        return _random_blocks(rng, rows, columns, deviation, kind)
-    values = rng.normal(0.0, deviation, (rows, columns)).astype(np.float32)
-    values[rows // 2] = 0.0  # groups whose scale is zero
-    return gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
-
-
-# Values of a block, their standard deviation for d = 1, the dmin / d that centres them (0: there is no
-# dmin), and the bytes before d and behind it or dmin.
-_RANDOM_BLOCKS = {
-    "Q2_K": (256, 13.8, 1.5, 80, 0),
-    "Q3_K": (256, 43.3, 0, 108, 0),
-    "Q4_K": (256, 258, 7.5, 0, 140),
-    "Q5_K": (256, 527, 15.5, 0, 172),
-    "Q6_K": (256, 1366, 0, 208, 0),
-    "IQ4_NL": (32, 67.3, 0, 0, 16),
-    "IQ4_XS": (256, 1249, 0, 0, 134),
-}
-
-
-def _random_blocks(
-    rng: np.random.Generator, rows: int, columns: int, deviation: float, kind: str
-) -> np.ndarray:
-    """Valid rows, uint8 [rows, bytes]: random scales and quants under an f16 scale that fits."""
-    size, spread, centre, before, behind = _RANDOM_BLOCKS[kind]
-    blocks = (rows, columns // size)
-    d = (rng.uniform(0.5, 1.5, (*blocks, 1)) * deviation / spread).astype(np.float16)
-    body = rng.integers(0, 256, (*blocks, before + behind), dtype=np.uint8)
-    parts = [body[..., :before], d.view(np.uint8), body[..., before:]]
-    if centre:
-        minimum = (d.astype(np.float32) * centre).astype(np.float16)
-        parts.insert(2, minimum.view(np.uint8))
-    return np.concatenate(parts, axis=-1).reshape(rows, -1)

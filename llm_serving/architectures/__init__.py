@@ -5,8 +5,11 @@ from __future__ import annotations
 from llm_serving.architectures import (
     bert,
     decoder_experts,
+    gemma2,
     gemma3,
+    glm4,
     granite,
+    hunyuan,
     jina_bert,
     llama,
     modernbert,
@@ -28,14 +31,19 @@ MOST_HEAD = 512  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
     "ernie4_5": llama.describe_ernie,
+    "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
+    "glm4": glm4.describe,
     "granite": granite.describe,
     "granitemoe": granite.describe_moe,
+    "hunyuan-dense": hunyuan.describe,  # as GGUF files call it
+    "hunyuan_v1_dense": hunyuan.describe,
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
     "mixtral": decoder_experts.describe_mixtral,
     "olmo2": olmo2.describe,
+    "olmo3": olmo2.describe_olmo3,
     "olmoe": decoder_experts.describe_olmoe,
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,

@@ -67,10 +67,12 @@ def rope_theta(checkpoint: Checkpoint, *keys: str, default: float, kind: str | N
     return number(checkpoint, *keys, default=default)
 
 
-def rope(checkpoint: Checkpoint, head_dim: int, theta: float, kind: str | None = None) -> ops.Rope:
+def rope(
+    checkpoint: Checkpoint, head_dim: int, theta: float, kind: str | None = None, share: float = 1.0
+) -> ops.Rope:
     """Rotary positions of a decoder, of layers of this `kind` where files tell kinds apart.
 
-    `theta` is the base where the file names none.
+    `theta` is the base where the file names none, `share` how much of a head rotates where it does not say.
 
     Raises: CheckpointError for a scaling other than linear, llama3, yarn and longrope, or impossible numbers.
     """
@@ -92,7 +94,7 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float, kind: str | None =
             )
         return float(found)
 
-    base, share = value("rope_theta", theta), value("partial_rotary_factor", 1.0)
+    base, share = value("rope_theta", theta), value("partial_rotary_factor", share)
     rotated = int(head_dim * share)
     if rotated % 2 or not 0 < rotated <= head_dim:
         raise CheckpointError(f"Rotating {rotated} of {head_dim} dimensions is not possible.")

@@ -44,7 +44,7 @@ def describe_mixtral(checkpoint: Checkpoint) -> ModelPlan:
         ffn=positive(checkpoint, "intermediate_size"),
         normalized=True,
     )
-    return describe_decoder(checkpoint, Kind(experts=(names, sizes)), window=window)
+    return describe_decoder(checkpoint, Kind(experts=(names, sizes), window=window))
 
 
 def describe_qwen3_moe(checkpoint: Checkpoint) -> ModelPlan:

@@ -63,6 +63,7 @@ class Defaults:
     epsilon: float = 1e-5
     context: int = 2048
     activation: tuple[str, str] = ("hidden_act", "silu")  # the key in a config.json, and what it must say
+    rotated: float = 1.0  # the share of a head's dimensions that rotates, in a config.json
     kind: str | None = None  # of layers, whose rotary positions `Shape.rope` is to have
 
 
@@ -84,6 +85,7 @@ _GGUF = Names(
     qkv="blk.{i}.attn_qkv",
     gate_up="blk.{i}.ffn_up",
 )
+GGUF_NORMS_BEHIND = ("blk.{i}.post_attention_norm", "blk.{i}.post_ffw_norm")  # attention and feed-forward
 
 
 def read_names(checkpoint: Checkpoint) -> Names:
@@ -171,5 +173,5 @@ def _of_config(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
         ffn=config_json.positive(checkpoint, "intermediate_size"),
         context=config_json.positive(checkpoint, "max_position_embeddings", default=defaults.context),
         epsilon=config_json.number(checkpoint, "rms_norm_eps", default=defaults.epsilon),
-        rope=config_json.rope(checkpoint, head_dim, defaults.theta, defaults.kind),
+        rope=config_json.rope(checkpoint, head_dim, defaults.theta, defaults.kind, defaults.rotated),
     )

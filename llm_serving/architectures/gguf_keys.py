@@ -27,6 +27,12 @@ def positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> in
     return value
 
 
+def is_zero(checkpoint: Checkpoint, key: str) -> bool:
+    """Whether a file says nothing or 0, and not a list of numbers or another."""
+    value = checkpoint.hyper(key, 0)
+    return isinstance(value, int) and value == 0
+
+
 def num_layers(checkpoint: Checkpoint) -> int:
     """Raises: CheckpointError for more than there can be: all are planned before any is looked for."""
     count = positive(checkpoint, "block_count")

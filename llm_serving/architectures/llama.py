@@ -32,4 +32,4 @@ def describe_mistral(checkpoint: Checkpoint) -> ModelPlan:
     """A directory of Mistral's own family, whose older models have a window. Raises: CheckpointError."""
     has_window = checkpoint.metadata.get("sliding_window") is not None
     window = positive(checkpoint, "sliding_window") if has_window else 0
-    return describe_decoder(checkpoint, Kind(), window=window)
+    return describe_decoder(checkpoint, Kind(window=window))

@@ -1,57 +1,52 @@
-"""OLMo 2: norms behind each part and none before; whole queries and keys are normed (OLMo Team 2025)."""
+"""OLMo 2 and 3: norms behind each part and none before; whole queries and keys are normed.
+
+OLMo Team 2025. OLMo 3 has windows in three of four layers, and scales rotary positions in the others only.
+GGUF files call it olmo2, too.
+"""
 
 from __future__ import annotations
 
-from llm_serving.architectures.config_json import require
-from llm_serving.architectures.decoder import add_normed, plan_of
-from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, read_names, read_shape
-from llm_serving.architectures.gguf_keys import problem
+from dataclasses import replace
+
+from llm_serving.architectures import config_json, gguf_keys
+from llm_serving.architectures.decoder import Kind, plan_of
+from llm_serving.architectures.decoder_shape import GGUF_NORMS_BEHIND, Defaults, read_names, read_shape
+from llm_serving.architectures.layer_kinds import GLOBAL, LOCAL, global_layers
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.native import ops
+from llm_serving.native.ops import ModelPlan, Rope
+
+_THETA = 500000.0
+_GLOBAL_EVERY = 4  # layers; the last of four sees everything
 
 
-def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
-    """Raises: CheckpointError for biases, or windows, which GGUF files of OLMo 3 have under this name."""
-    names = read_names(checkpoint)
-    behind_attention, behind_ffn = "blk.{i}.post_attention_norm", "blk.{i}.post_ffw_norm"
-    if window := checkpoint.hyper("attention.sliding_window"):
-        raise problem(checkpoint, "attention.sliding_window", window, "windows are not supported")
+def describe(checkpoint: Checkpoint) -> ModelPlan:
+    """Raises: CheckpointError for biases, or a window that is no positive integer."""
+    has_window = not gguf_keys.is_zero(checkpoint, "attention.sliding_window")
+    window = gguf_keys.positive(checkpoint, "attention.sliding_window") if has_window else 0
+    theta = gguf_keys.number(checkpoint, "rope.freq_base", Defaults().theta)
+    return _describe(checkpoint, Defaults(), window, theta)
+
+
+def describe_olmo3(checkpoint: Checkpoint) -> ModelPlan:
+    """A directory of OLMo 3. Raises: CheckpointError for biases, or a size that is missing."""
+    window = config_json.positive(checkpoint, "sliding_window", default=4096)
+    theta = config_json.rope_theta(checkpoint, "rope_theta", default=_THETA, kind=LOCAL)
+    return _describe(checkpoint, Defaults(theta=_THETA, kind=GLOBAL), window, theta)
+
+
+def _describe(checkpoint: Checkpoint, defaults: Defaults, window: int, theta: float) -> ModelPlan:
+    """`theta` is that of layers with a window."""
+    names, shape, behind = read_names(checkpoint), read_shape(checkpoint, defaults), GGUF_NORMS_BEHIND
     if checkpoint.format != "gguf":
-        require(checkpoint, "attention_bias", (False,), False)
-        behind_attention = names.ffn_norm  # by its name, which others have before the feed-forward part
-        behind_ffn = names.ffn_norm.replace("post_attention", "post_feedforward")
-    shape = read_shape(checkpoint, Defaults())
-    layers = [_layer(i, names, shape, behind_attention, behind_ffn) for i in range(shape.layers)]
-    return plan_of(checkpoint, names, shape, layers, more_buffers={"part": shape.hidden})
-
-
-def _layer(
-    i: int, names: Names, shape: Shape, behind_attention: str, behind_ffn: str
-) -> tuple[ops.Operation, ...]:
-    def of(name: str) -> str:
-        return f"{name.format(i=i)}.weight"
-
-    return (
-        ops.Quantize("x"),
-        ops.Linear(
-            (
-                ops.Projection(of(names.query), "qkv"),
-                ops.Projection(of(names.key), "qkv", shape.queries),
-                ops.Projection(of(names.value), "qkv", shape.queries + shape.keys),
-            )
-        ),
-        ops.HeadNorm("qkv", 0, shape.queries, 1, of(names.query_norm), shape.epsilon),
-        ops.HeadNorm("qkv", shape.queries, shape.keys, 1, of(names.key_norm), shape.epsilon),
-        ops.RopeStore("qkv", i),
-        ops.Attention("qkv", "attention", i, shape.head_dim**-0.5),
-        ops.Quantize("attention"),
-        ops.Linear((ops.Projection(of(names.output), "part"),)),
-        *add_normed(of(behind_attention), shape.epsilon),
-        ops.Quantize("x"),
-        ops.Linear(
-            (ops.Projection(of(names.gate), "gate_up"), ops.Projection(of(names.up), "gate_up", shape.ffn))
-        ),
-        ops.Gated("gate_up", shape.ffn),
-        ops.Linear((ops.Projection(of(names.down), "part"),)),
-        *add_normed(of(behind_ffn), shape.epsilon),
-    )
+        config_json.require(checkpoint, "attention_bias", (False,), False)
+        # By its name others have the first before the feed-forward part.
+        behind = (names.ffn_norm, names.ffn_norm.replace("post_attention", "post_feedforward"))
+    kind = Kind(whole_norm=True, norms_before=False, norms_behind=behind)
+    if window:
+        kind = replace(
+            kind,
+            window=window,
+            open=global_layers(checkpoint, shape.layers, _GLOBAL_EVERY),
+            local=Rope(theta, shape.rope.rotated),
+        )
+    return plan_of(checkpoint, names, shape, kind)

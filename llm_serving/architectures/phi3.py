@@ -13,7 +13,8 @@ _DEFAULTS = Defaults(context=4096)
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
     """Raises: CheckpointError for unknown rotary scaling, or a window that is no positive integer."""
-    return describe_decoder(checkpoint, Kind(is_fused=True), _DEFAULTS, _window(checkpoint))
+    kind = Kind(fused_inputs=True, fused_gates=True, window=_window(checkpoint))
+    return describe_decoder(checkpoint, kind, _DEFAULTS)
 
 
 def _window(checkpoint: Checkpoint) -> int:

@@ -68,7 +68,7 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
         PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True),
         ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "lfm2", "midm-2.0", "pixtral"),
     ),
-    (PreTokenizer((_LLAMA3,)), ("dbrx", "smaug-bpe")),
+    (PreTokenizer((_LLAMA3,)), ("dbrx", "smaug-bpe", "glm4", "chatglm-bpe")),
     (PreTokenizer((_QWEN2,), nfc=True), ("qwen2", "deepseek-r1-qwen", "megrez")),
     (PreTokenizer((_QWEN35,), nfc=True), ("qwen35",)),
     (PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True), ("tekken",)),

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llm_serving.native.biases import BucketBias as BucketBias
+from llm_serving.native.biases import LinearBias as LinearBias
+from llm_serving.native.biases import WindowBias as WindowBias
 from llm_serving.native.rope import Rope as Rope
 
 
@@ -74,7 +77,8 @@ class Projection:
     """target[:, offset : offset + rows] = activations @ tensor.T + bias.
 
     `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
-    stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate.
+    stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate, and so
+    is their bias. With `rotated` only so many rows of a head are pairs, and those behind them stay.
     `fine` keeps 12 bits where others keep 8: for what reaches the result with nothing to soften its rounding.
     """
 
@@ -85,6 +89,7 @@ class Projection:
     interleaved: int = 0
     fine: bool = False
     part: Part | None = None  # of a tensor that holds several matrices
+    rotated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +120,25 @@ class RopeStore:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """target = softmax(queries @ keys * scale) @ values over each token's own context."""
+    """target = softmax(queries @ keys * scale) @ values over each token's own context.
+
+    With a `cap` scores are cap * tanh(score / cap) before the softmax.
+    """
 
     source: str
     target: str
     layer: int
     scale: float
     window: int = 0  # the last so many tokens only, the query's own counted in; 0: all
+    cap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SoftCap:
+    """source = cap * tanh(source / cap)."""
+
+    source: str
+    cap: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,28 +170,6 @@ class Rotate:
     heads: int
     head_dim: int
     rope: Rope
-
-
-@dataclass(frozen=True, slots=True)
-class WindowBias:
-    """A token sees `reach` tokens to either side, and no others (sliding window)."""
-
-    reach: int
-
-
-@dataclass(frozen=True, slots=True)
-class BucketBias:
-    """T5's learned bias by distance (Raffel et al. 2020), as MPNet has it: tensor [buckets, heads]."""
-
-    tensor: str
-    max_distance: int = 128
-
-
-@dataclass(frozen=True, slots=True)
-class LinearBias:
-    """ALiBi (Press et al. 2022) to both sides: a score loses the head's slope for each token of distance."""
-
-    heads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +239,7 @@ Operation = (
     | Linear
     | RopeStore
     | Attention
+    | SoftCap
     | HeadNorm
     | Rotate
     | EncoderAttention

@@ -35,8 +35,8 @@ class PackedWeights:
         self._checkpoint = checkpoint
         self._cache = cache
         self._digest = self._name(weight_format) if cache is not None and cache.limit else None
-        # Of each matrix: tensor, interleaved, format, checksum.
-        self.sums: list[tuple[str, int, str, int]] = []
+        # Of each matrix: tensor, how its rows stand, format, checksum.
+        self.sums: list[tuple[str, str, str, int]] = []
         self._copies = False
         self._missed = False
         self._file = self._open()
@@ -44,15 +44,17 @@ class PackedWeights:
         if cache is not None and self._digest is not None and self._file is None:
             self._pending = cache.write(self._digest, checkpoint.path, weight_format)
 
-    def matrix(self, tensor: Tensor, interleaved: int, weight_format: str) -> int:
-        """The number of the tensor's matrix in the plan; `interleaved` as in `Projection`.
+    def matrix(self, tensor: Tensor, interleaved: int, weight_format: str, rotated: int = 0) -> int:
+        """The number of the tensor's matrix in the plan; `interleaved` and `rotated` as in `Projection`.
 
         Raises: ValueError for a kind, shape or format that cannot be packed.
         """
-        key = f"{tensor.name} {interleaved} {weight_format}"
+        pairs = f"{interleaved}/{rotated}" if rotated else str(interleaved)
+        key = f"{tensor.name} {pairs} {weight_format}"
+        order = halves_order(tensor.shape[0], interleaved, rotated) if interleaved else None
         with _in_core:
-            number = self._stored(key, tensor, interleaved)
-            return self._pack(key, tensor, interleaved, weight_format) if number is None else number
+            number = self._stored(key, tensor, pairs)
+            return self._pack(key, tensor, pairs, weight_format, order) if number is None else number
 
     def finish(self) -> None:
         """All matrices are there: keep what was packed, if the model is still what it was when opened."""
@@ -93,26 +95,27 @@ class PackedWeights:
                 return None
         return file
 
-    def _stored(self, key: str, tensor: Tensor, interleaved: int) -> int | None:
+    def _stored(self, key: str, tensor: Tensor, pairs: str) -> int | None:
         entry = self._file.entries.get(key) if self._file is not None else None
         if self._file is None or entry is None or (entry.rows, entry.cols) != tensor.shape:
             self._missed = self._file is not None
             return None
         panels = self._file.panels(entry)
-        self.sums.append((tensor.name, interleaved, entry.format, entry.checksum))
+        self.sums.append((tensor.name, pairs, entry.format, entry.checksum))
         number = self._core.adopt(entry.format, panels, entry.rows, entry.cols, self._copies)
         if self._copies:
             release(panels)
         return cast(int, number)
 
-    def _pack(self, key: str, tensor: Tensor, interleaved: int, weight_format: str) -> int:
+    def _pack(
+        self, key: str, tensor: Tensor, pairs: str, weight_format: str, order: np.ndarray | None
+    ) -> int:
         rows, cols = tensor.shape
-        order: np.ndarray | None = halves_order(rows, interleaved) if interleaved else None
         number: int = self._core.pack(tensor.kind, tensor.data, rows, cols, weight_format, order)
         release(tensor.data)
         form, panels = self._core.panels(number)
         checksum: int = self._core.checksum(panels)
-        self.sums.append((tensor.name, interleaved, form, checksum))
+        self.sums.append((tensor.name, pairs, form, checksum))
         if self._pending is not None:
             self._pending.add(key, form, (rows, cols), panels, checksum)
         return number

@@ -13,7 +13,14 @@ from llm_serving.native import ops
 from llm_serving.native.core import load_core
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.packed_weights import PackedWeights
-from llm_serving.native.tables import bucket_bias, linear_bias, position_table, rope_table, window_bias
+from llm_serving.native.tables import (
+    bucket_bias,
+    halves_order,
+    linear_bias,
+    position_table,
+    rope_table,
+    window_bias,
+)
 
 
 class PlanBuilder:
@@ -39,7 +46,7 @@ class PlanBuilder:
         self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
         self._ropes: dict[ops.Rope, int] = {}
         self._biases: dict[ops.WindowBias | ops.BucketBias | ops.LinearBias, int] = {}
-        self._matrices: dict[tuple[str, int, bool, ops.Part | None], int] = {}
+        self._matrices: dict[tuple[str, int, int, bool, ops.Part | None], int] = {}
         self._vectors: dict[tuple[str, float], int] = {}
         self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
@@ -65,8 +72,7 @@ class PlanBuilder:
 
     def packed_bytes(self, projection: ops.Projection) -> int:
         """Length of a projection's packed matrix; packs it if `build` has not."""
-        p = projection
-        return cast(int, self.core.matrix_bytes(self._matrix(p.tensor, p.interleaved, p.fine, p.part)))
+        return cast(int, self.core.matrix_bytes(self._matrix(projection)))
 
     def content_digest(self, *more: Any) -> bytes:
         """16 bytes that name what `build` made and how it computes: equal if a pass gives equal bits."""
@@ -78,7 +84,7 @@ class PlanBuilder:
         core, buffers = self.core, self._buffers
         match operation:
             case ops.Embed(tensor, target, fine, scale):
-                core.embed(self._matrix(tensor, fine=fine), buffers[target], scale)
+                core.embed(self._matrix(ops.Projection(tensor, target, fine=fine)), buffers[target], scale)
             case ops.AddPositions():
                 core.add_positions(self._positions(operation), buffers[operation.target])
             case ops.Quantize():
@@ -91,9 +97,12 @@ class PlanBuilder:
                 core.linear(self._projections(projections), accumulate)
             case ops.RopeStore(source, layer, rope):
                 core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope))
-            case ops.Attention(source, target, layer, scale, window):
+            case ops.Attention(source, target, layer, scale, window, cap):
                 bias = self._bias(ops.WindowBias(window - 1)) if window else -1
-                core.attention(buffers[source], buffers[target], layer, self.query_heads, scale, window, bias)
+                rows, into, heads = buffers[source], buffers[target], self.query_heads
+                core.attention(rows, into, layer, heads, scale, window, bias, cap)
+            case ops.SoftCap(source, cap):
+                core.soft_cap(buffers[source], cap)
             case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias):
                 shift = self._optional(bias, width // heads)
                 norm = self._vector(weight, width // heads, self._norm_offset)
@@ -139,27 +148,25 @@ class PlanBuilder:
 
     def _projection(self, p: ops.Projection) -> tuple[int, int, int, int]:
         rows = self._tensor(p.tensor, p.part).shape[0]
-        bias = self._optional(p.bias, rows)
-        matrix = self._matrix(p.tensor, p.interleaved, p.fine, p.part)
-        return matrix, bias, self._buffers[p.target], p.offset
+        order = halves_order(rows, p.interleaved, p.rotated) if p.interleaved else None
+        bias = -1 if p.bias is None else self._vector(p.bias, rows, order=order)
+        return self._matrix(p), bias, self._buffers[p.target], p.offset
 
     def _tensor(self, name: str, part: ops.Part | None) -> Tensor:
         tensor = self.checkpoint.tensor(name)
         return tensor if part is None else tensor.part(part.index, part.count, part.transposed)
 
-    def _matrix(
-        self, name: str, interleaved: int = 0, fine: bool = False, part: ops.Part | None = None
-    ) -> int:
-        key = (name, interleaved, fine, part)
+    def _matrix(self, p: ops.Projection) -> int:
+        key = (p.tensor, p.interleaved, p.rotated, p.fine, p.part)
         if key not in self._matrices:
-            tensor = self._tensor(name, part)
+            tensor = self._tensor(p.tensor, p.part)
             if len(tensor.shape) != 2 or tensor.shape[1] % 32:
                 raise CheckpointError(
-                    f"Tensor '{name}' has shape {tensor.shape}; the engine needs two dimensions, "
+                    f"Tensor '{p.tensor}' has shape {tensor.shape}; the engine needs two dimensions, "
                     "the second a multiple of 32."
                 )
-            weight_format = "q12" if fine and self.weight_format != "f32" else self.weight_format
-            self._matrices[key] = self._weights.matrix(tensor, interleaved, weight_format)
+            weight_format = "q12" if p.fine and self.weight_format != "f32" else self.weight_format
+            self._matrices[key] = self._weights.matrix(tensor, p.interleaved, weight_format, p.rotated)
         return self._matrices[key]
 
     def _optional(self, name: str | None, size: int, add: float = 0.0, times: float = 1.0) -> int:
@@ -214,13 +221,15 @@ class PlanBuilder:
         self._constants.update(constant.data)
         return cast(int, self.core.vector(constant))
 
-    def _vector(self, name: str, size: int, add: float = 0.0, times: float = 1.0) -> int:
+    def _vector(
+        self, name: str, size: int, add: float = 0.0, times: float = 1.0, order: np.ndarray | None = None
+    ) -> int:
         if (name, times) not in self._vectors:
             values = dequantize(self.checkpoint.tensor(name)).reshape(-1)
             values = (values + np.float32(add)) * np.float32(times)
             if values.size != size:
                 raise CheckpointError(f"Tensor '{name}' has {values.size} values where {size} are needed.")
-            self._vectors[name, times] = self._constant(values)
+            self._vectors[name, times] = self._constant(values if order is None else values[order])
         return self._vectors[name, times]
 
 

@@ -12,9 +12,13 @@ PADDING = 16  # columns after the last distance, kBlockTokens in kernels.hpp
 UNSEEN = np.float32(-1e30)
 
 
-def halves_order(rows: int, head_dim: int) -> np.ndarray:
-    """int32 [rows]: for each row of the halves form, the row of the interleaved form that belongs there."""
-    within = np.concatenate([np.arange(0, head_dim, 2), np.arange(1, head_dim, 2)])
+def halves_order(rows: int, head_dim: int, rotated: int = 0) -> np.ndarray:
+    """int32 [rows]: for each row of the halves form, the row of the interleaved form that belongs there.
+
+    With `rotated` that is the form of the first so many rows of each head.
+    """
+    end = rotated or head_dim
+    within = np.concatenate([np.arange(0, end, 2), np.arange(1, end, 2), np.arange(end, head_dim)])
     order: np.ndarray = (np.arange(0, rows, head_dim)[:, None] + within[None, :]).reshape(-1)
     return order.astype(np.int32)
 

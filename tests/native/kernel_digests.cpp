@@ -184,6 +184,7 @@ void rows(const Kernels& kernels, Report& report) {
             kernels.layer_norm(x.data(), a.data(), b.data(), 1e-12f, cols, y.data()), say("layer_norm");
             kernels.gelu(x.data(), cols, y.data()), say("gelu");
             for (const auto& g : gated) g.run(x.data(), a.data(), cols, y.data()), say(g.name);
+            y = x, kernels.soft_cap(y.data(), cols - 3, 5.0f), say("soft_cap");
             y = x;
             kernels.rope(y.data(), a.data(), b.data(), cols), say("rope");
             for (KvFormat format : {KvFormat::q16, KvFormat::q8}) {
@@ -218,7 +219,7 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     const std::vector<float> query = random.reals(stride * size_t(tokens), 3.0f);
                     std::vector<float> out(query.size()), scratch(attention_scratch(group, head_dim));
                     AttentionTile tile = {query.data(), out.data(), stride, stride, format, keys.data(), values.data(), block * kChunkBlocks,
-                                          table.data(), first, tokens, group, head_dim, 0.125f, nullptr, 0, 0, 0, 0, nullptr, scratch.data()};
+                                          table.data(), first, tokens, group, head_dim, 0.125f, 0, nullptr, 0, 0, 0, 0, nullptr, scratch.data()};
                     kernels.attention(tile);
                     report.add(out);
                     tile.piece_stride = size_t(tokens * group * state_floats(head_dim));
@@ -237,11 +238,11 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     std::vector<float> biases(2 * reach);
                     for (int i = 0; i < 2 * reach; i++) biases[size_t(i)] = i > reach - window ? random.real(1.0f) : -1e30f;
                     tile.states = nullptr;
-                    tile.bias = biases.data() + reach;
+                    tile.bias = biases.data() + reach, tile.cap = 1.5f;
                     tile.first_piece = std::max(0, first - window + 1) / kPieceTokens;
                     kernels.attention(tile);
                     report.add(out);
-                    report.line("windowed attention %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
+                    report.line("windowed and capped attention %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
                 }
 }
 

@@ -1,4 +1,4 @@
-"""The llama, qwen2 and qwen3 families in plain numpy: the independent judge of the native engine.
+"""The llama, qwen2, qwen3 and gemma2 families in plain numpy: the independent judge of the native engine.
 
 Two plans of arithmetic over the same weights. `quantize_activations=False` is float32 on the
 dequantised weights. `quantize_activations=True` is what the engine promises to compute: weights as its
@@ -110,13 +110,24 @@ def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, *, interleaved: bool
     return out
 
 
-def causal_weights(q: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """q [n, heads, d], k [n, kv_heads, d] → [kv_heads, group, n, n]; each position sees itself and before."""
+def soft_cap(x: np.ndarray, cap: float) -> np.ndarray:
+    """Numbers softly kept within `cap`; 0: as they are."""
+    return x if cap == 0 else (cap * np.tanh(x.astype(np.float64) / cap)).astype(np.float32)
+
+
+def causal_weights(q: np.ndarray, k: np.ndarray, cap: float = 0.0, window: int = 0) -> np.ndarray:
+    """q [n, heads, d], k [n, kv_heads, d] → [kv_heads, group, n, n].
+
+    Each position sees itself and before, with a window `window` of these; scores are softly capped.
+    """
     n, heads, dim = q.shape
     kv_heads = k.shape[1]
     grouped = q.reshape(n, kv_heads, heads // kv_heads, dim).transpose(1, 2, 0, 3)
     scores = (grouped @ k.transpose(1, 2, 0)[:, None]) / np.float32(np.sqrt(dim))
-    scores = np.where(np.tri(n, dtype=bool), scores, np.float32(-np.inf))
+    seen = np.tri(n, dtype=bool)
+    if window:
+        seen &= ~np.tri(n, k=-window, dtype=bool)
+    scores = np.where(seen, soft_cap(scores, cap), np.float32(-np.inf))
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -126,9 +137,11 @@ def mixed(weights: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (weights @ v.transpose(1, 0, 2)[:, None]).transpose(2, 0, 1, 3).reshape(len(v), -1)
 
 
-def causal_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+def causal_attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, cap: float = 0.0, window: int = 0
+) -> np.ndarray:
     """q [n, heads, d], k and v [n, kv_heads, d] → [n, heads * d]."""
-    return mixed(causal_weights(q, k), v)
+    return mixed(causal_weights(q, k, cap, window), v)
 
 
 def rounded_factors(x: np.ndarray, most_sum: float) -> np.ndarray:
@@ -142,7 +155,9 @@ def rounded_factors(x: np.ndarray, most_sum: float) -> np.ndarray:
     return np.rint(x * factor) * scale
 
 
-def causal_attention_of_integers(q: np.ndarray, k: np.ndarray, v: np.ndarray, kv_format: str) -> np.ndarray:
+def causal_attention_of_integers(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, kv_format: str, cap: float = 0.0, window: int = 0
+) -> np.ndarray:
     """The same as the engine computes it.
 
     Keys and values are integers with a scale for each head's vector, `q8` of up to 127, `q16` of up to
@@ -150,7 +165,8 @@ def causal_attention_of_integers(q: np.ndarray, k: np.ndarray, v: np.ndarray, kv
     For q16 the sum of their magnitudes is bounded, so that sums of products stay below 2^31.
     """
     most, most_sum = (127, np.inf) if kv_format == "q8" else (8191, 2**18 - 512)
-    weights = causal_weights(rounded_factors(q, most_sum), np.multiply(*round_last_axis(k, most)))
+    keys = np.multiply(*round_last_axis(k, most))
+    weights = causal_weights(rounded_factors(q, most_sum), keys, cap, window)
     values, scales = round_last_axis(v, most)
     weights *= scales.transpose(1, 2, 0)[:, None]
     for start in range(0, len(v), PIECE):
@@ -164,20 +180,31 @@ def silu(x: np.ndarray) -> np.ndarray:
     return x / (np.float32(1) + np.exp(-np.clip(x, -80, None)))
 
 
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    """gelu by tanh (Hendrycks & Gimpel 2016)."""
+    inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x.astype(np.float64) ** 3)
+    return (0.5 * x * (1 + np.tanh(inner))).astype(np.float32)
+
+
 class NumpyModel:
     """One model, weights in float32; stateless: every call starts at position 0.
 
     Architecture `llama` rotates interleaved pairs (GGUF stores its q and k rows permuted for that),
-    the others rotate halves, `qwen3` after norming each head. A model without `output.weight` is tied to the
-    embedding.
+    the others rotate halves, `qwen3` after norming each head. `gemma2` has scaled words, norms behind
+    each part, soft caps, and windows in every other layer, the first one included. A model without
+    `output.weight` is tied to the embedding.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, quantize_activations: bool, kv_format: str = "q16") -> None:
-        if checkpoint.architecture not in ("llama", "qwen2", "qwen3"):
+        if checkpoint.architecture not in ("llama", "qwen2", "qwen3", "gemma2"):
             raise ValueError(f"no reference for the architecture '{checkpoint.architecture}'")
         self.quantized = quantize_activations
         self.kv_format = kv_format
         self.interleaved = checkpoint.architecture == "llama"
+        self.is_gemma = checkpoint.architecture == "gemma2"
+        self.window = int(checkpoint.hyper("attention.sliding_window", 0))
+        self.score_cap = float(checkpoint.hyper("attn_logit_softcapping", 0.0))
+        self.logit_cap = float(checkpoint.hyper("final_logit_softcapping", 0.0))
         self.layers = int(checkpoint.hyper("block_count"))
         self.heads = int(checkpoint.hyper("attention.head_count"))
         self.kv_heads = int(checkpoint.hyper("attention.head_count_kv", self.heads))
@@ -219,24 +246,33 @@ class NumpyModel:
             q, k = self.norm(q, f"{layer}.attn_q_norm"), self.norm(k, f"{layer}.attn_k_norm")
         q = rotate(q, cos, sin, interleaved=self.interleaved)
         k = rotate(k, cos, sin, interleaved=self.interleaved)
+        limits = (self.score_cap, self.window * (int(layer.split(".")[1]) % 2 == 0))
         if self.quantized:
-            attended = causal_attention_of_integers(q, k, v, self.kv_format)
+            attended = causal_attention_of_integers(q, k, v, self.kv_format, *limits)
         else:
-            attended = causal_attention(q, k, v)
+            attended = causal_attention(q, k, v, *limits)
         return self.linear(attended, f"{layer}.attn_output")
 
     def feed_forward(self, x: np.ndarray, layer: str) -> np.ndarray:
-        gated = silu(self.linear(x, f"{layer}.ffn_gate")) * self.linear(x, f"{layer}.ffn_up")
+        gate = self.linear(x, f"{layer}.ffn_gate")
+        gated = (gelu_tanh(gate) if self.is_gemma else silu(gate)) * self.linear(x, f"{layer}.ffn_up")
         return self.linear(gated, f"{layer}.ffn_down")
+
+    def added(self, part: np.ndarray, norm: str) -> np.ndarray:
+        return self.norm(part, norm) if self.is_gemma else part
 
     def logits(self, token_ids: np.ndarray | list[int]) -> np.ndarray:
         """Logits after each token of one sequence, float32 [n, vocab]."""
         angles = np.arange(len(token_ids), dtype=np.float64)[:, None] * self.frequencies
         cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         x = self.weights["token_embd.weight"][np.asarray(token_ids)]
+        if self.is_gemma:
+            x = x * np.float32(x.shape[-1] ** 0.5)
         for i in range(self.layers):
             layer = f"blk.{i}"
-            x = x + self.attention(self.norm(x, f"{layer}.attn_norm"), layer, cos, sin)
-            x = x + self.feed_forward(self.norm(x, f"{layer}.ffn_norm"), layer)
+            attended = self.attention(self.norm(x, f"{layer}.attn_norm"), layer, cos, sin)
+            x = x + self.added(attended, f"{layer}.post_attention_norm")
+            fed = self.feed_forward(self.norm(x, f"{layer}.ffn_norm"), layer)
+            x = x + self.added(fed, f"{layer}.post_ffw_norm")
         head = "output" if "output.weight" in self.weights else "token_embd"
-        return self.linear(self.norm(x, "output_norm"), head)
+        return soft_cap(self.linear(self.norm(x, "output_norm"), head), self.logit_cap)

@@ -13,10 +13,13 @@ from tiny_models import (
     IM_END,
     SMALLEST_VOCAB,
     write_tiny_ernie,
+    write_tiny_glm4,
     write_tiny_granite,
+    write_tiny_hunyuan,
     write_tiny_llama,
     write_tiny_mixtral,
     write_tiny_olmo2,
+    write_tiny_olmo3,
     write_tiny_olmoe,
     write_tiny_phi3,
     write_tiny_qwen2,
@@ -39,8 +42,11 @@ WRITERS = {
     "mixtral": write_tiny_mixtral,
     "qwen3_moe": write_tiny_qwen3_moe,
     "ernie4_5": write_tiny_ernie,
+    "glm4": write_tiny_glm4,
     "granite": write_tiny_granite,
+    "hunyuan": write_tiny_hunyuan,
     "olmo2": write_tiny_olmo2,
+    "olmo3": write_tiny_olmo3,
     "olmoe": write_tiny_olmoe,
     "phi3": write_tiny_phi3,
     "smollm3": write_tiny_smollm3,
@@ -219,6 +225,8 @@ def test_the_window_of_mistral(tmp_path: Path, make_driver) -> None:
         ("phi3", {"rope_scaling": {**LONG, **NEAR, "short_factor": [1e-300] * 8}}, "'short_factor' .* list"),
         ("ernie4_5", {"use_bias": True}, "'use_bias'"),
         ("olmo2", {"attention_bias": True}, "'attention_bias'"),
+        ("olmo3", {"sliding_window": None}, "'sliding_window' .* positive integer"),
+        ("olmo3", {"layer_types": ["full_attention"]}, "no list of 4 times"),
         ("olmoe", {"clip_qkv": 8.0}, "'clip_qkv'"),
         ("qwen3_moe", {"mlp_only_layers": [0]}, "'mlp_only_layers'"),
         ("qwen3_moe", {"decoder_sparse_step": 2}, "'decoder_sparse_step'"),
@@ -288,11 +296,3 @@ def test_it_goes_to_the_native_engine(tmp_path: Path) -> None:
     (directory / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json.*save_pretrained"):
         choose_engine("auto", "auto", directory)
-
-
-def test_windows_of_olmo_3_are_refused(tmp_path: Path) -> None:
-    """Its GGUF files are called olmo2; without the windows, long answers would be wrong."""
-    checkpoint = open_checkpoint(write_tiny_olmo2(tmp_path / "m.gguf"))
-    metadata = {**checkpoint.metadata, "olmo2.attention.sliding_window": 4096}
-    with pytest.raises(CheckpointError, match="'olmo2.attention.sliding_window' .* is 4096; windows are not"):
-        describe(dataclasses.replace(checkpoint, metadata=metadata))

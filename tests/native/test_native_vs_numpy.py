@@ -17,7 +17,13 @@ import dataclasses
 import numpy as np
 import pytest
 from numpy_reference import NumpyModel
-from tiny_models import SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen2, write_tiny_qwen3
+from tiny_models import (
+    SMALLEST_VOCAB,
+    write_tiny_gemma2,
+    write_tiny_llama,
+    write_tiny_qwen2,
+    write_tiny_qwen3,
+)
 
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
 
@@ -38,7 +44,12 @@ SHAPES = {
     "llama-3-rope": {"rope_base": 500000.0, "rope_factors": (1, 1, 1.5, 2, 3, 5, 8, 8)},
     "mixed-kinds": {"kind": "Q4_1", "tied": False, "kinds": {"token_embd": "Q8_0", "ffn_down": "F16"}},
 }
-WRITERS = {"llama": write_tiny_llama, "qwen2": write_tiny_qwen2, "qwen3": write_tiny_qwen3}
+WRITERS = {
+    "llama": write_tiny_llama,
+    "qwen2": write_tiny_qwen2,
+    "qwen3": write_tiny_qwen3,
+    "gemma2": write_tiny_gemma2,
+}
 
 
 def short_sequences(vocab: int, count: int = 24) -> list[list[int]]:

@@ -101,6 +101,16 @@ def test_attention_longhand() -> None:
             np.testing.assert_allclose(out[t, head], weights @ v[: t + 1, head // 3], rtol=1e-6)
 
 
+def test_capped_scores_in_a_window_longhand() -> None:
+    q, k, v = (RNG.normal(size=(6, 1, 4)).astype(np.float32) for _ in range(3))
+    out = causal_attention(q, k, v, cap=0.7, window=3)
+    for t in range(6):
+        seen = range(max(0, t - 2), t + 1)
+        scores = [0.7 * math.tanh(q[t, 0] @ k[s, 0] / 2 / 0.7) for s in seen]
+        weights = np.exp(scores) / np.sum(np.exp(scores))
+        np.testing.assert_allclose(out[t], weights @ v[list(seen), 0], rtol=1e-5)
+
+
 def test_later_tokens_change_nothing_and_earlier_ones_do(tmp_path) -> None:
     model = NumpyModel(open_checkpoint(write_tiny_llama(tmp_path / "m.gguf")), quantize_activations=True)
     ids = [7, 60, 8, 200, 31]

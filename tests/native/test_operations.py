@@ -129,6 +129,25 @@ def test_an_encoder_layer(lengths: list[int]) -> None:
         assert (out == outputs[0][0]).all()
 
 
+@pytest.mark.parametrize("width", [8, 20, 5003])
+@pytest.mark.parametrize("cap", [0.5, 30.0])
+def test_soft_cap(width: int, cap: float) -> None:
+    """Rows of any width, each to its end and not beyond."""
+    outputs = []
+    for isa in NAMES:
+        bench = Bench(isa, "f32")
+        matrix = bench.rng.standard_normal((width, HIDDEN)).astype(np.float32)
+        y = bench.plan.buffer(width)
+        bench.plan.quantize(bench.x)
+        bench.plan.linear([(bench.pack(matrix), -1, y, 0)])
+        bench.plan.soft_cap(y, cap)
+        ids, out = bench.run([7], y)
+        expected = cap * np.tanh(bench.table[ids] @ matrix.T / cap)
+        np.testing.assert_allclose(out, expected, atol=1e-6 * max(cap, 10.0))
+        outputs.append(out)
+    assert all((out == outputs[0]).all() for out in outputs)
+
+
 def test_a_sequence_does_not_feel_its_neighbours() -> None:
     together, _ = encoder_layer("auto", [7, 20, 3])
     alone, _ = encoder_layer("auto", [7])
@@ -139,6 +158,8 @@ def test_sizes_are_checked() -> None:
     bench = Bench("auto", "q8")
     with pytest.raises(ValueError, match="position table is shorter"):
         bench.plan.add_positions(bench.vector(HIDDEN)[0], bench.x)
+    with pytest.raises(ValueError, match="a soft cap must be positive"):
+        bench.plan.soft_cap(bench.x, 0.0)
     with pytest.raises(ValueError, match="f32 matrices do not mix"):
         bench.pack(np.zeros((8, 32), np.float32), "f32")
     with pytest.raises(ValueError, match="unknown; use auto"):

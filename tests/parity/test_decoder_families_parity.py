@@ -39,6 +39,7 @@ LONG = {
     "short_factor": [1.0 + i / 16 for i in range(9)],
     "long_factor": [1.5 + i for i in range(9)],
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
     "qwen3_moe": (
         transformers.Qwen3MoeConfig,
@@ -82,7 +83,29 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
     ),
     "ernie4_5": (transformers.Ernie4_5Config, transformers.Ernie4_5ForCausalLM, {"head_dim": 32}),
     "phi3": (transformers.Phi3Config, transformers.Phi3ForCausalLM, {"pad_token_id": 0}),
+    "gemma2": (
+        transformers.Gemma2Config,
+        transformers.Gemma2ForCausalLM,
+        {
+            "head_dim": 32,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 24,
+            "attn_logit_softcapping": 4.0,
+            "final_logit_softcapping": 9.0,
+        },
+    ),
+    "hunyuan": (
+        transformers.HunYuanDenseV1Config,
+        transformers.HunYuanDenseV1ForCausalLM,
+        {"head_dim": 32, "pad_token_id": 0},
+    ),
+    "glm4": (transformers.Glm4Config, transformers.Glm4ForCausalLM, {"head_dim": 32, "pad_token_id": 0}),
     "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
+    "olmo3": (
+        transformers.Olmo3Config,
+        transformers.Olmo3ForCausalLM,
+        {"num_hidden_layers": 5, "sliding_window": 24},
+    ),
 }
 
 
@@ -90,8 +113,11 @@ def saved(directory: Path, name: str, **more: Any) -> tuple[Any, Checkpoint]:
     config_class, model_class, shape = MODELS[name]
     torch.manual_seed(0)
     model = (
-        model_class(config_class(**{**SHAPE, **shape}, attn_implementation="eager", **more)).eval().float()
+        model_class(config_class(**{**SHAPE, **shape, **more}, attn_implementation="eager")).eval().float()
     )
+    for part, values in model.named_parameters():
+        if "norm" in part or part.endswith("bias"):  # which begin as if they were not there
+            values.data += 0.2 * torch.randn_like(values)
     model.save_pretrained(directory)
     return model, open_checkpoint(directory)
 
@@ -118,6 +144,15 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("phi3", {"sliding_window": 24}),
         ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 64}),
         ("olmo2", {}),
+        ("olmo3", {}),
+        ("glm4", {}),
+        ("glm4", {"attention_bias": False, "partial_rotary_factor": 0.25}),
+        ("hunyuan", {}),
+        ("hunyuan", {"rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
+        ("olmo3", {"rope_scaling": YARN}),
+        ("gemma2", {}),
+        ("gemma2", {"sliding_window": 60, "layer_types": ["full_attention"] + ["sliding_attention"] * 2}),
+        ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
         ("olmoe", {}),
         ("granitemoe", {}),
         ("ernie4_5", {}),
@@ -130,5 +165,5 @@ def test_logits(name: str, more: dict[str, Any], tmp_path: Path) -> None:
         expected = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
     logits = logits_of(checkpoint, ids)
     assert np.abs(expected).max() > 1, "a model that says something"
-    np.testing.assert_allclose(logits, expected, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(logits, expected, atol=3e-3 * np.abs(expected).max())
     assert (logits.argmax(1) == expected.argmax(1)).mean() > 0.98

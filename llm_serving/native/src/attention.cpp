@@ -21,7 +21,7 @@ void cached_attention(const AttentionTile& t) {
     const int seen = t.first_position + t.num_tokens;
     const int first = std::max(t.first_piece, t.states ? t.piece : 0), end = t.states ? t.piece_end : (seen + kPieceTokens - 1) / kPieceTokens;
     for (int p = first; p < end; p++) {
-        Piece<T> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, true};
+        Piece<T> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, t.cap * kLog2E, true};
         const int last = (seen - 1) / kBlockTokens, known = end * kPieceBlocks - 1;
         for (int b = 0; b < 2 * kPieceBlocks; b++) {
             const int block = t.blocks[std::min({p * kPieceBlocks + b, last, known})];
@@ -88,7 +88,7 @@ void encoder_attention(const EncoderTile& t) {
                        t.bias ? t.bias + head * t.bias_stride - token : nullptr, t.causal ? token + 1 : t.num_tokens};
         }
         for (int p = 0; p * kPieceTokens < rows[count - 1].seen; p++) {
-            Piece<float> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, false};
+            Piece<float> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, 0, false};
             for (int b = 0; b < kPieceBlocks; b++) {
                 piece.keys[b] = keys + size_t(p * kPieceBlocks + b) * block_floats;
                 piece.values[b] = values + size_t(p * kPieceBlocks + b) * block_floats;

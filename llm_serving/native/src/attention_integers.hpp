@@ -168,6 +168,8 @@ void attend_integers(const Row* rows, const Piece<T>& piece, float* weights, flo
     WeightPairs rounded[R];
     for (int r = 0; r < R; r++) round_query<T>(rows[r].query, piece.head_dim, queries[r]);
     by_cold<R>(piece, LLM_EACH(cold) { score_blocks<R, cold>(queries, piece, blocks, weights); });
+    for (int r = 0; piece.cap > 0 && r < R; r++)
+        soft_cap(weights + r * kPieceTokens, keys_within(rows[r].seen, piece.first_key), piece.cap);
     for (int r = 0; r < R; r++)
         soften(piece, weights + r * kPieceTokens, rows[r].bias ? rows[r].bias + piece.first_key : nullptr,
                keys_within(rows[r].seen, piece.first_key), blocks, tail_of(states + r * stride, piece.head_dim), rounded[r]);

@@ -45,6 +45,7 @@ struct Piece {
     int first_key;  // position of the first of them
     int head_dim;
     float scale;    // of scores
+    float cap;      // 0, or scores are softly kept within it, as soft_cap does
     bool cold;      // no row has met it yet: worth fetching ahead
 };
 

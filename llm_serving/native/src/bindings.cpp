@@ -96,7 +96,7 @@ void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 19;
+    m.attr("ABI") = 20;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -164,6 +164,14 @@ NB_MODULE(_llm_serving_native, m) {
             op->source = source;
             p.add(std::move(op), from.width, from.of_slots);
         })
+        .def("soft_cap", [](Plan& p, int source, float cap) {
+            p.model.buffers.at(size_t(source));
+            if (!(cap > 0)) throw std::invalid_argument("a soft cap must be positive");
+            auto op = std::make_unique<SoftCap>();
+            op->source = source;
+            op->cap = cap;
+            p.add(std::move(op));
+        }, nb::arg("source"), nb::arg("cap"))
         .def("encoder_attention", [](Plan& p, int source, int target, int heads, int kv_heads, float scale, bool causal, int bias, bool bias_per_head) {
             const size_t rows = bias < 0 ? 0 : bias_per_head ? size_t(heads) : 1;
             const size_t needed = rows * (2 * size_t(p.model.max_context) + kBlockTokens);
@@ -226,7 +234,7 @@ NB_MODULE(_llm_serving_native, m) {
             op->query_heads = query_heads;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1)
-        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias) {
+        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap) {
             if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
                 throw std::invalid_argument("a window needs what is added by distance, for all distances");
             auto op = std::make_unique<AttentionOperation>();
@@ -237,8 +245,9 @@ NB_MODULE(_llm_serving_native, m) {
             op->scale = scale;
             op->window = window;
             op->bias = bias;
+            op->cap = cap;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1)
+        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f)
         .def("run", &run);
     bind_experts(plan);
     bind_measure(m);

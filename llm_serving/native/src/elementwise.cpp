@@ -158,6 +158,21 @@ void gated_silu(const float* gate, const float* up, int cols, float* y) {
     });
 }
 
+void soft_cap(float* x, int count, float cap) {
+    // tanh(u) = 1 - 2 / (1 + e^2u)
+    const Wide most = spread<Wide>(cap), twice = spread<Wide>(2.0f * cap), slope = spread<Wide>(2.0f / cap), one = spread<Wide>(1.0f);
+    const auto capped = [&](Wide v) __attribute__((always_inline)) {
+        return subtract(most, divide(twice, add(one, exponential(multiply(v, slope)))));
+    };
+    const int full = count & -kWideLanes, rest = count - full;
+    for (int i = 0; i < full; i += kWideLanes) store(x + i, capped(load_as<Wide>(x + i)));
+    if (!rest) return;
+    float last[kWideLanes] = {0};
+    memcpy(last, x + full, size_t(rest) * sizeof(float));
+    store(last, capped(load_as<Wide>(last)));
+    memcpy(x + full, last, size_t(rest) * sizeof(float));
+}
+
 void rope(float* head, const float* cos, const float* sin, int rotated) {
     float* second = head + rotated / 2;
     for (int i = 0; i < rotated / 2; i++) {

@@ -44,6 +44,7 @@ struct AttentionTile {
     int group;               // query heads per KV head
     int head_dim;
     float scale;
+    float cap;               // 0, or scores are cap * tanh(score / cap)
     const float* bias;       // null, or added to the score of a key by its distance from the query: bias[key - query]
     int first_piece;         // the first one that any of the tokens sees
     int piece, piece_end;
@@ -107,6 +108,8 @@ struct Kernels {
     void (*gated_gelu)(const float* gate, const float* up, int cols, float* y);
     // The same with tanh for erf: gelu(x) ~ x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
     void (*gated_gelu_tanh)(const float* gate, const float* up, int cols, float* y);
+    // x = cap * tanh(x / cap), to a few units in the last place of cap.
+    void (*soft_cap)(float* x, int count, float cap);
     // Rotates halves (i, i + rotated/2) of one head in place; cos and sin have rotated/2 entries.
     void (*rope)(float* head, const float* cos, const float* sin, int rotated);
     // Writes one token's key and value of one KV head, up to kMostHeadDim numbers, into slot `slot` of a block.

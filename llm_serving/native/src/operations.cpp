@@ -176,7 +176,7 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
                           to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
                           size_t(to.width), kv.format, kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
                           step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
-                          first_position, tokens.count, group, kv.head_dim, scale, biases, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
+                          first_position, tokens.count, group, kv.head_dim, scale, cap, biases, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
                           worker_scratch(model, worker, attention_scratch(group, kv.head_dim))};
     if (tokens.pieces == 1) return model.kernels->attention(work);
     const size_t state = size_t(state_floats(kv.head_dim));
@@ -190,6 +190,24 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
     done.store(0, std::memory_order_relaxed);
     work.states = states;
     model.kernels->merge_attention(work);  // whoever comes last: the order of pieces is fixed
+}
+
+namespace {
+
+constexpr int kCappedTogether = 4096;  // columns; rows of logits are few and long
+
+int column_tiles(const Buffer& buffer) { return (buffer.width + kCappedTogether - 1) / kCappedTogether; }
+
+}  // namespace
+
+int SoftCap::num_tiles(const Model& model, const StepState& step) const {
+    return num_rows(step) * column_tiles(model.buffers[size_t(source)]);
+}
+
+void SoftCap::run_tile(Model& model, const StepState&, int tile, int) const {
+    Buffer& of = model.buffers[size_t(source)];
+    const int row = tile / column_tiles(of), first = tile % column_tiles(of) * kCappedTogether;
+    model.kernels->soft_cap(of.row(row) + first, std::min(kCappedTogether, of.width - first), cap);
 }
 
 int HeadNorm::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }

@@ -12,6 +12,14 @@ struct Embed final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
+// source = cap * tanh(source / cap).
+struct SoftCap final : Operation {
+    int source;
+    float cap;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
 // Copies the rows whose logits are wanted.
 struct Select final : Operation {
     int source, target;
@@ -86,6 +94,7 @@ struct RopeStore final : Operation {
 struct AttentionOperation final : Operation {
     int source, target, layer, query_heads;
     float scale;
+    float cap = 0;   // > 0: scores are cap * tanh(score / cap)
     int window = 0;  // > 0: a token sees so many, itself counted in
     int bias = -1;   // of a window: what is added by distance, from 1 - max_context on, see kernels.hpp
     int num_tiles(const Model&, const StepState&) const override;

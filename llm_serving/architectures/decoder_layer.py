@@ -1,0 +1,144 @@
+"""One layer of a decoder: attention, then a gated feed-forward part or a mixture of experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from llm_serving.architectures.decoder_shape import Names, Shape
+from llm_serving.architectures.experts import ExpertNames, ExpertSizes, mixture
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.native import ops
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """What numbers are multiplied with on their way."""
+
+    words: float = 1.0
+    scores: float | None = None  # None: by the size of heads
+    parts: float = 1.0  # what attention and feed-forward add
+    logits: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a family differs from the others."""
+
+    qkv_bias: bool = False
+    head_norm: bool = False  # heads of queries and keys are normed before they rotate
+    rotated_norm: bool = False  # heads are normed after they rotate
+    whole_norm: bool = False  # all heads of queries are normed at once, and all of keys
+    interleaved: bool = False  # query and key rows stand as rotary pairs in the file
+    experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
+    fused_inputs: bool = False  # queries, keys and values are one matrix
+    fused_gates: bool = False  # gates and what they open are one
+    still: frozenset[int] = frozenset()  # layers that do not rotate
+    scales: Scales = Scales()
+    norms_before: bool = True  # each part
+    norms_behind: tuple[str, str] | None = None  # attention and feed-forward, as in `Names`
+    norm_offset: float = 0.0  # added to the weights of all norms
+    window: int = 0  # > 0: a token sees so many, itself counted in,
+    open: frozenset[int] = frozenset()  # but for these layers, where it sees all before it
+    local: ops.Rope | None = None  # of layers with a window, where others rotate otherwise
+    activation: str = "silu"
+    score_cap: float = 0.0  # > 0: as in `Attention`
+    logit_cap: float = 0.0  # > 0: as in `SoftCap`
+
+
+def layer(
+    checkpoint: Checkpoint, index: int, names: Names, shape: Shape, kind: Kind
+) -> tuple[ops.Operation, ...]:
+    """Operations on the buffers "x", "qkv", "attention" and "gate_up", and what `kind` needs beside them."""
+    return (
+        *_attention(index, names, shape, kind),
+        *_feed_forward(checkpoint, index, names, shape, kind),
+    )
+
+
+def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
+    window = 0 if index in kind.open else kind.window
+    scale = kind.scales.scores or shape.head_dim**-0.5
+    rope = kind.local if window else None
+    if index in kind.still or kind.rotated_norm:  # which rotated before
+        rope = shape.rope.still
+    return (
+        _read(names.input_norm, index, shape, kind),
+        ops.Linear(_inputs(index, names, shape, kind)),
+        *_head_norms(index, names, shape, kind),
+        ops.RopeStore("qkv", index, rope),
+        ops.Attention("qkv", "attention", index, scale, window, kind.score_cap),
+        ops.Quantize("attention"),
+        *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape),
+    )
+
+
+def _inputs(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Projection, ...]:
+    rotated = shape.rope.rotated if shape.rope.rotated < shape.head_dim else 0
+
+    def projection(name: str, offset: int, in_pairs: bool = False) -> ops.Projection:
+        bias = f"{name.format(i=index)}.bias" if kind.qkv_bias else None
+        plain = ops.Projection(_weight(name, index), "qkv", offset, bias)
+        return replace(plain, interleaved=shape.head_dim, rotated=rotated) if in_pairs else plain
+
+    if kind.fused_inputs:
+        return (projection(names.qkv, 0),)
+    return (
+        projection(names.query, 0, kind.interleaved),
+        projection(names.key, shape.queries, kind.interleaved),
+        projection(names.value, shape.queries + shape.keys),
+    )
+
+
+def _head_norms(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
+    if not (kind.head_norm or kind.rotated_norm or kind.whole_norm):
+        return ()
+    heads, kv_heads = (1, 1) if kind.whole_norm else (shape.heads, shape.kv_heads)
+    query, key = _weight(names.query_norm, index), _weight(names.key_norm, index)
+    rotate = ops.Rotate("qkv", shape.heads + shape.kv_heads, shape.head_dim, shape.rope)
+    return (
+        *((rotate,) if kind.rotated_norm else ()),
+        ops.HeadNorm("qkv", 0, shape.queries, heads, query, shape.epsilon),
+        ops.HeadNorm("qkv", shape.queries, shape.keys, kv_heads, key, shape.epsilon),
+    )
+
+
+def _feed_forward(
+    checkpoint: Checkpoint, index: int, names: Names, shape: Shape, kind: Kind
+) -> tuple[ops.Operation, ...]:
+    if kind.experts is not None:  # which read the normed rows one by one
+        return (
+            ops.Copy("x", "normed"),
+            ops.Quantize("normed", _weight(names.ffn_norm, index), shape.epsilon, keep=True),
+            *mixture(checkpoint, *kind.experts, index, "normed"),
+        )
+    gates: tuple[ops.Projection, ...] = (
+        ops.Projection(_weight(names.gate, index), "gate_up"),
+        ops.Projection(_weight(names.up, index), "gate_up", shape.ffn),
+    )
+    if kind.fused_gates:
+        gates = (ops.Projection(_weight(names.gate_up, index), "gate_up"),)
+    return (
+        _read(names.ffn_norm, index, shape, kind),
+        ops.Linear(gates),
+        ops.Gated("gate_up", shape.ffn, kind.activation),
+        *_add(names.down, kind.norms_behind and kind.norms_behind[1], index, shape),
+    )
+
+
+def _weight(name: str, index: int) -> str:
+    return f"{name.format(i=index)}.weight"
+
+
+def _read(norm: str, index: int, shape: Shape, kind: Kind) -> ops.Operation:
+    return ops.Quantize("x", _weight(norm, index), shape.epsilon) if kind.norms_before else ops.Quantize("x")
+
+
+def _add(matrix: str, norm: str | None, index: int, shape: Shape) -> tuple[ops.Operation, ...]:
+    """Add what a matrix makes of the activations to the rows, normed if there is a norm."""
+    if norm is None:
+        return (ops.Linear((ops.Projection(_weight(matrix, index), "x"),), accumulate=True),)
+    return (
+        ops.Linear((ops.Projection(_weight(matrix, index), "part"),)),
+        ops.Quantize("part", _weight(norm, index), shape.epsilon, keep=True),
+        ops.Copy("part", "x", accumulate=True),
+    )
