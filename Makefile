@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PARITY_VENV ?= .venv-parity
+RAY_VENV ?= .venv-ray
 TORCH ?= torch==2.13.0
 # Where the package index has only CUDA builds of torch: make parity PIP_TORCH="--index-url <a CPU index>"
 PIP_TORCH ?=
@@ -14,7 +15,7 @@ NATIVE := CMakeLists.txt pyproject.toml requirements.txt $(wildcard llm_serving/
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve chat test browser kernels parity bench lint type size clean
+.PHONY: help install serve chat test browser kernels parity cluster bench lint type size clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +41,13 @@ $(PARITY_VENV)/.installed: $(NATIVE)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --group parity
 	@touch $@
 
+$(RAY_VENV)/.installed: $(NATIVE)
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(RAY_VENV)/bin/python -m pip install --progress-bar on '.[ray]'
+	$(RAY_VENV)/bin/python -m pip install --quiet --group test
+	@touch $@
+
 install: $(VENV)/.installed ## make .venv and install the package
 
 serve: install ## fetch the default model on first use and serve it on 127.0.0.1:8001
@@ -62,6 +70,9 @@ browser: $(VENV)/.dev ## the playground in chromium (skipped without: apt instal
 	$(BIN)/python -m pip install --quiet --group browser
 	$(BIN)/python -m pytest tests/web $(PYTEST_ARGS)
 
+cluster: $(RAY_VENV)/.installed ## replicas on a Ray cluster of this machine (installs ray into .venv-ray)
+	$(RAY_VENV)/bin/python -m pytest tests/deploy $(PYTEST_ARGS)
+
 kernels: $(VENV)/.dev ## kernels for other CPUs against those of this one: ARM64 under qemu, AVX-VNNI (skipped without the tools)
 	$(BIN)/python -m pytest -m kernels tests/native $(PYTEST_ARGS)
 
@@ -78,4 +89,4 @@ size: ## lines of code by package
 	@git ls-files '*.py' '*.cpp' '*.hpp' | xargs wc -l | awk '$$2 != "total" {n = split($$2, p, "/"); key = p[1] (n > 2 ? "/" p[2] : ""); lines[key] += $$1; files[key]++} END {for (k in lines) printf "%7d lines %4d files  %s\n", lines[k], files[k], k}' | sort -k5
 
 clean: ## remove environments and build folders
-	rm -rf $(VENV) $(PARITY_VENV) build
+	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) build

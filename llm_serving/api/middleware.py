@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import re
@@ -46,6 +47,9 @@ class RequestMiddleware:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = _CLIENT_LEFT
+        except asyncio.CancelledError:  # by a server that tells so that the client left
+            exchange.status = _CLIENT_LEFT
+            raise
         except Exception as error:  # the last resort: nothing may leave without an answer
             logger.exception("request %s failed", exchange.request_id)
             if exchange.status == 0:

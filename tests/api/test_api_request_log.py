@@ -8,7 +8,8 @@ import time
 
 import httpx
 import pytest
-from fake_server import fake_app, running_server
+from fake_server import fake_app, open_client, running_server
+from starlette.types import Message
 
 from llm_serving.api.request_log import Line, RequestLog
 
@@ -70,3 +71,30 @@ async def test_all_lines_but_the_last_say_that_more_follow(caplog: pytest.LogCap
         log.add(logging.INFO, LINE)
     log.flush()
     assert [record.has_more for record in caplog.records] == [True, True, False]
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_the_server_cancels_is_no_success(caplog: pytest.LogCaptureFixture) -> None:
+    """As Ray does when the client of a stream has left."""
+    caplog.set_level(logging.INFO)
+    has_begun = asyncio.Event()
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b'{"messages": [{"content": "Hi"}], "stream": true}'}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            has_begun.set()
+            await asyncio.Event().wait()
+
+    async with open_client() as client:
+        headers = [(b"x-request-id", b"me")]
+        scope = {"type": "http", "method": "POST", "path": "/chat/completions", "headers": headers}
+        answering = asyncio.ensure_future(client.app({**scope, "query_string": b""}, receive, send))
+        await asyncio.wait_for(has_begun.wait(), 5)
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
+        await asyncio.sleep(0.2)
+    (line,) = (text for text in messages(caplog) if "id=me" in text)
+    assert line.startswith("POST /chat/completions 499 ")

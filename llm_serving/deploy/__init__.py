@@ -1,0 +1,1 @@
+"""The server on many machines. Importing this costs nothing."""
