@@ -34,7 +34,7 @@ class StepBuilder:
         self._positions = np.empty(limits.max_step_tokens, np.int32)
         self._query_starts = np.zeros(max_running + 1, np.int32)
         self._logit_rows = np.empty(limits.max_step_tokens, np.int32)
-        self._counting = np.arange(max_context, dtype=np.int32)
+        self._counting = np.arange(max(max_context, limits.max_step_tokens), dtype=np.int32)
 
     def open(self, sequence: Sequence) -> None:
         """Give a sequence its row."""
