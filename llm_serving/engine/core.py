@@ -51,7 +51,7 @@ class EngineCore:
         self.limits = runner.limits
         budget = PrefillBudget(options.step_ms / 1000)
         self.scheduler = Scheduler(runner.limits, options.max_concurrency, budget)
-        self.scheduler.tier = tier
+        self.scheduler.prefixes.tier = tier
         self.scheduler.speculates &= options.speculation != "off"
         if options.context_length:
             self.scheduler.max_context = min(self.scheduler.max_context, options.context_length)
@@ -143,7 +143,7 @@ class EngineCore:
             num_blocks=scheduler.pool.num_blocks,
             num_free_blocks=scheduler.pool.num_free,
             num_prompt_tokens=scheduler.num_prompt_tokens,
-            num_cached_tokens=scheduler.num_cached_tokens,
+            num_cached_tokens=scheduler.prefixes.num_cached_tokens,
             num_generated_tokens=self._num_generated_tokens,
             num_preemptions=scheduler.num_preemptions,
             num_drafted_tokens=self._num_drafted_tokens,
