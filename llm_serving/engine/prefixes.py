@@ -24,8 +24,15 @@ class PrefixCache:
         self._block_size = block_size
 
     def num_sharable(self, sequence: Sequence) -> int:
-        """Blocks that may come from the cache: the last token is always computed, its logits are wanted."""
-        return (sequence.num_tokens - 1) // self._block_size
+        """Blocks that may come from the cache.
+
+        The last token is always computed, since its logits are wanted; so are those of prompt tokens that are
+        still to be scored.
+        """
+        num_tokens = sequence.num_tokens - 1
+        if sequence.is_scoring:
+            num_tokens = len(sequence.prompt_logprobs)
+        return num_tokens // self._block_size
 
     def num_remaining(self, sequence: Sequence) -> int:
         """Tokens to compute until the next one can be sampled, beside what the cache has."""

@@ -18,6 +18,7 @@ from llm_serving.engine.blocks import BlockPool
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.policy import PrefillPolicy
 from llm_serving.engine.prefixes import PrefixCache
+from llm_serving.engine.prompt_logprobs import MOST_ROWS
 from llm_serving.engine.protocol import RunnerLimits
 from llm_serving.engine.sequence import Sequence, SequenceStatus
 from llm_serving.engine.speculation import MAX_DRAFTING
@@ -142,13 +143,17 @@ class Scheduler:
         if not candidates:
             return planned
         now_s = time.monotonic()
+        room, price = MOST_ROWS, 1.0  # of tokens that are scored: a step's place for them, and their cost
         if planned:
+            price = self.budget.costs.row_tokens
             num_late = self._policy.num_late(candidates, now_s)
             num_waiting = min(num_late, self.max_running - len(planned))
             budget = min(budget, self.budget.num_tokens(len(planned), num_waiting))
         for sequence in self._policy.order(candidates, list(planned), self.prefixes.num_remaining, now_s):
             if budget <= 0:
                 break
+            if sequence.is_scoring and not room:
+                continue
             if sequence.status is SequenceStatus.WAITING:
                 # Whoever has just given way must not take the blocks back at once, and nobody overtakes
                 # the first who finds no place: it would wait for ever.
@@ -157,10 +162,15 @@ class Scheduler:
                     continue
             token_s = self.budget.costs.prompt_token_s
             budget -= self.prefixes.load(sequence, budget, token_s, is_bounded=bool(planned))
-            count = self._prefill(sequence, budget, planned)
+            if sequence.is_scoring:
+                count = self._prefill(sequence, min(room, max(1, int(budget / price))), planned)
+                room -= count
+                budget -= round(count * price)
+            else:
+                count = self._prefill(sequence, budget, planned)
+                budget -= count
             if count:
                 planned[sequence] = count
-                budget -= count
         return planned
 
     def _plan_drafts(self, planned: dict[Sequence, int]) -> None:
