@@ -19,7 +19,8 @@ class Plan:
     sequences: list[Sequence]
     counts: list[int]
     sampled: list[Sequence]  # in the order of step.logit_rows; each has a row, and one more for each draft
-    num_rows: int  # of the step's tokens, how many are decoded; the others are prompts'
+    scored: list[tuple[Sequence, int]]  # whose prompts are scored, by so many rows behind those
+    num_rows: int  # of the step's tokens, how many are decoded or scored; the others are prompts'
     step: Step
 
 
@@ -34,7 +35,7 @@ class StepBuilder:
         self._positions = np.empty(limits.max_step_tokens, np.int32)
         self._query_starts = np.zeros(max_running + 1, np.int32)
         self._logit_rows = np.empty(limits.max_step_tokens, np.int32)
-        self._counting = np.arange(max_context, dtype=np.int32)
+        self._counting = np.arange(max(max_context, limits.max_step_tokens), dtype=np.int32)
 
     def open(self, sequence: Sequence) -> None:
         """Give a sequence its row."""
@@ -65,6 +66,8 @@ class StepBuilder:
         """
         token_ids, positions, starts = self._token_ids, self._positions, self._query_starts
         sampled: list[Sequence] = []
+        scored: list[tuple[Sequence, int]] = []
+        scored_rows: list[np.ndarray] = []
         end = width = num_rows = num_logits = 0
         for row, (sequence, count) in enumerate(planned.items()):
             first = sequence.num_computed_tokens
@@ -81,11 +84,18 @@ class StepBuilder:
                 sequence.timings.scheduled_s = time.monotonic()
             if sequence.num_uncomputed_tokens == 1:
                 num_rows += count
+            if unscored := sequence.unscored(count):
+                scored.append((sequence, len(unscored)))
+                scored_rows.append(self._counting[unscored.start : unscored.stop] + (begin - first))
+                num_rows += len(unscored)
             if count >= sequence.num_uncomputed_tokens:
                 begin = end - 1 - len(sequence.draft_ids)
                 self._logit_rows[num_logits : num_logits + end - begin] = self._counting[begin:end]
                 num_logits += end - begin
                 sampled.append(sequence)
+        for rows in scored_rows:
+            self._logit_rows[num_logits : num_logits + len(rows)] = rows
+            num_logits += len(rows)
         slots = [sequence.slot for sequence in planned]
         step = Step(
             token_ids=token_ids[:end],
@@ -94,7 +104,7 @@ class StepBuilder:
             block_tables=self._tables[:, :width].take(slots, axis=0),
             logit_rows=self._logit_rows[:num_logits],
         )
-        return Plan(list(planned), list(planned.values()), sampled, num_rows, step)
+        return Plan(list(planned), list(planned.values()), sampled, scored, num_rows, step)
 
     def check_integrity(self, running: Iterable[Sequence]) -> None:
         """Verify rows and slots against the sequences. Raises: AssertionError."""

@@ -65,6 +65,11 @@ class StepCosts:
     def prompt_token_s(self) -> float:
         return max(self._costs[2], 1e-6)
 
+    @property
+    def row_tokens(self) -> float:
+        """How many tokens of a prompt cost as much as one whose logits are wanted; at least 1."""
+        return 1.0 + max(self._costs[1], 0.0) / self.prompt_token_s
+
 
 class PrefillBudget:
     """How long the others' tokens may wait for a prompt: relative to a step that only decodes.

@@ -16,6 +16,7 @@ import numpy as np
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.constraint import forbid_others
 from llm_serving.engine.detokenizer import Detokenizer
+from llm_serving.engine.prompt_logprobs import score_prompts
 from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
 from llm_serving.engine.request import GenerateRequest, TokenEvent, TokenLogprobs
 from llm_serving.engine.scheduler import Scheduler
@@ -51,7 +52,7 @@ class EngineCore:
         self.limits = runner.limits
         budget = PrefillBudget(options.step_ms / 1000)
         self.scheduler = Scheduler(runner.limits, options.max_concurrency, budget)
-        self.scheduler.tier = tier
+        self.scheduler.prefixes.tier = tier
         self.scheduler.speculates &= options.speculation != "off"
         if options.context_length:
             self.scheduler.max_context = min(self.scheduler.max_context, options.context_length)
@@ -143,7 +144,7 @@ class EngineCore:
             num_blocks=scheduler.pool.num_blocks,
             num_free_blocks=scheduler.pool.num_free,
             num_prompt_tokens=scheduler.num_prompt_tokens,
-            num_cached_tokens=scheduler.num_cached_tokens,
+            num_cached_tokens=scheduler.prefixes.num_cached_tokens,
             num_generated_tokens=self._num_generated_tokens,
             num_preemptions=scheduler.num_preemptions,
             num_drafted_tokens=self._num_drafted_tokens,
@@ -177,6 +178,8 @@ class EngineCore:
         plan = self.scheduler.schedule()
         if plan is not None:
             logits = self._runner.run(plan.step)
+            if plan.scored:
+                logits = score_prompts(self._sampler, plan.scored, logits)
             if plan.sampled:
                 events += self._advance(plan.sampled, *self._choose(plan.sampled, logits))
             self.scheduler.commit(plan)
@@ -235,7 +238,7 @@ class EngineCore:
                 if sequence.is_finished:
                     break
             begin = end
-        self._num_generated_tokens += len(events)
+        self._num_generated_tokens += sum(len(event.token_ids) for event in events)
         return events
 
     def _check(self, request: GenerateRequest) -> None:
@@ -248,6 +251,12 @@ class EngineCore:
             raise InvalidRequest(
                 f"The prompt has a token id outside the model's 0 … {self.limits.vocab_size - 1}.",
                 "prompt",
+            )
+        if request.sampling.prompt_logprobs is not None and not self.limits.has_all_logits:
+            raise InvalidRequest(
+                "This model is run in a way that tells no log-probabilities of a prompt's tokens. "
+                "Leave out 'echo' or 'logprobs'.",
+                "echo",
             )
 
     def _has_work(self) -> bool:

@@ -29,6 +29,7 @@ class RunnerLimits:
     max_sequences: int  # sequences one `run` may carry
     max_context: int  # tokens one sequence may hold
     takes_drafts: bool = True  # whether tokens of a sequence may be computed and then replaced by others
+    has_all_logits: bool = True  # whether logits of any token may be wanted, not only of a sequence's last
 
 
 @dataclass(slots=True)

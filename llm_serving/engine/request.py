@@ -27,6 +27,8 @@ class SamplingParams:
     many of the likeliest tokens are told beside the chosen one; None asks for no log-probabilities at all.
     `thoughts` are what a text begins with (but for blanks; may be empty) and what that part ends with: up to
     there `stop` does not count.
+    `prompt_logprobs` is the same for the prompt's own tokens; a prompt that is all that is asked about has
+    `max_tokens == 0`.
     """
 
     max_tokens: int
@@ -44,6 +46,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()  # no id twice
     top_logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +98,7 @@ class TokenEvent:
     num_completion_tokens: int = 0  # so far, this event included
     timings: Timings = field(default_factory=Timings)
     stop_string: str | None = None  # that ended the sequence
-    logprobs: TokenLogprobs | None = None  # of its token, if asked for; not of the one that ends the answer
+    # Of its token, if asked for; of the one that ends the answer only together with the prompt's.
+    logprobs: TokenLogprobs | None = None
+    # Of the prompt's tokens behind the first, which nothing is known of; with the first event, if asked for.
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None

@@ -10,18 +10,18 @@ what is left of the budget goes to longer stretches of uncomputed tokens.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 
 from llm_serving.engine.batch import Plan, StepBuilder
-from llm_serving.engine.blocks import BlockPool, extend_chain
+from llm_serving.engine.blocks import BlockPool
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.policy import PrefillPolicy
+from llm_serving.engine.prefixes import PrefixCache
+from llm_serving.engine.prompt_logprobs import MOST_ROWS
 from llm_serving.engine.protocol import RunnerLimits
 from llm_serving.engine.sequence import Sequence, SequenceStatus
 from llm_serving.engine.speculation import MAX_DRAFTING
-from llm_serving.engine.tier import BlockTier
 
 
 class Scheduler:
@@ -41,7 +41,6 @@ class Scheduler:
         self.max_context = min(limits.max_context, limits.num_blocks * limits.block_size)
         self.max_step_tokens = limits.max_step_tokens
         self.budget = budget or PrefillBudget(self.STEP_S)
-        self.tier: BlockTier | None = None  # whoever has one sets it before the first step
         # One token each must fit into a step, or decoding would starve someone.
         self.max_running = max(1, min(max_concurrency, limits.max_sequences, limits.max_step_tokens))
         self.waiting: deque[Sequence] = deque()
@@ -49,10 +48,10 @@ class Scheduler:
         self.speculates = limits.takes_drafts
         self.num_preemptions = 0
         self.num_prompt_tokens = 0
-        self.num_cached_tokens = 0
         self._num_arrived = 0
         self._policy = PrefillPolicy()
         self._builder = StepBuilder(limits, self.max_running, self.max_context)
+        self.prefixes = PrefixCache(self.pool, self._builder, self.block_size)
 
     @property
     def has_work(self) -> bool:
@@ -94,17 +93,13 @@ class Scheduler:
             self._policy.serve(sequence, count)
             last = sequence.num_computed_tokens // self.block_size
             if last > first:
-                extend_chain(sequence.digests, sequence.token_ids, self.block_size, last)
-                for index in range(first, last):
-                    self.pool.publish(sequence.block_ids[index], sequence.digests[index])
-                    if self.tier and (index + 1) * self.block_size <= sequence.num_prompt_tokens:
-                        self.tier.keep(sequence.digests[index], index)
+                self.prefixes.publish(sequence, first, last)
             if sequence.draft_ids:
                 sequence.draft_ids = []
                 num_blocks = -(-sequence.num_computed_tokens // self.block_size)
                 self.pool.release(self._builder.cut_blocks(sequence, num_blocks))
-        if self.tier:
-            self.tier.save_beside_steps(self.pool)
+        if self.prefixes.tier:
+            self.prefixes.tier.save_beside_steps(self.pool)
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's blocks and put it back at the head of the queue."""
@@ -148,25 +143,34 @@ class Scheduler:
         if not candidates:
             return planned
         now_s = time.monotonic()
+        room, price = MOST_ROWS, 1.0  # of tokens that are scored: a step's place for them, and their cost
         if planned:
+            price = self.budget.costs.row_tokens
             num_late = self._policy.num_late(candidates, now_s)
             num_waiting = min(num_late, self.max_running - len(planned))
             budget = min(budget, self.budget.num_tokens(len(planned), num_waiting))
-        for sequence in self._policy.order(candidates, list(planned), self._num_remaining, now_s):
+        for sequence in self._policy.order(candidates, list(planned), self.prefixes.num_remaining, now_s):
             if budget <= 0:
                 break
+            if sequence.is_scoring and not room:
+                continue
             if sequence.status is SequenceStatus.WAITING:
                 # Whoever has just given way must not take the blocks back at once, and nobody overtakes
                 # the first who finds no place: it would wait for ever.
                 may_admit = may_admit and self.num_preemptions == num_preempted and self._admit(sequence)
                 if not may_admit:
                     continue
-            if self.tier and sequence.may_load:
-                budget -= self._load(self.tier, sequence, budget, bool(planned))
-            count = self._prefill(sequence, budget, planned)
+            token_s = self.budget.costs.prompt_token_s
+            budget -= self.prefixes.load(sequence, budget, token_s, is_bounded=bool(planned))
+            if sequence.is_scoring:
+                count = self._prefill(sequence, min(room, max(1, int(budget / price))), planned)
+                room -= count
+                budget -= round(count * price)
+            else:
+                count = self._prefill(sequence, budget, planned)
+                budget -= count
             if count:
                 planned[sequence] = count
-                budget -= count
         return planned
 
     def _plan_drafts(self, planned: dict[Sequence, int]) -> None:
@@ -187,76 +191,24 @@ class Scheduler:
 
     def _prefill(self, sequence: Sequence, budget: int, planned: dict[Sequence, int]) -> int:
         """How many tokens to compute now; 0 = wait for blocks, or for another that computes the same."""
-        self._adopt(sequence)
+        self.prefixes.adopt(sequence)
         index, used = divmod(sequence.num_computed_tokens, self.block_size)
         if not used and index < len(sequence.digests):
             owner = self.pool.claimant(sequence.digests[index])
             if owner is None:
                 for digest in sequence.digests[index:]:
                     self.pool.claim(digest, sequence)
-            elif owner is not sequence and index < self._num_sharable(sequence):
+            elif owner is not sequence and index < self.prefixes.num_sharable(sequence):
                 return 0
         return self._reserve(sequence, min(budget, sequence.num_uncomputed_tokens), planned)
-
-    def _load(self, tier: BlockTier, sequence: Sequence, budget: int, is_bounded: bool) -> int:
-        """Have blocks loaded where those of the pool end; the tokens of the budget that this is worth.
-
-        If all of it, there are more, and the sequence goes on with them in the next step.
-        """
-        self._adopt(sequence)
-        first = sequence.num_computed_tokens // self.block_size
-        token_s = self.budget.costs.prompt_token_s
-        most_s = budget * token_s if is_bounded else math.inf
-        digests = sequence.digests[first : self._num_sharable(sequence)]
-        seconds = tier.load(self.pool, digests, first, self.block_size * token_s, most_s)
-        sequence.may_load = seconds == most_s
-        return min(budget, round(seconds / token_s)) if is_bounded else 0
-
-    def _num_remaining(self, sequence: Sequence) -> int:
-        """Tokens to compute until the next one can be sampled, beside what the cache has."""
-        if sequence.status is SequenceStatus.RUNNING:
-            return sequence.num_uncomputed_tokens
-        self._name_blocks(sequence)
-        # Blocks come to the cache first to last and leave it last to first: look on from where they ended.
-        found, digests, pool = sequence.num_found_blocks, sequence.digests, self.pool
-        while found and pool.find(digests[found - 1]) is None:
-            found -= 1
-        while found < self._num_sharable(sequence) and pool.find(digests[found]) is not None:
-            found += 1
-        sequence.num_found_blocks = found
-        return sequence.num_tokens - found * self.block_size
-
-    def _name_blocks(self, sequence: Sequence) -> None:
-        num_full = sequence.num_tokens // self.block_size
-        extend_chain(sequence.digests, sequence.token_ids, self.block_size, num_full)
-
-    def _adopt(self, sequence: Sequence) -> None:
-        """Take over what the cache has of the uncomputed tokens, block by block."""
-        while not sequence.num_computed_tokens % self.block_size:
-            index = sequence.num_computed_tokens // self.block_size
-            block = self.pool.find(sequence.digests[index]) if index < self._num_sharable(sequence) else None
-            if block is None:
-                break
-            self.pool.acquire(block)
-            self._builder.append_block(sequence, block)
-            sequence.num_computed_tokens += self.block_size
-            if self.tier:
-                self.tier.keep(sequence.digests[index], index)
-            if not sequence.timings.num_preemptions:
-                sequence.num_cached_tokens += self.block_size
-                self.num_cached_tokens += self.block_size
-
-    def _num_sharable(self, sequence: Sequence) -> int:
-        """Blocks that may come from the cache: the last token is always computed, its logits are wanted."""
-        return (sequence.num_tokens - 1) // self.block_size
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a place, if there are blocks for all its tokens beside those promised to the running ones."""
         if len(self.running) >= self.max_running:
             return False
-        self._name_blocks(sequence)
+        self.prefixes.name_blocks(sequence)
         needed = sequence.num_tokens // self.block_size + 1
-        for digest in sequence.digests[: self._num_sharable(sequence)]:
+        for digest in sequence.digests[: self.prefixes.num_sharable(sequence)]:
             block = self.pool.find(digest)
             if block is None and self.pool.claimant(digest) is None:
                 break

@@ -39,7 +39,7 @@ class Sequence:
     __slots__ = (
         "request", "token_ids", "output_ids", "num_computed_tokens", "num_cached_tokens", "block_ids",
         "digests", "num_found_blocks", "may_load", "slot", "arrival", "status", "finish_reason",
-        "timings", "detokenizer", "max_tokens", "lookup", "draft_ids",
+        "timings", "detokenizer", "max_tokens", "lookup", "draft_ids", "prompt_logprobs",
     )  # fmt: skip
 
     def __init__(self, request: GenerateRequest, detokenizer: Detokenizer, max_context: int) -> None:
@@ -60,6 +60,9 @@ class Sequence:
         self.detokenizer = detokenizer
         self.lookup = PromptLookup()
         self.draft_ids: list[int] = []
+        self.prompt_logprobs: list[
+            TokenLogprobs
+        ] = []  # of the second token and those behind it, if asked for
         self.max_tokens = min(request.sampling.max_tokens, max_context - len(request.prompt_ids))
 
     @property
@@ -73,6 +76,12 @@ class Sequence:
     @property
     def num_uncomputed_tokens(self) -> int:
         return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def is_scoring(self) -> bool:
+        """Whether log-probabilities of prompt tokens are still to be found."""
+        is_asked = self.request.sampling.prompt_logprobs is not None
+        return is_asked and len(self.prompt_logprobs) < self.num_prompt_tokens - 1
 
     @property
     def is_finished(self) -> bool:
@@ -99,11 +108,23 @@ class Sequence:
             rows.append(SamplingRow(request.sampling, position + end, request.prompt_ids, output_ids))
         return rows
 
+    def unscored(self, count: int) -> range:
+        """Of the next `count` tokens, the positions whose logits tell what is not known of the prompt yet."""
+        if not self.is_scoring:
+            return range(0)
+        end = min(self.num_computed_tokens + count, self.num_prompt_tokens - 1)
+        return range(max(self.num_computed_tokens, len(self.prompt_logprobs)), end)
+
     def advance(self, token_id: int, logprobs: TokenLogprobs | None = None) -> TokenEvent:
         """Take the sampled token, decide whether the sequence ends, and tell what became of it."""
         now = time.monotonic()
+        of_prompt = None
         if not self.output_ids:
             self.timings.first_token_s = now
+            if self.request.sampling.prompt_logprobs is not None:
+                of_prompt = tuple(self.prompt_logprobs)
+        if not self.max_tokens:
+            return self._event((), "", FinishReason.LENGTH, now, prompt_logprobs=of_prompt)
         self.token_ids.append(token_id)
         self.output_ids.append(token_id)
         detokenizer = self.detokenizer
@@ -111,7 +132,8 @@ class Sequence:
         if token_id in self.request.eos_ids and not self.request.sampling.ignore_eos:
             text = detokenizer.flush()
             reason = self._reason_of_constraint() or FinishReason.STOP
-            logprobs = None
+            if self.request.sampling.prompt_logprobs is None:
+                logprobs = None
         else:
             text = detokenizer.push(token_id)
             reason = None if detokenizer.stopped else self._reason_to_end(token_id)
@@ -119,7 +141,7 @@ class Sequence:
                 text += detokenizer.flush()
             if detokenizer.stopped:
                 reason = FinishReason.STOP
-        return self._event((token_id,), text, reason, now, logprobs)
+        return self._event((token_id,), text, reason, now, logprobs, of_prompt)
 
     def _reason_to_end(self, token_id: int) -> FinishReason | None:
         constraint = self.request.constraint
@@ -147,6 +169,7 @@ class Sequence:
         reason: FinishReason | None,
         now: float,
         logprobs: TokenLogprobs | None = None,
+        prompt_logprobs: tuple[TokenLogprobs, ...] | None = None,
     ) -> TokenEvent:
         if reason is not None:
             self.finish_reason = reason
@@ -162,4 +185,5 @@ class Sequence:
             self.timings,
             self.detokenizer.stop_string,
             logprobs,
+            prompt_logprobs,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from llm_serving.checkpoints import FillIn
 from llm_serving.errors import ContextLengthExceeded, InvalidRequest
 from llm_serving.service.chat import INLINE_CHARS
+from llm_serving.service.echo import Echo, make_echo
 from llm_serving.service.generation import (
     Generation,
     GenerationDefaults,
@@ -17,6 +18,8 @@ from llm_serving.service.generation import (
 )
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
+
+MOST_LOGPROBS = 1 << 17  # of the prompts of one request; each takes a few hundred bytes on its way out
 
 Prompt = str | list[int]
 
@@ -43,18 +46,26 @@ class CompletionService:
     async def open(self, request: CompletionRequest) -> Generation:
         """Admit the prompts; use the result in an `async with`. Choice `p * n + i` continues prompt p.
 
-        Raises: InvalidRequest (empty prompt, token id out of range, a suffix for a model that cannot fill in)
-        and what `ChatService.open` raises.
+        Raises: InvalidRequest (empty prompt, token id out of range, a suffix for a model that cannot fill in,
+        log-probabilities of prompts that are too many, or of a model that does not tell them) and what
+        `ChatService.open` raises.
         """
         slot = self._registry.find(request.model)
         model = slot.get()
 
-        def read() -> tuple[list[list[int]], list[str]]:
-            ids = prompts_ids(model, request.prompts, request.suffix)
-            return ids, prompts_texts(model, request.prompts) if request.has_echo else []
+        def read() -> tuple[list[list[int]], list[Echo]]:
+            prompts = prompts_ids(model, request.prompts, request.suffix)
+            if not request.has_echo:
+                return prompts, []
+            has_tokens = request.options.prompt_logprobs is not None
+            return prompts, [
+                make_echo(model.tokenizer, prompt, ids if has_tokens else ())
+                for prompt, ids in zip(request.prompts, prompts, strict=True)
+            ]
 
         is_long = sum(map(len, (*request.prompts, request.suffix))) > INLINE_CHARS
         prompts, echoes = await asyncio.to_thread(read) if is_long else read()
+        _check_logprobs(prompts, request.options)
         fill_in = fill_in_of(model, request.suffix)
         options = replace(request.options, ends=fill_in.ends) if fill_in else request.options
         try:
@@ -101,10 +112,17 @@ def fill_in_of(model: ChatModel, suffix: str) -> FillIn | None:
     return model.tokenizer.fill_in if suffix else None
 
 
-def prompts_texts(model: ChatModel, prompts: Sequence[Prompt]) -> list[str]:
-    """Every prompt as text; special tokens of a token array by their names."""
-    decode = model.tokenizer.decode
-    return [prompt if isinstance(prompt, str) else decode(prompt, skip_special=False) for prompt in prompts]
+def _check_logprobs(prompts: Sequence[list[int]], options: GenerationOptions) -> None:
+    """Raises: InvalidRequest where those of the prompts would be too many."""
+    if options.prompt_logprobs is None:
+        return
+    count = sum(map(len, prompts)) * options.n * (1 + options.prompt_logprobs)
+    if count > MOST_LOGPROBS:
+        raise InvalidRequest(
+            f"'logprobs' together with 'echo' asks for {count} numbers: tokens of prompts, times answers of "
+            f"each, times 1 + 'logprobs'. {MOST_LOGPROBS} are possible; send fewer prompts, or shorter ones.",
+            "logprobs",
+        )
 
 
 def _check_ids(ids: list[int], vocab_size: int, name: str) -> None:

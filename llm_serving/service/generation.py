@@ -21,6 +21,7 @@ from llm_serving.errors import (
     ServingError,
 )
 from llm_serving.service.binding import bind
+from llm_serving.service.echo import Echo
 from llm_serving.service.model import ChatModel
 from llm_serving.service.slot import ModelSlot
 
@@ -50,6 +51,7 @@ class GenerationOptions:
     fairness_key: str = ""  # of whoever asks; see `GenerateRequest`
     logit_bias: tuple[tuple[int, float], ...] = ()
     top_logprobs: int | None = None  # see `SamplingParams`
+    prompt_logprobs: int | None = None  # see there
     form: Form | None = None  # what the answer must look like
     form_param: str = ""  # the field that says so
     thinking_budget: int | None = None  # tokens
@@ -91,7 +93,7 @@ class Generation:
         self.model = model
         self.has_logprobs = has_logprobs  # events carry them
         self.reasoning = reasoning  # what its texts begin with
-        self.echoes: Sequence[str] = ()  # what stands before each prompt's answers
+        self.echoes: Sequence[Echo] = ()  # what stands before each prompt's answers
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
         self._latest: dict[int, TokenEvent] = {}  # of all, ended or not
         self._slot = slot
@@ -107,9 +109,9 @@ class Generation:
     def num_choices(self) -> int:
         return len(self._streams)
 
-    def echo_of(self, index: int) -> str:
+    def echo_of(self, index: int) -> Echo:
         """What stands before the text of a choice; mostly nothing."""
-        return self.echoes[index // self._n] if self.echoes else ""
+        return self.echoes[index // self._n] if self.echoes else Echo()
 
     def usage(self) -> Usage:
         """What was read and said so far; complete once iteration has ended."""
@@ -250,4 +252,5 @@ def _sampling(
         ignore_eos=options.ignore_eos,
         logit_bias=options.logit_bias,
         top_logprobs=options.top_logprobs,
+        prompt_logprobs=options.prompt_logprobs,
     )

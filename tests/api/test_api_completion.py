@@ -108,13 +108,6 @@ async def test_an_echo_costs_no_completion_tokens(client: Client) -> None:
     assert body["usage"]["completion_tokens"] == 1
 
 
-async def test_an_echo_with_logprobs_is_refused(client: Client) -> None:
-    asked = {"prompt": "a", "echo": True, "logprobs": 0}
-    error = (await client.post("/completions", json=asked)).json()["error"]
-    assert error["param"] == "echo"
-    assert "'logprobs'" in error["message"]
-
-
 def mean_logprob(choice: dict[str, Any]) -> float:
     logprobs = choice["logprobs"]["token_logprobs"]
     return float(sum(logprobs) / len(logprobs)) if logprobs else -math.inf

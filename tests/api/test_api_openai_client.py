@@ -76,6 +76,18 @@ def test_completions(sdk: OpenAI) -> None:
     assert "".join(chunk.choices[0].text for chunk in stream) == REPLY
 
 
+def test_a_text_that_is_scored(sdk: OpenAI) -> None:
+    answer = sdk.completions.create(model="x", prompt="ab", echo=True, logprobs=1, max_tokens=0)
+    (choice,) = answer.choices
+    assert (choice.text, choice.finish_reason) == ("ab", "length")
+    assert choice.logprobs is not None
+    assert choice.logprobs.tokens == ["<|bos|>", "a", "b"]
+    assert choice.logprobs.token_logprobs is not None
+    assert [value is None for value in choice.logprobs.token_logprobs] == [True, False, False]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 0
+
+
 def test_models(live_url: str) -> None:
     with OpenAI(api_key="x", base_url=f"{live_url}/v1") as sdk:
         assert [model.id for model in sdk.models.list()] == ["fake", "fake-embed"]

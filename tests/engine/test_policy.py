@@ -103,10 +103,10 @@ def test_cached_blocks_do_not_count_and_evicted_ones_do_again():
     again = Sequence(request("again", first.request.prompt_ids, 1), Detokenizer(TOKEN_BYTES), 64)
     scheduler.add(again)
     short = add(scheduler, "short", 12)
-    assert scheduler._num_remaining(again) == 4
-    assert scheduler._num_remaining(short) == 12
+    assert scheduler.prefixes.num_remaining(again) == 4
+    assert scheduler.prefixes.num_remaining(short) == 12
     held = [scheduler.pool.allocate() for _ in range(scheduler.pool.num_free - 4)]
-    assert scheduler._num_remaining(again) == 24
+    assert scheduler.prefixes.num_remaining(again) == 24
     scheduler.pool.release(held)
     assert order(scheduler) == ["running", "short", "again"]
 

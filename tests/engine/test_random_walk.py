@@ -28,9 +28,10 @@ def a_request(rng: random.Random, number: int, max_context: int) -> GenerateRequ
     plain = request(
         f"r{number}",
         prompt,
-        max_tokens=rng.randrange(1, 30),
+        max_tokens=rng.choice([0, *range(1, 30)]),
         ignore_eos=rng.random() < 0.5,
         stop=rng.choice([(), ("a", "\x00")]),
+        prompt_logprobs=rng.choice([None, None, 0, 2]),
         **sampling,
     )
     return replace(plain, priority=rng.choice([0, 0, 1, -7]), fairness_key=rng.choice(["", "a", "b"]))
@@ -70,13 +71,16 @@ def test_random_walk(seed: int):
     for name, its_request in accepted.items():
         events = driver.of(name)
         assert [event.finish_reason is not None for event in events] == [False] * (len(events) - 1) + [True]
-        tokens, expected = driver.tokens(name), alone_at(its_request, max_context, behaviour)
+        alone_driver = drive_alone(its_request, max_context, behaviour)
+        tokens, expected = driver.tokens(name), alone_driver.tokens(name)
         if events[-1].finish_reason is FinishReason.ABORT:
             assert name in aborted
             assert tokens == expected[: len(tokens)]
         else:
             assert tokens == expected
             assert events[-1].num_completion_tokens == len(tokens)
+            assert events[0].prompt_logprobs == alone_driver.of(name)[0].prompt_logprobs
+            assert (events[0].prompt_logprobs is None) == (its_request.sampling.prompt_logprobs is None)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -111,7 +115,11 @@ def test_nobody_starves_while_others_keep_coming(seed: int, monkeypatch: pytest.
 def alone_at(
     its_request: GenerateRequest, max_context: int, behaviour: dict[str, object] = BEHAVIOURS[0]
 ) -> list[int]:
-    """In an engine of its own, without guesses."""
+    """The tokens it gets in an engine of its own, without guesses."""
+    return drive_alone(its_request, max_context, behaviour).tokens(its_request.request_id)
+
+
+def drive_alone(its_request: GenerateRequest, max_context: int, behaviour: dict[str, object]) -> Driver:
     driver = Driver(
         limits(max_context=max_context, block_size=16, num_blocks=8, max_step_tokens=64),
         EngineOptions(speculation="off"),
@@ -119,7 +127,7 @@ def alone_at(
     )
     driver.core.submit(its_request)
     driver.run()
-    return driver.tokens(its_request.request_id)
+    return driver
 
 
 def test_the_walks_visit_every_kind_of_event():

@@ -102,6 +102,14 @@ def test_equal_prompts_share_a_step_in_order_of_arrival():
     assert turn(scheduler) == {"a": 8, "b": 8, "c": 4}
 
 
+def test_a_step_may_hold_more_tokens_than_the_context():
+    scheduler = Scheduler(limits(max_step_tokens=40, max_context=16), 4)
+    for name in "abc":
+        add(scheduler, name, ids(11, ord(name)))
+    assert turn(scheduler) == {"a": 11, "b": 11, "c": 11}
+    assert turn(scheduler) == {"a": 1, "b": 1, "c": 1}
+
+
 def test_no_more_run_than_allowed():
     scheduler = Scheduler(limits(max_sequences=3), 2)
     sequences = [add(scheduler, name, ids(3, ord(name)), max_tokens=2) for name in "abc"]

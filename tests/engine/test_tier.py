@@ -125,8 +125,8 @@ def test_beside_steps_little_is_saved_and_the_rest_when_there_are_none(monkeypat
     store = MemoryStore()
     driver = new_driver(store)
     driver.core.submit(request("a", PROMPT, max_tokens=4, ignore_eos=True))
-    assert driver.core.scheduler.tier is not None
-    driver.core.scheduler.tier._saved_s = now_s
+    assert driver.core.scheduler.prefixes.tier is not None
+    driver.core.scheduler.prefixes.tier._saved_s = now_s
     saved = []
     for seconds in (0.0, 0.6, 0.3, 0.3, 1.1):
         now_s += seconds
@@ -201,7 +201,7 @@ def test_while_others_decode_loading_takes_a_prompts_share_of_each_step():
     driver = new_driver(store, prefill_budget=8)
     driver.core.submit(request("decoding", [1, 2, 3], max_tokens=60, ignore_eos=True))
     driver.step()
-    tier, costs = driver.core.scheduler.tier, driver.core.scheduler.budget.costs
+    tier, costs = driver.core.scheduler.prefixes.tier, driver.core.scheduler.budget.costs
     assert tier is not None
     read = [store.num_read]
     driver.core.submit(request("b", PROMPT, max_tokens=4, ignore_eos=True))

@@ -8,11 +8,17 @@ from typing import Any
 import orjson
 
 from llm_serving.api.convert.answer import Head, usage_fields
-from llm_serving.api.convert.logprobs import ShownToken, chat_logprobs, completion_logprobs
+from llm_serving.api.convert.logprobs import (
+    ShownToken,
+    chat_logprobs,
+    completion_logprobs,
+    echo_logprobs,
+)
 from llm_serving.api.convert.reading import AnswerReader, readers_of
 from llm_serving.api.convert.tool_calls import ToolCall, calls_fields
 from llm_serving.api.convert.tools import NO_TOOLS, ToolUse
 from llm_serving.api.errors import error_body
+from llm_serving.engine.request import TokenLogprobs
 from llm_serving.service.generation import Batch, Generation
 
 DONE = b"data: [DONE]\n\n"
@@ -22,6 +28,7 @@ _REASON = "\x00reason\x00"
 _NO_LOGPROBS = b'"logprobs":null'  # behind the text in every template
 
 ToLogprobs = Callable[[Sequence[ShownToken]], dict[str, Any]]
+ToEcho = Callable[[int, Sequence[TokenLogprobs]], dict[str, Any]]  # of a choice, by its index
 
 
 class ChunkFrames:
@@ -40,6 +47,7 @@ class ChunkFrames:
         last: dict[str, Any],
         firsts: Sequence[dict[str, Any]] = (),
         to_logprobs: ToLogprobs,
+        to_echo: ToEcho | None = None,
         readers: Sequence[AnswerReader],
         include_usage: bool = False,
     ) -> None:
@@ -50,6 +58,7 @@ class ChunkFrames:
         self._texts = [_cut(self._frame(text, i), _TEXT) for i in range(num_choices)]
         self._lasts = [_cut(self._frame(last, i), _REASON) for i in range(num_choices)]
         self._to_logprobs = to_logprobs
+        self._to_echo = to_echo
         self._readers = readers
 
     def opening(self) -> bytes:
@@ -61,6 +70,8 @@ class ChunkFrames:
             before, after = self._texts[index]
             reader = self._readers[index]
             thoughts, text, calls, tokens = reader.feed(event)
+            if self._to_echo is not None and event.prompt_logprobs is not None:
+                frames.append(self._frame(self._to_echo(index, event.prompt_logprobs), index))
             if thoughts:
                 frames.append(self._frame(_thoughts_choice(thoughts), index))
             if tokens:
@@ -107,17 +118,26 @@ def chat_frames(
 
 
 def completion_frames(head: Head, generation: Generation, *, include_usage: bool) -> ChunkFrames:
-    """`text_completion`: text only, behind the prompt's where that is echoed."""
+    """`text_completion`: text only, behind the prompt's where that is echoed.
+
+    The echo leaves with the headers, or with its log-probabilities when they are known.
+    """
     rest: dict[str, Any] = {"logprobs": None, "finish_reason": None}
     echoes = [generation.echo_of(i) for i in range(generation.num_choices)]
+
+    def to_echo(index: int, found: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        logprobs = echo_logprobs(echoes[index], found, generation.model.tokenizer)
+        return {"text": echoes[index].text, **rest, "logprobs": logprobs}
+
     return ChunkFrames(
         head,
         "text_completion",
         generation,
-        firsts=[{"text": echo, **rest} for echo in echoes if generation.echoes],
+        firsts=[{"text": echo.text, **rest} for echo in echoes if generation.echoes and not echo.ids],
         text={"text": _TEXT, **rest},
         last={"text": "", "logprobs": None, "finish_reason": _REASON},
         to_logprobs=completion_logprobs,
+        to_echo=to_echo,
         readers=readers_of(generation, NO_TOOLS),
         include_usage=include_usage,
     )

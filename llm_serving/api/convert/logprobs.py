@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from llm_serving.engine.request import FinishReason, TokenEvent, TokenLogprobs
+from llm_serving.engine.request import TokenEvent, TokenLogprobs
+from llm_serving.service.echo import Echo
 from llm_serving.service.model import PromptTokenizer
 
 
@@ -15,7 +16,7 @@ class ShownToken(NamedTuple):
     """A token whose text the client has seen."""
 
     piece: bytes
-    text_offset: int  # characters of the answer before it
+    text_offset: int  # characters before it, of the answer and what stands before that
     logprobs: TokenLogprobs
     top_pieces: list[bytes]
 
@@ -23,15 +24,15 @@ class ShownToken(NamedTuple):
 class VisibleTokens:
     """Holds tokens back as long as their text is: a stop string stays hidden this way, too.
 
-    Of one choice, whose events it takes in order.
+    Of one choice, whose events it takes in order. `num_echoed` characters stand before its text.
     """
 
-    def __init__(self, tokenizer: PromptTokenizer) -> None:
+    def __init__(self, tokenizer: PromptTokenizer, num_echoed: int = 0) -> None:
         self._tokenizer = tokenizer
         self._waiting: deque[tuple[int, ShownToken]] = deque()  # with the bytes of the answer before each
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._num_bytes = 0  # of all tokens so far
-        self._num_chars = 0
+        self._num_chars = num_echoed
         self._num_shown = 0  # bytes that the client has seen
 
     def take(self, event: TokenEvent) -> list[ShownToken]:
@@ -39,9 +40,7 @@ class VisibleTokens:
         if event.logprobs is not None:
             self._add(event.token_ids[0], event.logprobs)
         self._num_shown += len(event.text.encode("utf-8"))
-        # The end is by a stop string if the token was not taken for the end itself.
-        is_cut = event.finish_reason is FinishReason.STOP and event.logprobs is not None
-        is_whole = event.finish_reason is not None and not is_cut
+        is_whole = event.finish_reason is not None and event.stop_string is None
         shown = []
         while self._waiting and (is_whole or self._waiting[0][0] < self._num_shown):
             shown.append(self._waiting.popleft()[1])
@@ -74,7 +73,7 @@ def chat_logprobs(tokens: Sequence[ShownToken]) -> dict[str, Any]:
     }
 
 
-def completion_logprobs(tokens: Sequence[ShownToken]) -> dict[str, Any]:
+def completion_logprobs(tokens: Sequence[ShownToken]) -> dict[str, list[Any]]:
     """`choices[].logprobs` of `/completions`. Of tokens that are written alike the likelier one counts."""
     return {
         "tokens": [_text(token.piece) for token in tokens],
@@ -90,6 +89,37 @@ def completion_logprobs(tokens: Sequence[ShownToken]) -> dict[str, Any]:
         ],
         "text_offset": [token.text_offset for token in tokens],
     }
+
+
+def echo_logprobs(
+    echo: Echo, found: Sequence[TokenLogprobs], tokenizer: PromptTokenizer
+) -> dict[str, list[Any]]:
+    """The same of a prompt's tokens. `found` begins with its second: of the first nothing is known."""
+    pieces = [tokenizer.piece(i) for i in echo.ids]
+    tokens = [
+        ShownToken(piece, offset, logprobs, [tokenizer.piece(i) for i, _ in logprobs.top])
+        for piece, offset, logprobs in zip(
+            pieces[1:], _offsets(echo, pieces, tokenizer)[1:], found, strict=True
+        )
+    ]
+    first = {"tokens": _text(pieces[0]), "token_logprobs": None, "top_logprobs": None, "text_offset": 0}
+    return {name: [first[name], *column] for name, column in completion_logprobs(tokens).items()}
+
+
+def _offsets(echo: Echo, pieces: Sequence[bytes], tokenizer: PromptTokenizer) -> list[int]:
+    """Where in the echo's text each token begins."""
+    if echo.is_from_text:
+        known = len(tokenizer.token_bytes)
+        pieces = [tokenizer.token_bytes[i] if i < known else b"" for i in echo.ids]
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    offsets = []
+    num_chars = 0
+    for piece in pieces:
+        offsets.append(num_chars)
+        num_chars += len(decoder.decode(piece))
+    # Some models put a space before the first text, which is no part of it.
+    num_before = int(num_chars > len(echo.text) and b"".join(pieces).startswith(b" "))
+    return [min(max(0, offset - num_before), len(echo.text)) for offset in offsets]
 
 
 def _named(piece: bytes, logprob: float) -> dict[str, Any]:

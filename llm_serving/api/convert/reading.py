@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from llm_serving.api.convert.logprobs import ShownToken, VisibleTokens
@@ -9,7 +10,7 @@ from llm_serving.api.convert.reasoning import ReasoningReader
 from llm_serving.api.convert.tool_calls import CallReader, ToolCall
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.chat.reasoning import Reasoning
-from llm_serving.engine.request import FinishReason, TokenEvent
+from llm_serving.engine.request import FinishReason, TokenEvent, TokenLogprobs
 from llm_serving.service.generation import Generation
 
 
@@ -25,15 +26,19 @@ class Piece(NamedTuple):
 class AnswerReader:
     """Of one choice, whose events it takes in order."""
 
-    def __init__(self, generation: Generation, use: ToolUse, *, include_reasoning: bool = True) -> None:
+    def __init__(
+        self, generation: Generation, use: ToolUse, *, index: int = 0, include_reasoning: bool = True
+    ) -> None:
+        tokenizer, num_echoed = generation.model.tokenizer, len(generation.echo_of(index).text)
         names = frozenset(tool.name for tool in use.tools)
         has_thoughts = generation.reasoning is not Reasoning.NONE
         self._thoughts = ReasoningReader(generation.reasoning) if has_thoughts else None
         self._calls = CallReader(names, many=use.are_many) if names else None
-        self._tokens = VisibleTokens(generation.model.tokenizer) if generation.has_logprobs else None
+        self._tokens = VisibleTokens(tokenizer, num_echoed) if generation.has_logprobs else None
         self._include_reasoning = include_reasoning
         self.is_older = use.is_older
         self.num_reasoning_tokens = 0
+        self.prompt_logprobs: Sequence[TokenLogprobs] = ()  # see `TokenEvent`
         self.last: TokenEvent | None = None
 
     def feed(self, event: TokenEvent) -> Piece:
@@ -42,6 +47,8 @@ class AnswerReader:
         calls: list[ToolCall] = []
         if self._calls is not None:
             text, calls = self._calls.feed(text, is_last=is_last)
+        if event.prompt_logprobs is not None:
+            self.prompt_logprobs = event.prompt_logprobs
         tokens = self._tokens.take(event) if self._tokens is not None else []
         if is_last:
             self.last = event
@@ -72,6 +79,6 @@ class AnswerReader:
 def readers_of(generation: Generation, use: ToolUse, *, include_reasoning: bool = True) -> list[AnswerReader]:
     """One for each choice."""
     return [
-        AnswerReader(generation, use, include_reasoning=include_reasoning)
-        for _ in range(generation.num_choices)
+        AnswerReader(generation, use, index=index, include_reasoning=include_reasoning)
+        for index in range(generation.num_choices)
     ]

@@ -35,6 +35,7 @@ class CompletionRequest(SamplingFields):
     """`prompt` becomes a list of texts or token arrays, whatever shape it came in."""
 
     prompt: Annotated[list[str | list[int]], PlainValidator(_prompts)]
+    max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     echo: bool | None = None
     suffix: str | None = None

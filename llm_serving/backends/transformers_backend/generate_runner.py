@@ -88,6 +88,7 @@ class GenerateRunner:
             max_sequences=1,
             max_context=max_context,
             takes_drafts=False,
+            has_all_logits=False,
         )
         # The engine decides what ends an answer and what is likely; nothing may do so a second time.
         model.generation_config = GenerationConfig(pad_token_id=0)

@@ -123,15 +123,18 @@ class PagedRunner:
         """See `ModelRunner.run`: float32 logits [num_rows, vocab_size]."""
         logits = np.empty((len(step.logit_rows), self.limits.vocab_size), np.float32)
         owners = np.searchsorted(step.query_starts, step.logit_rows, side="right") - 1
-        for sequences in _alike(np.diff(step.query_starts)):
-            places = np.flatnonzero(np.isin(owners, sequences))
-            # How far before its sequence's end each wanted row stands; mostly it is the last.
-            before_end = step.query_starts[owners[places] + 1] - step.logit_rows[places]
-            keep = int(before_end.max(initial=1))
+        # How far before its sequence's end each wanted row stands; mostly it is the last.
+        before_end = step.query_starts[owners + 1] - step.logit_rows
+        kept = np.ones(
+            len(step.query_starts) - 1, np.int64
+        )  # last tokens of each sequence that hold its rows
+        np.maximum.at(kept, owners, before_end)
+        for sequences in _alike(np.diff(step.query_starts), kept):
+            keep = int(kept[sequences].max())
             out = self._forward(step, sequences, keep)
+            places = np.flatnonzero(np.isin(owners, sequences))
             index = np.searchsorted(sequences, owners[places])
-            for place, i, back in zip(places, index, before_end, strict=True):
-                logits[place] = out[i, keep - back]
+            logits[places] = out[index, keep - before_end[places]]
         return logits
 
     def close(self) -> None:
@@ -186,7 +189,8 @@ class PagedRunner:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
-def _alike(counts: np.ndarray) -> list[np.ndarray]:
-    """Sequences by their number of new tokens, so that padding at most doubles a batch."""
-    classes = np.frexp(counts - 0.5)[1]  # 1 → 0, 2 → 1, 3 and 4 → 2, 5 … 8 → 3
-    return [np.flatnonzero(classes == each) for each in np.unique(classes)]
+def _alike(counts: np.ndarray, kept: np.ndarray) -> list[np.ndarray]:
+    """Sequences by their numbers of new tokens and of those kept, so that padding at most doubles a batch."""
+    # 1 → 0, 2 → 1, 3 and 4 → 2, 5 … 8 → 3
+    classes = np.stack([np.frexp(numbers - 0.5)[1] for numbers in (counts, kept)], axis=1)
+    return [np.flatnonzero((classes == each).all(axis=1)) for each in np.unique(classes, axis=0)]
