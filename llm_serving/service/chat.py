@@ -132,12 +132,11 @@ def _rendered(model: ChatModel, conversation: Conversation, guard: Callable[[str
 def _guarded_message(message: Message, guard: Callable[[str], str]) -> Message:
     """What the client wrote freely of it is guarded; that is little, and each call costs."""
     guarded = Message(**{**message, "content": guard(message["content"])})
+    for part in ("name", "tool_call_id", "reasoning_content"):
+        if part in message:
+            guarded[part] = guard(message[part])
     if "tool_calls" in message:
         guarded["tool_calls"] = _guarded(message["tool_calls"], guard)
-    if "tool_call_id" in message:
-        guarded["tool_call_id"] = guard(message["tool_call_id"])
-    if "reasoning_content" in message:
-        guarded["reasoning_content"] = guard(message["reasoning_content"])
     return guarded
 
 

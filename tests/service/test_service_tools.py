@@ -72,3 +72,22 @@ def test_thoughts_of_the_history_are_told_beside_functions() -> None:
     model = ChatModel("m", load_fake_engine(EngineOptions()), FakeTokenizer(), ChatTemplate(template))
     ids = prompt_ids(model, Conversation([CALLED[0], thought, CALLED[2]], tools=TOOLS))
     assert "assistant:Rain?|<tool_call>" in model.tokenizer.decode(ids)
+
+
+def test_all_that_a_client_writes_freely_is_guarded() -> None:
+    class Marking(FakeTokenizer):
+        def guard(self, text: str) -> str:
+            return f"({text})" if text in ("Ann", "7", "Hm", "text", "5", "and") else text
+
+    template = (
+        "{% for m in messages %}{{ m.name }}{{ m.tool_call_id }}{{ m.reasoning_content }}{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}"
+        "{% endfor %}{% endfor %}"
+        "{{ more }}<tool_call>{{ tools }}"
+    )
+    call = {"type": "function", "function": {"name": "f", "arguments": {"a": "5"}}}
+    said: Message = {"role": "assistant", "content": "text", "name": "Ann", "tool_call_id": "7"}
+    said |= {"reasoning_content": "Hm", "tool_calls": [call]}
+    model = ChatModel("m", load_fake_engine(EngineOptions()), Marking(), ChatTemplate(template))
+    ids = prompt_ids(model, Conversation([said], {"more": "and"}))
+    assert model.tokenizer.decode(ids).startswith('(Ann)(7)(Hm)(text)f{"a": "(5)"}(and)')
