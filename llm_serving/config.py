@@ -101,12 +101,12 @@ class Settings(BaseSettings):
     engine: str = Field(
         "auto",
         min_length=1,
-        description="What runs the model: auto, native, transformers, or fake (no model, for tests)",
+        description="What runs the model: auto, native, transformers, vllm, or fake (no model, for tests)",
     )
     quantization: Literal["auto", "q4", "q8", "f16", "bf16", "f32"] = Field(
         "auto",
         description="Format of the weights in memory: auto (as near to the file's as is fast), q4, q8, f32; "
-        "transformers: auto, f16, bf16, f32",
+        "transformers, vllm: auto, f16, bf16, f32",
     )
     kv_cache: Literal["auto", "q16", "q8"] = Field(
         "auto",

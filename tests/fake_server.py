@@ -114,8 +114,8 @@ async def open_client(
 
 
 @contextmanager
-def running_server(app: FastAPI) -> Iterator[str]:
-    """The base URL of `app`, served by uvicorn on a free port, on a thread of its own."""
+def running_server(app: FastAPI, ready_s: float = 10.0) -> Iterator[str]:
+    """The base URL of `app`, served by uvicorn on a free port and a thread of its own; ready in `ready_s`."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(512)
@@ -124,7 +124,7 @@ def running_server(app: FastAPI) -> Iterator[str]:
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            _wait_until_ready(server, app)
+            _wait_until_ready(server, app, ready_s)
             yield url
         finally:
             server.should_exit = True
@@ -132,8 +132,8 @@ def running_server(app: FastAPI) -> Iterator[str]:
     assert not thread.is_alive()
 
 
-def _wait_until_ready(server: uvicorn.Server, app: FastAPI) -> None:
-    deadline_s = time.monotonic() + 10
+def _wait_until_ready(server: uvicorn.Server, app: FastAPI, ready_s: float) -> None:
+    deadline_s = time.monotonic() + ready_s
     while not server.started or any(slot.model is None for slot in app.state.services.registry.slots()):
         assert time.monotonic() < deadline_s, "the server did not become ready"
         time.sleep(0.005)

@@ -7,20 +7,22 @@ from importlib import import_module
 from pathlib import Path
 
 from llm_serving.architectures import describe, describe_encoder
-from llm_serving.backends import transformers_backend
+from llm_serving.backends import transformers_backend, vllm_backend
+from llm_serving.backends.causal_lm import CausalLM
 from llm_serving.checkpoints import Checkpoint, open_checkpoint, tokenizer_json
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.engine.protocol import Engine, EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
 from llm_serving.native.packed_cache import PackedCache
 
-ENGINES = ("auto", "native", "transformers", "fake")
+ENGINES = ("auto", "native", "transformers", "vllm", "fake")
 
-# Each module has `load(checkpoint, token_bytes, options) -> Engine`. "transformers" reads directories itself
-# and brings its own tokenizer: see `transformers_backend.load_causal_lm`.
+# Each module has `load(checkpoint, token_bytes, options) -> Engine`.
 BACKENDS = {
     "native": "llm_serving.backends.native_backend",
 }
+# These read directories themselves: `load_causal_lm(directory, options, device) -> CausalLM`.
+DIRECTORY_BACKENDS = {"transformers": transformers_backend, "vllm": vllm_backend}
 # Each module has `load(checkpoint, precision, threads, packed) -> Encoder`.
 ENCODERS = {"native": "llm_serving.backends.native_encoder"}
 
@@ -48,6 +50,8 @@ def check_engine(engine: str, device: str) -> None:
             "Use --engine transformers, or --device cpu.",
             "device",
         )
+    if engine == "vllm":
+        vllm_backend.require()
     if engine == "transformers" or (engine == "auto" and not on_cpu):
         transformers_backend.require()
 
@@ -82,8 +86,10 @@ def choose_engine(engine: str, device: str, path: Path) -> EngineChoice:
 def choose_encoder_engine(engine: str, device: str, checkpoint: Checkpoint) -> EngineChoice:
     """The engine for an embedding model or a reranker, by the rule of `choose_engine`.
 
+    Beside vLLM, which has the device to itself, they are served on the CPU as if nothing had been asked for.
     Raises: what `check_engine` raises; CheckpointError.
     """
+    engine, device = _of_encoders(engine, device)
     if (asked := _asked_for(engine, device)) is not None:
         return asked
     try:
@@ -93,6 +99,10 @@ def choose_encoder_engine(engine: str, device: str, checkpoint: Checkpoint) -> E
             raise
         return _without_native(problem)
     return EngineChoice("native", f"it runs the family '{checkpoint.architecture}'", checkpoint)
+
+
+def _of_encoders(engine: str, device: str) -> tuple[str, str]:
+    return ("auto", "cpu") if engine == "vllm" else (engine, device)
 
 
 def _asked_for(engine: str, device: str) -> EngineChoice | None:
@@ -130,6 +140,15 @@ def load_engine(
     return engine
 
 
+def load_causal_lm(name: str, directory: Path, options: EngineOptions, device: str) -> CausalLM:
+    """Load a directory into one of `DIRECTORY_BACKENDS`. Blocking, and slow for large models.
+
+    Raises: InvalidRequest, CheckpointError, MissingExtra; ServingError when memory does not suffice.
+    """
+    lm: CausalLM = DIRECTORY_BACKENDS[name].load_causal_lm(directory, options, device)
+    return lm
+
+
 def load_encoder(
     engine: str,
     checkpoint: Checkpoint,
@@ -145,6 +164,7 @@ def load_encoder(
     native engine keeps packed weights for the next start.
     Raises: what `check_engine` raises; CheckpointError.
     """
+    engine, device = _of_encoders(engine, device)
     choice = choose_encoder_engine(engine, device, checkpoint)
     encoder: Encoder
     if choice.name == "native":

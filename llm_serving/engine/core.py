@@ -13,6 +13,7 @@ from collections.abc import Sequence as Items
 
 import numpy as np
 
+from llm_serving.engine.admission import check_prompt, check_room, check_scores
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.constraint import forbid_others
 from llm_serving.engine.detokenizer import Detokenizer
@@ -23,7 +24,6 @@ from llm_serving.engine.scheduler import Scheduler
 from llm_serving.engine.sequence import Sequence
 from llm_serving.engine.speculation import num_accepted
 from llm_serving.engine.tier import BlockTier
-from llm_serving.errors import ContextLengthExceeded, EngineDead, InvalidRequest, Overloaded
 
 IDLE_SAVES = 8  # blocks between two looks at the inbox
 
@@ -85,22 +85,18 @@ class EngineCore:
         Raises: EngineDead, Overloaded, ContextLengthExceeded, InvalidRequest (empty prompt, unknown token id,
         request id in use).
         """
-        self._check(request)
+        check_prompt(request.prompt_ids, self.limits.vocab_size, self.max_context)
+        check_scores(request.sampling, can_score=self.limits.has_all_logits)
         detokenizer = Detokenizer(self._token_bytes, request.sampling.stop, request.sampling.thoughts)
         sequence = Sequence(request, detokenizer, self.max_context)
         with self._wake:
-            if self._death is not None:
-                raise EngineDead(self._death)
-            if self._draining:
-                raise Overloaded(
-                    "The model takes no new requests: it is being unloaded, or the server stops."
-                )
-            if request.request_id in self._requests:
-                raise InvalidRequest(
-                    f"A request with the id '{request.request_id}' is running. Use another.", "request_id"
-                )
-            if len(self._requests) >= self._max_requests:
-                raise Overloaded(f"The server is busy with {len(self._requests)} requests. Try again soon.")
+            check_room(
+                request.request_id,
+                self._requests,
+                self._max_requests,
+                draining=self._draining,
+                death=self._death,
+            )
             self._requests[request.request_id] = sequence
             self._inbox.append(sequence)
             self._wake.notify_all()
@@ -240,24 +236,6 @@ class EngineCore:
             begin = end
         self._num_generated_tokens += sum(len(event.token_ids) for event in events)
         return events
-
-    def _check(self, request: GenerateRequest) -> None:
-        prompt = request.prompt_ids
-        if not prompt:
-            raise InvalidRequest("The prompt is empty: it needs at least one token.", "prompt")
-        if len(prompt) >= self.max_context:
-            raise ContextLengthExceeded(len(prompt), 0, self.max_context)
-        if min(prompt) < 0 or max(prompt) >= self.limits.vocab_size:
-            raise InvalidRequest(
-                f"The prompt has a token id outside the model's 0 … {self.limits.vocab_size - 1}.",
-                "prompt",
-            )
-        if request.sampling.prompt_logprobs is not None and not self.limits.has_all_logits:
-            raise InvalidRequest(
-                "This model is run in a way that tells no log-probabilities of a prompt's tokens. "
-                "Leave out 'echo' or 'logprobs'.",
-                "echo",
-            )
 
     def _has_work(self) -> bool:
         return bool(self._stopped or self._inbox or self._aborts or self.scheduler.has_work)

@@ -206,13 +206,15 @@ class Engine(Protocol):
 
     vocab_size: int
     max_context: int
+    takes_constraints: bool  # whether `GenerateRequest.constraint` can bind an answer
 
     def stats(self) -> EngineStats: ...
 
     async def submit(self, request: GenerateRequest) -> TokenStream:
         """Admit a request.
 
-        Raises: Overloaded (queue full or draining), EngineDead, ContextLengthExceeded (can never fit).
+        Raises: Overloaded (queue full or draining), EngineDead, ContextLengthExceeded (can never fit),
+        InvalidRequest (empty prompt, unknown token id, id in use), UnsupportedParameter.
         """
         ...
 

@@ -8,8 +8,12 @@ from llm_serving.backends.constraints import Form
 from llm_serving.chat.reasoning import Reasoning
 from llm_serving.engine.constraint import TokenConstraint
 from llm_serving.engine.reasoning import ReasoningConstraint
-from llm_serving.errors import InvalidRequest
+from llm_serving.errors import InvalidRequest, UnsupportedParameter
 from llm_serving.service.model import ChatModel
+
+_UNBOUND = (
+    "The engine of this model cannot bind answers. Leave it out, or serve the model with another engine."
+)
 
 
 async def bind(
@@ -23,8 +27,14 @@ async def bind(
     """What binds each of `count` answers, and what they begin with then.
 
     Thoughts are free; where there are no tokens around them, an answer that is bound has none.
-    Raises: ConstraintError, which names `form_param`; InvalidRequest for a `budget` that cannot be kept.
+    Raises: ConstraintError, which names `form_param`; InvalidRequest for a `budget` that cannot be kept;
+    UnsupportedParameter where the engine binds nothing.
     """
+    if not model.engine.takes_constraints:
+        if form is not None:
+            raise UnsupportedParameter(form_param, _UNBOUND)
+        if budget is not None and reasoning is not Reasoning.NONE:
+            raise UnsupportedParameter("thinking_token_budget", _UNBOUND)
     found: list[TokenConstraint | None] = [None] * count
     if form is not None:
         found[:] = await asyncio.to_thread(model.constraints.build, form, count, form_param)

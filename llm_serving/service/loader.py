@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES
-from llm_serving.backends import EngineChoice, check_engine, choose_engine, load_engine, transformers_backend
+from llm_serving.backends import (
+    DIRECTORY_BACKENDS,
+    EngineChoice,
+    check_engine,
+    choose_engine,
+    load_causal_lm,
+    load_engine,
+    transformers_backend,
+)
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.checkpoints import Tokenizer, build_tokenizer, open_checkpoint, read_family
@@ -43,10 +51,10 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     with naming_the_setting(settings):
         choice = choose_engine(settings.engine, settings.device, path)
         logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
-        if choice.name == "transformers":
+        if choice.name in DIRECTORY_BACKENDS:
             if settings.prefix_cache_dir is not None:
-                logger.warning("model %s: the transformers engine keeps no prompts on disk", name)
-            return _load_transformers(name, path, settings, choice)
+                logger.warning("model %s: the %s engine keeps no prompts on disk", name, choice.name)
+            return _load_directory(name, path, settings, choice)
     checkpoint = choice.checkpoint or open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
     with naming_the_setting(settings):
@@ -63,8 +71,8 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     )
 
 
-def _load_transformers(name: str, path: Path, settings: Settings, choice: EngineChoice) -> ChatModel:
-    lm = transformers_backend.load_causal_lm(path, engine_options(settings), settings.device)
+def _load_directory(name: str, path: Path, settings: Settings, choice: EngineChoice) -> ChatModel:
+    lm = load_causal_lm(choice.name, path, engine_options(settings), settings.device)
     return ChatModel(
         name,
         lm.engine,

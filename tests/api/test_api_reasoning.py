@@ -10,6 +10,7 @@ from thinker import ASKED, OPENED, THOUGHT, thinker
 
 from llm_serving.api.convert.reasoning import ReasoningReader
 from llm_serving.chat.reasoning import Reasoning
+from llm_serving.engine.async_engine import AsyncEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -148,6 +149,19 @@ async def test_stop_strings_count_in_the_answer_only() -> None:
         assert told.json()["choices"][0]["finish_reason"] == "stop"
     async with open_client(thinker(OPENED, "Hm, well.\n</think>\n\nYes, well.")) as client:
         assert await streamed(client, **stops) == ("Hm, well.", "Yes, ")
+
+
+@pytest.mark.parametrize("asked", [{"thinking_token_budget": 2}, {"choice": ["yes"]}])
+async def test_an_engine_that_binds_nothing_says_so(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AsyncEngine, "takes_constraints", False)
+    async with open_client(thinker(OPENED, "Hello")) as client:
+        response = await client.post("/chat/completions", json={**ASKED, **asked})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == next(iter(asked))
+        assert "cannot bind answers" in response.json()["error"]["message"]
+        assert (await message_of(client))["reasoning"] == "Hello"
 
 
 async def test_an_answer_cut_while_thinking_has_no_content() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tiny_encoders import write_tiny_bert
 from tiny_models import write_tiny_llama
 
-from llm_serving.backends import choose_encoder_engine, choose_engine, transformers_backend
+from llm_serving.backends import choose_encoder_engine, choose_engine, transformers_backend, vllm_backend
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
 
@@ -95,7 +95,7 @@ def test_the_missing_extra_is_one_command(gguf: Path, engine: str, device: str, 
 
 @pytest.mark.parametrize(
     ("engine", "device", "param"),
-    [("vllm", "auto", "engine"), ("native", "cuda:1", "device"), ("fake", "mps", "device")],
+    [("onnx", "auto", "engine"), ("native", "cuda:1", "device"), ("fake", "mps", "device")],
 )
 def test_what_does_not_go_together(gguf: Path, engine: str, device: str, param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -128,3 +128,17 @@ def test_encoders_go_by_the_same_rule(tmp_path: Path, directory: Path, installed
 def test_encoders_without_the_extra(directory: Path, not_installed: None) -> None:
     with pytest.raises(CheckpointError, match=r"pip install 'llm-serving\[transformers\]'"):
         choose_encoder_engine("auto", "cpu", open_checkpoint(directory))
+
+
+def test_vllm_is_asked_for_by_name(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_backend, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'llm-serving\[vllm\]'"):
+        choose_engine("vllm", "cuda:0", gguf)
+    monkeypatch.setattr(vllm_backend, "find_spec", lambda name: object())
+    assert choose_engine("vllm", "cuda:0", gguf).name == "vllm"
+
+
+def test_encoders_beside_vllm_are_the_cpus(tmp_path: Path, directory: Path, installed: None) -> None:
+    bert = open_checkpoint(write_tiny_bert(tmp_path / "bert"))
+    assert choose_encoder_engine("vllm", "cuda:0", bert).name == "native"
+    assert choose_encoder_engine("vllm", "cuda:0", open_checkpoint(directory)).name == "transformers"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from llm_serving.backends.causal_lm import CausalLM, require_safetensors
 from llm_serving.backends.transformers_backend.generate_runner import GenerateRunner
 from llm_serving.backends.transformers_backend.paged_runner import (
     BLOCK_SIZE,
@@ -20,7 +20,6 @@ from llm_serving.backends.transformers_backend.paged_runner import (
     layer_shapes,
 )
 from llm_serving.backends.transformers_backend.tokenizer import read_tokenizer
-from llm_serving.checkpoints.directory_tokenizer import DirectoryTokenizer
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions, ModelRunner, RunnerLimits
 from llm_serving.engine.sampler import NumpySampler
@@ -36,16 +35,6 @@ DEFAULT_KV_BYTES = 4 << 30  # at most, in a memory that others use too
 WORKING_BYTES = 500 << 20  # interpreter, torch, activations: what is neither weights nor keys and values
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
-
-
-@dataclass(frozen=True, slots=True)
-class CausalLM:
-    """Ready to answer. `details` are facts for lists of models."""
-
-    engine: AsyncEngine
-    tokenizer: DirectoryTokenizer
-    chat_template: str | None
-    details: dict[str, Any]
 
 
 def load_causal_lm(directory: Path, options: EngineOptions, device: str = "auto") -> CausalLM:
@@ -103,11 +92,7 @@ def load_weights(auto_class: Any, directory: Path, dtype: str, device: torch.dev
         raise InvalidRequest(
             f"The transformers engine holds weights as {', '.join(DTYPES)}, not as '{dtype}'.", "quantization"
         )
-    if not any(directory.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{directory}: there are no safetensors. GGUF files are for the native engine, and pickled "
-            "weights (.bin, .pt) are not loaded because they can run code."
-        )
+    require_safetensors(directory)
     transformers.utils.logging.disable_progress_bar()
     try:
         model, info = auto_class.from_pretrained(

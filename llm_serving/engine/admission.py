@@ -1,0 +1,55 @@
+"""Who is let in: what a prompt must be, and how many requests an engine holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from llm_serving.engine.request import SamplingParams
+from llm_serving.errors import ContextLengthExceeded, EngineDead, InvalidRequest, Overloaded
+
+
+def check_prompt(prompt_ids: Sequence[int], vocab_size: int, max_context: int) -> None:
+    """Raises: InvalidRequest (empty, or an id that is no token's); ContextLengthExceeded (no room)."""
+    if not prompt_ids:
+        raise InvalidRequest("The prompt is empty: it needs at least one token.", "prompt")
+    if len(prompt_ids) >= max_context:
+        raise ContextLengthExceeded(len(prompt_ids), 0, max_context)
+    if min(prompt_ids) < 0 or max(prompt_ids) >= vocab_size:
+        raise InvalidRequest(f"The prompt has a token id outside the model's 0 … {vocab_size - 1}.", "prompt")
+
+
+def check_scores(sampling: SamplingParams, *, can_score: bool) -> None:
+    """Raises: InvalidRequest where log-probabilities of a prompt are asked of an engine that has none."""
+    if sampling.prompt_logprobs is not None and not can_score:
+        raise InvalidRequest(
+            "This model is run in a way that tells no log-probabilities of a prompt's tokens. "
+            "Leave out 'echo' or 'logprobs'.",
+            "echo",
+        )
+
+
+def check_room(
+    request_id: str,
+    accepted: Collection[str],
+    max_requests: int,
+    *,
+    draining: bool,
+    death: BaseException | None,
+) -> None:
+    """Whether one more request may join those that are `accepted` and have not ended.
+
+    Raises: EngineDead, Overloaded, InvalidRequest (the id of one of them).
+    """
+    if death is not None:
+        raise EngineDead(death)
+    if draining:
+        raise Overloaded("The model takes no new requests: it is being unloaded, or the server stops.")
+    check_id(request_id, accepted)
+    if len(accepted) >= max_requests:
+        raise Overloaded(f"The server is busy with {len(accepted)} requests. Try again soon.")
+
+
+def check_id(request_id: str, accepted: Collection[str]) -> None:
+    """Raises: InvalidRequest, if this is the id of one of them."""
+    if request_id in accepted:
+        raise InvalidRequest(f"A request with the id '{request_id}' is running. Use another.", "request_id")
