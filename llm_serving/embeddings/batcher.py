@@ -7,6 +7,7 @@ that loop; each request remembers its loop, so one batcher may serve several.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import threading
 import time
@@ -101,6 +102,7 @@ class Batcher:
             if len(arriving) == 1:
                 job.loop.call_soon(self._settle, job.loop, 0)
             if self._thread.ident is None:
+                atexit.register(self._end)  # or Python ends it inside C++, which aborts the process
                 self._thread.start()
         try:
             return await job.future
@@ -119,14 +121,20 @@ class Batcher:
             self._is_draining = True
         if drain_s > 0:
             await asyncio.to_thread(self._wait_idle, drain_s)
+        waiting = await asyncio.to_thread(self._end)
+        atexit.unregister(self._end)
+        _resolve(waiting, RequestCancelled())
+        self._encoder.close()
+
+    def _end(self) -> list[Job]:
+        """Stop behind the batch at hand; the requests that will not be answered."""
         with self._changed:
             self._is_stopped = True
             waiting = self._clear()
             self._changed.notify_all()
         if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
-        _resolve(waiting, RequestCancelled())
-        self._encoder.close()
+            self._thread.join()
+        return waiting
 
     def _require_room(self, num_texts: int) -> None:
         if self._death is not None:

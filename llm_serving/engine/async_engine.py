@@ -8,6 +8,7 @@ several loops.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,8 @@ READERS_S = 0.002
 class AsyncEngine:
     """`protocol.Engine` over a runner, a sampler and the bytes of each token.
 
-    `close` must be called to end the engine thread and give the runner's memory back.
+    `close` must be called to end the engine thread and give the runner's memory back. Where it is not,
+    the end of the process waits for the step at hand: a thread that Python ends inside C++ aborts it.
     """
 
     takes_constraints = True
@@ -60,7 +62,7 @@ class AsyncEngine:
         self.vocab_size = runner.limits.vocab_size
         self.max_context = self._core.max_context
         if prepare is not None:
-            self._thread.start()
+            self._start()
 
     def stats(self) -> EngineStats:
         return self._core.stats(self._device)
@@ -77,9 +79,8 @@ class AsyncEngine:
         self._core.drain()
         if drain_s > 0:
             await asyncio.to_thread(self._core.wait_idle, drain_s)
-        self._core.stop()
-        if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._end)
+        atexit.unregister(self._end)
         self._streams.fail_all(RequestCancelled)
         await asyncio.to_thread(self._core.close)
         self._runner.close()
@@ -87,7 +88,16 @@ class AsyncEngine:
     def _accept(self, request: GenerateRequest) -> None:
         self._core.submit(request)
         if self._thread.ident is None:
-            self._thread.start()
+            self._start()
+
+    def _start(self) -> None:
+        atexit.register(self._end)
+        self._thread.start()
+
+    def _end(self) -> None:
+        self._core.stop()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _emit(self, events: list[TokenEvent]) -> None:
         begun = self._streams.emit(events)
