@@ -10,7 +10,7 @@ from typing import Any
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
 from llm_serving.chat.reasoning import Effort, Reasoning, effort_inputs, reasoning_behind, reasons
 from llm_serving.chat.tools import Tool, in_words, reads_calls
-from llm_serving.errors import TemplateError
+from llm_serving.errors import InvalidRequest, TemplateError
 from llm_serving.service.generation import (
     Generation,
     GenerationDefaults,
@@ -84,11 +84,20 @@ class ChatService:
         return await asyncio.to_thread(_rendered, model, self._whole(model, conversation), str)
 
     def _whole(self, model: ChatModel, conversation: Conversation) -> Conversation:
-        """With the server's system prompt, and the effort in the words of the model's template."""
+        """With the server's system prompt, and the effort in the words of the model's template.
+
+        Raises: InvalidRequest (an effort that is not the model's, or that the template's inputs contradict).
+        """
         inputs = conversation.template_inputs
         if conversation.effort is not None:
             source = model.template.source if model.template else ""
-            inputs = {**effort_inputs(conversation.effort, source), **inputs}
+            asked = effort_inputs(conversation.effort, source)
+            if any(inputs.get(name, value) != value for name, value in asked.items()):
+                raise InvalidRequest(
+                    "'reasoning_effort' and 'chat_template_kwargs' contradict each other. Send one of them.",
+                    "reasoning_effort",
+                )
+            inputs = {**inputs, **asked}
         messages = with_system_prompt(conversation.messages, self._system_prompt)
         return replace(conversation, messages=messages, template_inputs=inputs)
 

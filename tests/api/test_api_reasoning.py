@@ -110,6 +110,19 @@ async def test_an_effort_switches_thoughts_off() -> None:
         assert response.json()["error"]["param"] == "reasoning_effort"
 
 
+async def test_an_effort_and_a_template_input_must_agree() -> None:
+    async with open_client(thinker()) as client:
+        for effort, is_on in (("none", False), ("high", True)):
+            body = {**ASKED, "reasoning_effort": effort}
+            agreed = {**body, "chat_template_kwargs": {"enable_thinking": is_on}}
+            assert (await client.post("/chat/completions", json=agreed)).status_code == 200
+            response = await client.post(
+                "/chat/completions", json={**body, "chat_template_kwargs": {"enable_thinking": not is_on}}
+            )
+            assert response.status_code == 400
+            assert response.json()["error"]["param"] == "reasoning_effort"
+
+
 async def test_thoughts_need_not_be_told() -> None:
     async with open_client(thinker()) as client:
         assert "reasoning" not in await message_of(client, include_reasoning=False)
