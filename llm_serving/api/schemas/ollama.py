@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
@@ -21,6 +21,12 @@ def _duration(value: Any) -> Any:
     if value is None or type(value) in (int, float) or is_text:
         return value
     raise ValueError('must be a number of seconds, or a duration such as "5m".')
+
+
+def _think(value: Any) -> Any:
+    if value is None or isinstance(value, bool) or value in get_args(Effort):
+        return value
+    raise ValueError(f"must be true, false, or one of {', '.join(get_args(Effort))}.")
 
 
 class OllamaOptions(BaseModel):
@@ -86,7 +92,7 @@ class OllamaGeneration(OllamaFields):
     """What `/api/chat` and `/api/generate` call alike."""
 
     stream: bool | None = None
-    think: bool | Effort | None = None
+    think: Annotated[bool | Effort | None, PlainValidator(_think)] = None
     format: Any = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
