@@ -78,7 +78,7 @@ async def ollama_chat(request: Request) -> Response:
         chat = to_chat(body, body.tools, continues=messages[-1]["role"] == "assistant")
         use = to_tool_use(chat)
         asked = convert_chat.to_request(
-            chat, use, fairness_key_of(request), request_id=new_id("ollama"), messages=messages
+            chat, messages, use, fairness_key_of(request), request_id=new_id("ollama")
         )
         generation = await services.chat.open(asked)
     return await _answer(request, body, generation, asked.request_id, headers, chat_shape, use, started_s)
@@ -97,10 +97,10 @@ async def ollama_generate(request: Request) -> Response:
         check_context(body.asked_options(), slot.get().engine.max_context)
         asked = convert_chat.to_request(
             to_chat(body),
+            prompt_messages(body),
             use,
             fairness_key_of(request),
             request_id=new_id("ollama"),
-            messages=prompt_messages(body),
         )
         if body.raw or body.suffix:
             prompt, suffix = raw_prompt(body), body.suffix or ""

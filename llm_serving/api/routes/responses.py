@@ -126,7 +126,7 @@ def _asked(request: Request, body: ResponseRequest) -> Asked:
     messages = history
     if body.instructions:
         messages = [Message(role="system", content=body.instructions), *history]
-    asked = convert_chat.to_request(chat, use, owner, request_id=new_id("resp", "_"), messages=messages)
+    asked = convert_chat.to_request(chat, messages, use, owner, request_id=new_id("resp", "_"))
     return Asked(asked, use, items, history)
 
 
