@@ -58,6 +58,8 @@ class BackgroundWork:
             self._tell([error_event(error, response_id)])
             self._end(self._stream.failed(error, response_id))
         finally:
+            if self._kept.events is not None:
+                self._kept.events.complete()
             store.end(owner, response_id)
             facts = concluded(self._generation, metrics).items()
             told = " ".join(f"{name}={value}" for name, value in facts)
@@ -68,8 +70,6 @@ class BackgroundWork:
 
     def _end(self, response: dict[str, object]) -> None:
         self._keep(response, str(response["status"]))
-        if self._kept.events is not None:
-            self._kept.events.complete()
 
     def _keep(self, response: dict[str, object], *kinds: str) -> None:
         self._kept.body = orjson.dumps(response)
