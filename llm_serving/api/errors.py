@@ -110,6 +110,11 @@ def error_response(error: BaseException, request_id: str = "", body: bytes | Non
     return Response(content, kind.status, headers, "application/json")
 
 
+_NO_OBJECT = frozenset(
+    ("dict_type", "model_type")
+)  # what pydantic calls objects by the names of Python's types
+
+
 def invalid_request(errors: Sequence[Any]) -> InvalidRequest:
     """pydantic's findings → one error that names the first wrong field by its dotted path."""
     first = errors[0]
@@ -117,6 +122,8 @@ def invalid_request(errors: Sequence[Any]) -> InvalidRequest:
     message = str(first["msg"]).removeprefix("Value error, ").replace("Input should", "should")
     if first["type"] == "missing":
         message = "is required."
+    elif first["type"] in _NO_OBJECT:
+        message = "must be an object."
     return InvalidRequest(f"'{param}' {message[0].lower()}{message[1:]}" if param else message, param)
 
 

@@ -57,10 +57,15 @@ def build_services(
         embedding=EmbeddingService(registry),
         rerank=RerankService(registry),
         tokens=TokenService(registry, chat),
-        responses=ResponseStore(),
+        responses=ResponseStore(max_at_work=_max_at_work(settings)),
         metrics=Metrics(read_stats, read_encoders),
         keys=KeyRing.from_settings(settings),
     )
+
+
+def _max_at_work(settings: Settings) -> int:
+    """Of one key in the background: half of the places, so that those who wait for an answer find one."""
+    return max(1, (settings.max_concurrency + settings.max_queue) // 2)
 
 
 @asynccontextmanager
@@ -87,6 +92,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 yield
             finally:
                 await services.registry.close()
+                await services.responses.close()
     finally:
         if is_ours:  # a closed registry cannot be started again; the next life gets its own
             del app.state.services

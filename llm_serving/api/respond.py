@@ -36,7 +36,7 @@ async def respond(
     head = head_of(generation, request_id)
 
     def conclude() -> None:
-        _conclude(generation, services.metrics, request.scope["state"]["log"])
+        request.scope["state"]["log"].update(concluded(generation, services.metrics))
 
     if is_stream:
         frames = make_frames(head, generation)
@@ -54,16 +54,17 @@ async def _collect(to_response: ToResponse, head: Head, generation: Generation) 
     return await to_response(head, generation)
 
 
-def _conclude(generation: Generation, metrics: Metrics, log: dict[str, object]) -> None:
-    """Facts that came with the last events → metrics and the log line."""
+def concluded(generation: Generation, metrics: Metrics) -> dict[str, object]:
+    """Facts that came with the last events: to the metrics, and for the log."""
     for event in generation.finals.values():
         metrics.observe(event)
     usage = generation.usage()
-    log.update(
-        model=generation.model.name,
-        prompt=usage.num_prompt,
-        cached=usage.num_cached,
-        completion=usage.num_completion,
-    )
+    facts: dict[str, object] = {
+        "model": generation.model.name,
+        "prompt": usage.num_prompt,
+        "cached": usage.num_cached,
+        "completion": usage.num_completion,
+    }
     if len(generation.finals) < generation.num_choices:
-        log["unfinished"] = generation.num_choices - len(generation.finals)
+        facts["unfinished"] = generation.num_choices - len(generation.finals)
+    return facts

@@ -40,13 +40,40 @@ class Chunks(Protocol):
         ...
 
 
-class EventStream(Response):
+class ServerSentEvents(Response):
+    """Headers at once, then what `write` sends, with a heartbeat in silence; until the client leaves."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, *, heartbeat_s: float, headers: Mapping[str, str]) -> None:
+        super().__init__(
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers},
+        )
+        del self.headers["content-length"]
+        self._heartbeat_s = heartbeat_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = scope.get("state", {}).get("request_id", "")
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await until_disconnect(receive, self._with_heartbeat(send, request_id))
+
+    async def write(self, send: Send, request_id: str) -> None:
+        """Send the whole body, the last of it with `more_body` False."""
+        raise NotImplementedError
+
+    async def _with_heartbeat(self, send: Send, request_id: str) -> None:
+        heart = _Heart(self._heartbeat_s, send)
+        try:
+            await self.write(heart.send, request_id)
+        finally:
+            heart.stop()
+
+
+class EventStream(ServerSentEvents):
     """Answers with the events of `generation` as server-sent events, and leaves it in any case.
 
     After the first byte, an error is an `error` event and the end of the stream.
     """
-
-    media_type = "text/event-stream"
 
     def __init__(
         self,
@@ -57,45 +84,31 @@ class EventStream(Response):
         on_end: Callable[[], None],
         headers: Mapping[str, str],
     ) -> None:
-        super().__init__(
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers},
-        )
-        del self.headers["content-length"]
+        super().__init__(heartbeat_s=heartbeat_s, headers=headers)
         self._generation = generation
         self._chunks = chunks
-        self._heartbeat_s = heartbeat_s
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = scope.get("state", {}).get("request_id", "")
         try:
             async with self._generation:
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                await until_disconnect(receive, self._with_heartbeat(send, request_id))
+                await super().__call__(scope, receive, send)
         finally:
             self._on_end()
 
-    async def _with_heartbeat(self, send: Send, request_id: str) -> None:
-        heart = _Heart(self._heartbeat_s, send)
-        try:
-            await self._write(heart.send, request_id)
-        finally:
-            heart.stop()
-
-    async def _write(self, send: Send, request_id: str) -> None:
+    async def write(self, send: Send, request_id: str) -> None:
         chunks = self._chunks
         try:
-            await send(_body(chunks.opening()))
+            await send(body_message(chunks.opening()))
             async for batch in self._generation:
                 frames = chunks.batch(batch)
                 if frames:
-                    await send(_body(frames))
+                    await send(body_message(frames))
             last = chunks.closing(self._generation)
         except Exception as error:
-            if not isinstance(error, ServingError):
-                logger.exception("request %s failed in its stream", request_id)
+            log_unknown(error, request_id)
             last = chunks.failure(error, request_id)
-        await send(_body(last, more_body=False))
+        await send(body_message(last, more_body=False))
 
 
 class LineStream(EventStream):
@@ -104,7 +117,7 @@ class LineStream(EventStream):
     media_type = "application/x-ndjson"
 
     async def _with_heartbeat(self, send: Send, request_id: str) -> None:
-        await self._write(send, request_id)
+        await self.write(send, request_id)
 
 
 def typed_event(event: Mapping[str, Any]) -> bytes:
@@ -112,8 +125,15 @@ def typed_event(event: Mapping[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event))
 
 
-def _body(frames: bytes, *, more_body: bool = True) -> Message:
+def body_message(frames: bytes, *, more_body: bool = True) -> Message:
+    """A piece of a stream's body."""
     return {"type": "http.response.body", "body": frames, "more_body": more_body}
+
+
+def log_unknown(error: Exception, request_id: str) -> None:
+    """The trace of an error that is not ours, behind an answer's first byte."""
+    if not isinstance(error, ServingError):
+        logger.error("request %s failed in its stream", request_id, exc_info=error)
 
 
 class _Heart:
@@ -147,5 +167,5 @@ class _Heart:
         due_s = self._last_s + self._period_s
         is_busy = self._is_sending or (self._beating is not None and not self._beating.done())
         if due_s <= now_s and not is_busy:
-            self._beating = asyncio.ensure_future(self.send(_body(PING)))
+            self._beating = asyncio.ensure_future(self.send(body_message(PING)))
         self._timer = self._loop.call_at(due_s if due_s > now_s else now_s + self._period_s, self._look)

@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from llm_serving.errors import ResponseNotFound
+from llm_serving.errors import Overloaded, ResponseNotFound
+from llm_serving.service.event_log import EventLog
 
 MAX_RESPONSES = 4096
 MAX_BYTES = 64 << 20
+MAX_AT_WORK = 48
+
+Key = tuple[str, str]  # owner and id
 
 
-class StoredResponse(NamedTuple):
+@dataclass(slots=True, eq=False)
+class StoredResponse:
     """One response and what a next one continues: JSON, so that the bytes it takes are known."""
 
     body: bytes
     items: bytes  # of the input
     messages: bytes  # before the answer and with it, without instructions
+    status: str = "completed"  # as in the body
+    is_background: bool = False
+    events: EventLog | None = None  # if it may be streamed again
+    work: asyncio.Task[None] | None = None  # on it, in the background
 
     @property
     def num_bytes(self) -> int:
-        return len(self.body) + len(self.items) + len(self.messages)
+        num_event_bytes = self.events.num_bytes if self.events is not None else 0
+        return len(self.body) + len(self.items) + len(self.messages) + num_event_bytes
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether there is something to continue."""
+        return self.status in ("completed", "incomplete")
+
+    async def cancel(self) -> None:
+        """End the work on it, if there is any left; returns when it has ended."""
+        if self.work is not None:
+            await asyncio.sleep(0)  # a task that is cancelled before its first step cannot clean up
+            self.work.cancel()
+            await asyncio.wait([self.work])
 
 
 class ResponseStore:
-    """The last of them; each is only there for the key that asked for it. Event loop only."""
+    """The last of them; each is only there for the key that asked for it. Event loop only.
 
-    def __init__(self, max_responses: int = MAX_RESPONSES, max_bytes: int = MAX_BYTES) -> None:
+    `max_at_work`: how many of one owner may be made in the background at a time. These are not forgotten, and
+    count with all that their events may take.
+    """
+
+    def __init__(
+        self,
+        max_responses: int = MAX_RESPONSES,
+        max_bytes: int = MAX_BYTES,
+        max_at_work: int = MAX_AT_WORK,
+    ) -> None:
         self._max_responses = max_responses
         self._max_bytes = max_bytes
+        self._max_at_work = max_at_work
         self._num_bytes = 0
-        self._responses: OrderedDict[tuple[str, str], StoredResponse] = OrderedDict()
+        self._responses: OrderedDict[Key, StoredResponse] = OrderedDict()
+        self._at_work: dict[Key, StoredResponse] = {}
+        self._reserved: dict[Key, int] = {}  # bytes of those at work
 
     def add(self, owner: str, response_id: str, response: StoredResponse) -> None:
         """Keep it, and forget the oldest beyond the bounds. One that is larger than all of it is not kept."""
@@ -38,18 +73,60 @@ class ResponseStore:
             return
         self._responses[owner, response_id] = response
         self._num_bytes += response.num_bytes
-        while len(self._responses) > self._max_responses or self._num_bytes > self._max_bytes:
-            _, oldest = self._responses.popitem(last=False)
-            self._num_bytes -= oldest.num_bytes
+        self._forget()
+
+    def begin(self, owner: str, response_id: str, response: StoredResponse) -> None:
+        """Keep one that is to be made in the background; `end` must follow.
+
+        Raises: Overloaded (as many as may be are at work, or all bytes are theirs); then nothing is kept.
+        """
+        num_at_work = sum(other == owner for other, _ in self._at_work)
+        if num_at_work >= self._max_at_work:
+            raise Overloaded(
+                f"{num_at_work} responses are being made in the background. Wait until one ends."
+            )
+        num_bytes = response.num_bytes
+        if response.events is not None:
+            num_bytes += response.events.max_bytes - response.events.num_bytes
+        if sum(self._reserved.values()) + num_bytes > self._max_bytes:
+            raise Overloaded(
+                "Responses that are being made in the background take all the memory there is for them. "
+                "Wait until one ends."
+            )
+        self._at_work[owner, response_id] = response
+        self._reserved[owner, response_id] = num_bytes
+        self._num_bytes += num_bytes
+        self._forget()
+
+    def end(self, owner: str, response_id: str) -> None:
+        """It has come to its end: from now on it is kept as all others are."""
+        self._num_bytes -= self._reserved.pop((owner, response_id))
+        self.add(owner, response_id, self._at_work.pop((owner, response_id)))
 
     def get(self, owner: str, response_id: str) -> StoredResponse:
         """Raises: ResponseNotFound."""
-        try:
-            return self._responses[owner, response_id]
-        except KeyError:
-            raise ResponseNotFound(response_id) from None
+        key = (owner, response_id)
+        response = self._at_work.get(key) or self._responses.get(key)
+        if response is None:
+            raise ResponseNotFound(response_id)
+        return response
 
-    def remove(self, owner: str, response_id: str) -> None:
-        """Raises: ResponseNotFound."""
-        self._num_bytes -= self.get(owner, response_id).num_bytes
-        del self._responses[owner, response_id]
+    async def remove(self, owner: str, response_id: str) -> None:
+        """Forget it; what is at work on it ends. Raises: ResponseNotFound."""
+        response = self.get(owner, response_id)
+        await response.cancel()
+        if self._responses.pop((owner, response_id), None) is not None:
+            self._num_bytes -= response.num_bytes
+
+    async def close(self) -> None:
+        """The end of the server, behind that of the engines: nothing is at work any more."""
+        for response in list(self._at_work.values()):
+            await response.cancel()
+
+    def _forget(self) -> None:
+        """The oldest, beyond the bounds."""
+        while self._responses and (
+            len(self._responses) > self._max_responses or self._num_bytes > self._max_bytes
+        ):
+            _, oldest = self._responses.popitem(last=False)
+            self._num_bytes -= oldest.num_bytes

@@ -72,6 +72,27 @@ async def test_what_is_not_a_json_object(server: Client, path: str, body: bytes)
     assert "body" in message
 
 
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/chat/completions", "stream_options"),
+        ("/chat/completions", "response_format"),
+        ("/responses", "reasoning"),
+        ("/responses", "text"),
+        ("/responses", "metadata"),
+        ("/messages", "thinking"),
+        ("/api/chat", "options"),
+    ],
+)
+@pytest.mark.parametrize("value", [5, "on", [], True])
+async def test_what_is_no_object(server: Client, path: str, field: str, value: Any) -> None:
+    body = {"messages": [USER], "input": "Hi", "max_tokens": 1, field: value}
+    response = await server.post(path, json=body)
+    error = response.json()["error"]
+    assert response.status_code == 400
+    assert (error if isinstance(error, str) else error["message"]) == f"'{field}' must be an object."
+
+
 MESSAGES: list[tuple[Any, str]] = [
     (None, "messages"),
     ([], "messages"),

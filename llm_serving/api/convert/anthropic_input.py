@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_serving.api.deps import validate
-from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.api.schemas.messages import MessagesRequest
 from llm_serving.chat.messages import MAX_CALL_DEPTH, Message, is_within, normalize_message
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
@@ -30,7 +30,7 @@ NAMES = (
 _ROLES = ("user", "assistant")
 
 
-def to_chat(body: MessagesRequest) -> ChatCompletionRequest:
+def to_chat(body: MessagesRequest) -> ChatFields:
     """The same request of the chat API, but for its messages, which `to_messages` makes.
 
     Raises: InvalidRequest.
@@ -38,10 +38,9 @@ def to_chat(body: MessagesRequest) -> ChatCompletionRequest:
     choice, are_many = _choice(body.tool_choice)
     thinking = body.thinking
     return validate(
-        ChatCompletionRequest,
+        ChatFields,
         {
             "model": body.model,
-            "messages": [{}],
             "stream": body.stream,
             "max_completion_tokens": body.max_tokens,
             "temperature": body.temperature,

@@ -13,26 +13,25 @@ from llm_serving.api.convert.sampling import to_options
 from llm_serving.api.convert.template import to_conversation
 from llm_serving.api.convert.tool_calls import calls_fields
 from llm_serving.api.convert.tools import ToolUse
-from llm_serving.api.schemas.chat import ChatCompletionRequest
-from llm_serving.chat.messages import Message, normalize_messages
+from llm_serving.api.schemas.chat import ChatFields
+from llm_serving.chat.messages import Message
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.chat import ChatRequest
 from llm_serving.service.generation import Generation
 
 
 def to_request(
-    body: ChatCompletionRequest,
+    body: ChatFields,
+    messages: Sequence[Message],
     use: ToolUse,
     fairness_key: str = "",
     *,
     request_id: str = "",
-    messages: Sequence[Message] = (),
 ) -> ChatRequest:
-    """`max_completion_tokens` wins over the older `max_tokens`; `messages`, if given, over the body's.
+    """`max_completion_tokens` wins over the older `max_tokens`.
 
-    Raises: InvalidRequest that names the message, `top_logprobs` alone, or what is not for a template.
+    Raises: InvalidRequest that names `top_logprobs` alone, or what is not for a template.
     """
-    messages = messages or normalize_messages(body.messages)
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     options = to_options(body, limit, _top_logprobs(body), fairness_key, use.form())
     return ChatRequest(
@@ -52,7 +51,7 @@ def _message(answer: Answer, *, is_older: bool) -> dict[str, Any]:
     return message
 
 
-def _top_logprobs(body: ChatCompletionRequest) -> int | None:
+def _top_logprobs(body: ChatFields) -> int | None:
     if body.logprobs:
         return body.top_logprobs or 0
     if body.top_logprobs:

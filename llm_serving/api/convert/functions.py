@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.errors import InvalidRequest
 
 # What errors call by today's names; see `convert/renaming.py`.
@@ -16,7 +16,7 @@ NAMES = (
 )
 
 
-def is_older(body: ChatCompletionRequest) -> bool:
+def is_older(body: ChatFields) -> bool:
     """Whether a request speaks of functions in the older words. Raises: InvalidRequest if in both."""
     older = "functions" if body.functions else "function_call"
     newer = "tools" if body.tools else "tool_choice"
@@ -27,7 +27,7 @@ def is_older(body: ChatCompletionRequest) -> bool:
     return True
 
 
-def in_todays_words(body: ChatCompletionRequest) -> ChatCompletionRequest:
+def in_todays_words(body: ChatFields) -> ChatFields:
     """The same request with `tools` and `tool_choice`; one call at most. Raises: InvalidRequest."""
     for i, function in enumerate(body.functions or []):
         if not isinstance(function, dict):

@@ -11,7 +11,7 @@ from typing import Any
 
 from llm_serving.api.convert.texts import check_count, to_texts
 from llm_serving.api.deps import validate
-from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.api.schemas.ollama import (
     OllamaChatRequest,
     OllamaEmbedRequest,
@@ -49,9 +49,7 @@ _NO_LIMIT = 2**31 - 1  # tokens; the context ends an answer before
 _RANDOM_SEED = -1
 
 
-def to_chat(
-    body: OllamaGeneration, tools: list[Any] | None = None, *, continues: bool = False
-) -> ChatCompletionRequest:
+def to_chat(body: OllamaGeneration, tools: list[Any] | None = None, *, continues: bool = False) -> ChatFields:
     """The same request of the chat API, but for its messages; the answer `continues` the last of these.
 
     Raises: InvalidRequest.
@@ -59,10 +57,9 @@ def to_chat(
     options = body.asked_options()
     think = body.think
     return validate(
-        ChatCompletionRequest,
+        ChatFields,
         {
             "model": body.model,
-            "messages": [{}],
             "tools": tools,
             "continue_final_message": continues,
             "reasoning_effort": ("medium" if think else "none") if isinstance(think, bool) else think,

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from llm_serving.api.deps import validate
-from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.api.schemas.responses import MAX_ITEMS, ResponseRequest
 from llm_serving.api.schemas.sampling import DecodingFields
 from llm_serving.chat.messages import Message, normalize_message
@@ -44,8 +44,8 @@ def check_depth(data: dict[str, Any]) -> None:
         raise InvalidRequest("The body is nested more than 250 levels deep.") from None
 
 
-def to_chat(body: ResponseRequest) -> ChatCompletionRequest:
-    """The same request of the chat API, but for its messages, which `input_messages` makes.
+def to_chat(body: ResponseRequest) -> ChatFields:
+    """The same request of the chat API, but for its messages, which `to_messages` makes.
 
     Raises: InvalidRequest.
     """
@@ -56,11 +56,10 @@ def to_chat(body: ResponseRequest) -> ChatCompletionRequest:
             f"'top_logprobs' is only allowed together with include: [\"{LOGPROBS}\"].", "top_logprobs"
         )
     return validate(
-        ChatCompletionRequest,
+        ChatFields,
         {
             **shared,
             "logit_bias": {str(token_id): bias for token_id, bias in body.logit_bias.items()},
-            "messages": [{}],
             "max_completion_tokens": body.max_output_tokens,
             "logprobs": has_logprobs,
             "top_logprobs": body.top_logprobs if has_logprobs else None,

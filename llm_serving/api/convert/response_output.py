@@ -47,7 +47,7 @@ class Output:
 
     def call(self, call: ToolCall) -> Iterator[Event]:
         """A call of a function, which comes whole."""
-        yield from self._end_written("completed")
+        yield from self.end_written("completed")
         item = {
             "type": "function_call",
             "id": new_id("fc", "_"),
@@ -67,20 +67,20 @@ class Output:
         """Behind the last token. An answer without a word is an empty message."""
         if not self._kind and not self.items:
             yield from self._begin("message")
-        yield from self._end_written(status)
+        yield from self.end_written(status)
 
     def _begin(self, kind: str) -> Iterator[Event]:
         """Write an item of this kind, a new one if another is being written."""
         if self._kind == kind:
             return
-        yield from self._end_written("completed")
+        yield from self.end_written("completed")
         self._kind = kind
         self._id = new_id("msg" if kind == "message" else "rs", "_")
         item = self._item("in_progress", [])
         yield {"type": "response.output_item.added", "output_index": len(self.items), "item": item}
         yield {**self._place("response.content_part.added"), "part": self._part("")}
 
-    def _end_written(self, status: str) -> Iterator[Event]:
+    def end_written(self, status: str) -> Iterator[Event]:
         """Close the item that is being written, if there is one."""
         if not self._kind:
             return

@@ -37,7 +37,7 @@ class Frame:
             "id": head.id,
             "object": "response",
             "created_at": head.created,
-            "background": False,
+            "background": bool(body.background),
             "error": None,
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
@@ -81,27 +81,19 @@ class ResponseStream:
         self._num_events = 0
 
     def opening(self) -> bytes:
-        begun = self._response("in_progress", None)
-        kinds = ("response.created", "response.in_progress")
-        return self._frames({"type": kind, "response": begun} for kind in kinds)
+        begun = self.response("in_progress")
+        return b"".join(self.frames(of_response(kind, begun) for kind in ("created", "in_progress")))
 
     def batch(self, batch: Batch) -> bytes:
-        return self._frames(self.events(batch))
+        return b"".join(self.frames(self.events(batch)))
 
     def closing(self, generation: Generation) -> bytes:
         response = self.finish(generation.usage())
-        return self._frames([{"type": f"response.{response['status']}", "response": response}])
+        return b"".join(self.frames([of_response(response["status"], response)]))
 
     def failure(self, error: Exception, request_id: str) -> bytes:
-        found = orjson.loads(error_body(error, request_id))["error"]
-        said = {"code": found["code"], "message": found["message"]}
-        failed = {**self._response("failed", None), "error": said}
-        return self._frames(
-            [
-                {"type": "error", **said, "param": found["param"]},
-                {"type": "response.failed", "response": failed},
-            ]
-        )
+        failed = self.failed(error, request_id)
+        return b"".join(self.frames([error_event(error, request_id), of_response("failed", failed)]))
 
     def events(self, batch: Batch) -> Iterator[Event]:
         """What a batch adds to the output, and its end."""
@@ -119,7 +111,7 @@ class ResponseStream:
 
     def finish(self, usage: Usage) -> dict[str, Any]:
         """The response, behind the last event."""
-        response = self._response(self._status(), usage)
+        response = self.response(self._status(), usage)
         answer = Message(role="assistant", content="".join(self._text))
         if thoughts := "".join(self._thoughts):
             answer["reasoning_content"] = thoughts
@@ -131,12 +123,17 @@ class ResponseStream:
         self._on_done(response, answer)
         return response
 
-    def _status(self) -> str:
-        last = self._reader.last
-        is_cut = last is not None and last.finish_reason is FinishReason.LENGTH
-        return "incomplete" if is_cut else "completed"
+    def failed(self, error: Exception, request_id: str) -> dict[str, Any]:
+        """The response that an error has ended."""
+        said = error_event(error, request_id)
+        return {**self.response("failed"), "error": {"code": said["code"], "message": said["message"]}}
 
-    def _response(self, status: str, usage: Usage | None) -> dict[str, Any]:
+    def cut_off(self) -> Iterator[Event]:
+        """What is written ends here, unfinished."""
+        return self._output.end_written("incomplete")
+
+    def response(self, status: str, usage: Usage | None = None) -> dict[str, Any]:
+        """The response as it is now."""
         return {
             **self._fields,
             "status": status,
@@ -145,12 +142,29 @@ class ResponseStream:
             "usage": usage and usage_fields(usage, self._reader.num_reasoning_tokens),
         }
 
-    def _frames(self, events: Iterable[Event]) -> bytes:
+    def frames(self, events: Iterable[Event]) -> list[bytes]:
+        """Each event as it is sent, with its number."""
         frames = []
         for event in events:
             frames.append(typed_event({**event, "sequence_number": self._num_events}))
             self._num_events += 1
-        return b"".join(frames)
+        return frames
+
+    def _status(self) -> str:
+        last = self._reader.last
+        is_cut = last is not None and last.finish_reason is FinishReason.LENGTH
+        return "incomplete" if is_cut else "completed"
+
+
+def of_response(kind: str, response: dict[str, Any]) -> Event:
+    """An event that tells of the whole response."""
+    return {"type": f"response.{kind}", "response": response}
+
+
+def error_event(error: Exception, request_id: str) -> Event:
+    """What goes before the end of a stream that an error ends."""
+    found = orjson.loads(error_body(error, request_id))["error"]
+    return {"type": "error", "code": found["code"], "message": found["message"], "param": found["param"]}
 
 
 async def to_response(

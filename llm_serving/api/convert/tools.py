@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_serving.api.convert.functions import NAMES, in_todays_words, is_older
 from llm_serving.api.convert.renaming import Names, named_as_sent
-from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.backends.constraints import Grammar
 from llm_serving.chat.tools import Tool, calls_grammar, normalize_tools
 from llm_serving.errors import InvalidRequest
@@ -40,7 +40,7 @@ class ToolUse:
 NO_TOOLS = ToolUse()
 
 
-def to_tool_use(body: ChatCompletionRequest) -> ToolUse:
+def to_tool_use(body: ChatFields) -> ToolUse:
     """Raises: InvalidRequest that names the field."""
     if not is_older(body):
         return _tool_use(body)
@@ -48,7 +48,7 @@ def to_tool_use(body: ChatCompletionRequest) -> ToolUse:
         return replace(_tool_use(in_todays_words(body)), is_older=True)
 
 
-def _tool_use(body: ChatCompletionRequest) -> ToolUse:
+def _tool_use(body: ChatFields) -> ToolUse:
     tools = normalize_tools(body.tools or [])
     choice = body.tool_choice
     are_many = body.parallel_tool_calls is not False

@@ -18,6 +18,12 @@ from llm_serving.api.routes.chat import create_chat_completion
 from llm_serving.api.routes.completion import create_completion
 from llm_serving.api.routes.embedding import create_embeddings
 from llm_serving.api.routes.health import get_health, get_ready
+from llm_serving.api.routes.kept_responses import (
+    cancel_response,
+    delete_response,
+    get_response,
+    list_input_items,
+)
 from llm_serving.api.routes.messages import count_message_tokens, create_message
 from llm_serving.api.routes.metrics import get_metrics
 from llm_serving.api.routes.models import get_model, list_models
@@ -37,14 +43,7 @@ from llm_serving.api.routes.ollama_models import (
 )
 from llm_serving.api.routes.playground import get_root, static_endpoint
 from llm_serving.api.routes.ranking import rerank, score
-from llm_serving.api.routes.responses import (
-    cancel_response,
-    count_response_tokens,
-    create_response,
-    delete_response,
-    get_response,
-    list_input_items,
-)
+from llm_serving.api.routes.responses import count_response_tokens, create_response
 from llm_serving.api.routes.status import get_status
 from llm_serving.api.routes.tokens import apply_template, count_chat_tokens, detokenize, tokenize
 from llm_serving.config import Settings

@@ -16,6 +16,7 @@ from llm_serving.api.deps import fairness_key_of, read_json, services_of, valida
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.api.schemas.neutral import CHAT, ignored_fields
+from llm_serving.chat.messages import normalize_messages
 
 
 async def create_chat_completion(request: Request) -> Response:
@@ -27,7 +28,8 @@ async def create_chat_completion(request: Request) -> Response:
     check_together(body, services.settings)
     use = to_tool_use(body)
     with named_as_sent(use.names):
-        asked = convert.to_request(body, use, fairness_key_of(request))
+        messages = normalize_messages(body.messages)
+        asked = convert.to_request(body, messages, use, fairness_key_of(request))
         generation = await services.chat.open(asked)
     shows_thoughts = body.include_reasoning is not False
     return await respond(

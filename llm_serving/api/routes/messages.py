@@ -63,5 +63,5 @@ def _asked(request: Request, body: MessagesRequest) -> tuple[ChatRequest, ToolUs
     chat = to_chat(body)
     use = to_tool_use(chat)
     request_id, owner = new_id("msg", "_"), fairness_key_of(request)
-    asked = convert_chat.to_request(chat, use, owner, request_id=request_id, messages=to_messages(body))
+    asked = convert_chat.to_request(chat, to_messages(body), use, owner, request_id=request_id)
     return asked, use

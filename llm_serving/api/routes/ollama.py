@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -62,54 +63,25 @@ from llm_serving.service.generation import Generation
 from llm_serving.service.registry import AnySlot
 
 Fields = TypeVar("Fields", bound=OllamaFields)
+Text = TypeVar("Text", bound=OllamaGeneration)
+
+
+class Opened(NamedTuple):
+    """An answer that is being made."""
+
+    request_id: str
+    generation: Generation
+    use: ToolUse
 
 
 async def ollama_chat(request: Request) -> Response:
     """The next message of a conversation, as it is made unless `stream` is false."""
-    started_s = time.monotonic()
-    body, headers = await _read(request, OllamaChatRequest, OLLAMA_CHAT)
-    services = services_of(request)
-    slot = services.registry.find(body.model)
-    if not body.messages:
-        return await _load(slot, body, chat_shape("", "", ()), headers)
-    with named_as_sent(NAMES):
-        check_context(body.asked_options(), slot.get().engine.max_context)
-        messages = to_messages(body)
-        chat = to_chat(body, body.tools, continues=messages[-1]["role"] == "assistant")
-        use = to_tool_use(chat)
-        asked = convert_chat.to_request(
-            chat, use, fairness_key_of(request), request_id=new_id("ollama"), messages=messages
-        )
-        generation = await services.chat.open(asked)
-    return await _answer(request, body, generation, asked.request_id, headers, chat_shape, use, started_s)
+    return await _generated(request, OllamaChatRequest, OLLAMA_CHAT, _open_chat, chat_shape)
 
 
 async def ollama_generate(request: Request) -> Response:
     """The answer to a prompt, or its continuation with `raw`; without one, the model is only loaded."""
-    started_s = time.monotonic()
-    body, headers = await _read(request, OllamaGenerateRequest, OLLAMA_GENERATE)
-    services = services_of(request)
-    slot = services.registry.find(body.model)
-    if not body.prompt:
-        return await _load(slot, body, generate_shape("", "", ()), headers)
-    use = NO_TOOLS
-    with named_as_sent(NAMES):
-        check_context(body.asked_options(), slot.get().engine.max_context)
-        asked = convert_chat.to_request(
-            to_chat(body),
-            use,
-            fairness_key_of(request),
-            request_id=new_id("ollama"),
-            messages=prompt_messages(body),
-        )
-        if body.raw or body.suffix:
-            prompt, suffix = raw_prompt(body), body.suffix or ""
-            generation = await services.completion.open(
-                CompletionRequest(asked.request_id, [prompt], asked.options, asked.model, suffix=suffix)
-            )
-        else:
-            generation = await services.chat.open(asked)
-    return await _answer(request, body, generation, asked.request_id, headers, generate_shape, use, started_s)
+    return await _generated(request, OllamaGenerateRequest, OLLAMA_GENERATE, _open_prompt, generate_shape)
 
 
 async def ollama_embed(request: Request) -> Response:
@@ -145,16 +117,24 @@ async def _read(request: Request, schema: type[Fields], neutral: Neutral) -> tup
     return body, ignored_fields(body.unknown_fields(), neutral, strict=strict)
 
 
-async def _answer(
+async def _generated(
     request: Request,
-    body: OllamaGeneration,
-    generation: Generation,
-    request_id: str,
-    headers: dict[str, str],
+    schema: type[Text],
+    neutral: Neutral,
+    open_text: Callable[[Request, Text], Awaitable[Opened]],
     shape: Shape,
-    use: ToolUse,
-    started_s: float,
 ) -> Response:
+    """A text, or where there is nothing to answer, word of the model."""
+    started_s = time.monotonic()
+    body, headers = await _read(request, schema, neutral)
+    slot = services_of(request).registry.find(body.model)
+    if body.is_empty():
+        model = await _loaded(slot, body)
+        empty = shape("", "", ())
+        return _json({**start_of(model), **empty, "done": True, "done_reason": "load"}, headers)
+    with named_as_sent(NAMES):
+        check_context(body.asked_options(), slot.get().engine.max_context)
+        request_id, generation, use = await open_text(request, body)
     return await respond(
         request,
         generation,
@@ -167,12 +147,27 @@ async def _answer(
     )
 
 
-async def _load(
-    slot: AnySlot, body: OllamaFields, empty: dict[str, Any], headers: dict[str, str]
-) -> Response:
-    """What is said where there is nothing to answer."""
-    model = await _loaded(slot, body)
-    return _json({**start_of(model), **empty, "done": True, "done_reason": "load"}, headers)
+async def _open_chat(request: Request, body: OllamaChatRequest) -> Opened:
+    messages = to_messages(body)
+    chat = to_chat(body, body.tools, continues=messages[-1]["role"] == "assistant")
+    use = to_tool_use(chat)
+    asked = convert_chat.to_request(
+        chat, messages, use, fairness_key_of(request), request_id=new_id("ollama")
+    )
+    return Opened(asked.request_id, await services_of(request).chat.open(asked), use)
+
+
+async def _open_prompt(request: Request, body: OllamaGenerateRequest) -> Opened:
+    services = services_of(request)
+    messages, request_id = prompt_messages(body), new_id("ollama")
+    asked = convert_chat.to_request(
+        to_chat(body), messages, NO_TOOLS, fairness_key_of(request), request_id=request_id
+    )
+    if not body.raw and not body.suffix:
+        return Opened(request_id, await services.chat.open(asked), NO_TOOLS)
+    prompt, suffix = raw_prompt(body), body.suffix or ""
+    completion = CompletionRequest(request_id, [prompt], asked.options, asked.model, suffix=suffix)
+    return Opened(request_id, await services.completion.open(completion), NO_TOOLS)
 
 
 async def _loaded(slot: AnySlot, body: OllamaFields) -> str:

@@ -1,23 +1,22 @@
-"""`/responses`: create, count, retrieve, delete, cancel, and the items of the input."""
+"""`POST /responses`, and how many tokens its prompt would have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llm_serving.api.background import BackgroundWork, replay
 from llm_serving.api.convert import chat as convert_chat
-from llm_serving.api.convert.answer import new_id
+from llm_serving.api.convert.answer import head_of, new_id
 from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.response_input import (
     NAMES,
     check_depth,
     input_items,
-    listed_items,
     to_chat,
     to_messages,
 )
@@ -30,40 +29,77 @@ from llm_serving.api.schemas.responses import ResponseRequest
 from llm_serving.chat.messages import Message
 from llm_serving.errors import InvalidRequest, ResponseNotFound
 from llm_serving.service.chat import ChatRequest
+from llm_serving.service.event_log import EventLog
+from llm_serving.service.generation import Generation
 from llm_serving.service.responses import StoredResponse
 
 
+class Asked(NamedTuple):
+    """What a body asks for."""
+
+    chat: ChatRequest
+    use: ToolUse
+    items: list[dict[str, Any]]  # of the input
+    history: list[Message]  # all messages but the instructions
+
+
 async def create_response(request: Request) -> Response:
-    """An answer to items, and to what a former response holds; whole or as it is made."""
+    """An answer to items, and to what a former response holds: whole, as it is made, or in the background."""
     services = services_of(request)
-    settings, owner = services.settings, fairness_key_of(request)
+    settings = services.settings
     data = await read_json(request)
     check_depth(data)
     body = validate(ResponseRequest, data)
     headers = ignored_fields(body.unknown_fields(), RESPONSES, strict=settings.strict_parameters)
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("'stream_options' is only allowed together with stream: true.", "stream_options")
-    items = input_items(body)
+    if body.background and body.store is False:
+        raise InvalidRequest("'background' is not allowed together with store: false.", "background")
     with named_as_sent(NAMES):
-        asked, use, history = _asked(request, body, items)
-        generation = await services.chat.open(asked)
+        asked = _asked(request, body)
+        generation = await services.chat.open(asked.chat)
+    frame = Frame(body, settings.temperature if settings.do_sample else 0.0)
+    if body.background:
+        return await _in_background(request, generation, asked, frame, headers)
 
     def keep(response: dict[str, Any], answer: Message) -> None:
-        if body.store is False:
-            return
-        parts = (response, items, [*history, answer])
-        services.responses.add(owner, asked.request_id, StoredResponse(*map(orjson.dumps, parts)))
+        if body.store is not False:
+            told, items, messages = map(orjson.dumps, (response, asked.items, [*asked.history, answer]))
+            kept = StoredResponse(told, items, messages, response["status"])
+            services.responses.add(fairness_key_of(request), asked.chat.request_id, kept)
 
-    frame = Frame(body, settings.temperature if settings.do_sample else 0.0)
     return await respond(
         request,
         generation,
-        asked.request_id,
+        asked.chat.request_id,
         headers,
-        partial(ResponseStream, frame=frame, use=use, on_done=keep),
-        partial(to_response, frame=frame, use=use, on_done=keep),
+        partial(ResponseStream, frame=frame, use=asked.use, on_done=keep),
+        partial(to_response, frame=frame, use=asked.use, on_done=keep),
         is_stream=bool(body.stream),
     )
+
+
+async def _in_background(
+    request: Request, generation: Generation, asked: Asked, frame: Frame, headers: dict[str, str]
+) -> Response:
+    """Begin the work on it; tell that it is queued, or of its events. Raises: Overloaded."""
+    services = services_of(request)
+    response_id = asked.chat.request_id
+    events = EventLog() if frame.body.stream else None
+    kept = StoredResponse(
+        b"", orjson.dumps(asked.items), orjson.dumps(asked.history), is_background=True, events=events
+    )
+
+    def keep(response: dict[str, Any], answer: Message) -> None:
+        kept.messages = orjson.dumps([*asked.history, answer])
+
+    head = head_of(generation, response_id)
+    stream = ResponseStream(head, generation, frame=frame, use=asked.use, on_done=keep)
+    work = BackgroundWork(generation, stream, kept)
+    await work.begin(services.responses, fairness_key_of(request), response_id, services.metrics)
+    if events is not None:
+        return replay(events, -1, services.settings, headers)
+    return Response(kept.body, headers=headers, media_type="application/json")
 
 
 async def count_response_tokens(request: Request) -> Response:
@@ -72,68 +108,39 @@ async def count_response_tokens(request: Request) -> Response:
     body = validate(ResponseRequest, await read_json(request))
     headers = ignored_fields(body.unknown_fields(), RESPONSES, strict=services.settings.strict_parameters)
     with named_as_sent(NAMES):
-        asked, _, _ = _asked(request, body, input_items(body))
+        asked = _asked(request, body).chat
         tokens = await services.tokens.of_conversation(asked.conversation, asked.model)
-    return _json({"object": "response.input_tokens", "input_tokens": len(tokens.ids)}, headers)
+    answer = {"object": "response.input_tokens", "input_tokens": len(tokens.ids)}
+    return Response(orjson.dumps(answer), headers=headers, media_type="application/json")
 
 
-async def get_response(request: Request) -> Response:
-    """A response that is kept."""
-    if request.query_params.get("stream", "false").lower() not in ("false", "0"):
-        raise InvalidRequest("'stream' is not supported here: the response is complete.", "stream")
-    return Response(_stored(request).body, media_type="application/json")
-
-
-async def delete_response(request: Request) -> Response:
-    """Forget a response."""
-    response_id = request.path_params["response_id"]
-    services_of(request).responses.remove(fairness_key_of(request), response_id)
-    return _json({"id": response_id, "object": "response", "deleted": True})
-
-
-async def cancel_response(request: Request) -> Response:
-    """Only what runs in the background can be cancelled so, and nothing does: leave the connection."""
-    _stored(request)
-    raise InvalidRequest(
-        "This response is complete. One that is being made is cancelled by closing its connection."
-    )
-
-
-async def list_input_items(request: Request) -> Response:
-    """What a response answered, the latest first unless `order=asc`."""
-    items = orjson.loads(_stored(request).items)
-    return _json(listed_items(request.path_params["response_id"], items, request.query_params))
-
-
-def _asked(
-    request: Request, body: ResponseRequest, items: Sequence[dict[str, Any]]
-) -> tuple[ChatRequest, ToolUse, list[Message]]:
-    """The chat request, what it says of functions, and its messages without instructions.
-
-    Raises: InvalidRequest.
-    """
+def _asked(request: Request, body: ResponseRequest) -> Asked:
+    """Raises: InvalidRequest."""
     owner = fairness_key_of(request)
+    items = input_items(body)
     chat = to_chat(body)
     use = to_tool_use(chat)
     history = to_messages(items)
     if body.previous_response_id is not None:
-        try:
-            former = services_of(request).responses.get(owner, body.previous_response_id)
-        except ResponseNotFound as error:
-            raise InvalidRequest(f"'previous_response_id': {error}", "previous_response_id") from None
-        history = [*orjson.loads(former.messages), *history]
+        history = [*_former_messages(request, body.previous_response_id), *history]
     messages = history
     if body.instructions:
         messages = [Message(role="system", content=body.instructions), *history]
-    asked = convert_chat.to_request(chat, use, owner, request_id=new_id("resp", "_"), messages=messages)
-    return asked, use, history
+    asked = convert_chat.to_request(chat, messages, use, owner, request_id=new_id("resp", "_"))
+    return Asked(asked, use, items, history)
 
 
-def _stored(request: Request) -> StoredResponse:
-    """Raises: ResponseNotFound."""
-    response_id = request.path_params["response_id"]
-    return services_of(request).responses.get(fairness_key_of(request), response_id)
-
-
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), headers=headers, media_type="application/json")
+def _former_messages(request: Request, response_id: str) -> list[Message]:
+    """Of a response with its answer. Raises: InvalidRequest."""
+    try:
+        former = services_of(request).responses.get(fairness_key_of(request), response_id)
+    except ResponseNotFound as error:
+        raise InvalidRequest(f"'previous_response_id': {error}", "previous_response_id") from None
+    if not former.has_answer:
+        raise InvalidRequest(
+            f"'previous_response_id': the response '{response_id}' is {former.status.replace('_', ' ')}. "
+            "Only one that is completed or incomplete can be continued.",
+            "previous_response_id",
+        )
+    found: list[Message] = orjson.loads(former.messages)
+    return found

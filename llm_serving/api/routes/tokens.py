@@ -77,7 +77,7 @@ async def count_chat_tokens(request: Request) -> Response:
     headers = ignored_fields(body.unknown_fields(), CHAT, strict=services.settings.strict_parameters)
     use = to_tool_use(body)
     with named_as_sent(use.names):
-        asked = convert.to_request(body, use)
+        asked = convert.to_request(body, normalize_messages(body.messages), use)
     tokens = await services.tokens.of_conversation(asked.conversation, asked.model)
     return _json({"object": "chat.completion.input_tokens", "input_tokens": len(tokens.ids)}, headers)
 

@@ -12,10 +12,9 @@ from llm_serving.api.schemas.template import TemplateFields
 MAX_MESSAGES = 10_000
 
 
-class ChatCompletionRequest(SamplingFields, TemplateFields):
-    """Messages are looked at one by one by `llm_serving.chat.messages`."""
+class ChatFields(SamplingFields, TemplateFields):
+    """All but the messages, which other APIs have in their own words."""
 
-    messages: list[Any] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
@@ -26,6 +25,12 @@ class ChatCompletionRequest(SamplingFields, TemplateFields):
     function_call: str | dict[str, Any] | None = None
     include_reasoning: bool | None = None
     thinking_token_budget: int | None = Field(None, ge=0)
+
+
+class ChatCompletionRequest(ChatFields):
+    """Messages are looked at one by one by `llm_serving.chat.messages`."""
+
+    messages: list[Any] = Field(min_length=1, max_length=MAX_MESSAGES)
 
 
 class ChatCompletionResponse(BaseModel):

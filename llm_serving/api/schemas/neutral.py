@@ -32,7 +32,6 @@ CHAT: Neutral = {
     "web_search_options": (),
 }
 RESPONSES: Neutral = {
-    "background": (False,),
     "conversation": (),
     "max_tokens": (),
     "max_tool_calls": (),

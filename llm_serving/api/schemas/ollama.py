@@ -97,12 +97,19 @@ class OllamaGeneration(OllamaFields):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
 
+    def is_empty(self) -> bool:
+        """Whether there is nothing to answer: the model is waited for."""
+        raise NotImplementedError
+
 
 class OllamaChatRequest(OllamaGeneration):
     """Messages are looked at one by one, see `convert/ollama_input.py`."""
 
     messages: list[Any] | None = Field(None, max_length=MAX_MESSAGES)
     tools: list[Any] | None = None
+
+    def is_empty(self) -> bool:
+        return not self.messages
 
 
 class OllamaGenerateRequest(OllamaGeneration):
@@ -112,6 +119,9 @@ class OllamaGenerateRequest(OllamaGeneration):
     system: str | None = None
     suffix: str | None = None
     raw: bool | None = None
+
+    def is_empty(self) -> bool:
+        return not self.prompt
 
 
 class OllamaEmbedRequest(OllamaFields):

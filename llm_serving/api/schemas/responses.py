@@ -52,6 +52,7 @@ class ResponseRequest(DecodingFields):
     instructions: str | None = None
     previous_response_id: str | None = Field(None, max_length=512)
     store: bool | None = None
+    background: bool | None = None
     metadata: Metadata | None = Field(None, max_length=MAX_METADATA)
     max_output_tokens: int | None = Field(None, ge=1)
     reasoning: ReasoningOptions | None = None
