@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.errors import note_error
 from llm_serving.errors import ServingError
 from llm_serving.service.generation import Batch, Generation
 
@@ -67,22 +68,21 @@ class EventStream(Response):
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = scope.get("state", {}).get("request_id", "")
         try:
             async with self._generation:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                await until_disconnect(receive, self._with_heartbeat(send, request_id))
+                await until_disconnect(receive, self._with_heartbeat(scope, send))
         finally:
             self._on_end()
 
-    async def _with_heartbeat(self, send: Send, request_id: str) -> None:
+    async def _with_heartbeat(self, scope: Scope, send: Send) -> None:
         heart = _Heart(self._heartbeat_s, send)
         try:
-            await self._write(heart.send, request_id)
+            await self._write(scope, heart.send)
         finally:
             heart.stop()
 
-    async def _write(self, send: Send, request_id: str) -> None:
+    async def _write(self, scope: Scope, send: Send) -> None:
         chunks = self._chunks
         try:
             await send(_body(chunks.opening()))
@@ -92,6 +92,8 @@ class EventStream(Response):
                     await send(_body(frames))
             last = chunks.closing(self._generation)
         except Exception as error:
+            request_id = scope["state"]["request_id"]
+            note_error(scope, error)
             if not isinstance(error, ServingError):
                 logger.exception("request %s failed in its stream", request_id)
             last = chunks.failure(error, request_id)
@@ -103,8 +105,8 @@ class LineStream(EventStream):
 
     media_type = "application/x-ndjson"
 
-    async def _with_heartbeat(self, send: Send, request_id: str) -> None:
-        await self._write(send, request_id)
+    async def _with_heartbeat(self, scope: Scope, send: Send) -> None:
+        await self._write(scope, send)
 
 
 def typed_event(event: Mapping[str, Any]) -> bytes:
