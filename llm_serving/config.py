@@ -190,6 +190,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Bound in bytes for --prefix-cache-dir, over all models and servers; 0 = keep none",
     )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/?#]+[^\s?#]*)?$",
+        description="Collector that gets OpenTelemetry traces, such as http://localhost:4318; "
+        "default: what OTEL_EXPORTER_OTLP_ENDPOINT says, or none",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged: debug, info, warning, error"
     )

@@ -62,6 +62,7 @@ def fake_app(
     load: LoadModel | None = None,
     behaviour: dict[str, Any] | None = None,
     load_encoder: LoadEncoder | None = None,
+    tracing: Any = None,
     **settings: Any,
 ) -> FastAPI:
     """An app on the fake engine; keywords are settings."""
@@ -69,6 +70,7 @@ def fake_app(
         Settings(**{**FAKE_SETTINGS, **settings}),
         load=load or fake_loader(**(behaviour or {})),
         load_encoder=load_encoder or fake_encoder_loader(),
+        tracing=tracing,
     )
 
 
@@ -102,10 +104,11 @@ async def open_client(
     wait: bool = True,
     headers: dict[str, str] | None = None,
     load_encoder: LoadEncoder | None = None,
+    tracing: Any = None,
     **settings: Any,
 ) -> AsyncIterator[Client]:
     """A client of a running app. `wait`: until every model has loaded, or failed to."""
-    app = fake_app(load, behaviour, load_encoder, **settings)
+    app = fake_app(load, behaviour, load_encoder, tracing, **settings)
     async with app.router.lifespan_context(app), Client(app, headers) as client:
         if wait:
             for slot in client.services.registry.slots():

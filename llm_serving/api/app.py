@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,9 +14,16 @@ from llm_serving.api.middleware import RequestMiddleware
 from llm_serving.api.routes import install_routes, routes_of
 from llm_serving.config import Settings
 from llm_serving.ops.auth import is_loopback
+from llm_serving.ops.tracing import open_tracing
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.loader import load_chat_model
 from llm_serving.service.registry import LoadEncoder, LoadModel
+
+if TYPE_CHECKING:
+    from llm_serving.ops.trace_export import Tracing
+
+# FastAPI's own sees nothing but what goes past our dispatch.
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
 class App(FastAPI):
@@ -45,16 +52,25 @@ def create_app(
     *,
     load: LoadModel = load_chat_model,
     load_encoder: LoadEncoder = load_encoder_model,
+    tracing: Tracing | None = None,
 ) -> App:
     """The server as an ASGI app; without `settings` the environment is read, here and once.
 
     `load` and `load_encoder` make the models: they are called on threads of their own when the app starts.
-    Raises: SettingsError.
+    `tracing` gets the spans, else what settings and environment ask for. Raises: SettingsError, MissingExtra.
     """
     settings = settings or Settings()
-    services = build_services(settings, load, load_encoder)
+    tracing = tracing or open_tracing(settings)
+    services = build_services(settings, load, load_encoder, tracing)
     routes = routes_of(settings)
-    app = App(title="llm-serving", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = App(
+        title="llm-serving",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry=_NO_TELEMETRY,
+    )
     app.router.redirect_slashes = False
     app.state.services = services
     install_error_handlers(app)
@@ -64,5 +80,6 @@ def create_app(
         metrics=services.metrics,
         max_body_bytes=settings.max_body_bytes,
         warn_strangers=services.keys.is_open and is_loopback(settings.host),
+        tracing=tracing,
     )
     return app

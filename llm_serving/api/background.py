@@ -7,10 +7,11 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import orjson
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from llm_serving.api.convert.response_output import Event
 from llm_serving.api.convert.responses import ResponseStream, error_event, of_response
+from llm_serving.api.errors import note_error
 from llm_serving.api.respond import concluded
 from llm_serving.api.sse import ServerSentEvents, body_message, log_unknown, typed_event
 from llm_serving.config import Settings
@@ -99,11 +100,12 @@ class ReplayedStream(ServerSentEvents):
         self._log = log
         self._after = after
 
-    async def write(self, send: Send, request_id: str) -> None:
+    async def write(self, scope: Scope, send: Send) -> None:
         last = b""
         try:
             async for frames in self._log.read(self._after):
                 await send(body_message(frames))
         except InvalidRequest as error:  # the reader is slower than the events are forgotten
-            last = typed_event(error_event(error, request_id))
+            note_error(scope, error)
+            last = typed_event(error_event(error, scope["state"]["request_id"]))
         await send(body_message(last, more_body=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -22,6 +22,9 @@ from llm_serving.service.reranking import RerankService
 from llm_serving.service.responses import ResponseStore
 from llm_serving.service.tokens import TokenService
 
+if TYPE_CHECKING:
+    from llm_serving.ops.trace_export import Tracing
+
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -39,6 +42,7 @@ class Services:
     responses: ResponseStore
     metrics: Metrics
     keys: KeyRing
+    tracing: Tracing | None = None
 
 
 def services_of(request: Request) -> Services:
@@ -78,6 +82,7 @@ async def read_json(request: Request) -> dict[str, Any]:
         raise InvalidRequest(f"The body is not valid JSON: {error}") from None
     if not isinstance(data, dict):
         raise InvalidRequest("The body must be a JSON object.")
+    request.scope["state"]["asked_model"] = data.get("model")
     return data
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from llm_serving.errors import (
     AuthError,
@@ -77,6 +78,12 @@ ERRORS: dict[type[BaseException], ErrorKind] = {
 def kind_of(error: BaseException) -> ErrorKind:
     """The table's entry of the nearest base class."""
     return next((ERRORS[base] for base in type(error).__mro__ if base in ERRORS), INTERNAL)
+
+
+def note_error(scope: Scope, error: BaseException) -> None:
+    """Leave the code of `error` with the request, for whoever looks at it when it is over."""
+    kind = kind_of(error)
+    scope["state"]["error"] = kind.code or kind.type
 
 
 def error_message(error: BaseException, request_id: str = "") -> str:

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -28,11 +29,17 @@ from llm_serving.service.reranking import RerankService
 from llm_serving.service.responses import ResponseStore
 from llm_serving.service.tokens import TokenService
 
+if TYPE_CHECKING:
+    from llm_serving.ops.trace_export import Tracing
+
 logger = logging.getLogger(__name__)
 
 
 def build_services(
-    settings: Settings, load: LoadModel = load_chat_model, load_encoder: LoadEncoder = load_encoder_model
+    settings: Settings,
+    load: LoadModel = load_chat_model,
+    load_encoder: LoadEncoder = load_encoder_model,
+    tracing: Tracing | None = None,
 ) -> Services:
     """Wire everything; reads the key file, starts nothing. Raises: SettingsError."""
     registry = Registry(settings, load, load_encoder)
@@ -60,6 +67,7 @@ def build_services(
         responses=ResponseStore(max_at_work=_max_at_work(settings)),
         metrics=Metrics(read_stats, read_encoders),
         keys=KeyRing.from_settings(settings),
+        tracing=tracing,
     )
 
 
@@ -85,6 +93,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     # An engine's thread wants the GIL for some microseconds between two steps. With Python's 5 ms it stood
     # still that long whenever the event loop was busy.
     sys.setswitchinterval(0.0005)
+    if services.tracing is not None:
+        services.tracing.start()
     services.registry.start()
     try:
         with on_stop_signal(services.registry.begin_close), announced(Running.here(services)):
@@ -94,5 +104,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 await services.registry.close()
                 await services.responses.close()
     finally:
+        if services.tracing is not None:
+            await services.tracing.stop()
         if is_ours:  # a closed registry cannot be started again; the next life gets its own
             del app.state.services

@@ -1,4 +1,4 @@
-"""Around every request: its id, the size cap, the log line, the counters, and the last resort. Pure ASGI."""
+"""Around every request: id, size cap, log line, counters, span, and the last resort. Pure ASGI."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import logging
 import random
 import re
 import time
+from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_serving.api.errors import BodyTooLarge, error_response
+from llm_serving.api.errors import BodyTooLarge, error_response, note_error
 from llm_serving.api.request_log import Line, RequestLog
 from llm_serving.ops.auth import is_loopback
 from llm_serving.ops.metrics import Metrics
+
+if TYPE_CHECKING:
+    from llm_serving.ops.request_span import RequestSpan
+    from llm_serving.ops.trace_export import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +32,18 @@ _QUIET = frozenset(("/health", "/ready", "/metrics"))
 class RequestMiddleware:
     """One instance an app. `state["log"]` of the scope collects what the log line says beside the status."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int, *, warn_strangers: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        max_body_bytes: int,
+        *,
+        warn_strangers: bool,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
         self._max_body_bytes = max_body_bytes
         self._warn_strangers = warn_strangers
         self._log = RequestLog()
@@ -43,6 +57,7 @@ class RequestMiddleware:
         self._look_at_client(scope)
         self._metrics.in_flight.inc()
         started_s = time.monotonic()
+        span = None if self._tracing is None else self._begin_span(self._tracing, scope, started_s)
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
@@ -52,15 +67,24 @@ class RequestMiddleware:
             raise
         except Exception as error:  # the last resort: nothing may leave without an answer
             logger.exception("request %s failed", exchange.request_id)
+            note_error(scope, error)
             if exchange.status == 0:
                 await error_response(error, exchange.request_id)(scope, exchange.receive, exchange.send)
         finally:
             self._metrics.in_flight.dec()
-            self._conclude(scope, exchange, time.monotonic() - started_s)
+            self._conclude(scope, exchange, span, time.monotonic() - started_s)
 
-    def _conclude(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
+    def _begin_span(self, tracing: Tracing, scope: Scope, started_s: float) -> RequestSpan | None:
+        is_quiet = scope["path"].removeprefix("/v1") in _QUIET
+        return None if is_quiet else tracing.begin(scope, started_s)
+
+    def _conclude(self, scope: Scope, exchange: _Exchange, span: RequestSpan | None, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched").removeprefix("/v1")
         status = exchange.status or _CLIENT_LEFT
+        if span is not None:
+            span.end(status, seconds)
+            if span.trace_id:
+                exchange.log["trace_id"] = span.trace_id
         self._metrics.requests.labels(route, status).inc()
         level = logging.DEBUG if route in _QUIET else logging.INFO
         line = Line(scope["method"], scope["path"], status, seconds, exchange.request_id, exchange.log)

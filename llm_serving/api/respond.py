@@ -34,9 +34,11 @@ async def respond(
     """Stream, or wait for the end. Takes `generation` over."""
     services = services_of(request)
     head = head_of(generation, request_id)
+    state = request.scope["state"]
+    state.update(generation=generation, response_id=head.id, is_stream=is_stream)
 
     def conclude() -> None:
-        request.scope["state"]["log"].update(concluded(generation, services.metrics))
+        state["log"].update(concluded(generation, services.metrics))
 
     if is_stream:
         frames = make_frames(head, generation)

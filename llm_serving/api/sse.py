@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.errors import note_error
 from llm_serving.errors import ServingError
 from llm_serving.service.generation import Batch, Generation
 
@@ -53,18 +54,17 @@ class ServerSentEvents(Response):
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = scope.get("state", {}).get("request_id", "")
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await until_disconnect(receive, self._with_heartbeat(send, request_id))
+        await until_disconnect(receive, self._with_heartbeat(scope, send))
 
-    async def write(self, send: Send, request_id: str) -> None:
+    async def write(self, scope: Scope, send: Send) -> None:
         """Send the whole body, the last of it with `more_body` False."""
         raise NotImplementedError
 
-    async def _with_heartbeat(self, send: Send, request_id: str) -> None:
+    async def _with_heartbeat(self, scope: Scope, send: Send) -> None:
         heart = _Heart(self._heartbeat_s, send)
         try:
-            await self.write(heart.send, request_id)
+            await self.write(scope, heart.send)
         finally:
             heart.stop()
 
@@ -96,7 +96,7 @@ class EventStream(ServerSentEvents):
         finally:
             self._on_end()
 
-    async def write(self, send: Send, request_id: str) -> None:
+    async def write(self, scope: Scope, send: Send) -> None:
         chunks = self._chunks
         try:
             await send(body_message(chunks.opening()))
@@ -106,6 +106,8 @@ class EventStream(ServerSentEvents):
                     await send(body_message(frames))
             last = chunks.closing(self._generation)
         except Exception as error:
+            request_id = scope["state"]["request_id"]
+            note_error(scope, error)
             log_unknown(error, request_id)
             last = chunks.failure(error, request_id)
         await send(body_message(last, more_body=False))
@@ -116,8 +118,8 @@ class LineStream(EventStream):
 
     media_type = "application/x-ndjson"
 
-    async def _with_heartbeat(self, send: Send, request_id: str) -> None:
-        await self.write(send, request_id)
+    async def _with_heartbeat(self, scope: Scope, send: Send) -> None:
+        await self.write(scope, send)
 
 
 def typed_event(event: Mapping[str, Any]) -> bytes:

@@ -85,19 +85,18 @@ class Generation:
         self,
         slot: ModelSlot[ChatModel],
         model: ChatModel,
-        n: int,
-        *,
-        has_logprobs: bool = False,
+        options: GenerationOptions,
         reasoning: Reasoning = Reasoning.NONE,
     ) -> None:
         self.model = model
-        self.has_logprobs = has_logprobs  # events carry them
+        self.options = options
+        self.has_logprobs = options.top_logprobs is not None  # events carry them
         self.reasoning = reasoning  # what its texts begin with
         self.echoes: Sequence[Echo] = ()  # what stands before each prompt's answers
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
-        self._latest: dict[int, TokenEvent] = {}  # of all, ended or not
+        self.latest: dict[int, TokenEvent] = {}  # of all, ended or not
         self._slot = slot
-        self._n = n
+        self._n = options.n
         self._stack = AsyncExitStack()
         self._streams: list[TokenStream] = []
         self._num_open = 0
@@ -116,12 +115,12 @@ class Generation:
     def usage(self) -> Usage:
         """What was read and said so far; complete once iteration has ended."""
         firsts: dict[int, TokenEvent] = {}  # a prompt's choices have read the same
-        for index in sorted(self._latest):
-            firsts.setdefault(index // self._n, self._latest[index])
+        for index in sorted(self.latest):
+            firsts.setdefault(index // self._n, self.latest[index])
         return Usage(
             sum(event.num_prompt_tokens for event in firsts.values()),
             sum(event.num_cached_tokens for event in firsts.values()),
-            sum(event.num_completion_tokens for event in self._latest.values()),
+            sum(event.num_completion_tokens for event in self.latest.values()),
         )
 
     async def submit(self, request: GenerateRequest) -> None:
@@ -162,7 +161,7 @@ class Generation:
             self._error = self._error or item
             self._num_open -= 1
         else:
-            self._latest[index] = item
+            self.latest[index] = item
             if item.finish_reason is not None:
                 self.finals[index] = item
                 self._num_open -= 1
@@ -206,8 +205,7 @@ async def start_generation(
     )
     seed = random.getrandbits(64) if options.seed is None else options.seed
     eos_ids = frozenset(model.tokenizer.eos_ids) | options.ends
-    has_logprobs = options.top_logprobs is not None
-    generation = Generation(slot, model, options.n, has_logprobs=has_logprobs, reasoning=reasoning)
+    generation = Generation(slot, model, options, reasoning)
     try:
         for p, prompt in enumerate(prompts):
             for i in range(options.n):

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from llm_serving.api.convert.anthropic_output import anthropic_error
 from llm_serving.api.convert.ollama_output import ollama_error
 from llm_serving.api.deps import require_key
-from llm_serving.api.errors import error_response
+from llm_serving.api.errors import error_response, note_error
 from llm_serving.api.routes.admin import load_model, unload_model
 from llm_serving.api.routes.chat import create_chat_completion
 from llm_serving.api.routes.completion import create_completion
@@ -67,6 +67,7 @@ class Route(NamedTuple):
                 await require_key(request)
             return await self.endpoint(request)
         except ServingError as error:
+            note_error(request.scope, error)
             return self.to_error(error, request.scope["state"]["request_id"])
 
 
