@@ -14,14 +14,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from llm_serving.chat.tools import JSON_STYLE
 from llm_serving.engine.constraint import TokenConstraint
 from llm_serving.errors import ConstraintError
 
 logger = logging.getLogger(__name__)
 
-# As `json.dumps` writes it. Small models write blanks until their tokens are used up if they may; and what
-# comes between values is forced this way, which makes it drafts that hold.
-_JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # Objects with thousands of properties need them. What they cost is bounded below.
 _ITEMS_IN_ROW, _STEP_ITEMS = 50_000, 200_000
 # Everybody's step waits for a constraint. One that takes more than so much, and so much a token, is given up.
@@ -142,7 +140,7 @@ def _source_of(form: Form, llguidance: Any) -> str:
     matcher = llguidance.LLMatcher
     source: str
     if isinstance(form, JsonSchema):
-        source = matcher.grammar_from_json_schema(json.dumps(form.schema), overrides=_JSON)
+        source = matcher.grammar_from_json_schema(json.dumps(form.schema), overrides=JSON_STYLE)
     elif isinstance(form, Regex):
         source = matcher.grammar_from_regex(form.pattern)
     elif isinstance(form, Choice):

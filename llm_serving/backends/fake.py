@@ -13,7 +13,8 @@ from hashlib import blake2b
 import numpy as np
 
 from llm_serving.backends.tier import open_tier
-from llm_serving.chat.reasoning import CLOSE, OPEN
+from llm_serving.chat import harmony
+from llm_serving.chat.reasoning import THINK
 from llm_serving.checkpoints import FillIn
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.engine.async_engine import AsyncEngine
@@ -24,11 +25,15 @@ NUM_BYTES = 256
 # Ids 256 … 511 are the same bytes once more, as the model says them. No text is ever encoded to them, so the
 # runner can tell, from a sequence's tokens alone, where the prompt ended.
 SPECIAL_TOKENS = ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
-TAGS = (OPEN, CLOSE)  # of thoughts: a token each, and text
+TAGS = (THINK.open, THINK.close)  # around thoughts: a token each, and text
+# Of messages: special, and text all the same.
+MARKS = (harmony.START, harmony.CHANNEL, harmony.MESSAGE, harmony.END, harmony.CONSTRAIN)
+NAMES = SPECIAL_TOKENS + TAGS + MARKS
 FIRST_SPECIAL = 2 * NUM_BYTES
 FIRST_TAG = FIRST_SPECIAL + len(SPECIAL_TOKENS)
 EOS_ID = FIRST_SPECIAL + 1
-VOCAB_SIZE = FIRST_TAG + len(TAGS)
+FIRST_MARK = FIRST_TAG + len(TAGS)
+VOCAB_SIZE = FIRST_SPECIAL + len(NAMES)
 
 REPLIES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -52,13 +57,14 @@ class FakeTokenizer:
         self.bos_token = SPECIAL_TOKENS[0]
         self.eos_token = SPECIAL_TOKENS[1]
         self.eos_ids = frozenset({EOS_ID, FIRST_SPECIAL + 3})
-        self.special_ids = frozenset(range(FIRST_SPECIAL, FIRST_TAG))
+        self.special_ids = frozenset([*range(FIRST_SPECIAL, FIRST_TAG), *range(FIRST_MARK, VOCAB_SIZE)])
         alphabet = [bytes([byte]) for byte in range(NUM_BYTES)]
-        self.token_bytes = alphabet + alphabet + [b""] * len(SPECIAL_TOKENS) + [tag.encode() for tag in TAGS]
+        self.token_bytes = alphabet + alphabet + [b""] * len(SPECIAL_TOKENS)
+        self.token_bytes += [name.encode() for name in TAGS + MARKS]
         self.longest_token_bytes = max(map(len, self.token_bytes))
         self.adds_bos = True
         self.fill_in: FillIn | None = None
-        self._special = SpecialTokens(SPECIAL_TOKENS + TAGS)
+        self._special = SpecialTokens(NAMES)
 
     def encode(self, text: str) -> list[int]:
         """Plain text; what looks like a special token is text as well. Lone surrogates become `?`."""
@@ -71,7 +77,7 @@ class FakeTokenizer:
         ids = []
         for index, part in enumerate(self._special.split(text)):
             if index % 2:
-                ids.append(FIRST_SPECIAL + (SPECIAL_TOKENS + TAGS).index(part))
+                ids.append(FIRST_SPECIAL + NAMES.index(part))
             else:
                 ids.extend(self.encode(part))
         return [self.bos_id, *ids] if add_bos and ids[:1] != [self.bos_id] else ids
@@ -82,8 +88,8 @@ class FakeTokenizer:
 
     def piece(self, token_id: int) -> bytes:
         """A token's byte, or a special token's name."""
-        if token_id in self.special_ids:
-            return SPECIAL_TOKENS[token_id - FIRST_SPECIAL].encode()
+        if token_id >= FIRST_SPECIAL:
+            return NAMES[token_id - FIRST_SPECIAL].encode()
         return self.token_bytes[token_id]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:

@@ -61,7 +61,7 @@ def is_within(value: Any, depth: int) -> bool:
     return not items or (depth > 0 and all(is_within(item, depth - 1) for item in items))
 
 
-def join_contents(messages: Sequence[Message]) -> str:
+def join_contents(messages: Sequence[Mapping[str, Any]]) -> str:
     """The prompt for a model without a chat template: the contents, one after the other."""
     return "\n".join(message["content"] for message in messages)
 

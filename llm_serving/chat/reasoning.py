@@ -1,17 +1,45 @@
-"""Models that think before they answer, between tags: Qwen, DeepSeek-R1, SmolLM3 and many more."""
+"""Models that think before they answer: Qwen, DeepSeek-R1, SmolLM3, Magistral, gpt-oss and many more."""
 
 from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from llm_serving.errors import InvalidRequest
 
-OPEN, CLOSE = "<think>", "</think>"
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 # What templates call the switch.
 _SWITCHES = ("enable_thinking", "thinking")
+_LEVELS = ("low", "medium", "high")  # that gpt-oss has learnt
+
+
+class ThoughtFormat(NamedTuple):
+    """How the thoughts of a family of models are told from their answer.
+
+    open, close: what stands around thoughts. A template that holds `close` and `sign` is of this family.
+    """
+
+    open: str
+    close: str
+    sign: str = ""
+    around_answer: tuple[str, str] | None = None  # what may stand around the answer, and is none of it
+    has_channels: bool = False  # see `chat/harmony.py`; all before `close` is read there
+
+
+THINK = ThoughtFormat("<think>", "</think>")
+# The first that fits counts.
+_FORMATS = (
+    ThoughtFormat("", "<|channel|>final", sign="<|channel|>analysis", has_channels=True),  # gpt-oss
+    THINK._replace(sign="</response>", around_answer=("<response>", "</response>")),  # Granite 3
+    THINK._replace(sign="<|extra_0|>", around_answer=("<answer>", "</answer>")),  # Hunyuan A13B
+    THINK,
+    ThoughtFormat("[THINK]", "[/THINK]"),  # Magistral
+    ThoughtFormat("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ThoughtFormat("<thought>", "</thought>"),  # EXAONE Deep
+    ThoughtFormat("<|channel>thought\n", "<channel|>"),  # Gemma 4
+    ThoughtFormat("<|START_THINKING|>", "<|END_THINKING|>"),  # Command R7B
+)
 
 
 class Reasoning(Enum):
@@ -22,38 +50,55 @@ class Reasoning(Enum):
     IS_OPEN = "is open"  # the prompt has begun them
 
 
+def format_of(template_source: str) -> ThoughtFormat | None:
+    """How a model with this template thinks; None if it does not."""
+    return next((f for f in _FORMATS if f.close in template_source and f.sign in template_source), None)
+
+
 def reasons(template_source: str) -> bool:
     """Whether a model with this template may think."""
-    return CLOSE in template_source
+    return format_of(template_source) is not None
 
 
-def reasoning_behind(template_source: str, prompt_end: str) -> Reasoning:
+def reasoning_behind(thoughts: ThoughtFormat | None, prompt_end: str) -> Reasoning:
     """How an answer to a prompt that ends so begins."""
     end = prompt_end.rstrip()
-    if not reasons(template_source) or end.endswith(CLOSE):  # thoughts that are over before they begin
+    if thoughts is None:
         return Reasoning.NONE
-    return Reasoning.IS_OPEN if end.endswith(OPEN) else Reasoning.MAY_OPEN
+    if thoughts.has_channels:
+        return Reasoning.IS_OPEN
+    if end.endswith(thoughts.close):  # thoughts that are over before they begin
+        return Reasoning.NONE
+    return Reasoning.IS_OPEN if end.endswith(thoughts.open.rstrip()) else Reasoning.MAY_OPEN
 
 
-def thoughts_around(reasoning: Reasoning) -> tuple[str, str] | None:
+def thoughts_around(thoughts: ThoughtFormat | None, reasoning: Reasoning) -> tuple[str, str] | None:
     """What the text of an answer begins with if it has thoughts in front, and what they end with."""
-    if reasoning is Reasoning.NONE:
+    if thoughts is None or reasoning is Reasoning.NONE:
         return None
-    return ("" if reasoning is Reasoning.IS_OPEN else OPEN), CLOSE
+    return ("" if reasoning is Reasoning.IS_OPEN else thoughts.open), thoughts.close
+
+
+def thoughts_name(template_source: str) -> str:
+    """What a template calls the assistant's earlier thoughts, in a message."""
+    return "reasoning_content" if "reasoning_content" in template_source else "thinking"
 
 
 def effort_inputs(effort: Effort, template_source: str) -> dict[str, Any]:
     """`reasoning_effort` → what a template is given. A switch knows on and off only.
 
-    Raises: InvalidRequest where the model does not think, or cannot be kept from it.
+    Raises: InvalidRequest where the model does not think, cannot be kept from it, or not so.
     """
-    if not reasons(template_source):
+    thoughts = format_of(template_source)
+    if thoughts is None:
         if effort == "none":
             return {}
         raise _refusal("asks for reasoning, and this model does not reason")
     switch = next((name for name in _SWITCHES if _is_asked(name, template_source)), None)
     if effort == "none" and switch is None:
         raise _refusal("forbids reasoning, and this model always reasons")
+    if thoughts.has_channels and effort not in _LEVELS:
+        raise _refusal(f"is '{effort}', and this model knows {', '.join(_LEVELS)}", "Send one of these")
     inputs: dict[str, Any] = {} if switch is None else {switch: effort != "none"}
     if effort != "none" and re.search(r"\breasoning_effort\b", template_source):
         inputs["reasoning_effort"] = effort
@@ -68,5 +113,5 @@ def _is_asked(name: str, source: str) -> bool:
     return not is_own and re.search(rf"{{%-?\s*(el)?if\s+(not\s+)?{name}\s*-?%}}", source) is not None
 
 
-def _refusal(what: str) -> InvalidRequest:
-    return InvalidRequest(f"'reasoning_effort' {what}. Leave it out.", "reasoning_effort")
+def _refusal(what: str, remedy: str = "Leave it out") -> InvalidRequest:
+    return InvalidRequest(f"'reasoning_effort' {what}. {remedy}.", "reasoning_effort")

@@ -18,6 +18,9 @@ from llm_serving.errors import InvalidRequest
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 MAX_TOOLS = 128
 MAX_DEPTH = 64  # of a schema
+# How bound answers write JSON: as `json.dumps` does. Small models write blanks until their tokens are used up
+# if they may; and what comes between values is forced this way, which makes it drafts that hold.
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PROMPT = """You may call functions to answer the user. Each is JSON here, with a schema of its arguments:
 <tools>
@@ -43,6 +46,15 @@ class Tool:
         """As templates and OpenAI's API have it."""
         function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
         return {"type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """An answer that calls functions, each with arguments that fit; `is_required`: at least one."""
+
+    tools: Sequence[Tool]
+    is_required: bool
+    are_many: bool
 
 
 def normalize_tools(tools: Sequence[Any]) -> list[Tool]:
@@ -95,8 +107,9 @@ def in_words(messages: Sequence[Message], tools: Sequence[Tool], *, has_system: 
     return [Message(role=out[0]["role"], content=f"{told}\n\n{out[0]['content']}"), *out[1:]]
 
 
-def calls_grammar(tools: Sequence[Tool], *, is_required: bool, are_many: bool) -> str:
-    """Lark: a call, or several; before the first any text, and no call at all, unless `is_required`."""
+def calls_grammar(calls: Calls) -> str:
+    """Lark: a call, or several; before the first any text, and no call at all, unless they are required."""
+    tools = calls.tools
     # Schemas refer to parts of themselves from their root, which is not the root here.
     schemas = {str(i): _moved(dict(tool.parameters), f"#/$defs/{i}") for i, tool in enumerate(tools)}
     bodies = [
@@ -108,11 +121,10 @@ def calls_grammar(tools: Sequence[Tool], *, is_required: bool, are_many: bool) -
         }
         for i, tool in enumerate(tools)
     ]
-    style = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-    body = json.dumps({"anyOf": bodies, "$defs": schemas, "x-guidance": style})
-    more = ' ("\\n" call)*' if are_many else ""
+    body = json.dumps({"anyOf": bodies, "$defs": schemas, "x-guidance": JSON_STYLE})
+    more = ' ("\\n" call)*' if calls.are_many else ""
     lines = [f'call: "{OPEN}" rest', f'rest: "\\n" body "\\n{CLOSE}"', f"body: %json {body}"]
-    if is_required:
+    if calls.is_required:
         return "\n".join([f"start: call{more}", *lines])
     text = [f"head[lazy]: /(?s:.*){OPEN}/", f"TEXT: /(?s:.+)/ & ~/(?s:.*){OPEN}(?s:.*)/"]
     return "\n".join([f"start: TEXT | head rest{more}", *text, *lines])

@@ -47,7 +47,7 @@ def build_byte_level(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Tokenize
 
 
 def bytes_of(vocabulary: Vocabulary) -> list[bytes]:
-    """What each token adds to the text; nothing for special ones."""
+    """What each token adds to the text; nothing for silent ones."""
     out = []
     for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True):
         if kind == TokenType.USER_DEFINED:
@@ -57,6 +57,6 @@ def bytes_of(vocabulary: Vocabulary) -> list[bytes]:
             out.append(token.translate(_BYTE_OF_LETTER).encode("latin-1"))
         except UnicodeEncodeError:  # spelled outside the alphabet: it stands for itself
             out.append(token.encode())
-    for i in vocabulary.special_ids:
+    for i in vocabulary.silent_ids:
         out[i] = b""
     return out

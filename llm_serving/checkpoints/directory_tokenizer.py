@@ -18,6 +18,7 @@ from llm_serving.checkpoints.fill_in import find_fill_in
 from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.checkpoints.tokenizer import Tokenizer
 from llm_serving.checkpoints.tokenizer_library import shut_out
+from llm_serving.checkpoints.told_tokens import harmony_ids
 from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary
 
 _LOOKS_SPECIAL = re.compile(r"<\|[^|<>]+\|>")
@@ -108,7 +109,9 @@ def _vocabulary(backend: Backend, added: dict[int, dict[str, Any]], named: Named
         tokens[i] = token
     special = {i for i, token in added.items() if token["special"]}
     # Tool and fill-in tokens are text in answers; those that the tokenizer itself names are not.
-    silent = {*named.all_ids, *named.ends} & set(range(len(tokens)))
+    marks, own_ends = harmony_ids(tokens)
+    ends = (named.ends | own_ends) - marks
+    silent = {*named.all_ids, *ends, *marks} & set(range(len(tokens)))
     types = [int(TokenType.NORMAL)] * len(tokens)
     for i in added:
         types[i] = int(TokenType.USER_DEFINED)
@@ -120,7 +123,7 @@ def _vocabulary(backend: Backend, added: dict[int, dict[str, Any]], named: Named
         bos_id=named.bos,
         eos_id=named.eos,
         unknown_id=named.unknown,
-        eos_ids=frozenset(named.ends),
+        eos_ids=ends,
         special_ids=frozenset(silent),
         prompt_ids={tokens[i]: i for i in sorted(special | silent) if tokens[i]},
     )
@@ -154,7 +157,7 @@ def _token_bytes(backend: Backend, vocabulary: Vocabulary, kinds: set[str]) -> l
         # Word pieces and the like: what the decoder makes of it behind a word.
         return backend.decode([anchor, i], skip_special_tokens=False)[length:].encode()
 
+    silent_ids = vocabulary.silent_ids
     return [
-        b"" if i in vocabulary.special_ids or not token else spell(i, token)
-        for i, token in enumerate(vocabulary.tokens)
+        b"" if i in silent_ids or not token else spell(i, token) for i, token in enumerate(vocabulary.tokens)
     ]

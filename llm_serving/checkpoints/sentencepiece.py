@@ -103,7 +103,7 @@ def _ranks(checkpoint: Checkpoint) -> np.ndarray:
 
 
 def bytes_of(checkpoint: Checkpoint, vocabulary: Vocabulary) -> list[bytes]:
-    """What each token adds to the text; nothing for special ones. Raises: CheckpointError."""
+    """What each token adds to the text; nothing for silent ones. Raises: CheckpointError."""
     out = []
     for i, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
         if kind == TokenType.BYTE:
@@ -117,6 +117,6 @@ def bytes_of(checkpoint: Checkpoint, vocabulary: Vocabulary) -> list[bytes]:
             out.append(bytes([int(match[1], 16)]))
         else:
             out.append(token.replace(SPACE, " ").encode())
-    for i in vocabulary.special_ids:
+    for i in vocabulary.silent_ids:
         out[i] = b""
     return out

@@ -16,7 +16,8 @@ from llm_serving.checkpoints.vocabulary import Vocabulary, flag, problem, read_v
 class Tokenizer:
     """Thread-safe. Encoding releases the GIL and takes time linear in the text, also without any space.
 
-    `token_bytes[i]` is what token i adds to the text, `b""` for `special_ids`. `eos_ids` end an answer.
+    `token_bytes[i]` is what token i adds to the text: of `special_ids` only those that an answer is told
+    apart by (see `told_tokens.py`) add any. `eos_ids` end an answer.
     `prompt_ids` maps the strings that a rendered template may use for one token to it. `fill_in` has the
     tokens for filling in between two texts, if the model knows some.
     A text of n bytes has at least `n / longest_token_bytes` tokens, which refuses a hopeless text for free.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from llm_serving.checkpoints.checkpoint import Checkpoint
+from llm_serving.checkpoints.told_tokens import harmony_ids, told_tokens
 from llm_serving.errors import CheckpointError
 
 # Tokens that end a turn or a text in the families that have them, whatever the metadata calls the end.
@@ -52,7 +53,8 @@ class TokenType(IntEnum):
 class Vocabulary:
     """Token `i` is `tokens[i]`, spelled as in the file, of type `types[i]`.
 
-    `special_ids` add nothing to a text; `prompt_ids` maps the strings that a prompt may use for one token.
+    `special_ids` are no user's text, and `silent_ids` of them add nothing to a text; `prompt_ids` maps the
+    strings that a prompt may use for one token.
     """
 
     tokens: list[str]
@@ -63,6 +65,11 @@ class Vocabulary:
     eos_ids: frozenset[int]
     special_ids: frozenset[int]
     prompt_ids: dict[str, int]
+
+    @property
+    def silent_ids(self) -> frozenset[int]:
+        told = told_tokens(self.tokens)
+        return frozenset(i for i in self.special_ids if i in self.eos_ids or self.tokens[i] not in told)
 
     def ids_of(self, *types: int) -> dict[str, int]:
         """Spelling to id of the tokens of these types that user text may become."""
@@ -90,10 +97,14 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
     ends = {i for i, token in enumerate(tokens) if token in END_TOKENS}
     if "<|return|>" in tokens:  # there <|end|> closes a message, and the turn goes on
         ends = {i for i in ends if tokens[i] != "<|end|>"}
-    eos_ids = frozenset(ends | {i for key in ("eos", "eot", "eom") if (i := named[key]) is not None})
+    ends |= {i for key in ("eos", "eot", "eom") if (i := named[key]) is not None}
+    marks = harmony_ids(tokens).marks
+    eos_ids = frozenset(ends - marks)
     for i in eos_ids | {i for i in named.values() if i is not None}:
         if types[i] == TokenType.NORMAL or (types[i] == TokenType.USER_DEFINED and i in eos_ids):
             types[i] = TokenType.CONTROL
+    for i in marks:
+        types[i] = TokenType.CONTROL
     silent = {TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED}
     return Vocabulary(
         tokens=tokens,

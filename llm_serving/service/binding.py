@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from llm_serving.backends.constraints import Form
+from llm_serving.backends.constraints import Form, Grammar
+from llm_serving.chat import harmony, tools
 from llm_serving.chat.reasoning import Reasoning
+from llm_serving.chat.tools import Calls
+from llm_serving.engine.channels import Channel, ChannelConstraint, ChannelIds
 from llm_serving.engine.constraint import TokenConstraint
 from llm_serving.engine.reasoning import ReasoningConstraint
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
@@ -19,7 +22,7 @@ _UNBOUND = (
 async def bind(
     model: ChatModel,
     count: int,
-    form: Form | None,
+    form: Form | Calls | None,
     form_param: str,
     reasoning: Reasoning,
     budget: int | None,
@@ -35,11 +38,16 @@ async def bind(
             raise UnsupportedParameter(form_param, _UNBOUND)
         if budget is not None and reasoning is not Reasoning.NONE:
             raise UnsupportedParameter("thinking_token_budget", _UNBOUND)
+    is_thinking = reasoning is not Reasoning.NONE
+    channels = model.channel_ids() if is_thinking else None
     found: list[TokenConstraint | None] = [None] * count
     if form is not None:
-        found[:] = await asyncio.to_thread(model.constraints.build, form, count, form_param)
-    if reasoning is Reasoning.NONE or (form is None and budget is None):
+        form_now = _of_calls(form, are_on_channel=channels is not None) if isinstance(form, Calls) else form
+        found[:] = await asyncio.to_thread(model.constraints.build, form_now, count, form_param)
+    if not is_thinking or (form is None and budget is None):
         return found, reasoning
+    if channels is not None:
+        return [_on_channels(model, answer, channels, form, budget) for answer in found], reasoning
     tags = model.reasoning_ids()
     if tags is None:
         if budget is not None:
@@ -63,3 +71,27 @@ async def bind(
         for answer in found
     ]
     return bound, reasoning
+
+
+def _of_calls(calls: Calls, *, are_on_channel: bool) -> Grammar:
+    """Calls in the notation of the model."""
+    return Grammar(harmony.calls_grammar(calls.tools) if are_on_channel else tools.calls_grammar(calls))
+
+
+def _on_channels(
+    model: ChatModel,
+    answer: TokenConstraint | None,
+    ids: ChannelIds,
+    form: Form | Calls | None,
+    budget: int | None,
+) -> ChannelConstraint:
+    bound = Channel.CALL if isinstance(form, Calls) else Channel.FINAL
+    return ChannelConstraint(
+        answer,
+        model.engine.vocab_size,
+        ids,
+        bound=None if form is None else bound,
+        is_required=form.is_required if isinstance(form, Calls) else form is not None,
+        eos_ids=model.tokenizer.eos_ids,
+        budget=budget,
+    )

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from llm_serving.chat.harmony import as_history
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
-from llm_serving.chat.reasoning import Effort, Reasoning, effort_inputs, reasoning_behind, reasons
+from llm_serving.chat.reasoning import Effort, Reasoning, effort_inputs, reasoning_behind, thoughts_name
 from llm_serving.chat.tools import Tool, in_words, reads_calls
 from llm_serving.errors import InvalidRequest, TemplateError
 from llm_serving.service.generation import (
@@ -63,9 +64,15 @@ class ChatService:
         model = slot.get()
         prompt = await self.read(model, request.conversation)
         is_open = request.conversation.template_inputs.get("continue_final_message")
-        reasoning = Reasoning.NONE if is_open else _reasoning(model, prompt)
         return await start_generation(
-            slot, model, request.request_id, [prompt], request.options, self._defaults, reasoning
+            slot,
+            model,
+            request.request_id,
+            [prompt],
+            request.options,
+            self._defaults,
+            None if is_open else model.thoughts,
+            Reasoning.NONE if is_open else _reasoning(model, prompt),
         )
 
     async def read(self, model: ChatModel, conversation: Conversation) -> list[int]:
@@ -104,10 +111,10 @@ class ChatService:
 
 def _reasoning(model: ChatModel, prompt: Sequence[int]) -> Reasoning:
     """How the answer to `prompt` begins. Its last tokens tell: blanks, and a tag of at most `_TAG_TOKENS`."""
-    if model.template is None or not reasons(model.template.source):
+    if model.thoughts is None:
         return Reasoning.NONE
     end = model.tokenizer.decode(prompt[-_TAG_TOKENS:], skip_special=False)
-    return reasoning_behind(model.template.source, end)
+    return reasoning_behind(model.thoughts, end)
 
 
 def prompt_ids(model: ChatModel, conversation: Conversation) -> list[int]:
@@ -119,12 +126,16 @@ def _rendered(model: ChatModel, conversation: Conversation, guard: Callable[[str
     """What the template makes of it, with `guard` on every text that is not its own."""
     template = model.template
     messages, tools = conversation.messages, conversation.tools
+    thoughts = thoughts_name(template.source if template else "")
     inputs = {name: _guarded(value, guard) for name, value in conversation.template_inputs.items()}
 
     def render(messages: Sequence[Message], **more: Any) -> str:
-        guarded = [_guarded_message(message, guard) for message in messages]
+        guarded = [_guarded_message(message, guard, thoughts) for message in messages]
         return template.render(guarded, **inputs, **more) if template else join_contents(guarded)
 
+    if model.thoughts is not None and model.thoughts.has_channels:
+        told = _guarded([tool.definition() for tool in tools], guard)
+        return render(as_history(messages), tools=told or None)
     knows_calls = template is not None and reads_calls(template.source)
     if not tools and (knows_calls or not any("tool_calls" in message for message in messages)):
         return render(messages)
@@ -138,12 +149,17 @@ def _rendered(model: ChatModel, conversation: Conversation, guard: Callable[[str
         return render(in_words(messages, tools, has_system=False))
 
 
-def _guarded_message(message: Message, guard: Callable[[str], str]) -> Message:
-    """What the client wrote freely of it is guarded; that is little, and each call costs."""
-    guarded = Message(**{**message, "content": guard(message["content"])})
-    for part in ("name", "tool_call_id", "reasoning_content"):
+def _guarded_message(message: Message, guard: Callable[[str], str], thoughts: str) -> dict[str, Any]:
+    """What the client wrote freely of it is guarded; that is little, and each call costs.
+
+    `thoughts` is the template's name for `reasoning_content`.
+    """
+    guarded: dict[str, Any] = {**message, "content": guard(message["content"])}
+    for part in ("name", "tool_call_id"):
         if part in message:
             guarded[part] = guard(message[part])
+    if "reasoning_content" in message:
+        guarded[thoughts] = guard(guarded.pop("reasoning_content"))
     if "tool_calls" in message:
         guarded["tool_calls"] = _guarded(message["tool_calls"], guard)
     return guarded

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from llm_serving.backends.constraints import Form
-from llm_serving.chat.reasoning import Reasoning, thoughts_around
+from llm_serving.chat.reasoning import Reasoning, ThoughtFormat, thoughts_around
+from llm_serving.chat.tools import Calls
 from llm_serving.engine.protocol import TokenStream
 from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
 from llm_serving.errors import (
@@ -52,7 +53,7 @@ class GenerationOptions:
     logit_bias: tuple[tuple[int, float], ...] = ()
     top_logprobs: int | None = None  # see `SamplingParams`
     prompt_logprobs: int | None = None  # see there
-    form: Form | None = None  # what the answer must look like
+    form: Form | Calls | None = None  # what the answer must look like
     form_param: str = ""  # the field that says so
     thinking_budget: int | None = None  # tokens
     ends: frozenset[int] = frozenset()  # tokens that end an answer beside the model's own
@@ -86,11 +87,13 @@ class Generation:
         slot: ModelSlot[ChatModel],
         model: ChatModel,
         options: GenerationOptions,
+        thoughts: ThoughtFormat | None = None,
         reasoning: Reasoning = Reasoning.NONE,
     ) -> None:
         self.model = model
         self.options = options
         self.has_logprobs = options.top_logprobs is not None  # events carry them
+        self.thoughts = thoughts  # how its texts are written
         self.reasoning = reasoning  # what its texts begin with
         self.echoes: Sequence[Echo] = ()  # what stands before each prompt's answers
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
@@ -177,6 +180,7 @@ async def start_generation(
     prompts: Sequence[list[int]],
     options: GenerationOptions,
     defaults: GenerationDefaults,
+    thoughts: ThoughtFormat | None = None,
     reasoning: Reasoning = Reasoning.NONE,
 ) -> Generation:
     """Submit `n` sequences a prompt; choice `p * n + i` has the seed plus i. All are admitted or none.
@@ -184,17 +188,8 @@ async def start_generation(
     Raises: ContextLengthExceeded, InvalidRequest (a bias for a token that is none; see `bind`),
     ConstraintError, Overloaded, EngineDead.
     """
+    _check(model, prompts, options)
     limit = model.engine.max_context
-    for prompt in prompts:
-        if len(prompt) >= limit:
-            raise ContextLengthExceeded(len(prompt), 0, limit)
-    vocab_size = model.engine.vocab_size
-    foreign = next((i for i, _ in options.logit_bias if not 0 <= i < vocab_size), None)
-    if foreign is not None:
-        raise InvalidRequest(
-            f"'logit_bias' has the token id {foreign}; those of '{model.name}' are 0 to {vocab_size - 1}.",
-            "logit_bias",
-        )
     constraints, reasoning = await bind(
         model,
         len(prompts) * options.n,
@@ -205,12 +200,13 @@ async def start_generation(
     )
     seed = random.getrandbits(64) if options.seed is None else options.seed
     eos_ids = frozenset(model.tokenizer.eos_ids) | options.ends
-    generation = Generation(slot, model, options, reasoning)
+    generation = Generation(slot, model, options, thoughts, reasoning)
+    around = thoughts_around(thoughts, reasoning)
     try:
         for p, prompt in enumerate(prompts):
             for i in range(options.n):
                 index = p * options.n + i
-                sampling = _sampling(options, defaults, limit - len(prompt), seed + i, reasoning)
+                sampling = _sampling(options, defaults, limit - len(prompt), seed + i, around)
                 request = GenerateRequest(
                     f"{request_id}-{index}",
                     prompt,
@@ -229,8 +225,25 @@ async def start_generation(
     return generation
 
 
+def _check(model: ChatModel, prompts: Sequence[list[int]], options: GenerationOptions) -> None:
+    limit, vocab_size = model.engine.max_context, model.engine.vocab_size
+    for prompt in prompts:
+        if len(prompt) >= limit:
+            raise ContextLengthExceeded(len(prompt), 0, limit)
+    foreign = next((i for i, _ in options.logit_bias if not 0 <= i < vocab_size), None)
+    if foreign is not None:
+        raise InvalidRequest(
+            f"'logit_bias' has the token id {foreign}; those of '{model.name}' are 0 to {vocab_size - 1}.",
+            "logit_bias",
+        )
+
+
 def _sampling(
-    options: GenerationOptions, defaults: GenerationDefaults, room: int, seed: int, reasoning: Reasoning
+    options: GenerationOptions,
+    defaults: GenerationDefaults,
+    room: int,
+    seed: int,
+    thoughts: tuple[str, str] | None,
 ) -> SamplingParams:
     asked = defaults.max_tokens if options.max_tokens is None else options.max_tokens
     temperature = defaults.temperature if options.temperature is None else options.temperature
@@ -246,7 +259,7 @@ def _sampling(
         repetition_penalty=options.repetition_penalty,
         seed=seed & (2**64 - 1),
         stop=options.stop,
-        thoughts=thoughts_around(reasoning),
+        thoughts=thoughts,
         ignore_eos=options.ignore_eos,
         logit_bias=options.logit_bias,
         top_logprobs=options.top_logprobs,

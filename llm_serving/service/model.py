@@ -8,9 +8,11 @@ from enum import Enum
 from typing import Any, Protocol
 
 from llm_serving.backends.constraints import Constraints, GuidedTokenizer
-from llm_serving.chat.reasoning import CLOSE, OPEN
+from llm_serving.chat import harmony
+from llm_serving.chat.reasoning import ThoughtFormat, format_of
 from llm_serving.checkpoints import FillIn, ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
+from llm_serving.engine.channels import Channel, ChannelIds
 from llm_serving.engine.protocol import Engine
 from llm_serving.service.facts import ModelFacts
 
@@ -90,15 +92,40 @@ class ChatModel:
     created: int = 0  # unix seconds, when it was loaded
     details: Mapping[str, Any] = field(default_factory=dict)  # for `/models`
     facts: ModelFacts | None = None  # of its files, if there are any
+    thoughts: ThoughtFormat | None = field(init=False)  # how it thinks, if it does
     constraints: Constraints = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "thoughts", format_of(self.template.source) if self.template else None)
         object.__setattr__(self, "constraints", Constraints(self.tokenizer, self.engine.vocab_size))
 
     def reasoning_ids(self) -> tuple[int, int] | None:
         """The tokens that stand around thoughts; None if they are not one token each."""
-        ids = [self.tokenizer.encode_prompt(tag, add_bos=False) for tag in (OPEN, CLOSE)]
+        if self.thoughts is None or self.thoughts.has_channels:
+            return None
+        ids = [self._ids(tag) for tag in (self.thoughts.open, self.thoughts.close)]
         return (ids[0][0], ids[1][0]) if all(len(one) == 1 for one in ids) else None
+
+    def channel_ids(self) -> ChannelIds | None:
+        """The tokens of harmony's headers; None if the model writes others, or its marks are no tokens."""
+        marks = (harmony.START, harmony.CHANNEL, harmony.MESSAGE, harmony.END)
+        is_harmony = self.thoughts is not None and self.thoughts.has_channels
+        if not is_harmony or any(len(self._ids(mark)) != 1 for mark in marks):
+            return None
+        headers = {
+            Channel.ANALYSIS: harmony.ANALYSIS,
+            Channel.FINAL: harmony.FINAL,
+            Channel.PREAMBLE: harmony.PREAMBLE,
+            Channel.CALL: harmony.CALL,
+        }
+        return ChannelIds(
+            self._ids(harmony.BEGUN),
+            {channel: self._ids(header) for channel, header in headers.items()},
+            self._ids(harmony.END)[0],
+        )
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode_prompt(text, add_bos=False))
 
     @property
     def device(self) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from fake_server import Client, open_client
 
+from llm_serving.backends.fake import VOCAB_SIZE
+
 pytestmark = pytest.mark.anyio
 
 USER = {"role": "user", "content": "Hello"}
@@ -217,7 +219,7 @@ async def test_wrong_prompts(server: Client, prompt: Any) -> None:
     await check_refused(server, "/completions", {"prompt": prompt}, "prompt")
 
 
-@pytest.mark.parametrize("ids", [[-1], [518], [10**12], [0, 1, -5]])
+@pytest.mark.parametrize("ids", [[-1], [VOCAB_SIZE], [10**12], [0, 1, -5]])
 async def test_token_ids_outside_the_vocabulary(server: Client, ids: list[int]) -> None:
     await check_refused(server, "/completions", {"prompt": ids}, "prompt")
     await check_refused(server, "/completions", {"prompt": [[1], ids]}, "prompt.1")

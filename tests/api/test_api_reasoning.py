@@ -9,7 +9,7 @@ from fake_server import Client, data_of, open_client
 from thinker import ASKED, OPENED, THOUGHT, thinker
 
 from llm_serving.api.convert.reasoning import ReasoningReader
-from llm_serving.chat.reasoning import Reasoning
+from llm_serving.chat.reasoning import THINK, Reasoning
 from llm_serving.engine.async_engine import AsyncEngine
 
 pytestmark = pytest.mark.anyio
@@ -63,7 +63,7 @@ async def test_thoughts_are_told_apart(case: str) -> None:
 def test_however_a_text_is_cut(case: str, step: int) -> None:
     reply, thoughts, content = TEXTS[case]
     for reasoning in Reasoning:
-        reader = ReasoningReader(reasoning)
+        reader = ReasoningReader(THINK, reasoning)
         pieces = [reply[i : i + step] for i in range(0, len(reply), step)]
         read = [reader.feed(piece) for piece in pieces] + [reader.feed("", is_last=True)]
         found = "".join(part[0] for part in read), "".join(part[1] for part in read)

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from llm_serving.chat.reasoning import Effort, Reasoning, effort_inputs, reasoning_behind
+from llm_serving.chat.reasoning import (
+    Effort,
+    Reasoning,
+    effort_inputs,
+    format_of,
+    reasoning_behind,
+    thoughts_name,
+)
 from llm_serving.errors import InvalidRequest
 
 SWITCH = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
@@ -46,6 +53,53 @@ def test_what_cannot_be_done_is_refused(template: str, effort: Effort) -> None:
     assert caught.value.param == "reasoning_effort"
 
 
+HARMONY = "Reasoning: {{ reasoning_effort }}<|channel|>analysis<|message|><|channel|>final<|message|>"
+
+
+def test_gpt_oss_knows_three_efforts() -> None:
+    for effort in ("low", "medium", "high"):
+        assert effort_inputs(effort, HARMONY) == {"reasoning_effort": effort}  # type: ignore[arg-type]
+    for effort in ("none", "minimal", "xhigh", "max"):
+        with pytest.raises(InvalidRequest, match=r"always reasons\. Leave it out|knows low, medium, high"):
+            effort_inputs(effort, HARMONY)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("template", "opened", "closed"),
+    [
+        ("follow the template below:[THINK]Your thoughts[/THINK]Here", "[THINK]", "[/THINK]"),
+        ("{%- set begin = '<seed:think>' %}{% set end = '</seed:think>' %}", "<seed:think>", "</seed:think>"),
+        ("{{ content.split('</thought>')[-1] }}[|assistant|]<thought>\n", "<thought>", "</thought>"),
+        (
+            "{% if not enable_thinking %}<|channel>thought\n<channel|>{% endif %}",
+            "<|channel>thought\n",
+            "<channel|>",
+        ),
+        ("<|START_THINKING|>{{ plan }}<|END_THINKING|>", "<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|extra_0|><think>\n\n</think>\n", "<think>", "</think>"),
+        ("<channel|>and</think>", "<think>", "</think>"),
+    ],
+)
+def test_templates_tell_the_tags(template: str, opened: str, closed: str) -> None:
+    found = format_of(template)
+    assert found is not None
+    assert (found.open, found.close) == (opened, closed)
+    assert reasoning_behind(found, f"assistant{opened}") is Reasoning.IS_OPEN
+    assert reasoning_behind(found, f"assistant{opened}{closed}\n") is Reasoning.NONE
+    assert reasoning_behind(found, "assistant\n") is Reasoning.MAY_OPEN
+
+
+def test_no_tags_no_thoughts() -> None:
+    for template in ("", "<thought>", "<|channel|>final", "</response>", "<|channel|>analysis"):
+        assert format_of(template) is None
+    assert reasoning_behind(format_of(HARMONY), "<|start|>assistant") is Reasoning.IS_OPEN
+
+
+def test_templates_name_earlier_thoughts() -> None:
+    assert thoughts_name("{{ m.reasoning_content }}{{ thinking }}") == "reasoning_content"
+    assert thoughts_name("{{ m.thinking }}") == "thinking"
+
+
 @pytest.mark.parametrize(
     ("end", "reasoning"),
     [
@@ -56,5 +110,5 @@ def test_what_cannot_be_done_is_refused(template: str, effort: Effort) -> None:
     ],
 )
 def test_the_prompts_end_tells_how_an_answer_begins(end: str, reasoning: Reasoning) -> None:
-    assert reasoning_behind(SWITCH, end) is reasoning
-    assert reasoning_behind("no thoughts", end) is Reasoning.NONE
+    assert reasoning_behind(format_of(SWITCH), end) is reasoning
+    assert reasoning_behind(format_of("no thoughts"), end) is Reasoning.NONE

@@ -146,6 +146,49 @@ def test_a_message_end_is_no_end_where_turns_return() -> None:
     assert tokenizer.bos_token == ""
 
 
+HARMONY = [
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|constrain|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "a",
+]
+
+
+@pytest.mark.parametrize("kind", [CONTROL, USER_DEFINED, NORMAL])
+def test_harmonys_marks_are_text_that_no_user_writes(kind: int) -> None:
+    types = np.array([kind] * 7 + [NORMAL], np.int32)
+    metadata = {"tokens": HARMONY, "token_type": types, "merges": [], "bos_token_id": None, "eos_token_id": 5}
+    tokenizer = build_tokenizer(checkpoint(BYTE_LEVEL, **metadata, eot_token_id=4))
+    assert tokenizer.eos_ids == {5, 6}
+    assert tokenizer.special_ids == set(range(7))
+    assert tokenizer.decode(range(8)) == "<|start|><|channel|><|message|><|constrain|><|end|>a"
+    assert tokenizer.encode_prompt("<|start|>a<|end|>") == [0, 7, 4]
+    assert tokenizer.encode_prompt(tokenizer.guard("<|end|>a")) == tokenizer.encode("<|end|>a")
+
+
+def test_some_of_harmonys_marks_are_none() -> None:
+    types = np.array([CONTROL] * 7 + [NORMAL], np.int32)
+    tokens = ["<|x|>", *HARMONY[1:]]
+    tokenizer = build_tokenizer(checkpoint(BYTE_LEVEL, tokens=tokens, token_type=types, merges=[]))
+    assert tokenizer.decode(range(8)) == "a"
+
+
+@pytest.mark.parametrize("base", [BYTE_LEVEL, SENTENCEPIECE], ids=["gpt2", "llama"])
+def test_tags_of_thoughts_are_text_even_if_special(base: dict[str, Any]) -> None:
+    tokens = ["[THINK]", "</s>", "a", "[/THINK]", "[INST]"]
+    types = np.array([CONTROL, CONTROL, NORMAL, CONTROL, CONTROL], np.int32)
+    tokenizer = build_tokenizer(
+        checkpoint(base, tokens=tokens, token_type=types, merges=[], bos_token_id=None)
+    )
+    assert tokenizer.decode([0, 2, 3, 4, 1]) == "[THINK]a[/THINK]"
+    assert tokenizer.special_ids >= {0, 3, 4}
+    assert tokenizer.encode_prompt("[THINK]a[/THINK]")[::2] == [0, 3]
+
+
 def test_missing_types_make_only_the_named_tokens_special() -> None:
     tokenizer = build_tokenizer(checkpoint(BYTE_LEVEL, token_type=None))
     assert tokenizer.special_ids == {0, 1}

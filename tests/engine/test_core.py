@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from driving import TOKENIZER, Driver, alone, limits, request
 
-from llm_serving.backends.fake import EOS_ID
+from llm_serving.backends.fake import EOS_ID, VOCAB_SIZE
 from llm_serving.engine.core import EngineCore
 from llm_serving.engine.protocol import EngineOptions, RunnerLimits, Step
 from llm_serving.engine.request import FinishReason, TokenEvent
@@ -75,7 +75,7 @@ def test_a_prompt_that_can_never_fit_is_refused():
         shortened.core.submit(request("r", [1] * 10))
 
 
-@pytest.mark.parametrize("prompt", [[], [-1], [518], [0, 2**40]])
+@pytest.mark.parametrize("prompt", [[], [-1], [VOCAB_SIZE], [0, 2**40]])
 def test_prompts_that_would_break_the_runner_are_refused(prompt: list[int]):
     with pytest.raises(InvalidRequest) as caught:
         Driver().core.submit(request("r", prompt))

@@ -12,7 +12,7 @@ from gguf_encoders import tiny_bert_tokenizer, write_gguf_encoder
 from tiny_encoders import write_tiny_bert
 
 from llm_serving.backends import EngineChoice
-from llm_serving.backends.fake import FIRST_SPECIAL, FakeTokenizer, load_fake_engine
+from llm_serving.backends.fake import FIRST_SPECIAL, VOCAB_SIZE, FakeTokenizer, load_fake_engine
 from llm_serving.chat.messages import Message
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.config import Settings, SettingsError
@@ -223,7 +223,7 @@ def test_without_a_template_contents_are_the_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompts", "param"), [([[1], []], "prompt.1"), ([[518]], "prompt"), ([["x"], [-1]], "prompt.1")]
+    ("prompts", "param"), [([[1], []], "prompt.1"), ([[VOCAB_SIZE]], "prompt"), ([["x"], [-1]], "prompt.1")]
 )
 def test_completion_prompts_are_checked(prompts: list[Any], param: str) -> None:
     texts = [prompt[0] if prompt and isinstance(prompt[0], str) else prompt for prompt in prompts]

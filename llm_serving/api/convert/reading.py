@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from llm_serving.api.convert.harmony import HarmonyReader
 from llm_serving.api.convert.logprobs import ShownToken, VisibleTokens
 from llm_serving.api.convert.reasoning import ReasoningReader
+from llm_serving.api.convert.tagged import TaggedReader
 from llm_serving.api.convert.tool_calls import CallReader, ToolCall
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.chat.reasoning import Reasoning
@@ -23,6 +25,33 @@ class Piece(NamedTuple):
     tokens: list[ShownToken]  # if log-probabilities were asked for
 
 
+class TextReader(Protocol):
+    """Tells apart what the text of one choice is made of, by the format of its model."""
+
+    @property
+    def is_thinking(self) -> bool: ...
+
+    @property
+    def num_calls(self) -> int: ...
+
+    def feed(self, text: str, *, is_last: bool = False) -> tuple[str, str, list[ToolCall]]:
+        """(thoughts, text to show, whole calls). Behind the last text nothing is held back."""
+        ...
+
+
+def text_reader(generation: Generation, use: ToolUse) -> TextReader:
+    """By how the answers of `generation` are written."""
+    names = frozenset(tool.name for tool in use.tools)
+    calls = CallReader(names, many=use.are_many) if names else None
+    thoughts, reasoning = generation.thoughts, generation.reasoning
+    if thoughts is None:
+        return TaggedReader(None, None, calls)
+    if thoughts.has_channels:
+        return HarmonyReader(names, many=use.are_many)
+    reader = None if reasoning is Reasoning.NONE else ReasoningReader(thoughts, reasoning)
+    return TaggedReader(reader, thoughts.around_answer, calls)
+
+
 class AnswerReader:
     """Of one choice, whose events it takes in order."""
 
@@ -30,10 +59,7 @@ class AnswerReader:
         self, generation: Generation, use: ToolUse, *, index: int = 0, include_reasoning: bool = True
     ) -> None:
         tokenizer, num_echoed = generation.model.tokenizer, len(generation.echo_of(index).text)
-        names = frozenset(tool.name for tool in use.tools)
-        has_thoughts = generation.reasoning is not Reasoning.NONE
-        self._thoughts = ReasoningReader(generation.reasoning) if has_thoughts else None
-        self._calls = CallReader(names, many=use.are_many) if names else None
+        self._text = text_reader(generation, use)
         self._tokens = VisibleTokens(tokenizer, num_echoed) if generation.has_logprobs else None
         self._include_reasoning = include_reasoning
         self.is_older = use.is_older
@@ -43,10 +69,12 @@ class AnswerReader:
 
     def feed(self, event: TokenEvent) -> Piece:
         is_last = event.finish_reason is not None
-        thoughts, text = self._think(event, is_last)
-        calls: list[ToolCall] = []
-        if self._calls is not None:
-            text, calls = self._calls.feed(text, is_last=is_last)
+        was_thinking = self._text.is_thinking
+        thoughts, text, calls = self._text.feed(event.text, is_last=is_last)
+        if was_thinking or self._text.is_thinking or thoughts:
+            self.num_reasoning_tokens = event.num_completion_tokens
+        if not self._include_reasoning:
+            thoughts = ""
         if event.prompt_logprobs is not None:
             self.prompt_logprobs = event.prompt_logprobs
         tokens = self._tokens.take(event) if self._tokens is not None else []
@@ -54,18 +82,9 @@ class AnswerReader:
             self.last = event
         return Piece(thoughts, text, calls, tokens)
 
-    def _think(self, event: TokenEvent, is_last: bool) -> tuple[str, str]:
-        if (reader := self._thoughts) is None:
-            return "", event.text
-        was_thinking = reader.is_thinking
-        thoughts, text = reader.feed(event.text, is_last=is_last)
-        if was_thinking or reader.is_thinking or thoughts:
-            self.num_reasoning_tokens = event.num_completion_tokens
-        return thoughts if self._include_reasoning else "", text
-
     @property
     def has_called(self) -> bool:
-        return self._calls is not None and self._calls.num_calls > 0
+        return self._text.num_calls > 0
 
     @property
     def finish_reason(self) -> str:

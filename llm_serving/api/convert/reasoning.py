@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from llm_serving.api.convert.tags import num_clear
-from llm_serving.chat.reasoning import CLOSE, OPEN, Reasoning
+from llm_serving.chat.reasoning import Reasoning, ThoughtFormat
 
 
 class _State(Enum):
@@ -23,7 +23,8 @@ class ReasoningReader:
     only: what looks like them further on is text.
     """
 
-    def __init__(self, reasoning: Reasoning) -> None:
+    def __init__(self, thoughts: ThoughtFormat, reasoning: Reasoning) -> None:
+        self._open, self._close = thoughts.open, thoughts.close
         self._held = ""  # not decided yet
         self._state = _State.ANSWER if reasoning is Reasoning.NONE else _State.BEGIN
         self._is_open = reasoning is Reasoning.IS_OPEN
@@ -51,9 +52,9 @@ class ReasoningReader:
 
     def _begin(self, is_last: bool) -> None:
         begun = self._held.lstrip()
-        if begun.startswith(OPEN):
-            self._state, self._held = _State.OPENED, begun[len(OPEN) :]
-        elif is_last or not OPEN.startswith(begun):
+        if begun.startswith(self._open):
+            self._state, self._held = _State.OPENED, begun[len(self._open) :]
+        elif is_last or not self._open.startswith(begun):
             self._state = _State.OPENED if self._is_open else _State.ANSWER
 
     def _think(self, is_last: bool) -> str:
@@ -61,10 +62,10 @@ class ReasoningReader:
             self._held = self._held.lstrip()
             if self._held:
                 self._state = _State.THINKING
-        thoughts, close, answer = self._held.partition(CLOSE)
+        thoughts, close, answer = self._held.partition(self._close)
         if close:
             self._state, self._held = _State.BEHIND, answer
             return thoughts.rstrip()
-        free = (thoughts if is_last else thoughts[: num_clear(thoughts, CLOSE)]).rstrip()
+        free = (thoughts if is_last else thoughts[: num_clear(thoughts, self._close)]).rstrip()
         self._held = "" if is_last else thoughts[len(free) :]
         return free

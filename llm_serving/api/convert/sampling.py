@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from llm_serving.api.convert.form import to_form
 from llm_serving.api.schemas.sampling import SamplingFields
-from llm_serving.backends.constraints import Grammar
+from llm_serving.backends.constraints import Form
+from llm_serving.chat.tools import Calls
 from llm_serving.config import Settings
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.generation import GenerationOptions
@@ -19,7 +20,7 @@ def to_options(
     max_tokens: int | None,
     top_logprobs: int | None,
     fairness_key: str,
-    calls: Grammar | None = None,
+    calls: Calls | None = None,
 ) -> GenerationOptions:
     """null is as good as absent. What the endpoints call differently comes as arguments.
 
@@ -32,8 +33,9 @@ def to_options(
             f"'{name}', and 'tools' that must be called or are strict, both bind the answer. Send one.",
             form_param,
         )
+    binding: Form | Calls | None = form
     if calls is not None:
-        form, form_param = calls, "tools"
+        binding, form_param = calls, "tools"
     return GenerationOptions(
         max_tokens=max_tokens,
         temperature=body.temperature,
@@ -52,7 +54,7 @@ def to_options(
         fairness_key=fairness_key,
         logit_bias=tuple(body.logit_bias.items()),
         top_logprobs=top_logprobs,
-        form=form,
+        form=binding,
         form_param=form_param,
     )
 

@@ -80,8 +80,19 @@ class CallReader:
         name = call.get("name") if isinstance(call, dict) else None
         if not isinstance(name, str) or name not in self._names:
             return None
-        arguments = call.get("arguments", {})
-        if not isinstance(arguments, dict) or not is_within(arguments, MAX_CALL_DEPTH):
-            return None
-        call_id = f"call_{os.urandom(12).hex()}"
-        return ToolCall(self.num_calls, call_id, name, orjson.dumps(arguments).decode())
+        return to_call(self.num_calls, name, call.get("arguments", {}))
+
+
+def read_call(place: int, name: str, arguments: str) -> ToolCall | None:
+    """A call whose arguments the model wrote as JSON; None if they are no such."""
+    try:
+        return to_call(place, name, orjson.loads(arguments))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def to_call(place: int, name: str, arguments: Any) -> ToolCall | None:
+    """None if these are no arguments: an object, not nested too deep."""
+    if not isinstance(arguments, dict) or not is_within(arguments, MAX_CALL_DEPTH):
+        return None
+    return ToolCall(place, f"call_{os.urandom(12).hex()}", name, orjson.dumps(arguments).decode())

@@ -9,8 +9,7 @@ from typing import Any
 from llm_serving.api.convert.functions import NAMES, in_todays_words, is_older
 from llm_serving.api.convert.renaming import Names, named_as_sent
 from llm_serving.api.schemas.chat import ChatFields
-from llm_serving.backends.constraints import Grammar
-from llm_serving.chat.tools import Tool, calls_grammar, normalize_tools
+from llm_serving.chat.tools import Calls, Tool, normalize_tools
 from llm_serving.errors import InvalidRequest
 
 _CHOICES = "'none', 'auto', 'required', or an object that names a function or allowed ones"
@@ -30,11 +29,11 @@ class ToolUse:
         """What errors must be told by; see `convert/renaming.py`."""
         return NAMES if self.is_older else ()
 
-    def form(self) -> Grammar | None:
-        """The grammar that binds the answer: where a call is required, or arguments are strict."""
+    def form(self) -> Calls | None:
+        """What binds the answer: where a call is required, or arguments are strict."""
         if not self.tools or not (self.is_required or any(tool.is_strict for tool in self.tools)):
             return None
-        return Grammar(calls_grammar(self.tools, is_required=self.is_required, are_many=self.are_many))
+        return Calls(self.tools, self.is_required, self.are_many)
 
 
 NO_TOOLS = ToolUse()

@@ -1,0 +1,41 @@
+"""Special tokens that an answer is told apart by, so they are text in it: around thoughts, and harmony's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+_HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>")  # of gpt-oss
+_HARMONY_ENDS = ("<|return|>", "<|call|>")
+# Each group counts where a vocabulary has all of it.
+_GROUPS = (
+    _HARMONY,
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<thought>", "</thought>"),
+    ("<|channel>", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+)
+
+
+class HarmonyIds(NamedTuple):
+    """The marks of messages, and what ends an answer."""
+
+    marks: frozenset[int]
+    ends: frozenset[int]
+
+
+def told_tokens(tokens: Collection[str]) -> frozenset[str]:
+    """Those of a vocabulary that are text in answers even if they are special."""
+    known = frozenset(tokens)
+    return frozenset(token for group in _GROUPS if known.issuperset(group) for token in group)
+
+
+def harmony_ids(tokens: Sequence[str]) -> HarmonyIds:
+    """By name, whatever else is said of these tokens. Empty where a vocabulary knows no harmony."""
+    ids = {token: i for i, token in enumerate(tokens) if token in _HARMONY or token in _HARMONY_ENDS}
+    if not ids.keys() >= set(_HARMONY):
+        return HarmonyIds(frozenset(), frozenset())
+    ends = frozenset(ids.pop(token) for token in _HARMONY_ENDS if token in ids)
+    return HarmonyIds(frozenset(ids.values()), ends)
