@@ -15,8 +15,8 @@ from llm_serving.api.routes import install_routes, routes_of
 from llm_serving.config import Settings
 from llm_serving.ops.auth import is_loopback
 from llm_serving.service.encoder_loader import load_encoder_model
-from llm_serving.service.loader import load_chat_model
-from llm_serving.service.registry import LoadEncoder, LoadModel
+from llm_serving.service.loader import load_chat_model, measure_chat_model
+from llm_serving.service.registry import LoadEncoder, LoadModel, MeasureModel
 
 
 class App(FastAPI):
@@ -45,14 +45,16 @@ def create_app(
     *,
     load: LoadModel = load_chat_model,
     load_encoder: LoadEncoder = load_encoder_model,
+    measure: MeasureModel = measure_chat_model,
 ) -> App:
     """The server as an ASGI app; without `settings` the environment is read, here and once.
 
-    `load` and `load_encoder` make the models: they are called on threads of their own when the app starts.
+    `load` and `load_encoder` make the models, `measure` tells what one will take of the memory where there
+    are further models: they are called on threads of their own, from the start of the app on.
     Raises: SettingsError.
     """
     settings = settings or Settings()
-    services = build_services(settings, load, load_encoder)
+    services = build_services(settings, load, load_encoder, measure)
     routes = routes_of(settings)
     app = App(title="llm-serving", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False

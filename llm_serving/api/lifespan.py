@@ -22,8 +22,8 @@ from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.generation import GenerationDefaults
-from llm_serving.service.loader import load_chat_model
-from llm_serving.service.registry import LoadEncoder, LoadModel, Registry
+from llm_serving.service.loader import load_chat_model, measure_chat_model
+from llm_serving.service.registry import LoadEncoder, LoadModel, MeasureModel, Registry
 from llm_serving.service.reranking import RerankService
 from llm_serving.service.responses import ResponseStore
 from llm_serving.service.tokens import TokenService
@@ -32,10 +32,13 @@ logger = logging.getLogger(__name__)
 
 
 def build_services(
-    settings: Settings, load: LoadModel = load_chat_model, load_encoder: LoadEncoder = load_encoder_model
+    settings: Settings,
+    load: LoadModel = load_chat_model,
+    load_encoder: LoadEncoder = load_encoder_model,
+    measure: MeasureModel = measure_chat_model,
 ) -> Services:
     """Wire everything; reads the key file, starts nothing. Raises: SettingsError."""
-    registry = Registry(settings, load, load_encoder)
+    registry = Registry(settings, load, load_encoder, measure)
     defaults = GenerationDefaults(
         max_tokens=settings.max_new_tokens, temperature=settings.temperature if settings.do_sample else 0.0
     )

@@ -24,6 +24,7 @@ from llm_serving.api.convert.response_input import (
 from llm_serving.api.convert.responses import Frame, ResponseStream, to_response
 from llm_serving.api.convert.tools import ToolUse, to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
+from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.neutral import RESPONSES, ignored_fields
 from llm_serving.api.schemas.responses import ResponseRequest
@@ -46,7 +47,7 @@ async def create_response(request: Request) -> Response:
     items = input_items(body)
     with named_as_sent(NAMES):
         asked, use, history = _asked(request, body, items)
-        generation = await services.chat.open(asked)
+        generation = await until_disconnect(request.receive, services.chat.open(asked))
 
     def keep(response: dict[str, Any], answer: Message) -> None:
         if body.store is False:
