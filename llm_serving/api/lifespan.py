@@ -43,9 +43,9 @@ def build_services(
         max_tokens=settings.max_new_tokens, temperature=settings.temperature if settings.do_sample else 0.0
     )
 
-    def read_stats() -> EngineStats | None:
-        model = registry.default.model
-        return None if model is None else model.engine.stats()
+    def read_engines() -> dict[str, EngineStats]:
+        slots = registry.chatting()
+        return {slot.name: slot.model.engine.stats() for slot in slots if slot.model is not None}
 
     def read_encoders() -> dict[str, BatcherStats]:
         slots = [slot for slot in (registry.embedding, registry.reranker) if slot is not None]
@@ -61,7 +61,7 @@ def build_services(
         rerank=RerankService(registry),
         tokens=TokenService(registry, chat),
         responses=ResponseStore(),
-        metrics=Metrics(read_stats, read_encoders),
+        metrics=Metrics(lambda: registry.default.can_answer, read_engines, read_encoders),
         keys=KeyRing.from_settings(settings),
     )
 

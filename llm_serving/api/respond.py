@@ -57,7 +57,7 @@ async def _collect(to_response: ToResponse, head: Head, generation: Generation) 
 def _conclude(generation: Generation, metrics: Metrics, log: dict[str, object]) -> None:
     """Facts that came with the last events → metrics and the log line."""
     for event in generation.finals.values():
-        metrics.observe(event)
+        metrics.observe(event, generation.model.name)
     usage = generation.usage()
     log.update(
         model=generation.model.name,

@@ -223,6 +223,20 @@ async def test_by_hand() -> None:
         assert zoo.loads["one"] == 2
 
 
+async def test_metrics_are_labelled_by_model() -> None:
+    async with opened(Zoo(), "one", "two") as client:
+        await ask(client, "one")
+        await ask(client, "one")
+        text = (await client.get("/metrics")).text
+        for line in (
+            'llm_serving_generated_tokens_total{model="fake"} 0.0',
+            'llm_serving_generated_tokens_total{model="one"} 6.0',
+            'llm_serving_sequence_seconds_count{model="one"} 2.0',
+        ):
+            assert f"{line}\n" in text
+        assert 'model="two"' not in text
+
+
 async def test_the_end_drains_all_of_them() -> None:
     zoo = Zoo(random=True, step_seconds=0.005)
     async with opened(zoo, "one", drain_s=10) as client:

@@ -165,6 +165,7 @@ async def test_who_was_not_asked_for_some_time_leaves_and_comes_back() -> None:
         assert zoo.num_open == 0
         assert (await client.get("/ready")).status_code == 200
         assert (await client.get("/chat")).json()["status"] == "running"
+        assert "llm_serving_ready 1.0\n" in (await client.get("/metrics")).text
         assert (await client.get("/api/ps")).json()["models"] == []
         for name in ("fake", "one"):
             assert (await ask(client, name)).json()["model"] == name
