@@ -47,12 +47,22 @@ def parse_bytes(value: object) -> object:
         raise ValueError("must be a number of bytes such as 4G, 512M or 1073741824") from None
 
 
-def _split(value: object) -> object:
+def _split(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
+def _split_all(value: Any) -> Any:
+    """As `_split`, also of what was given several times."""
+    return (
+        tuple(part for one in value for part in _split(one))
+        if isinstance(value, (list, tuple))
+        else _split(value)
+    )
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_all)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 
 
@@ -70,6 +80,17 @@ class Settings(BaseSettings):
         "smollm2-135m-instruct",
         min_length=1,
         description="Model to serve: a catalogue name or a path to a GGUF file",
+    )
+    further_models: Names = Field(
+        (),
+        description="Further chat models, names or paths, each loaded when a request names it; repeatable, "
+        "or separated by commas",
+    )
+    unload_after_s: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds without a request after which a model leaves memory until the next; 0 = never",
     )
     embedding_model: str = Field(
         "all-minilm-l6-v2",

@@ -22,9 +22,9 @@ from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer
 from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.engine.protocol import EngineStats
-from llm_serving.service.loader import engine_options
+from llm_serving.service.loader import engine_options, measure_chat_model
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
-from llm_serving.service.registry import LoadEncoder, LoadModel
+from llm_serving.service.registry import LoadEncoder, LoadModel, MeasureModel
 
 
 def fake_loader(**behaviour: Any) -> LoadModel:
@@ -62,6 +62,7 @@ def fake_app(
     load: LoadModel | None = None,
     behaviour: dict[str, Any] | None = None,
     load_encoder: LoadEncoder | None = None,
+    measure: MeasureModel = measure_chat_model,
     tracing: Any = None,
     **settings: Any,
 ) -> FastAPI:
@@ -70,6 +71,7 @@ def fake_app(
         Settings(**{**FAKE_SETTINGS, **settings}),
         load=load or fake_loader(**(behaviour or {})),
         load_encoder=load_encoder or fake_encoder_loader(),
+        measure=measure,
         tracing=tracing,
     )
 
@@ -104,11 +106,12 @@ async def open_client(
     wait: bool = True,
     headers: dict[str, str] | None = None,
     load_encoder: LoadEncoder | None = None,
+    measure: MeasureModel = measure_chat_model,
     tracing: Any = None,
     **settings: Any,
 ) -> AsyncIterator[Client]:
     """A client of a running app. `wait`: until every model has loaded, or failed to."""
-    app = fake_app(load, behaviour, load_encoder, tracing, **settings)
+    app = fake_app(load, behaviour, load_encoder, measure, tracing, **settings)
     async with app.router.lifespan_context(app), Client(app, headers) as client:
         if wait:
             for slot in client.services.registry.slots():
@@ -137,7 +140,7 @@ def running_server(app: FastAPI, ready_s: float = 10.0) -> Iterator[str]:
 
 def _wait_until_ready(server: uvicorn.Server, app: FastAPI, ready_s: float) -> None:
     deadline_s = time.monotonic() + ready_s
-    while not server.started or any(slot.model is None for slot in app.state.services.registry.slots()):
+    while not server.started or not all(slot.can_answer for slot in app.state.services.registry.slots()):
         assert time.monotonic() < deadline_s, "the server did not become ready"
         time.sleep(0.005)
 

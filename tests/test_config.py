@@ -37,6 +37,8 @@ def test_names_of_variable_and_flag() -> None:
         ("memory", "4G", 4 << 30),
         ("memory", "auto", 0),
         ("api_key", "one, two,,", ("one", "two")),
+        ("further_models", "one, /two.gguf,", ("one", "/two.gguf")),
+        ("unload_after_s", "900", 900.0),
         ("heartbeat_s", "2.5", 2.5),
         ("log_level", "WARNING", "warning"),
         ("device", "cuda:1", "cuda:1"),

@@ -16,8 +16,8 @@ from llm_serving.config import Settings
 from llm_serving.ops.auth import is_loopback
 from llm_serving.ops.tracing import open_tracing
 from llm_serving.service.encoder_loader import load_encoder_model
-from llm_serving.service.loader import load_chat_model
-from llm_serving.service.registry import LoadEncoder, LoadModel
+from llm_serving.service.loader import load_chat_model, measure_chat_model
+from llm_serving.service.registry import LoadEncoder, LoadModel, MeasureModel
 
 if TYPE_CHECKING:
     from llm_serving.ops.trace_export import Tracing
@@ -52,16 +52,18 @@ def create_app(
     *,
     load: LoadModel = load_chat_model,
     load_encoder: LoadEncoder = load_encoder_model,
+    measure: MeasureModel = measure_chat_model,
     tracing: Tracing | None = None,
 ) -> App:
     """The server as an ASGI app; without `settings` the environment is read, here and once.
 
-    `load` and `load_encoder` make the models: they are called on threads of their own when the app starts.
+    `load` and `load_encoder` make the models, `measure` tells what one will take of the memory where there
+    are further models: they are called on threads of their own, from the start of the app on.
     `tracing` gets the spans, else what settings and environment ask for. Raises: SettingsError, MissingExtra.
     """
     settings = settings or Settings()
     tracing = tracing or open_tracing(settings)
-    services = build_services(settings, load, load_encoder, tracing)
+    services = build_services(settings, load, load_encoder, measure, tracing)
     routes = routes_of(settings)
     app = App(
         title="llm-serving",

@@ -23,8 +23,8 @@ from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.generation import GenerationDefaults
-from llm_serving.service.loader import load_chat_model
-from llm_serving.service.registry import LoadEncoder, LoadModel, Registry
+from llm_serving.service.loader import load_chat_model, measure_chat_model
+from llm_serving.service.registry import LoadEncoder, LoadModel, MeasureModel, Registry
 from llm_serving.service.reranking import RerankService
 from llm_serving.service.responses import ResponseStore
 from llm_serving.service.tokens import TokenService
@@ -39,17 +39,18 @@ def build_services(
     settings: Settings,
     load: LoadModel = load_chat_model,
     load_encoder: LoadEncoder = load_encoder_model,
+    measure: MeasureModel = measure_chat_model,
     tracing: Tracing | None = None,
 ) -> Services:
     """Wire everything; reads the key file, starts nothing. Raises: SettingsError."""
-    registry = Registry(settings, load, load_encoder)
+    registry = Registry(settings, load, load_encoder, measure)
     defaults = GenerationDefaults(
         max_tokens=settings.max_new_tokens, temperature=settings.temperature if settings.do_sample else 0.0
     )
 
-    def read_stats() -> EngineStats | None:
-        model = registry.default.model
-        return None if model is None else model.engine.stats()
+    def read_engines() -> dict[str, EngineStats]:
+        slots = registry.chatting()
+        return {slot.name: slot.model.engine.stats() for slot in slots if slot.model is not None}
 
     def read_encoders() -> dict[str, BatcherStats]:
         slots = [slot for slot in (registry.embedding, registry.reranker) if slot is not None]
@@ -65,7 +66,7 @@ def build_services(
         rerank=RerankService(registry),
         tokens=TokenService(registry, chat),
         responses=ResponseStore(max_at_work=_max_at_work(settings)),
-        metrics=Metrics(read_stats, read_encoders),
+        metrics=Metrics(lambda: registry.default.can_answer, read_engines, read_encoders),
         keys=KeyRing.from_settings(settings),
         tracing=tracing,
     )

@@ -59,7 +59,7 @@ async def _collect(to_response: ToResponse, head: Head, generation: Generation) 
 def concluded(generation: Generation, metrics: Metrics) -> dict[str, object]:
     """Facts that came with the last events: to the metrics, and for the log."""
     for event in generation.finals.values():
-        metrics.observe(event)
+        metrics.observe(event, generation.model.name)
     usage = generation.usage()
     facts: dict[str, object] = {
         "model": generation.model.name,

@@ -9,6 +9,7 @@ from pathlib import Path
 from llm_serving.architectures import describe, describe_encoder
 from llm_serving.backends import transformers_backend, vllm_backend
 from llm_serving.backends.causal_lm import CausalLM
+from llm_serving.backends.memory_need import MemoryNeed
 from llm_serving.checkpoints import Checkpoint, open_checkpoint, tokenizer_json
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.engine.protocol import Engine, EngineOptions
@@ -17,7 +18,7 @@ from llm_serving.native.packed_cache import PackedCache
 
 ENGINES = ("auto", "native", "transformers", "vllm", "fake")
 
-# Each module has `load(checkpoint, token_bytes, options) -> Engine`.
+# Each module has `load(checkpoint, token_bytes, options) -> Engine` and `memory_need(checkpoint, options)`.
 BACKENDS = {
     "native": "llm_serving.backends.native_backend",
 }
@@ -138,6 +139,18 @@ def load_engine(
         raise InvalidRequest(f"There is no engine '{name}'; there are auto, {', '.join(BACKENDS)}.", "engine")
     engine: Engine = import_module(module).load(checkpoint, token_bytes, options)
     return engine
+
+
+def memory_need(choice: EngineChoice, path: Path, options: EngineOptions, device: str) -> MemoryNeed | None:
+    """What the model at `path` will take of this machine's memory; None where nobody can tell before.
+
+    Reads no weights. Raises: CheckpointError, InvalidRequest.
+    """
+    if choice.name in BACKENDS:
+        checkpoint = choice.checkpoint or open_checkpoint(path)
+        need: MemoryNeed = import_module(BACKENDS[choice.name]).memory_need(checkpoint, options)
+        return need
+    return transformers_backend.memory_need(path, device) if choice.name == "transformers" else None
 
 
 def load_causal_lm(name: str, directory: Path, options: EngineOptions, device: str) -> CausalLM:

@@ -6,6 +6,7 @@ import logging
 import math
 
 from llm_serving.architectures import describe
+from llm_serving.backends.memory_need import MemoryNeed, kv_share
 from llm_serving.backends.tier import open_tier
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.engine.async_engine import AsyncEngine
@@ -21,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 MAX_STEP_TOKENS = 512
 WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
-DEFAULT_KV_BYTES = 4 << 30
 LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
@@ -34,19 +34,9 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
     Raises: CheckpointError; InvalidRequest for a quantisation or KV cache that is not to be had;
     ServingError when the memory bound leaves no room for one sequence.
     """
-    if options.quantization not in QUANTIZATIONS:
-        raise InvalidRequest(
-            f"The native engine has weights as {', '.join(QUANTIZATIONS)}, not as '{options.quantization}'.",
-            "quantization",
-        )
-    if options.kv_cache not in KV_FORMATS:
-        raise InvalidRequest(
-            f"The native engine keeps keys and values as {', '.join(KV_FORMATS)}, "
-            f"not as '{options.kv_cache}'.",
-            "kv_cache",
-        )
+    _check(options)
     plan = describe(checkpoint)
-    context = min(options.context_length or plan.max_context, plan.max_context)
+    context = _context(plan, options)
     num_blocks = _num_blocks(plan, checkpoint, options, context)
     if num_blocks * BLOCK_SIZE < context:
         logger.warning(
@@ -71,20 +61,55 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
     )
 
 
+def memory_need(checkpoint: Checkpoint, options: EngineOptions) -> MemoryNeed:
+    """What `build_runner` will ask for. Raises: CheckpointError, InvalidRequest as `build_runner`."""
+    _check(options)
+    plan = describe(checkpoint)
+    context = _context(plan, options)
+    a_block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
+    conversation = -(-context // BLOCK_SIZE) * a_block
+    return MemoryNeed(
+        _weight_bytes(checkpoint, options) + WORKING_BYTES,
+        -(-_least_context(context, options) // BLOCK_SIZE) * a_block,
+        conversation,
+        conversation * options.max_concurrency,
+    )
+
+
+def _check(options: EngineOptions) -> None:
+    if options.quantization not in QUANTIZATIONS:
+        raise InvalidRequest(
+            f"The native engine has weights as {', '.join(QUANTIZATIONS)}, not as '{options.quantization}'.",
+            "quantization",
+        )
+    if options.kv_cache not in KV_FORMATS:
+        raise InvalidRequest(
+            f"The native engine keeps keys and values as {', '.join(KV_FORMATS)}, "
+            f"not as '{options.kv_cache}'.",
+            "kv_cache",
+        )
+
+
+def _context(plan: ModelPlan, options: EngineOptions) -> int:
+    return min(options.context_length or plan.max_context, plan.max_context)
+
+
+def _least_context(context: int, options: EngineOptions) -> int:
+    """A context that nobody asked for gives way."""
+    return context if options.context_length else min(context, LEAST_CONTEXT)
+
+
 def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions, context: int) -> int:
     block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
     blocks_per_sequence = -(-context // BLOCK_SIZE)
     wanted = blocks_per_sequence * options.max_concurrency
-    weights = _weight_bytes(checkpoint, QUANTIZATIONS[options.quantization])
-    if options.memory_bytes:
-        room = options.memory_bytes - weights - WORKING_BYTES
-    else:
-        room = min(DEFAULT_KV_BYTES, (memory_limit_bytes() - weights - WORKING_BYTES) // 2)
+    weights = _weight_bytes(checkpoint, options) + WORKING_BYTES
+    given = options.memory_bytes
+    room = given - weights if given else kv_share(weights, memory_limit_bytes())
     blocks = min(wanted, room // block)
-    # A context that nobody asked for gives way.
-    least = context if options.context_length else min(context, LEAST_CONTEXT)
+    least = _least_context(context, options)
     if blocks * BLOCK_SIZE < least:
-        need = (weights + WORKING_BYTES + -(-least // BLOCK_SIZE) * block) >> 20
+        need = (weights + -(-least // BLOCK_SIZE) * block) >> 20
         raise ServingError(
             f"Not enough memory for one sequence of {least} tokens: about {need} MiB are needed. "
             "Raise --memory or lower --context-length."
@@ -92,8 +117,9 @@ def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions,
     return int(blocks)
 
 
-def _weight_bytes(checkpoint: Checkpoint, a_weight: float | None) -> int:
+def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
     tensors = checkpoint.tensors.values()
+    a_weight = QUANTIZATIONS[options.quantization]
     if a_weight is None:
         return sum(tensor.data.nbytes for tensor in tensors)
     return int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors))

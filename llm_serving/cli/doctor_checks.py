@@ -52,7 +52,7 @@ def all_checks(cache_dir: Path | None) -> list[Check]:
         _cache(cache, settings),
         _disk(cache),
         _pip(settings),
-        _model(settings),
+        *_chat_models(settings),
         *_encoders(settings),
         _choice(settings, budget),
     ]
@@ -138,13 +138,19 @@ def _pip(settings: Settings) -> Check:
     )
 
 
-def _model(settings: Settings) -> Check:
-    """The chat model: whether it is here, and which engine would run it."""
+def _chat_models(settings: Settings) -> list[Check]:
+    """The chat models: whether they are here, and which engine would run each."""
 
     def choose(path: Path) -> EngineChoice:
         return choose_engine(settings.engine, settings.device, path)
 
-    return _served("model", "LLM_SERVING_MODEL_NAME", settings.model_name, settings, choose)
+    return [
+        _served("model", "LLM_SERVING_MODEL_NAME", settings.model_name, settings, choose),
+        *(
+            _served("further", "LLM_SERVING_FURTHER_MODELS", name, settings, choose)
+            for name in settings.further_models
+        ),
+    ]
 
 
 def _encoders(settings: Settings) -> list[Check]:
@@ -170,7 +176,8 @@ def _served(
         if spec is None:
             return Check(check, "problem", str(error), f"Set {variable} to a known name or a path.")
         size = format_bytes(spec.source.size)
-        text = f"{spec.name} is not here yet; the first start fetches {size}"
+        when = "request for it" if check == "further" else "start"
+        text = f"{spec.name} is not here yet; the first {when} fetches {size}"
         return Check(check, "warning", text, f"Fetch it now with: llm-serving models pull {spec.name}")
     try:
         choice = choose(path)

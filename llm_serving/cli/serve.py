@@ -68,15 +68,16 @@ def bind(host: str, port: int) -> socket.socket:
 def _fetch(settings: Settings) -> None:
     """In the foreground, where a bar can be seen; the app then finds the file in the cache.
 
-    The catalogue's embedding models are fetched behind the running chat. Other names are looked at now, so
-    that a wrong one ends the start.
+    The catalogue's other models are fetched behind the running chat, further ones when they are asked for.
+    Other names are looked at now, so that a wrong one ends the start.
     """
     if settings.engine == "fake":
         return
     from llm_serving.models import find_model
     from llm_serving.service.loader import find_path
 
-    others = [name for name in (settings.embedding_model, settings.reranker_model) if name]
+    encoders = (settings.embedding_model, settings.reranker_model)
+    others = [name for name in (*encoders, *settings.further_models) if name]
     for name in [*(name for name in others if find_model(name) is None), settings.model_name]:
         with fetch_progress(name) as on_progress:
             find_path(name, settings, on_progress)
@@ -94,6 +95,11 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
     encoders = [public_name(name) for name in (settings.embedding_model, settings.reranker_model) if name]
     lines = [
         f"Model    {', '.join([public_name(settings.model_name), *encoders])}",
+        *(
+            [f"Further  {', '.join(map(public_name, settings.further_models))}"]
+            if settings.further_models
+            else []
+        ),
         f"Engine   {engine}",
         f"Address  {url}  (OpenAI API: {url}/v1)",
         *([f"Chat     {url}  (in a browser)"] if settings.playground else []),

@@ -17,8 +17,8 @@ from llm_serving.service.slot import ModelState
 class ReplicaApp:
     """Holds nothing but `settings` until its lifespan starts, so it can be pickled.
 
-    The start is complete when every model has loaded, or failed to: until then Ray sends no requests.
-    `make` is called where it starts.
+    The start is complete when every model but the further ones has loaded, or failed to: until then Ray sends
+    no requests. `make` is called where it starts.
     """
 
     def __init__(self, settings: Settings, make: Callable[[Settings], App] = create_app) -> None:
@@ -38,9 +38,10 @@ class ReplicaApp:
     def check_health(self) -> None:
         """A replica that raises this when it has started, or three times later, is replaced by a new one.
 
-        Raises: RuntimeError with the reason, if a model failed to load or its engine died.
+        Further models are tried again by requests. Raises: RuntimeError with the reason, if any other failed
+        to load or its engine died.
         """
-        for slot in self._registry.slots():
+        for slot in self._registry.starting():
             if slot.state is ModelState.FAILED:
                 # Not one of our own errors: they cannot be unpickled, and Ray's controller does that.
                 raise RuntimeError(f"The model '{slot.name}' failed: {slot.reason}")
@@ -59,7 +60,7 @@ class ReplicaApp:
 def _when_settled(registry: Registry, send: Send) -> Send:
     async def send_later(message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
-            for slot in registry.slots():
+            for slot in registry.starting():
                 await slot.settled()
         await send(message)
 

@@ -93,6 +93,17 @@ def memory_limit_bytes(root: Path = _ROOT) -> int:
     return memory_budget(root).usable
 
 
+def process_memory_bytes(root: Path = _ROOT) -> int:
+    """The most that this process can take in all: what is available, and what it has taken already.
+
+    Pages of mapped files, such as packed weights, count as available: the kernel reads them again.
+    """
+    taken = re.search(r"^RssAnon:\s+(\d+) kB", _read(root / "proc/self/status"), re.M)
+    budget = memory_budget(root)
+    available = budget.available + (int(taken[1]) * 1024 if taken else 0)
+    return min(budget.total, available, budget.limit if budget.limit is not None else budget.total)
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8", "replace").strip()

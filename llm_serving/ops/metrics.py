@@ -18,14 +18,17 @@ _PREFIX = "llm_serving_"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2.5)
 
-ReadStats = Callable[[], "EngineStats | None"]
-ReadEncoders = Callable[[], dict[str, BatcherStats]]  # by kind of model; those that can answer
+IsReady = Callable[[], bool]
+ReadEngines = Callable[[], dict[str, EngineStats]]  # by name of the model; those that are loaded
+ReadEncoders = Callable[[], dict[str, BatcherStats]]  # by kind of model; those that are loaded
 
 
 class Metrics:
     """What an operator watches. Event loop only."""
 
-    def __init__(self, read_stats: ReadStats, read_encoders: ReadEncoders = dict) -> None:
+    def __init__(
+        self, is_ready: IsReady, read_engines: ReadEngines = dict, read_encoders: ReadEncoders = dict
+    ) -> None:
         registry = CollectorRegistry()
         self.registry = registry
         self.requests = Counter(
@@ -35,40 +38,44 @@ class Metrics:
         self._queue_s = Histogram(
             _PREFIX + "queue_seconds",
             "From arrival to the first engine step",
+            ("model",),
             buckets=_SECONDS,
             registry=registry,
         )
         self._ttft_s = Histogram(
             _PREFIX + "time_to_first_token_seconds",
             "From arrival to the first token",
+            ("model",),
             buckets=_SECONDS,
             registry=registry,
         )
         self._itl_s = Histogram(
             _PREFIX + "inter_token_seconds",
             "Time between tokens, mean of a sequence",
+            ("model",),
             buckets=_TOKEN_SECONDS,
             registry=registry,
         )
         self._e2e_s = Histogram(
             _PREFIX + "sequence_seconds",
             "From arrival to the last token",
+            ("model",),
             buckets=_SECONDS,
             registry=registry,
         )
-        registry.register(_EngineCollector(read_stats))
+        registry.register(_EngineCollector(is_ready, read_engines))
         registry.register(_EncoderCollector(read_encoders))
 
-    def observe(self, event: TokenEvent) -> None:
-        """Take the timings of a sequence from its last event."""
+    def observe(self, event: TokenEvent, model: str) -> None:
+        """Take the timings of a sequence of `model` from its last event."""
         timings = event.timings
-        self._queue_s.observe(max(0.0, timings.scheduled_s - timings.arrived_s))
-        self._e2e_s.observe(max(0.0, timings.finished_s - timings.arrived_s))
+        self._queue_s.labels(model).observe(max(0.0, timings.scheduled_s - timings.arrived_s))
+        self._e2e_s.labels(model).observe(max(0.0, timings.finished_s - timings.arrived_s))
         if event.num_completion_tokens:
-            self._ttft_s.observe(max(0.0, timings.first_token_s - timings.arrived_s))
+            self._ttft_s.labels(model).observe(max(0.0, timings.first_token_s - timings.arrived_s))
         if event.num_completion_tokens > 1:
             decode_s = max(0.0, timings.finished_s - timings.first_token_s)
-            self._itl_s.observe(decode_s / (event.num_completion_tokens - 1))
+            self._itl_s.labels(model).observe(decode_s / (event.num_completion_tokens - 1))
 
     def render(self) -> bytes:
         """The exposition text."""
@@ -99,20 +106,22 @@ class _EngineCollector(Collector):
         "kv_disk_bytes": ("disk_bytes", "Bytes of KV blocks on the disk, of all models and servers"),
     }
 
-    def __init__(self, read_stats: ReadStats) -> None:
-        self._read_stats = read_stats
+    def __init__(self, is_ready: IsReady, read_engines: ReadEngines) -> None:
+        self._is_ready = is_ready
+        self._read_engines = read_engines
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        stats = self._read_stats()
-        yield GaugeMetricFamily(
-            _PREFIX + "ready", "1 when the model can answer", value=float(stats is not None)
-        )
-        if stats is None:
+        ready = float(self._is_ready())
+        yield GaugeMetricFamily(_PREFIX + "ready", "1 when the default model can answer", value=ready)
+        engines = self._read_engines()
+        if not engines:
             return
-        for name, (field, text) in self._COUNTERS.items():
-            yield CounterMetricFamily(_PREFIX + name, text, value=getattr(stats, field))
-        for name, (field, text) in self._GAUGES.items():
-            yield GaugeMetricFamily(_PREFIX + name, text, value=getattr(stats, field))
+        for kind, table in ((CounterMetricFamily, self._COUNTERS), (GaugeMetricFamily, self._GAUGES)):
+            for name, (field, text) in table.items():
+                family = kind(_PREFIX + name, text, labels=("model",))
+                for model, stats in engines.items():
+                    family.add_metric((model,), getattr(stats, field))
+                yield family
 
 
 class _EncoderCollector(Collector):

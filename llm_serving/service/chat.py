@@ -61,19 +61,20 @@ class ChatService:
         model's), TemplateError, ContextLengthExceeded, Overloaded, EngineDead.
         """
         slot = self._registry.find(request.model)
-        model = slot.get()
-        prompt = await self.read(model, request.conversation)
-        is_open = request.conversation.template_inputs.get("continue_final_message")
-        return await start_generation(
-            slot,
-            model,
-            request.request_id,
-            [prompt],
-            request.options,
-            self._defaults,
-            None if is_open else model.thoughts,
-            Reasoning.NONE if is_open else _reasoning(model, prompt),
-        )
+        with slot.used():
+            model = await slot.ask()
+            prompt = await self.read(model, request.conversation)
+            is_open = request.conversation.template_inputs.get("continue_final_message")
+            return await start_generation(
+                slot,
+                model,
+                request.request_id,
+                [prompt],
+                request.options,
+                self._defaults,
+                None if is_open else model.thoughts,
+                Reasoning.NONE if is_open else _reasoning(model, prompt),
+            )
 
     async def read(self, model: ChatModel, conversation: Conversation) -> list[int]:
         """The prompt that a conversation becomes, in tokens; long ones on a thread.

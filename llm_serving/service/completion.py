@@ -18,6 +18,7 @@ from llm_serving.service.generation import (
 )
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
+from llm_serving.service.slot import ModelSlot
 
 MOST_LOGPROBS = 1 << 17  # of the prompts of one request; each takes a few hundred bytes on its way out
 
@@ -51,8 +52,12 @@ class CompletionService:
         `ChatService.open` raises.
         """
         slot = self._registry.find(request.model)
-        model = slot.get()
+        with slot.used():
+            return await self._open(slot, await slot.ask(), request)
 
+    async def _open(
+        self, slot: ModelSlot[ChatModel], model: ChatModel, request: CompletionRequest
+    ) -> Generation:
         def read() -> tuple[list[list[int]], list[Echo]]:
             prompts = prompts_ids(model, request.prompts, request.suffix)
             if not request.has_echo:

@@ -12,7 +12,7 @@ from llm_serving.embeddings.vectors import shorten
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.encoding import LOADING_WAIT_S, NameOf, encode, text_inputs, token_inputs
 from llm_serving.service.model import EncoderModel
-from llm_serving.service.registry import Registry
+from llm_serving.service.registry import EncoderSlot, Registry
 
 # What clients call the two sides of a search, and the names that models give to the prompts for them.
 _QUERY, _DOCUMENT = ("query", "search_query"), ("document", "passage", "search_document")
@@ -55,7 +55,10 @@ class EmbeddingService:
         EngineDead, RequestCancelled.
         """
         slot = self._registry.find_embedding(request.model)
-        model = await slot.soon(LOADING_WAIT_S)
+        with slot.used():
+            return await self._embed(slot, await slot.ask(LOADING_WAIT_S), request)
+
+    async def _embed(self, slot: EncoderSlot, model: EncoderModel, request: EmbeddingRequest) -> Embeddings:
         size = model.batcher.dimensions
         dimensions = size if request.dimensions is None else request.dimensions
         if not 1 <= dimensions <= size:

@@ -101,6 +101,7 @@ class Generation:
         self._slot = slot
         self._n = options.n
         self._stack = AsyncExitStack()
+        self._stack.enter_context(slot.used())
         self._streams: list[TokenStream] = []
         self._num_open = 0
         self._ready: Batch = []

@@ -18,9 +18,11 @@ from llm_serving.backends import (
     choose_engine,
     load_causal_lm,
     load_engine,
+    memory_need,
     transformers_backend,
 )
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
+from llm_serving.backends.memory_need import MemoryNeed
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.checkpoints import Tokenizer, build_tokenizer, open_checkpoint, read_family
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
@@ -41,19 +43,17 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     Raises: SettingsError (a device or engine that is not there), ModelNotFound, DownloadError,
     CheckpointError, MissingExtra.
     """
-    with naming_the_setting(settings):
-        check_engine(settings.engine, settings.device)  # before anything is fetched
     options = engine_options(settings)
     name = public_name(settings.model_name)
-    if settings.engine == "fake":
+    found = _find(settings, on_progress)
+    if found is None:
         return ChatModel(name, load_fake_engine(options), FakeTokenizer(), created=int(time.time()))
-    path = find_path(settings.model_name, settings, on_progress or ProgressLog(name))
-    with naming_the_setting(settings):
-        choice = choose_engine(settings.engine, settings.device, path)
-        logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
-        if choice.name in DIRECTORY_BACKENDS:
-            if settings.prefix_cache_dir is not None:
-                logger.warning("model %s: the %s engine keeps no prompts on disk", name, choice.name)
+    path, choice = found
+    logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
+    if choice.name in DIRECTORY_BACKENDS:
+        if settings.prefix_cache_dir is not None:
+            logger.warning("model %s: the %s engine keeps no prompts on disk", name, choice.name)
+        with naming_the_setting(settings):
             return _load_directory(name, path, settings, choice)
     checkpoint = choice.checkpoint or open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
@@ -69,6 +69,31 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
         details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
         facts=facts_of(checkpoint),
     )
+
+
+def measure_chat_model(settings: Settings) -> MemoryNeed | None:
+    """What `load_chat_model` will take of the memory, once everything is fetched; None where nobody can tell.
+
+    Raises: as `load_chat_model`.
+    """
+    found = _find(settings, None)
+    if found is None:
+        return None
+    path, choice = found
+    with naming_the_setting(settings):
+        return memory_need(choice, path, engine_options(settings), settings.device)
+
+
+def _find(settings: Settings, on_progress: OnProgress | None) -> tuple[Path, EngineChoice] | None:
+    """Where the model is, fetched if need be, and what runs it; None if nothing has to be there."""
+    with naming_the_setting(settings):
+        check_engine(settings.engine, settings.device)  # before anything is fetched
+    if settings.engine == "fake":
+        return None
+    name = settings.model_name
+    path = find_path(name, settings, on_progress or ProgressLog(public_name(name)))
+    with naming_the_setting(settings):
+        return path, choose_engine(settings.engine, settings.device, path)
 
 
 def _load_directory(name: str, path: Path, settings: Settings, choice: EngineChoice) -> ChatModel:

@@ -3,57 +3,89 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from llm_serving.config import Settings, flag_name
+from llm_serving.backends.memory_need import MemoryNeed
+from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import find_model
 from llm_serving.service.encoder_loader import load_encoder_model
-from llm_serving.service.loader import load_chat_model, public_name
+from llm_serving.service.loader import load_chat_model, measure_chat_model, public_name
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
+from llm_serving.service.residency import AnySlot, Residency
 from llm_serving.service.slot import ModelSlot
 
 LoadModel = Callable[[Settings], ChatModel]
 LoadEncoder = Callable[[Settings, ModelKind], EncoderModel]
+MeasureModel = Callable[[Settings], MemoryNeed | None]
+ChatSlot = ModelSlot[ChatModel]
 EncoderSlot = ModelSlot[EncoderModel]
-AnySlot = ModelSlot[ChatModel] | ModelSlot[EncoderModel]
 
 LOAD_WAIT_S = 300.0  # whoever has a model loaded waits so long for it; a download may take longer
 
 
 class Registry:
-    """The models of this server: `default` chats; `embedding` and `reranker` may be None. Event loop only."""
+    """The models of this server: `default` and `further` chat; `embedding` and `reranker` may be None.
+
+    `load` and `load_encoder` make models, `measure` tells what a chat model will take, all on other threads.
+    Event loop only. Raises: SettingsError for further models that have no name of their own.
+    """
 
     def __init__(
         self,
         settings: Settings,
         load: LoadModel = load_chat_model,
         load_encoder: LoadEncoder = load_encoder_model,
+        measure: MeasureModel = measure_chat_model,
     ) -> None:
         self._strict = settings.strict_model_names
         self._drain_s = settings.drain_s
         self._closing: asyncio.Future[list[None]] | None = None
         self._slots: dict[str, AnySlot] = {}
-        self.default = ModelSlot(public_name(settings.model_name), lambda: load(settings))
-        self._name(self.default, settings.model_name)
+        self._residency = Residency(settings.memory, settings.unload_after_s)
+        leaves = settings.unload_after_s > 0
+        max_waiting = settings.max_concurrency + settings.max_queue
+
+        def chat(name: str, *, on_demand: bool) -> ChatSlot:
+            own = settings.model_copy(update={"model_name": name})
+
+            def load_own() -> ChatModel:
+                need = measure(own) if settings.further_models else None  # one alone plans with everything
+                if need is None:
+                    return load(own)
+                return load(own.model_copy(update={"memory": self._residency.grant(slot, need)}))
+
+            slot = ModelSlot(public_name(name), load_own, on_demand=on_demand, max_waiting=max_waiting)
+            self._name(slot, name)
+            return slot
 
         def encoder(name: str, kind: ModelKind) -> EncoderSlot | None:
             if not name:
                 return None
-            slot = ModelSlot(public_name(name), lambda: load_encoder(settings, kind), kind)
+            slot = ModelSlot(
+                public_name(name),
+                lambda: load_encoder(settings, kind),
+                kind,
+                on_demand=leaves,
+                max_waiting=max_waiting,
+            )
             self._name(slot, name)
             return slot
 
+        self.default = chat(settings.model_name, on_demand=leaves)
         self.embedding = encoder(settings.embedding_model, ModelKind.EMBEDDING)
         self.reranker = encoder(settings.reranker_model, ModelKind.RERANKER)
+        self._check_further(settings)
+        self.further = [chat(name, on_demand=True) for name in settings.further_models]
+        self._residency.slots, self._residency.further = self.slots(), self.further
 
-    def find(self, name: str | None) -> ModelSlot[ChatModel]:
+    def find(self, name: str | None) -> ChatSlot:
         """The chat model that answers to `name`.
 
         Raises: ModelNotFound (names are strict and this one is unknown), InvalidRequest (it does not chat).
         """
-        self._choose(name, (self.default,), "Name a chat model")
-        return self.default
+        named = self._choose(name, self.chatting(), "Name a chat model")
+        return next((slot for slot in self.further if slot is named), self.default)
 
     def find_embedding(self, name: str | None) -> EncoderSlot:
         """As `find`, for embeddings. Raises ModelNotFound also if there is no embedding model at all."""
@@ -78,8 +110,16 @@ class Registry:
             raise ModelNotFound(name, self._served())
         return slot
 
+    def chatting(self) -> list[ChatSlot]:
+        """The chat models, the default one first."""
+        return [self.default, *self.further]
+
     def slots(self) -> list[AnySlot]:
-        """All, the chat model first."""
+        """All, chat models first."""
+        return [*self.chatting(), *self._encoders()]
+
+    def starting(self) -> list[AnySlot]:
+        """Those that are loaded from the start, in this order."""
         return [self.default, *self._encoders()]
 
     def aliases(self, slot: AnySlot) -> list[str]:
@@ -88,12 +128,17 @@ class Registry:
         return list(spec.aliases) if spec else []
 
     def start(self) -> None:
-        """Begin to load, one model after another, so that nothing delays the chat model; returns at once."""
-        self.default.start()
-        before: AnySlot = self.default
-        for slot in self._encoders():
+        """Begin to load, one model after another, so that nothing delays the chat model; returns at once.
+
+        Further models come behind them, when requests name them.
+        """
+        self._residency.begin()
+        before: AnySlot | None = None
+        for slot in self.starting():
             slot.start(after=before)
             before = slot
+        for further in self.further:
+            further.offer(behind=self.starting()[-1])
 
     async def load(self, name: str) -> AnySlot:
         """Have the model of this name loaded, which then can answer; at once if it can already.
@@ -121,6 +166,7 @@ class Registry:
     def begin_close(self) -> None:
         """Refuse new requests from now on and start to drain; returns at once."""
         if self._closing is None:
+            self._residency.end()
             self._closing = asyncio.gather(*(slot.close(self._drain_s) for slot in self.slots()))
 
     async def close(self) -> None:
@@ -132,6 +178,15 @@ class Registry:
     def _encoders(self) -> list[EncoderSlot]:
         return [slot for slot in (self.embedding, self.reranker) if slot is not None]
 
+    def _check_further(self, settings: Settings) -> None:
+        what = f"{flag_name('further_models')} ({env_name('further_models')})"
+        if settings.further_models and settings.engine == "vllm":
+            raise SettingsError(f"{what}: vLLM takes the device's memory for one model. Use another engine.")
+        names = [public_name(name).casefold() for name in settings.further_models]
+        for i, name in enumerate(names):
+            if name in names[:i] or name in self._slots:
+                raise SettingsError(f"{what}: '{name}' names two of the models. Leave one out.")
+
     def _name(self, slot: AnySlot, setting: str) -> None:
         spec = find_model(setting)
         for name in (setting, slot.name, *(spec.aliases if spec else ())):
@@ -141,9 +196,7 @@ class Registry:
         key = name.strip().casefold()
         return self._slots.get(key) or self._slots.get(key.removesuffix(":latest"))  # as Ollama's clients say
 
-    def _choose(
-        self, name: str | None, able: list[EncoderSlot] | tuple[AnySlot, ...], remedy: str
-    ) -> AnySlot:
+    def _choose(self, name: str | None, able: Sequence[AnySlot], remedy: str) -> AnySlot:
         slot = self._named(name) if name else able[0]
         if slot is None:
             if self._strict:

@@ -57,10 +57,11 @@ class RerankService:
     async def score(self, request: ScoreRequest) -> Scores:
         """One score a pair. Raises: what `EmbeddingService.embed` raises."""
         slot = self._registry.find_scorer(request.model)
-        model = await slot.soon(LOADING_WAIT_S)
-        if slot.kind is ModelKind.RERANKER:
-            return await _by_cross_encoder(slot, model, request)
-        return await _by_similarity(slot, model, request)
+        with slot.used():
+            model = await slot.ask(LOADING_WAIT_S)
+            if slot.kind is ModelKind.RERANKER:
+                return await _by_cross_encoder(slot, model, request)
+            return await _by_similarity(slot, model, request)
 
 
 async def _by_cross_encoder(slot: EncoderSlot, model: EncoderModel, request: ScoreRequest) -> Scores:

@@ -1,5 +1,7 @@
 """One model's life: not started → loading → ready → unloading → unloaded, or failed; then loading again.
 
+A model that comes by itself is `available` instead of unloaded: the next request that names it has it loaded.
+
 Event loop only. Loading blocks a thread of its own, and nothing is locked meanwhile.
 """
 
@@ -8,22 +10,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from enum import Enum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
-from llm_serving.errors import ModelLoading, ModelUnavailable, ServingError
-from llm_serving.service.memory import give_memory_back, set_aside_what_stays
+from llm_serving.errors import ModelLoading, ModelUnavailable, Overloaded, ServingError
+from llm_serving.service.load_thread import Model, discard_on_thread, load_on_thread
+from llm_serving.service.memory import give_memory_back
 from llm_serving.service.model import ModelKind
 
 logger = logging.getLogger(__name__)
+
+WAKE_WAIT_S = 60.0  # a request that has a model loaded waits so long for it; proxies mostly wait no longer
+RETRY_S = 5.0  # so long after a load that failed, no request begins another
+
+
+class NoRoom(ServingError):
+    """A model cannot be loaded now, for lack of memory; nothing is wrong with it."""
 
 
 class ModelState(str, Enum):
     """Where a model is in its life."""
 
     NOT_STARTED = "not started"
+    AVAILABLE = "available"
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
@@ -31,35 +42,45 @@ class ModelState(str, Enum):
     UNLOADED = "unloaded"
 
 
-class Loaded(Protocol):
-    """What a slot needs of a model."""
-
-    @property
-    def device(self) -> str: ...
-
-    async def close(self, drain_s: float = 0.0) -> None: ...
-
-
-Model = TypeVar("Model", bound=Loaded)
-
-
 class ModelSlot(Generic[Model]):
     """Holds one model; `load` is called at most once at a time, however often `start` is.
 
-    There are never two models: what is loaded after another waits until that one is freed.
+    There are never two models: what is loaded after another waits until that one is freed. With `on_demand`
+    requests have it loaded where it is available or failed, up to `max_waiting` of them wait meanwhile, and
+    more are refused.
     """
 
-    def __init__(self, name: str, load: Callable[[], Model], kind: ModelKind = ModelKind.CHAT) -> None:
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], Model],
+        kind: ModelKind = ModelKind.CHAT,
+        *,
+        on_demand: bool = False,
+        max_waiting: int = 64,
+    ) -> None:
         self.name = name
         self.kind = kind
+        self.on_demand = on_demand
         self.state = ModelState.NOT_STARTED
         self.reason = ""  # why it failed or was unloaded, one line
+        self.last_used_s = time.monotonic()  # when it became ready, or its last request ended
         self._load = load
+        self._max_waiting = max_waiting
+        self._num_users = 0
+        self._retry_s = 0.0  # when requests may have it loaded again
+        self._behind: ModelSlot[Any] | None = None
         self._model: Model | None = None
         self._attempt = 0
         self._settled = asyncio.Event()
         self._queued: asyncio.Task[None] | None = None
         self._freeing: asyncio.Task[None] | None = None
+
+    def offer(self, behind: ModelSlot[Any]) -> None:
+        """Have it loaded by the first request that names it, once `behind` has settled."""
+        self._behind = behind
+        self.state = ModelState.AVAILABLE
+        self._settled.set()
 
     def start(self, after: ModelSlot[Any] | None = None) -> None:
         """Begin to load, unless it is loading or ready; not before `after` has settled, well or badly, and
@@ -80,21 +101,25 @@ class ModelSlot(Generic[Model]):
     async def _spawn_after(self, other: ModelSlot[Any] | None) -> None:
         if other is not None:
             await other.settled()
-        await self._freed()
+        await self.freed()
         self._spawn()
 
     def _spawn(self) -> None:
-        # A daemon, so that leaving in the middle of a long download does not wait for its end.
-        threading.Thread(
-            target=self._run,
-            args=(asyncio.get_running_loop(), self._attempt),
-            name=f"load-{self.name}",
-            daemon=True,
-        ).start()
+        attempt = self._attempt
+
+        def settle(outcome: Model | BaseException) -> None:
+            self._settle(attempt, outcome)
+
+        load_on_thread(self.name, self._load, lambda: attempt == self._attempt, settle)
 
     async def settled(self) -> None:
         """Wait until loading has ended, well or badly."""
         await self._settled.wait()
+
+    async def freed(self) -> None:
+        """Wait until nothing is left of a former model."""
+        if self._freeing is not None:
+            await asyncio.shield(self._freeing)
 
     async def soon(self, wait_s: float) -> Model:
         """As `get`, but a model that is being loaded is waited for, up to `wait_s` seconds."""
@@ -105,6 +130,31 @@ class ModelSlot(Generic[Model]):
         if self.state is ModelState.LOADING:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.settled(), wait_s)
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """A request needs the model from here on: until it ends, the model does not leave by itself."""
+        self._num_users += 1
+        try:
+            yield
+        finally:
+            self._num_users -= 1
+            self.last_used_s = time.monotonic()
+
+    async def ask(self, wait_s: float = 0.0) -> Model:
+        """The model for a request, within `used`. It is waited for, up to `wait_s` seconds while it is being
+        loaded; one that comes on demand longer.
+
+        Raises: as `get`; Overloaded if too many wait for it.
+        """
+        if self.model is None and self.on_demand:
+            may_come = self.state in (ModelState.AVAILABLE, ModelState.FAILED)
+            if may_come and time.monotonic() >= self._retry_s:
+                self.start(after=self._behind)
+            if self.state is ModelState.LOADING and self._num_users > self._max_waiting:
+                raise Overloaded(f"{self._max_waiting} requests wait for '{self.name}' to load.", 5)
+            wait_s = WAKE_WAIT_S
+        return await self.soon(wait_s) if wait_s else self.get()
 
     def get(self) -> Model:
         """The model, ready to answer.
@@ -122,11 +172,45 @@ class ModelSlot(Generic[Model]):
         """The model if it can answer."""
         return self._model if self.state is ModelState.READY else None
 
+    @property
+    def can_answer(self) -> bool:
+        """It answers at once, or has itself loaded for that."""
+        return self.state in (ModelState.READY, ModelState.AVAILABLE)
+
+    @property
+    def is_idle(self) -> bool:
+        """It is in memory, and nobody needs it: it can answer, or its engine died."""
+        return (
+            self._model is not None
+            and not self._num_users
+            and self.state in (ModelState.READY, ModelState.FAILED)
+        )
+
+    @property
+    def is_leaving(self) -> bool:
+        """A former model is being freed."""
+        return self._freeing is not None
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether there is anything of a model, or will be soon."""
+        return self._model is not None or self.is_leaving or self.state is ModelState.LOADING
+
+    async def rest(self) -> None:
+        """Free a model that is idle; the next request has it loaded again. Returns when it is free."""
+        logger.info("model %s leaves memory until a request names it", self.name)
+        self._free()
+        self.state = ModelState.AVAILABLE
+        self.reason = ""
+        self._retry_s = 0.0
+        await self.freed()
+
     def fail(self, model: Model, error: BaseException) -> None:
         """The engine of `model` died: it will not answer any more. Late news of a former model is none."""
         if model is self.model:
             self.state = ModelState.FAILED
             self.reason = one_line(error)
+            self._retry_s = time.monotonic() + RETRY_S
             logger.error("model %s failed: %s", self.name, self.reason)
 
     async def unload(self, drain_s: float, reason: str, wait_s: float) -> None:
@@ -142,7 +226,7 @@ class ModelSlot(Generic[Model]):
             self._free(drain_s)
             self.state = ModelState.UNLOADED if self._freeing is None else ModelState.UNLOADING
             self.reason = reason
-        await self._freed()
+        await self.freed()
 
     def close(self, drain_s: float = 0.0) -> Coroutine[Any, Any, None]:
         """The end of the server: refuse new requests at once, and do not wait for what is being loaded. Await
@@ -155,7 +239,7 @@ class ModelSlot(Generic[Model]):
         self._settled.set()
         if self._queued is not None:
             self._queued.cancel()
-        return self._freed()
+        return self.freed()
 
     def _free(self, drain_s: float = 0.0) -> None:
         """Begin to close the model, if there is one; it is gone from here at once."""
@@ -176,45 +260,23 @@ class ModelSlot(Generic[Model]):
             self.state = ModelState.UNLOADED
             logger.info("model %s is unloaded", self.name)
 
-    async def _freed(self) -> None:
-        """Wait until nothing is left of a former model."""
-        if self._freeing is not None:
-            await asyncio.shield(self._freeing)
-
-    def _run(self, loop: asyncio.AbstractEventLoop, attempt: int) -> None:
-        outcome: Model | BaseException
-        try:
-            outcome = self._load()
-            if attempt == self._attempt:
-                set_aside_what_stays()
-        except BaseException as error:  # it is the loading thread's only way to tell
-            outcome = error
-        try:
-            loop.call_soon_threadsafe(self._settle, attempt, outcome)
-        except RuntimeError:  # the loop has gone
-            discard(outcome)
-
     def _settle(self, attempt: int, outcome: Model | BaseException) -> None:
         if attempt != self._attempt:
-            # Not a task of this loop, which may be about to end.
-            threading.Thread(target=discard, args=(outcome,), name=f"discard-{self.name}").start()
+            discard_on_thread(self.name, outcome)
             return
         if isinstance(outcome, BaseException):
-            self.state = ModelState.FAILED
+            self.state = ModelState.AVAILABLE if isinstance(outcome, NoRoom) else ModelState.FAILED
             self.reason = one_line(outcome)
+            self._retry_s = time.monotonic() + RETRY_S
             trace = None if isinstance(outcome, ServingError) else outcome
-            logger.error("model %s failed to load: %s", self.name, self.reason, exc_info=trace)
+            level = logging.WARNING if isinstance(outcome, NoRoom) else logging.ERROR
+            logger.log(level, "model %s failed to load: %s", self.name, self.reason, exc_info=trace)
         else:
             self._model = outcome
             self.state = ModelState.READY
+            self.last_used_s = time.monotonic()
             logger.info("model %s is ready on %s", self.name, outcome.device)
         self._settled.set()
-
-
-def discard(outcome: Loaded | BaseException) -> None:
-    """Free a model that came too late; nobody else will."""
-    if not isinstance(outcome, BaseException):
-        asyncio.run(outcome.close())
 
 
 def one_line(error: BaseException) -> str:

@@ -42,7 +42,7 @@ class TokenService:
 
         Special tokens in it are plain text. Raises: ModelNotFound, ModelLoading, ModelUnavailable.
         """
-        found = self._registry.find(model).get()
+        found = await self._model(model)
 
         def encode() -> list[int]:
             return found.tokenizer.encode_prompt(found.tokenizer.guard(text), add_bos=adds_special)
@@ -51,16 +51,22 @@ class TokenService:
 
     async def of_conversation(self, conversation: Conversation, model: str | None = None) -> Tokens:
         """As `/chat/completions` reads it. Raises: as `of_text`, and what `ChatService.read` raises."""
-        found = self._registry.find(model).get()
+        found = await self._model(model)
         return Tokens(found, await self._chat.read(found, conversation))
+
+    async def _model(self, name: str | None) -> ChatModel:
+        """Its tokenizer and its template outlive the engine, so it may leave meanwhile."""
+        slot = self._registry.find(name)
+        with slot.used():
+            return await slot.ask()
 
     async def prompt_of(self, conversation: Conversation, model: str | None = None) -> str:
         """What the chat template makes of it. Raises: as `of_conversation`."""
-        return await self._chat.write(self._registry.find(model).get(), conversation)
+        return await self._chat.write(await self._model(model), conversation)
 
     async def text_of(self, ids: list[int], model: str | None = None) -> str:
         """The text of these tokens, special ones by their names. Raises: as `of_text`, and InvalidRequest."""
-        tokenizer = self._registry.find(model).get().tokenizer
+        tokenizer = (await self._model(model)).tokenizer
         wrong = next((i for i in ids if not 0 <= i < tokenizer.vocab_size), None)
         if wrong is not None:
             raise InvalidRequest(

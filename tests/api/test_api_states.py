@@ -185,17 +185,17 @@ async def test_metrics(client: Client) -> None:
         'llm_serving_requests_total{route="/chat/completions",status="400"} 1.0',
         'llm_serving_requests_total{route="unmatched",status="404"} 1.0',
         "llm_serving_ready 1.0",
-        "llm_serving_prompt_tokens_total 6.0",
-        "llm_serving_generated_tokens_total 4.0",
-        "llm_serving_sequences_running 0.0",
-        "llm_serving_sequences_waiting 0.0",
-        "llm_serving_time_to_first_token_seconds_count 1.0",
-        "llm_serving_inter_token_seconds_count 1.0",
-        "llm_serving_sequence_seconds_count 1.0",
+        'llm_serving_prompt_tokens_total{model="fake"} 6.0',
+        'llm_serving_generated_tokens_total{model="fake"} 4.0',
+        'llm_serving_sequences_running{model="fake"} 0.0',
+        'llm_serving_sequences_waiting{model="fake"} 0.0',
+        'llm_serving_time_to_first_token_seconds_count{model="fake"} 1.0',
+        'llm_serving_inter_token_seconds_count{model="fake"} 1.0',
+        'llm_serving_sequence_seconds_count{model="fake"} 1.0',
         "llm_serving_requests_in_flight 1.0",
     ):
         assert f"{line}\n" in text
-    assert "llm_serving_kv_blocks_free " in text
+    assert 'llm_serving_kv_blocks_free{model="fake"} ' in text
 
 
 async def test_request_id_is_taken_over_if_it_is_sane(client: Client) -> None:

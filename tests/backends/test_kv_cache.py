@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_models import write_tiny_llama
 
-from llm_serving.backends.native_backend import build_runner
+from llm_serving.backends.native_backend import build_runner, memory_need
 from llm_serving.checkpoints import open_checkpoint
 from llm_serving.config import Settings
 from llm_serving.engine.protocol import EngineOptions
@@ -78,3 +79,21 @@ def test_the_setting_reaches_the_engine_and_the_fingerprint(model: Path) -> None
     plain, of_bytes = Settings(), Settings(kv_cache="q8")
     assert engine_options(of_bytes).kv_cache == "q8"
     assert fingerprint(model, plain) != fingerprint(model, of_bytes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "context", "least"), [(0, 2048, 512), (1024, 1024, 1024), (9999, 2048, 2048)]
+)
+def test_what_is_needed_is_known_before(model: Path, asked: int, context: int, least: int) -> None:
+    checkpoint = open_checkpoint(model)
+    options = EngineOptions(context_length=asked, max_concurrency=4)
+    need = memory_need(checkpoint, options)
+    a_token = need.conversation_kv // context
+    assert (need.least_kv, need.most_kv) == (least * a_token, 4 * context * a_token)
+    for kv, length in ((need.least_kv, least), (need.conversation_kv, context), (need.most_kv, context)):
+        runner = build_runner(checkpoint, replace(options, memory_bytes=need.weights + kv))
+        assert runner.limits.max_context == length
+        assert runner.limits.num_blocks * runner.block_bytes == kv
+        runner.close()
+    with pytest.raises(ServingError, match="Not enough memory"):
+        build_runner(checkpoint, replace(options, memory_bytes=need.weights + need.least_kv - 1))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from tiny_encoders import write_tiny_bert
+from tiny_models import write_tiny_llama
 
 from llm_serving.cli import doctor_checks, doctor_measure
+from llm_serving.cli.doctor_checks import all_checks
 from llm_serving.cli.program import run
 from llm_serving.native.core import ExtensionMissing
 from llm_serving.native.measure import INSTRUCTIONS, MachineLimits, Rate
@@ -98,6 +100,18 @@ def test_embedding_models_and_rerankers_are_told_with_engine_and_reason(
     checks = report(capsys, 1)
     assert "embedding" not in checks
     assert "LLM_SERVING_RERANKER_MODEL" in checks["reranker"]["remedy"]
+
+
+def test_further_models_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    llama = write_tiny_llama(tmp_path / "llama.gguf")
+    monkeypatch.setenv("LLM_SERVING_FURTHER_MODELS", f"{llama}, nonsense, smollm2-135m-instruct")
+    fine, wrong, absent = [check for check in all_checks(None) if check.name == "further"]
+    assert fine.status == "ok"
+    assert "the native engine, because it runs the family 'llama'" in fine.text
+    assert wrong.status == "problem"
+    assert "LLM_SERVING_FURTHER_MODELS" in wrong.remedy
+    assert absent.status == "warning"
+    assert "the first request for it fetches" in absent.text
 
 
 def test_more_threads_than_are_granted_is_a_warning(

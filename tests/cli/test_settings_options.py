@@ -40,6 +40,7 @@ def test_nothing_typed_is_the_default() -> None:
         (["--strict-model-names"], "strict_model_names", True),
         (["--no-playground"], "playground", False),
         (["--api-key", "a,b", "--api-key", "c"], "api_key", ("a,b", "c")),
+        (["--further-models", "a,b", "--further-models", "c"], "further_models", ("a", "b", "c")),
         (["--api-key-file", "/k"], "api_key_file", Path("/k")),
         (["--system-prompt", ""], "system_prompt", ""),
         (["--temperature", "0"], "temperature", 0.0),

@@ -57,8 +57,8 @@ class Lifespan:
 
 
 @asynccontextmanager
-async def started(load: LoadModel) -> AsyncIterator[tuple[ReplicaApp, httpx.AsyncClient]]:
-    app = ReplicaApp(Settings(**FAKE_SETTINGS), make=partial(make, load))
+async def started(load: LoadModel, **settings: Any) -> AsyncIterator[tuple[ReplicaApp, httpx.AsyncClient]]:
+    app = ReplicaApp(Settings(**{**FAKE_SETTINGS, **settings}), make=partial(make, load))
     lifespan = Lifespan(app)
     await asyncio.wait_for(lifespan.start(), 5)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
@@ -124,3 +124,17 @@ async def test_a_model_that_was_unloaded_is_no_failure() -> None:
         assert (await client.post("/admin/models/fake/unload", headers=headers)).status_code == 200
     app.check_health()
     await asyncio.wait_for(lifespan.stop(), 5)
+
+
+async def test_further_models_are_neither_waited_for_nor_a_reason_to_end() -> None:
+    make_model = fake_loader()
+
+    def load(settings: Settings) -> ChatModel:
+        if settings.model_name == "broken":
+            raise CheckpointError("model.gguf: is truncated.")
+        return make_model(settings)
+
+    async with started(load, further_models=("broken",)) as (app, client):
+        assert (await client.post("/chat/completions", json={**CHAT, "model": "broken"})).status_code == 503
+        app.check_health()
+        assert (await client.post("/chat/completions", json=CHAT)).status_code == 200

@@ -53,7 +53,7 @@ def ask(client: httpx.Client, question: str) -> tuple[str, int]:
 
 
 def metric(client: httpx.Client, name: str) -> float:
-    found = re.search(rf"^llm_serving_{name} (\S+)", client.get("/metrics").text, re.M)
+    found = re.search(rf"^llm_serving_{name}(?:{{.*}})? (\S+)", client.get("/metrics").text, re.M)
     assert found is not None, name
     return float(found[1])
 

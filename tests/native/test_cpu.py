@@ -76,6 +76,15 @@ def test_the_tightest_ancestor_wins(tmp_path: Path) -> None:
     assert cpu.memory_limit_bytes(tmp_path) == 3 * GIB
 
 
+def test_what_this_process_has_taken_is_its_own(tmp_path: Path) -> None:
+    version2(tmp_path)
+    assert cpu.process_memory_bytes(tmp_path) == 12 * GIB
+    write(tmp_path, {"proc/self/status": f"VmRSS:\t{3 << 20} kB\nRssAnon:\t {1 << 20} kB\n"})
+    assert cpu.process_memory_bytes(tmp_path) == 13 * GIB
+    limits(tmp_path, "kube", memory_max=str(5 * GIB))
+    assert cpu.process_memory_bytes(tmp_path) == 5 * GIB
+
+
 def test_version_1_in_a_container_sees_its_own_subtree(tmp_path: Path) -> None:
     version2(tmp_path)
     write(

@@ -13,7 +13,10 @@ from llm_serving.ops.metrics import Metrics
 def samples_of(metrics: Metrics) -> dict[str, float]:
     families = text_string_to_metric_families(metrics.render().decode())
     return {
-        sample.name: sample.value for family in families for sample in family.samples if not sample.labels
+        sample.name: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.labels in ({}, {"model": "m"})
     }
 
 
@@ -22,8 +25,8 @@ def last_event(num_completion: int, timings: Timings) -> TokenEvent:
 
 
 def test_timings_of_a_sequence() -> None:
-    metrics = Metrics(lambda: None)
-    metrics.observe(last_event(5, Timings(arrived_s=1, scheduled_s=2, first_token_s=4, finished_s=8)))
+    metrics = Metrics(lambda: True)
+    metrics.observe(last_event(5, Timings(arrived_s=1, scheduled_s=2, first_token_s=4, finished_s=8)), "m")
     samples = samples_of(metrics)
     assert samples["llm_serving_queue_seconds_sum"] == 1
     assert samples["llm_serving_time_to_first_token_seconds_sum"] == 3
@@ -32,22 +35,22 @@ def test_timings_of_a_sequence() -> None:
 
 
 def test_one_token_has_no_time_between_tokens() -> None:
-    metrics = Metrics(lambda: None)
-    metrics.observe(last_event(1, Timings(1, 1, 2, 2)))
-    metrics.observe(last_event(0, Timings(1, 1, 0, 2)))
+    metrics = Metrics(lambda: True)
+    metrics.observe(last_event(1, Timings(1, 1, 2, 2)), "m")
+    metrics.observe(last_event(0, Timings(1, 1, 0, 2)), "m")
     samples = samples_of(metrics)
-    assert samples["llm_serving_inter_token_seconds_count"] == 0
+    assert "llm_serving_inter_token_seconds_count" not in samples
     assert samples["llm_serving_time_to_first_token_seconds_count"] == 1
     assert samples["llm_serving_sequence_seconds_count"] == 2
 
 
 def test_engine_is_read_when_asked() -> None:
-    stats: list[EngineStats | None] = [None]
-    metrics = Metrics(lambda: stats[0])
+    engines: dict[str, EngineStats] = {}
+    metrics = Metrics(lambda: bool(engines), lambda: engines)
     before = samples_of(metrics)
     assert before["llm_serving_ready"] == 0
     assert "llm_serving_kv_blocks" not in before
-    stats[0] = EngineStats(
+    engines["m"] = EngineStats(
         "cpu",
         num_running=2,
         num_waiting=3,
@@ -76,14 +79,25 @@ def test_engine_is_read_when_asked() -> None:
 
 
 def test_apps_do_not_share_metrics() -> None:
-    first, second = Metrics(lambda: None), Metrics(lambda: None)
-    first.observe(last_event(1, Timings()))
-    assert samples_of(second)["llm_serving_sequence_seconds_count"] == 0
+    first, second = Metrics(lambda: True), Metrics(lambda: True)
+    first.observe(last_event(1, Timings()), "m")
+    assert "llm_serving_sequence_seconds_count" not in samples_of(second)
+
+
+def test_models_are_told_apart() -> None:
+    engines = {"a": EngineStats("cpu", num_running=1), "b": EngineStats("cpu", num_running=2)}
+    metrics = Metrics(lambda: True, lambda: engines)
+    metrics.observe(last_event(2, Timings()), "b")
+    lines = metrics.render().decode().splitlines()
+    for line in ('sequences_running{model="a"} 1.0', 'sequences_running{model="b"} 2.0'):
+        assert f"llm_serving_{line}" in lines
+    assert 'llm_serving_sequence_seconds_count{model="b"} 1.0' in lines
+    assert not any(line.startswith('llm_serving_sequence_seconds_count{model="a"}') for line in lines)
 
 
 def test_encoders_are_read_when_asked_by_kind() -> None:
     encoders: dict[str, BatcherStats] = {}
-    metrics = Metrics(lambda: None, lambda: encoders)
+    metrics = Metrics(lambda: True, dict, lambda: encoders)
     assert "kind=" not in metrics.render().decode()
     sizes = (1, 0, 2, *[0] * 6, 1)
     encoders["embedding"] = BatcherStats(3, 2, 4, 310, 5000, 4, 1.5, sizes)

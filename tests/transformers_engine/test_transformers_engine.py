@@ -14,7 +14,7 @@ import numpy as np  # noqa: E402
 import transformers  # noqa: E402
 from tiny_directories import CONFIGS, VOCAB_SIZE, write_model  # noqa: E402
 
-from llm_serving.backends.transformers_backend import load_causal_lm  # noqa: E402
+from llm_serving.backends.transformers_backend import load_causal_lm, memory_need  # noqa: E402
 from llm_serving.engine.protocol import Engine, EngineOptions, SamplingRow  # noqa: E402
 from llm_serving.engine.request import (  # noqa: E402
     FinishReason,
@@ -181,6 +181,15 @@ def test_context_is_the_models_or_what_was_asked(load) -> None:
     assert load("qwen2", context_length=64).engine.max_context == 64
     assert load("qwen2", context_length=10**6).engine.max_context == 128
     assert load("mamba", context_length=50).engine.max_context == 50
+
+
+def test_what_is_needed_is_known_before(directory_of: Callable[..., Path]) -> None:
+    directory = directory_of("qwen2")
+    need = memory_need(directory, "cpu")
+    assert need.weights > sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    assert 0 < need.least_kv <= need.conversation_kv <= need.most_kv
+    with pytest.raises(InvalidRequest, match="no device"):
+        memory_need(directory, "cuda:9")
 
 
 def test_memory_bounds_the_cache(load) -> None:

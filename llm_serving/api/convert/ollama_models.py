@@ -5,6 +5,7 @@ What is not known, since a model is not loaded or has no files, is 0 or empty.
 
 from __future__ import annotations
 
+import time
 from hashlib import sha256
 from typing import Any
 
@@ -16,7 +17,7 @@ from llm_serving.config import Settings
 from llm_serving.models import find_model
 from llm_serving.service.facts import ModelFacts
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
-from llm_serving.service.registry import AnySlot
+from llm_serving.service.residency import AnySlot
 
 _CAPABILITIES = {
     ModelKind.CHAT: ["completion", "tools"],
@@ -41,12 +42,14 @@ def listed(slot: AnySlot) -> dict[str, Any]:
     return {**told, "digest": sha256(orjson.dumps(told)).hexdigest()}
 
 
-def running(slot: AnySlot, model: ChatModel | EncoderModel) -> dict[str, Any]:
-    """A model of `/api/ps`: loaded, and for good."""
+def running(slot: AnySlot, model: ChatModel | EncoderModel, unload_after_s: float) -> dict[str, Any]:
+    """A model of `/api/ps`, which is loaded; it leaves when nobody has used it for so long, 0 = never."""
     told = listed(slot)
+    unused_s = time.monotonic() - slot.last_used_s if slot.is_idle else 0.0
+    expires_at = time_text(time.time() + unload_after_s - unused_s) if unload_after_s else _NEVER
     return {
         **told,
-        "expires_at": _NEVER,
+        "expires_at": expires_at,
         "size_vram": told["size"] if model.device.startswith(_ON_GPU) else 0,
         "context_length": _context(model),
     }

@@ -14,7 +14,8 @@ from llm_serving.api.routes.models import model_object
 from llm_serving.api.schemas.neutral import ignored_fields
 from llm_serving.config import flag_name
 from llm_serving.errors import Forbidden
-from llm_serving.service.registry import AnySlot, Registry
+from llm_serving.service.registry import Registry
+from llm_serving.service.residency import AnySlot
 
 
 async def load_model(request: Request) -> Response:

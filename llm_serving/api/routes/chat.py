@@ -13,6 +13,7 @@ from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.sampling import check_together
 from llm_serving.api.convert.tools import to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
+from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.api.schemas.neutral import CHAT, ignored_fields
@@ -30,7 +31,7 @@ async def create_chat_completion(request: Request) -> Response:
     with named_as_sent(use.names):
         messages = normalize_messages(body.messages)
         asked = convert.to_request(body, messages, use, fairness_key_of(request))
-        generation = await services.chat.open(asked)
+        generation = await until_disconnect(request.receive, services.chat.open(asked))
     shows_thoughts = body.include_reasoning is not False
     return await respond(
         request,

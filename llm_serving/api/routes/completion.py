@@ -11,6 +11,7 @@ from llm_serving.api.convert import completion as convert
 from llm_serving.api.convert.frames import completion_frames
 from llm_serving.api.convert.sampling import check_together
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
+from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.completion import CompletionRequest
 from llm_serving.api.schemas.neutral import COMPLETION, ignored_fields
@@ -24,7 +25,7 @@ async def create_completion(request: Request) -> Response:
     headers = ignored_fields(body.unknown_fields(), COMPLETION, strict=strict)
     check_together(body, services.settings, len(body.prompt), body.best_of)
     asked = convert.to_request(body, fairness_key_of(request))
-    generation = await services.completion.open(asked)
+    generation = await until_disconnect(request.receive, services.completion.open(asked))
     return await respond(
         request,
         generation,

@@ -7,8 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
-from llm_serving.service.registry import AnySlot
-from llm_serving.service.slot import ModelState
+from llm_serving.service.residency import AnySlot
 
 
 async def get_health(request: Request) -> Response:
@@ -16,14 +15,16 @@ async def get_health(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    """200 when the chat model can answer, else 503 with its state and the reason; `models` has all."""
+    """200 when the default chat model can answer, at once or when it is asked for; else 503 with its state
+    and the reason. `models` has all.
+    """
     registry = services_of(request).registry
     slot = registry.default
     body = {"status": slot.state.value, "model": slot.name}
-    if slot.state is not ModelState.READY:
+    if not slot.can_answer:
         body["reason"] = slot.reason
     models = [_state(each) for each in registry.slots()]
-    status, headers = (200, {}) if slot.state is ModelState.READY else (503, {"retry-after": "5"})
+    status, headers = (200, {}) if slot.can_answer else (503, {"retry-after": "5"})
     return Response(orjson.dumps({**body, "models": models}), status, headers, "application/json")
 
 

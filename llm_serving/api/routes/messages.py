@@ -15,6 +15,7 @@ from llm_serving.api.convert.anthropic_output import MessageStream, to_response
 from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.tools import ToolUse, to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
+from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.messages import MessagesRequest
 from llm_serving.api.schemas.neutral import MESSAGES, ignored_fields
@@ -29,7 +30,7 @@ async def create_message(request: Request) -> Response:
         raise InvalidRequest("'max_tokens' is required.", "max_tokens")
     with named_as_sent(NAMES):
         asked, use = _asked(request, body)
-        generation = await services_of(request).chat.open(asked)
+        generation = await until_disconnect(request.receive, services_of(request).chat.open(asked))
     return await respond(
         request,
         generation,

@@ -10,11 +10,13 @@ from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
 from llm_serving.service.model import EncoderModel, ModelKind
-from llm_serving.service.registry import AnySlot, Registry
+from llm_serving.service.registry import Registry
+from llm_serving.service.residency import AnySlot
 from llm_serving.service.slot import ModelState
 
 _STATES = {
     ModelState.NOT_STARTED: "available",
+    ModelState.AVAILABLE: "available",
     ModelState.LOADING: "loading",
     ModelState.READY: "loaded",
     ModelState.FAILED: "failed",

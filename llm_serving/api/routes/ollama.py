@@ -37,6 +37,7 @@ from llm_serving.api.convert.ollama_output import (
 from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.tools import NO_TOOLS, ToolUse, to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
+from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.respond import respond
 from llm_serving.api.routes.embedding import embedded
 from llm_serving.api.schemas.neutral import (
@@ -60,7 +61,8 @@ from llm_serving.service.completion import CompletionRequest
 from llm_serving.service.embedding import EmbeddingRequest
 from llm_serving.service.encoding import LOADING_WAIT_S
 from llm_serving.service.generation import Generation
-from llm_serving.service.registry import AnySlot
+from llm_serving.service.load_thread import Model
+from llm_serving.service.slot import ModelSlot
 
 Fields = TypeVar("Fields", bound=OllamaFields)
 Text = TypeVar("Text", bound=OllamaGeneration)
@@ -90,7 +92,7 @@ async def ollama_embed(request: Request) -> Response:
     body, headers = await _read(request, OllamaEmbedRequest, OLLAMA_EMBED)
     services = services_of(request)
     if not body.input:
-        model = await _loaded(services.registry.find_embedding(body.model), body)
+        model = await _loaded(request, services.registry.find_embedding(body.model), body)
         return _json({"model": model, "embeddings": []}, headers)
     with named_as_sent(EMBED_NAMES):
         done = await embedded(request, to_embedding(body, services.settings.max_embedding_inputs))
@@ -102,7 +104,7 @@ async def ollama_embeddings(request: Request) -> Response:
     """The vector of one text, as the model gives it."""
     body, headers = await _read(request, OllamaEmbeddingsRequest, OLLAMA_EMBED)
     if not body.prompt:
-        await _loaded(services_of(request).registry.find_embedding(body.model), body)
+        await _loaded(request, services_of(request).registry.find_embedding(body.model), body)
         return _json({"embedding": []}, headers)
     asked = EmbeddingRequest([body.prompt], name_of=lambda _: "prompt", model=body.model)
     with named_as_sent(EMBEDDINGS_NAMES):
@@ -129,11 +131,11 @@ async def _generated(
     body, headers = await _read(request, schema, neutral)
     slot = services_of(request).registry.find(body.model)
     if body.is_empty():
-        model = await _loaded(slot, body)
+        model = await _loaded(request, slot, body)
         empty = shape("", "", ())
         return _json({**start_of(model), **empty, "done": True, "done_reason": "load"}, headers)
     with named_as_sent(NAMES):
-        check_context(body.asked_options(), slot.get().engine.max_context)
+        check_context(body.asked_options(), (await _asked(request, slot)).engine.max_context)
         request_id, generation, use = await open_text(request, body)
     return await respond(
         request,
@@ -170,13 +172,20 @@ async def _open_prompt(request: Request, body: OllamaGenerateRequest) -> Opened:
     return Opened(request_id, await services.completion.open(completion), NO_TOOLS)
 
 
-async def _loaded(slot: AnySlot, body: OllamaFields) -> str:
+async def _loaded(request: Request, slot: ModelSlot[Model], body: OllamaFields) -> str:
     """The name of the model, which is waited for.
 
     Raises: ModelLoading, ModelUnavailable; UnsupportedParameter if it is to be unloaded.
     """
     check_keeps_loaded(body)
-    return (await slot.soon(LOADING_WAIT_S)).name
+    await _asked(request, slot, LOADING_WAIT_S)
+    return slot.name
+
+
+async def _asked(request: Request, slot: ModelSlot[Model], wait_s: float = 0.0) -> Model:
+    """The model, unless the client leaves. Raises: as `ModelSlot.ask`, and ClientDisconnect."""
+    with slot.used():
+        return await until_disconnect(request.receive, slot.ask(wait_s))
 
 
 def _json(value: dict[str, Any], headers: dict[str, str]) -> Response:

@@ -14,7 +14,7 @@ from llm_serving.api.schemas.neutral import OLLAMA_PULL, OLLAMA_SHOW, Neutral, i
 from llm_serving.api.schemas.ollama import OllamaModelRequest, OllamaPullRequest
 from llm_serving.api.sse import LineStream
 from llm_serving.errors import InvalidRequest
-from llm_serving.service.registry import AnySlot
+from llm_serving.service.residency import AnySlot
 
 API_VERSION = "0.12.0"  # of Ollama, whose clients ask it to know what they may send
 
@@ -27,9 +27,11 @@ async def list_tags(request: Request) -> Response:
 
 
 async def list_running(request: Request) -> Response:
-    """Those that can answer."""
-    slots = services_of(request).registry.slots()
-    return _json({"models": [running(slot, slot.model) for slot in slots if slot.model is not None]})
+    """Those that are loaded."""
+    services = services_of(request)
+    after_s = services.settings.unload_after_s
+    loaded = [(slot, slot.model) for slot in services.registry.slots() if slot.model is not None]
+    return _json({"models": [running(slot, model, after_s) for slot, model in loaded]})
 
 
 async def show_model(request: Request) -> Response:

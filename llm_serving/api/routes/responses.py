@@ -23,6 +23,7 @@ from llm_serving.api.convert.response_input import (
 from llm_serving.api.convert.responses import Frame, ResponseStream, to_response
 from llm_serving.api.convert.tools import ToolUse, to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
+from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.neutral import RESPONSES, ignored_fields
 from llm_serving.api.schemas.responses import ResponseRequest
@@ -57,7 +58,7 @@ async def create_response(request: Request) -> Response:
         raise InvalidRequest("'background' is not allowed together with store: false.", "background")
     with named_as_sent(NAMES):
         asked = _asked(request, body)
-        generation = await services.chat.open(asked.chat)
+        generation = await until_disconnect(request.receive, services.chat.open(asked.chat))
     frame = Frame(body, settings.temperature if settings.do_sample else 0.0)
     if body.background:
         return await _in_background(request, generation, asked, frame, headers)

@@ -14,10 +14,10 @@ NOT_STARTED = {"status": "not started", "message": "You need to start the servic
 
 
 async def get_status(request: Request) -> Response:
-    """The live configuration; "not started" while the model cannot answer."""
+    """The live configuration; "not started" while the default model cannot answer."""
     services = services_of(request)
-    model = services.registry.default.model
-    if model is None:
+    slot = services.registry.default
+    if not slot.can_answer:
         return _json(NOT_STARTED)
     settings = services.settings
     embedding = services.registry.embedding
@@ -26,12 +26,12 @@ async def get_status(request: Request) -> Response:
         {
             "status": "running",
             "llm_serving_url": f"http://{f'[{host}]' if ':' in host else host}:{port or settings.port}",
-            "model_name": model.name,
+            "model_name": slot.name,
             "max_new_tokens": settings.max_new_tokens,
-            "device": model.engine.stats().device,
+            "device": slot.model.device if slot.model else settings.device,
             "do_sample": settings.do_sample,
             "system_prompt": settings.system_prompt,
-            "embedding_model": embedding.name if embedding and embedding.model else None,
+            "embedding_model": embedding.name if embedding and embedding.can_answer else None,
         }
     )
 

@@ -17,6 +17,7 @@ _HOMES = {
     "CustomStreamer": "streamer",
     "load_causal_lm": "loading",
     "load_encoder": "encoder",
+    "memory_need": "loading",
 }
 
 

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from llm_serving.backends.causal_lm import CausalLM, require_safetensors
+from llm_serving.backends.memory_need import DEFAULT_KV_BYTES, MemoryNeed, kv_share
 from llm_serving.backends.transformers_backend.generate_runner import GenerateRunner
 from llm_serving.backends.transformers_backend.paged_runner import (
     BLOCK_SIZE,
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 DTYPES = {"auto": "auto", "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 MAX_STEP_TOKENS = 1024
 DEFAULT_CONTEXT = 2048  # of models that name no limit
-DEFAULT_KV_BYTES = 4 << 30  # at most, in a memory that others use too
+PLANNED_KV_BYTES = 1 << 30  # beside other models, where nobody knows yet
 WORKING_BYTES = 500 << 20  # interpreter, torch, activations: what is neither weights nor keys and values
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
@@ -66,6 +67,18 @@ def load_causal_lm(directory: Path, options: EngineOptions, device: str = "auto"
             "batching": "continuous" if isinstance(runner, PagedRunner) else "one at a time",
         },
     )
+
+
+def memory_need(directory: Path, device: str) -> MemoryNeed | None:
+    """By the size of the files; None on a device with a memory of its own. Keys and values are not known
+    before the model is loaded: one that gets `PLANNED_KV_BYTES` has a use for them.
+
+    Raises: InvalidRequest for a device that is not there.
+    """
+    if torch_device(device).type != "cpu":
+        return None
+    weights = sum(file.stat().st_size for file in directory.glob("*.safetensors")) + WORKING_BYTES
+    return MemoryNeed(weights, PLANNED_KV_BYTES, PLANNED_KV_BYTES, DEFAULT_KV_BYTES)
 
 
 def torch_device(name: str) -> torch.device:
@@ -166,7 +179,7 @@ def _num_blocks(
     elif device.type == "cuda":
         room = int(0.8 * torch.cuda.mem_get_info(device)[0])
     else:
-        room = min(DEFAULT_KV_BYTES, (memory_limit_bytes() - weights - WORKING_BYTES) // 2)
+        room = kv_share(weights + WORKING_BYTES, memory_limit_bytes())
     blocks = min(each * options.max_concurrency, room // block)
     # A context that nobody asked for gives way; the scheduler then promises no more than the blocks hold.
     if blocks < (each if options.context_length else 2):

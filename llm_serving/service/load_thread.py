@@ -1,0 +1,60 @@
+"""Loading on a thread of its own: it blocks, and the event loop hears of its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from llm_serving.service.memory import set_aside_what_stays
+
+
+class Loaded(Protocol):
+    """What a slot needs of a model."""
+
+    @property
+    def device(self) -> str: ...
+
+    async def close(self, drain_s: float = 0.0) -> None: ...
+
+
+Model = TypeVar("Model", bound=Loaded)
+
+
+def load_on_thread(
+    name: str,
+    load: Callable[[], Model],
+    is_wanted: Callable[[], bool],
+    settle: Callable[[Model | BaseException], None],
+) -> None:
+    """Call `load`, and then `settle` on this event loop; returns at once.
+
+    A daemon, so that leaving in the middle of a long download does not wait for its end.
+    """
+    loop = asyncio.get_running_loop()
+
+    def run() -> None:
+        outcome: Model | BaseException
+        try:
+            outcome = load()
+            if is_wanted():
+                set_aside_what_stays()
+        except BaseException as error:  # it is the thread's only way to tell
+            outcome = error
+        try:
+            loop.call_soon_threadsafe(settle, outcome)
+        except RuntimeError:  # the loop has gone
+            _discard(outcome)
+
+    threading.Thread(target=run, name=f"load-{name}", daemon=True).start()
+
+
+def discard_on_thread(name: str, outcome: Loaded | BaseException) -> None:
+    """Free what came too late. Not a task of this loop, which may be about to end."""
+    threading.Thread(target=_discard, args=(outcome,), name=f"discard-{name}").start()
+
+
+def _discard(outcome: Loaded | BaseException) -> None:
+    if not isinstance(outcome, BaseException):
+        asyncio.run(outcome.close())

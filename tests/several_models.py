@@ -1,0 +1,76 @@
+"""A server with further chat models on the fake engine: they load, fail and take as much as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from fake_server import Client, open_client
+
+from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
+from llm_serving.backends.memory_need import MemoryNeed
+from llm_serving.config import Settings
+from llm_serving.service.loader import engine_options
+from llm_serving.service.model import ChatModel
+from llm_serving.service.registry import ChatSlot
+
+MIB = 1 << 20
+
+
+class Zoo:
+    """Makes the models. A model of `sizes` MiB has no keys and values to speak of; others are not counted."""
+
+    def __init__(self, sizes: dict[str, int] | None = None, **behaviour: Any) -> None:
+        self.loads: Counter[str] = Counter()
+        self.granted: dict[str, int] = {}
+        self.gates: dict[str, threading.Event] = {}
+        self.errors: dict[str, Exception] = {}  # of the next load
+        self.engines: list[Any] = []
+        self._sizes = sizes or {}
+        self._behaviour = behaviour
+
+    def load(self, settings: Settings) -> ChatModel:
+        name = settings.model_name
+        self.loads[name] += 1
+        self.granted[name] = settings.memory
+        if name in self.gates:
+            assert self.gates[name].wait(10)
+        if name in self.errors:
+            raise self.errors.pop(name)
+        self.engines.append(load_fake_engine(engine_options(settings), **self._behaviour))
+        return ChatModel(name, self.engines[-1], FakeTokenizer(), created=1)
+
+    def measure(self, settings: Settings) -> MemoryNeed | None:
+        size = self._sizes.get(settings.model_name)
+        return MemoryNeed(size * MIB, 1, 1, 1) if size else None
+
+    @property
+    def num_open(self) -> int:
+        return sum(not engine._runner.is_closed for engine in self.engines)
+
+
+@asynccontextmanager
+async def opened(zoo: Zoo, *further: str, **settings: Any) -> AsyncIterator[Client]:
+    """A client of a server with the default model `fake` and these."""
+    async with open_client(zoo.load, measure=zoo.measure, further_models=further, **settings) as client:
+        yield client
+
+
+def slot_of(client: Client, name: str) -> ChatSlot:
+    return next(slot for slot in client.services.registry.chatting() if slot.name == name)
+
+
+def ask(client: httpx.AsyncClient, name: str, **more: Any) -> asyncio.Task[httpx.Response]:
+    """A chat completion of this model, under way."""
+    body = {"model": name, "messages": [{"content": "Hi"}], "max_tokens": 3, **more}
+    return asyncio.create_task(client.post("/chat/completions", json=body))
+
+
+async def states(client: Client) -> dict[str, str]:
+    listed = (await client.get("/models")).json()["data"]
+    return {model["id"]: model["state"] for model in listed if model["kind"] == "chat"}
