@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,13 @@ def command(
 async def _judge(
     server: Server, groups: Sequence[str], timeout_s: float, total_s: float, is_quiet: bool
 ) -> dict[str, Any]:
+    end_s = time.monotonic() + total_s
     try:
-        await find_models(server, timeout_s)
+        await find_models(server, timeout_s, end_s)
         if not is_quiet:
             names = server.model or "none", server.embedding_model or "none"
             click.echo(harmless(f"{server.base}; model: {names[0]}; embedding model: {names[1]}"))
-        verdicts = await run_checks(server, groups, timeout_s, total_s, _ignore if is_quiet else Printer())
+        verdicts = await run_checks(server, groups, timeout_s, end_s, _ignore if is_quiet else Printer())
         return report_of(server, verdicts)
     finally:
         await server.close()

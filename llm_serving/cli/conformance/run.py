@@ -41,17 +41,23 @@ _SHAPES = (LookupError, TypeError, AttributeError, ValueError)
 _TIMEOUTS = (asyncio.TimeoutError, TimeoutError)
 
 
-async def find_models(server: Server, timeout_s: float) -> None:
+async def find_models(server: Server, timeout_s: float, end_s: float) -> None:
     """Sets the models that were not named: the first listed that chats, the first that embeds.
 
-    Raises: ServingError if nobody answers, or the key is refused.
+    None is tried after `end_s` of `time.monotonic()`. Raises: ServingError if nobody answers, or the key is
+    refused.
     """
+
+    async def first(answers: Callable[[Server, str], Awaitable[bool]]) -> str:
+        for name in listed[:_CANDIDATES]:
+            if time.monotonic() < end_s and await asyncio.wait_for(answers(server, name), timeout_s):
+                return name
+        return ""
+
     try:
         listed = await asyncio.wait_for(_listed(server), timeout_s)
-        server.model = server.model or await _first(listed, lambda name: _chats(server, name), timeout_s)
-        server.embedding_model = server.embedding_model or await _first(
-            listed, lambda name: _embeds(server, name), timeout_s
-        )
+        server.model = server.model or await first(_chats)
+        server.embedding_model = server.embedding_model or await first(_embeds)
     except (httpx.TransportError, httpx.InvalidURL, *_TIMEOUTS) as error:
         said = str(error) or type(error).__name__
         raise ServingError(f"No answer from {server.base}: {said}. Is a server running there?") from error
@@ -67,13 +73,6 @@ async def _listed(server: Server) -> list[str]:
         return ["default"]
 
 
-async def _first(names: Sequence[str], answers: Callable[[str], Awaitable[bool]], timeout_s: float) -> str:
-    for name in names[:_CANDIDATES]:
-        if await asyncio.wait_for(answers(name), timeout_s):
-            return name
-    return ""
-
-
 async def _chats(server: Server, name: str) -> bool:
     body = {"model": name, "messages": ASK, "max_tokens": 1}
     return (await server.ask("POST", CHAT, body)).status not in (400, 422, *MISSING)
@@ -87,11 +86,10 @@ async def run_checks(
     server: Server,
     groups: Sequence[str],
     timeout_s: float,
-    total_s: float,
+    end_s: float,
     on_verdict: Callable[[Verdict], None],
 ) -> list[Verdict]:
-    """Every check of `groups`, each of at most `timeout_s`; those beyond `total_s` are skipped."""
-    end_s = time.monotonic() + total_s
+    """Every check of `groups`, each of at most `timeout_s`; after `end_s` all are skipped."""
     verdicts = []
     for group in groups:
         for check in GROUPS[group]:
