@@ -214,6 +214,15 @@ def test_a_server_cannot_steer_the_terminal(
     assert "\x1b" not in output
 
 
+def test_half_a_character_is_shown_as_a_question_mark(
+    url: str, broken: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken(Defect("stream", "", events=lambda events, sent: [{"error": "half \ud83d"}]))
+    code, report = judged(url, capsys, "--api-key", "sesame", "--only", "stream")
+    assert code == 1
+    assert "an error in the middle of the stream: half ?" in [check["seen"] for check in report["checks"]]
+
+
 def test_everything_is_written_to_a_file(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,11 @@ def expect(holds: object, seen: str) -> None:
         raise Failed(seen)
 
 
+def valid(text: str) -> str:
+    """Half characters, which JSON can bring and no terminal or file takes, become `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def short(value: object, limit: int = 300) -> str:
     """The value's text, in one line of at most `limit` characters."""
     text = " ".join(str(value).split())

@@ -20,7 +20,7 @@ from llm_serving.cli.conformance import (
     stream,
     structured,
 )
-from llm_serving.cli.conformance.check import Check, Failed, Skipped, Status, Verdict, short
+from llm_serving.cli.conformance.check import Check, Failed, Skipped, Status, Verdict, short, valid
 from llm_serving.cli.conformance.server import ASK, CHAT, MISSING, Server
 from llm_serving.errors import ServingError
 
@@ -37,7 +37,7 @@ GROUPS: Mapping[str, Sequence[Check]] = {
     "robustness": robustness.CHECKS,
 }
 _CANDIDATES = 8  # models of the list that are tried
-_SHAPES = (LookupError, TypeError, AttributeError, ValueError)
+_SHAPES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError)
 _TIMEOUTS = (asyncio.TimeoutError, TimeoutError)
 
 
@@ -58,7 +58,7 @@ async def find_models(server: Server, timeout_s: float, end_s: float) -> None:
         listed = await asyncio.wait_for(_listed(server), timeout_s)
         server.model = server.model or await first(_chats)
         server.embedding_model = server.embedding_model or await first(_embeds)
-    except (httpx.TransportError, httpx.InvalidURL, *_TIMEOUTS) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, Failed, *_TIMEOUTS) as error:
         said = str(error) or type(error).__name__
         raise ServingError(f"No answer from {server.base}: {said}. Is a server running there?") from error
 
@@ -68,7 +68,7 @@ async def _listed(server: Server) -> list[str]:
     if answer.status in (401, 403):
         raise ServingError(f"{server.base} asks for another key: give it with --api-key. {answer}")
     try:
-        return [str(model["id"]) for model in answer.json()["data"]] or ["default"]
+        return [valid(str(model["id"])) for model in answer.json()["data"]] or ["default"]
     except (Failed, *_SHAPES):
         return ["default"]
 
@@ -120,4 +120,5 @@ async def _judge(server: Server, group: str, check: Check, timeout_s: float) -> 
     except _SHAPES as error:
         status, seen = "failed", f"an answer of another shape: {type(error).__name__}: {short(error)}"
     seconds = time.monotonic() - start_s
-    return Verdict(group, check.name, check.expected, check.source, status, seen, server.sent, seconds)
+    seen, sent = valid(seen), server.sent
+    return Verdict(group, check.name, check.expected, check.source, status, seen, sent, seconds)
