@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """Run the program and exit: 0 fine, 1 `doctor` found problems, 2 an error, 130 Ctrl-C."""
+    """Run the program and exit: 0 fine, 1 a check found problems, 2 an error, 130 Ctrl-C."""
     from llm_serving.cli.program import run
 
     raise SystemExit(run())

@@ -14,7 +14,7 @@ import click
 
 from llm_serving.cli.chat_session import ChatSession, LocalSession, ServerSession, Turns
 from llm_serving.cli.settings_options import read_settings, settings_options
-from llm_serving.cli.terminal import fetch_progress
+from llm_serving.cli.terminal import fetch_progress, harmless
 from llm_serving.config import Settings, flag_name
 from llm_serving.errors import ServingError
 
@@ -32,9 +32,6 @@ _SHARED = ("temperature", "max_new_tokens")
 _HELP = (
     "/reset starts anew, /system TEXT sets the system message, /quit or Ctrl-D ends; Ctrl-C stops an answer."
 )
-
-# What a model says must not steer the terminal: no control characters but newline and tab.
-_CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 
 
 @click.command("chat")
@@ -185,7 +182,7 @@ class _Conversation:
             async for thoughts, text in answer:
                 self._first_s = self._first_s or time.perf_counter()
                 if sys.stdout.isatty():
-                    self._show(thoughts.translate(_CONTROL), text.translate(_CONTROL))
+                    self._show(harmless(thoughts), harmless(text))
                 elif text:
                     sys.stdout.write(text)
                     sys.stdout.flush()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import httpx
 import orjson
 
+from llm_serving.cli.addresses import api_base
 from llm_serving.config import Settings
 from llm_serving.errors import ServingError
 from llm_serving.models import OnProgress
@@ -58,8 +59,7 @@ class ServerSession:
         temperature: float | None,
         max_tokens: int | None,
     ) -> None:
-        base = url.rstrip("/") if "//" in url else f"http://{url.rstrip('/')}"
-        self._base = base if base.endswith("/v1") else f"{base}/v1"
+        self._base = api_base(url)
         self._model = model
         given = {"temperature": temperature, "max_tokens": max_tokens}
         self._options = {name: value for name, value in given.items() if value is not None}

@@ -17,6 +17,10 @@ _COMMANDS = {
     "chat": ("llm_serving.cli.chat", "Chat in the terminal, with a server or in this process."),
     "models": ("llm_serving.cli.models", "List, fetch, show and remove models."),
     "bench": ("llm_serving.cli.bench", "Measure the engine, or a server under load."),
+    "conformance": (
+        "llm_serving.cli.conformance.command",
+        "Check any server that claims OpenAI's API, and score it.",
+    ),
     "doctor": ("llm_serving.cli.doctor", "Check this machine and say what would be used."),
 }
 

@@ -19,6 +19,7 @@ _STAGES = {
     "verifying": "Verifying",
     "unpacking": "Unpacking",
 }
+_CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 
 
 def print_json(value: Any) -> None:
@@ -45,6 +46,11 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         click.echo(f"{click.style(name.ljust(width), bold=True)}  {value}")
+
+
+def harmless(text: str) -> str:
+    """What others say must not steer the terminal: no control characters but newline and tab."""
+    return text.translate(_CONTROL)
 
 
 def format_bytes(num_bytes: int) -> str:

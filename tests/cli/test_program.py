@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[2]
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     output = capsys.readouterr().out
-    assert all(f"  {name} " in output for name in ("serve", "chat", "models", "bench", "doctor"))
+    assert all(
+        f"  {name} " in output for name in ("serve", "chat", "models", "bench", "conformance", "doctor")
+    )
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -35,7 +37,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("name", ["serve", "chat", "models", "bench", "doctor"])
+@pytest.mark.parametrize("name", ["serve", "chat", "models", "bench", "conformance", "doctor"])
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name, "--help"]) == 0
     assert f"Usage: llm-serving {name}" in capsys.readouterr().out
