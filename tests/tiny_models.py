@@ -167,14 +167,14 @@ def _write(
     numbers: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
-    _add_hyperparameters(writer, shape, rotated)
+    add_hyperparameters(writer, shape, rotated)
     if window:
         writer.add_sliding_window(window)
     if local:
         writer.add_sliding_window_pattern(local)
     for key, value in numbers.items():
         writer.add_float32(f"{architecture}.{key}", value)
-    _add_tokenizer(writer, shape.vocab, list(shape.last_tokens))
+    add_tokenizer(writer, shape.vocab, shape.last_tokens)
     for name, values, kind in _tensors(shape, parts):
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
@@ -184,7 +184,8 @@ def _write(
     return path
 
 
-def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape, rotated: int) -> None:
+def add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape, rotated: int = 0) -> None:
+    """Sizes, norms and rotary positions; so many dimensions of a head rotate, or all."""
     head_dim = shape.head_dim or shape.hidden // shape.heads
     writer.add_name("tiny")
     writer.add_context_length(shape.context)
@@ -206,13 +207,15 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, shape: TinyShape, rotated: int
     writer.add_vocab_size(shape.vocab)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, vocab: int, last: list[str]) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, vocab: int, last: Sequence[str] = ()) -> None:
+    """Byte-level, with `MERGES` and the chat template; the `last` tokens are control tokens."""
     if vocab < SMALLEST_VOCAB + len(last):
         raise ValueError(f"vocab must be at least {SMALLEST_VOCAB + len(last)}, got {vocab}")
     tokens = SPECIAL_TOKENS + byte_alphabet() + [merge.replace(" ", "") for merge in MERGES]
     types = [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS)
     types += [gguf.TokenType.NORMAL] * (len(tokens) - len(types))
-    tokens += [f"<|unused_{i}|>" for i in range(vocab - len(tokens) - len(last))] + last
+    tokens += [f"<|unused_{i}|>" for i in range(vocab - len(tokens) - len(last))]
+    tokens += last
     types += [gguf.TokenType.UNUSED] * (vocab - len(types) - len(last)) + [gguf.TokenType.CONTROL] * len(last)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")

@@ -8,6 +8,7 @@ from llm_serving.architectures import (
     gemma2,
     gemma3,
     glm4,
+    gpt_oss,
     granite,
     hunyuan,
     jina_bert,
@@ -35,6 +36,8 @@ FAMILIES = {
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
     "glm4": glm4.describe,
+    "gpt-oss": gpt_oss.describe,  # as GGUF files call it
+    "gpt_oss": gpt_oss.describe,
     "granite": granite.describe,
     "granitemoe": granite.describe_moe,
     "hunyuan-dense": hunyuan.describe,  # as GGUF files call it

@@ -120,12 +120,12 @@ def _yarn(
     checkpoint: Checkpoint, given: dict[str, Any], plain: ops.Rope, value: Callable[..., float]
 ) -> ops.Rope:
     """Raises: CheckpointError for the variants of other families, or numbers that are not possible."""
-    if (
-        given.get("mscale")
-        or given.get("mscale_all_dim")
-        or not given.get("truncate", True)
-        or plain.theta <= 1
-    ):
+    truncate: Any = given.get("truncate", True)
+    if not isinstance(truncate, bool):
+        raise CheckpointError(
+            f"'truncate' in the config.json of '{checkpoint.path}' is {truncate!r}; true or false is needed."
+        )
+    if given.get("mscale") or given.get("mscale_all_dim") or plain.theta <= 1:
         raise CheckpointError(
             f"This variant of rotary scaling 'yarn' in '{checkpoint.path}' is not supported."
         )
@@ -138,7 +138,7 @@ def _yarn(
     fast, slow = optional("beta_fast", 32.0), optional("beta_slow", 1.0)
     return replace(
         plain,
-        factors=yarn_factors(plain.theta, plain.rotated, factor, length, fast, slow),
+        factors=yarn_factors(plain.theta, plain.rotated, factor, length, fast, slow, truncate),
         magnitude=optional("attention_factor", yarn_magnitude(factor)),
     )
 

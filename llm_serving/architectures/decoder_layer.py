@@ -25,6 +25,8 @@ class Kind:
     """How a family differs from the others."""
 
     qkv_bias: bool = False
+    output_bias: bool = False  # of attention
+    sinks: str | None = None  # tensor name with `{i}`: as in `Attention`
     head_norm: bool = False  # heads of queries and keys are normed before they rotate
     rotated_norm: bool = False  # heads are normed after they rotate
     whole_norm: bool = False  # all heads of queries are normed at once, and all of keys
@@ -61,14 +63,15 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.
     rope = kind.local if window else None
     if index in kind.still or kind.rotated_norm:  # which rotated before
         rope = shape.rope.still
+    sinks = kind.sinks and kind.sinks.format(i=index)
     return (
         _read(names.input_norm, index, shape, kind),
         ops.Linear(_inputs(index, names, shape, kind)),
         *_head_norms(index, names, shape, kind),
         ops.RopeStore("qkv", index, rope),
-        ops.Attention("qkv", "attention", index, scale, window, kind.score_cap),
+        ops.Attention("qkv", "attention", index, scale, window, kind.score_cap, sinks),
         ops.Quantize("attention"),
-        *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape),
+        *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape, kind.output_bias),
     )
 
 
@@ -76,7 +79,7 @@ def _inputs(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Pro
     rotated = shape.rope.rotated if shape.rope.rotated < shape.head_dim else 0
 
     def projection(name: str, offset: int, in_pairs: bool = False) -> ops.Projection:
-        bias = f"{name.format(i=index)}.bias" if kind.qkv_bias else None
+        bias = _bias(name, index) if kind.qkv_bias else None
         plain = ops.Projection(_weight(name, index), "qkv", offset, bias)
         return replace(plain, interleaved=shape.head_dim, rotated=rotated) if in_pairs else plain
 
@@ -129,16 +132,23 @@ def _weight(name: str, index: int) -> str:
     return f"{name.format(i=index)}.weight"
 
 
+def _bias(name: str, index: int) -> str:
+    return f"{name.format(i=index)}.bias"
+
+
 def _read(norm: str, index: int, shape: Shape, kind: Kind) -> ops.Operation:
     return ops.Quantize("x", _weight(norm, index), shape.epsilon) if kind.norms_before else ops.Quantize("x")
 
 
-def _add(matrix: str, norm: str | None, index: int, shape: Shape) -> tuple[ops.Operation, ...]:
+def _add(
+    matrix: str, norm: str | None, index: int, shape: Shape, has_bias: bool = False
+) -> tuple[ops.Operation, ...]:
     """Add what a matrix makes of the activations to the rows, normed if there is a norm."""
+    bias = _bias(matrix, index) if has_bias else None
     if norm is None:
-        return (ops.Linear((ops.Projection(_weight(matrix, index), "x"),), accumulate=True),)
+        return (ops.Linear((ops.Projection(_weight(matrix, index), "x", bias=bias),), accumulate=True),)
     return (
-        ops.Linear((ops.Projection(_weight(matrix, index), "part"),)),
+        ops.Linear((ops.Projection(_weight(matrix, index), "part", bias=bias),)),
         ops.Quantize("part", _weight(norm, index), shape.epsilon, keep=True),
         ops.Copy("part", "x", accumulate=True),
     )

@@ -65,6 +65,7 @@ class Defaults:
     activation: tuple[str, str] = ("hidden_act", "silu")  # the key in a config.json, and what it must say
     rotated: float = 1.0  # the share of a head's dimensions that rotates, in a config.json
     kind: str | None = None  # of layers, whose rotary positions `Shape.rope` is to have
+    truncate: bool = True  # as in `yarn_factors`, which GGUF files do not say
 
 
 _GGUF = Names(
@@ -151,7 +152,7 @@ def _of_gguf(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
         ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
         context=gguf_keys.positive(checkpoint, "context_length", defaults.context),
         epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_rms_epsilon", defaults.epsilon),
-        rope=gguf_keys.rope(checkpoint, head_dim, defaults.theta),
+        rope=gguf_keys.rope(checkpoint, head_dim, defaults.theta, truncate=defaults.truncate),
     )
 
 

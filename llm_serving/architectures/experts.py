@@ -10,12 +10,22 @@ from llm_serving.native import ops
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertBiases:
+    """Tensor names as in `ExpertNames`; those of experts are [experts, outputs]."""
+
+    router: str | None = None
+    up: str | None = None
+    down: str | None = None
+    gate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertNames:
     """Whole tensor names, with `{i}` for the layer.
 
     Those of an expert's matrices contain `{e}` for it, or the tensors hold all experts one after the other.
     With a `gate` an expert is SwiGLU, and where `up` begins with the gate's rows; else it is one gelu.
-    `bias` is added once, if there is such a tensor.
+    `bias` is added once, if there is such a tensor; `biases` are of all matrices.
     """
 
     router: str
@@ -23,8 +33,11 @@ class ExpertNames:
     down: str
     gate: str | None = None
     bias: str | None = None
-    transposed: bool = False  # down is stored as inputs x outputs
+    transposed: bool = False  # down is stored as inputs x outputs,
+    up_transposed: bool = False  # and up
     fused: bool = False  # `up` holds the gate, too
+    in_turn: bool = False  # then its rows and the gate's alternate, the gate's first
+    biases: ExpertBiases = ExpertBiases()
 
     @property
     def is_gated(self) -> bool:
@@ -40,6 +53,8 @@ class ExpertSizes:
     ffn: int
     every: int = 1
     normalized: bool = False  # the weights of those used have a sum of one
+    limit: float = 0.0  # of gates, as in `Gated`,
+    slope: float = 1.0
 
 
 def expert_buffers(sizes: ExpertSizes | None) -> dict[str, int]:
@@ -69,29 +84,48 @@ def mixture(
             f"Tensor '{router.name}' has {router.shape[0]} rows where there are {sizes.count} experts."
         )
     bias = names.bias and names.bias.format(i=i)
+    biases = names.biases
 
     def projection(
-        name: str, e: int, target: str, offset: int = 0, transposed: bool = False
+        name: str,
+        e: int,
+        target: str,
+        bias: str | None,
+        *,
+        offset: int = 0,
+        transposed: bool = False,
+        interleaved: int = 0,
     ) -> ops.Projection:
         part = None if "{e}" in name else ops.Part(e, sizes.count, transposed)
-        return ops.Projection(name.format(i=i, e=e), target, offset, part=part)
+        own = bias and bias.format(i=i, e=e)
+        return ops.Projection(name.format(i=i, e=e), target, offset, own, interleaved, part=part)
 
     def up(e: int) -> tuple[ops.Projection, ...]:
-        if names.gate is None:
-            return (projection(names.up, e, "expert_up"),)
-        return projection(names.gate, e, "expert_up"), projection(names.up, e, "expert_up", sizes.ffn)
+        gates = () if names.gate is None else (projection(names.gate, e, "expert_up", biases.gate),)
+        opened = projection(
+            names.up,
+            e,
+            "expert_up",
+            biases.up,
+            offset=sizes.ffn if gates else 0,
+            transposed=names.up_transposed,
+            interleaved=2 * sizes.ffn if names.in_turn else 0,
+        )
+        return *gates, opened
 
+    def down(e: int) -> ops.Projection:
+        return projection(names.down, e, "expert_out", biases.down, transposed=names.transposed)
+
+    router_bias = biases.router and biases.router.format(i=i)
+    experts = range(sizes.count)
     return (
-        ops.Linear((ops.Projection(router.name, "router", fine=True),)),
+        ops.Linear((ops.Projection(router.name, "router", bias=router_bias, fine=True),)),
         ops.Route("router", sizes.used, sizes.normalized),
         ops.Gather(source),
-        ops.ExpertLinear(tuple(up(e) for e in range(sizes.count))),
-        ops.Gated("expert_up", sizes.ffn) if names.is_gated else ops.Gelu("expert_up"),
-        ops.ExpertLinear(
-            tuple(
-                (projection(names.down, e, "expert_out", transposed=names.transposed),)
-                for e in range(sizes.count)
-            )
-        ),
+        ops.ExpertLinear(tuple(up(e) for e in experts)),
+        ops.Gated("expert_up", sizes.ffn, limit=sizes.limit, slope=sizes.slope)
+        if names.is_gated
+        else ops.Gelu("expert_up"),
+        ops.ExpertLinear(tuple((down(e),) for e in experts)),
         ops.Combine("expert_out", "x", bias if bias in checkpoint.tensors else None),
     )

@@ -62,8 +62,8 @@ def pooling(checkpoint: Checkpoint, default: str, *, ranked: str | None = None) 
     return _POOLING[kind] or default
 
 
-def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0) -> ops.Rope:
-    """Rotary positions; `theta` is the base where the file names none.
+def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0, *, truncate: bool = True) -> ops.Rope:
+    """Rotary positions; `theta` is the base where the file names none, `truncate` as in `yarn_factors`.
 
     Raises: CheckpointError for a scaling that is not supported, or numbers that are not possible.
     """
@@ -86,7 +86,7 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0) -> ops.R
         fast = number(checkpoint, "rope.scaling.yarn_beta_fast", 32.0)
         slow = number(checkpoint, "rope.scaling.yarn_beta_slow", 1.0)
         magnitude = number(checkpoint, "rope.scaling.attn_factor", 1.0) * yarn_magnitude(factor)
-        factors = yarn_factors(base, rotated, factor, length, fast, slow)
+        factors = yarn_factors(base, rotated, factor, length, fast, slow, truncate)
         return ops.Rope(base, rotated, factors=factors, magnitude=magnitude)
     if _FAR in checkpoint.tensors:
         return ops.Rope(

@@ -9,17 +9,23 @@ from typing import Any, Literal
 import numpy as np
 
 from llm_serving.checkpoints.mapped_file import FileStamp
+from llm_serving.checkpoints.mxfp4 import to_blocks
 from llm_serving.errors import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One weight as it stands in the file; nothing is copied or unpacked."""
+    """One weight as it stands in the file; nothing is copied or unpacked.
+
+    With `scales` or `is_transposed` the data is not what `kind` and `shape` say before `as_rows`.
+    """
 
     name: str
     kind: str  # one of KINDS
     shape: tuple[int, ...]  # numpy order: (rows = outputs, columns = inputs) for matrices
     data: np.ndarray  # uint8 [num_bytes], a read-only view of the mapped file
+    scales: np.ndarray | None = None  # uint8: of MXFP4, exponents that lie apart from the values
+    is_transposed: bool = False  # a matrix that the file has as inputs x outputs
 
     def rows(self, indices: Sequence[int]) -> Tensor:
         """These rows of a matrix as a tensor. Raises: CheckpointError for one that is not there."""
@@ -33,16 +39,28 @@ class Tensor:
 
         Raises: CheckpointError if there are not so many, or one of packed values is to be transposed.
         """
-        rows = self.shape[0] // count if len(self.shape) == 2 else self.shape[-2]
-        if self.shape not in ((count * rows, self.shape[-1]), (count, rows, self.shape[-1])):
+        rows, cols = (0, 0, *self.shape)[-2:]
+        if len(self.shape) == 2:
+            rows //= count
+        if self.shape not in ((count * rows, cols), (count, rows, cols)):
             raise CheckpointError(f"Tensor '{self.name}' of shape {self.shape} is not {count} matrices.")
-        data, shape = self.data.reshape(count, -1)[index], (rows, self.shape[-1])
-        if transposed:
-            if self.kind not in ("F32", "F16", "BF16"):
-                raise CheckpointError(f"Tensor '{self.name}' of {self.kind} cannot be transposed.")
-            values = data.view(f"u{data.size // (shape[0] * shape[1])}").reshape(shape)
-            data, shape = np.ascontiguousarray(values.T).reshape(-1).view(np.uint8), shape[::-1]
-        return Tensor(f"{self.name}#{index}", self.kind, shape, data)
+        if transposed and self.kind not in ("F32", "F16", "BF16"):
+            raise CheckpointError(f"Tensor '{self.name}' of {self.kind} cannot be transposed.")
+        shape = (cols, rows) if transposed else (rows, cols)
+        data = self.data.reshape(count, -1)[index]
+        scales = None if self.scales is None else self.scales.reshape(count, -1)[index]
+        return Tensor(f"{self.name}#{index}", self.kind, shape, data, scales, transposed)
+
+    def as_rows(self) -> Tensor:
+        """The same with data as `kind` has it, row by row: itself, or a copy if the file has it otherwise."""
+        data = self.data
+        if self.scales is not None:
+            data = to_blocks(data, self.scales)
+        elif self.is_transposed:
+            rows, cols = self.shape
+            values = data.view(f"u{data.size // (rows * cols)}").reshape(cols, rows)
+            data = np.ascontiguousarray(values.T).reshape(-1).view(np.uint8)
+        return self if data is self.data else Tensor(self.name, self.kind, self.shape, data)
 
 
 @dataclass(frozen=True, slots=True)

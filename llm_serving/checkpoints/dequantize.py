@@ -50,7 +50,7 @@ _E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.f
 
 def dequantize(tensor: Tensor) -> Floats:
     """Return a new float32 array of `tensor.shape`, equal bit for bit to ggml's own reference."""
-    blocks = tensor.data.view(_LAYOUTS[tensor.kind])
+    blocks = tensor.as_rows().data.view(_LAYOUTS[tensor.kind])
     out = np.empty((len(blocks), KINDS[tensor.kind].block_size), np.float32)
     unpack = _UNPACK[tensor.kind]
     with np.errstate(invalid="ignore", over="ignore"):  # a damaged scale may be inf or NaN; so is the result

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
+from llm_serving.checkpoints.expert_matrices import BLOCKS, SCALES, expert_matrices
 from llm_serving.checkpoints.json_files import read_object
 from llm_serving.checkpoints.safetensors import SafetensorsFile, read_safetensors
 from llm_serving.checkpoints.sentence_transformers import SentenceTransformers, read_sentence_transformers
@@ -36,6 +37,7 @@ def read_huggingface(path: Path) -> Checkpoint:
     `metadata` is `config.json`; `architecture` its `model_type`. Tensors keep their names, prefixes such as
     `bert.` or `model.` included; those of a dense layer get its folder's name in
     front (`2_Dense.linear.weight`).
+    What experts have in MXFP4 becomes one tensor of the name before `_blocks` and `_scales`.
     `extras["sentence_transformers"]` is a `SentenceTransformers`, absent without `modules.json`;
     `extras["skipped_tensors"]` maps the names of tensors that are no floats to their dtype.
 
@@ -48,8 +50,11 @@ def read_huggingface(path: Path) -> Checkpoint:
     config, architecture = _config(folder)
     index = folder / INDEX
     file = _read_shards(index) if weights == index or _is_shard(weights, index) else read_safetensors(weights)
-    extras: dict[str, Any] = {"skipped_tensors": file.skipped}
-    tensors = file.tensors
+    packed = expert_matrices(file.raw)
+    read = {f"{name}{end}" for name in packed for end in (BLOCKS, SCALES)}
+    skipped = {name: dtype for name, dtype in file.skipped.items() if name not in read}
+    extras: dict[str, Any] = {"skipped_tensors": skipped}
+    tensors = file.tensors | packed
     if settings is not None:
         extras["sentence_transformers"] = settings
         tensors = tensors | _dense_tensors(root, settings)
@@ -116,15 +121,19 @@ def _read_shards(index: Path) -> SafetensorsFile:
     shards = {name: read_safetensors(index.with_name(name)) for name in names}
     tensors: dict[str, Tensor] = {}
     skipped: dict[str, str] = {}
+    raw: dict[str, Tensor] = {}
     for tensor, name in places.items():
         shard = shards.get(name) if isinstance(name, str) else None
         if shard is not None and tensor in shard.tensors:
             tensors[tensor] = shard.tensors[tensor]
         elif shard is not None and tensor in shard.skipped:
             skipped[tensor] = shard.skipped[tensor]
+            if tensor in shard.raw:
+                raw[tensor] = shard.raw[tensor]
         else:
             raise CheckpointError(f"{index}: tensor {tensor[:200]!r} is not in {str(name)[:60]!r}.")
-    return SafetensorsFile(tensors, skipped, tuple(file for shard in shards.values() for file in shard.files))
+    files = tuple(file for shard in shards.values() for file in shard.files)
+    return SafetensorsFile(tensors, skipped, raw, files)
 
 
 def _dense_tensors(root: Path, settings: SentenceTransformers) -> dict[str, Tensor]:

@@ -23,16 +23,21 @@ from llm_serving.errors import CheckpointError
 MAX_HEADER_BYTES = 1 << 25  # some 250 000 tensors
 MAX_DIMENSIONS = 8
 KINDS_READ = {"F32": 4, "F16": 2, "BF16": 2}  # bytes a value
+RAW = "U8"
 _SIZES = {**KINDS_READ, "F64": 8, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
 _SIZES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8}
 
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsFile:
-    """`tensors` are the weights; `skipped` maps the names of all others (position ids, …) to their dtype."""
+    """`tensors` are the weights; `skipped` maps the names of all others (position ids, …) to their dtype.
+
+    `raw` has those of the others that are plain bytes, of kind U8: weights may be packed in them.
+    """
 
     tensors: dict[str, Tensor]
     skipped: dict[str, str]
+    raw: dict[str, Tensor] = field(default_factory=dict)
     files: tuple[FileStamp, ...] = field(default=(), compare=False)
 
 
@@ -71,13 +76,15 @@ def read_safetensors(path: str | Path) -> SafetensorsFile:
     infos = [_info(path, name, entry) for name, entry in header.items()]
     _check_places(path, infos, len(mapped) - first)
     data = np.frombuffer(mapped, np.uint8)
-    tensors = {
+    views = {
         info.name: Tensor(info.name, info.dtype, info.shape, data[first + info.begin : first + info.end])
         for info in infos
-        if info.dtype in KINDS_READ
+        if info.dtype in KINDS_READ or info.dtype == RAW
     }
+    tensors = {name: tensor for name, tensor in views.items() if tensor.kind != RAW}
+    raw = {name: tensor for name, tensor in views.items() if tensor.kind == RAW}
     skipped = {info.name: info.dtype for info in infos if info.dtype not in KINDS_READ}
-    return SafetensorsFile(tensors, skipped, files)
+    return SafetensorsFile(tensors, skipped, raw, files)
 
 
 def _info(path: str | Path, name: str, entry: Any) -> _Info:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from llm_serving.native.biases import BucketBias as BucketBias
 from llm_serving.native.biases import LinearBias as LinearBias
 from llm_serving.native.biases import WindowBias as WindowBias
+from llm_serving.native.projection import Part as Part
+from llm_serving.native.projection import Projection as Projection
 from llm_serving.native.rope import Rope as Rope
 
 
@@ -65,40 +67,16 @@ class Gelu:
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """activations = int8(activation(source[:, :cols]) * source[:, cols:])."""
+    """activations = int8(activation(source[:, :cols]) * source[:, cols:]).
+
+    With a `limit`: gate * sigmoid(slope * gate) * (up + 1), of gates up to it and ups within it (gpt-oss).
+    """
 
     source: str
     cols: int
     activation: str = "silu"  # or gelu, or gelu_tanh
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """target[:, offset : offset + rows] = activations @ tensor.T + bias.
-
-    `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
-    stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate, and so
-    is their bias. With `rotated` only so many rows of a head are pairs, and those behind them stay.
-    `fine` keeps 12 bits where others keep 8: for what reaches the result with nothing to soften its rounding.
-    """
-
-    tensor: str
-    target: str
-    offset: int = 0
-    bias: str | None = None
-    interleaved: int = 0
-    fine: bool = False
-    part: Part | None = None  # of a tensor that holds several matrices
-    rotated: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Matrix `index` of `count` in one tensor; `transposed` where it is stored as inputs x outputs."""
-
-    index: int
-    count: int
-    transposed: bool = False
+    limit: float = 0.0
+    slope: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +100,8 @@ class RopeStore:
 class Attention:
     """target = softmax(queries @ keys * scale) @ values over each token's own context.
 
-    With a `cap` scores are cap * tanh(score / cap) before the softmax.
+    With a `cap` scores are cap * tanh(score / cap) before the softmax. `sinks` is a tensor with a score for
+    each query head, one more in the softmax that has no value: weights then add up to less than one.
     """
 
     source: str
@@ -131,6 +110,7 @@ class Attention:
     scale: float
     window: int = 0  # the last so many tokens only, the query's own counted in; 0: all
     cap: float = 0.0
+    sinks: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

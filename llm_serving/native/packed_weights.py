@@ -111,8 +111,10 @@ class PackedWeights:
         self, key: str, tensor: Tensor, pairs: str, weight_format: str, order: np.ndarray | None
     ) -> int:
         rows, cols = tensor.shape
-        number: int = self._core.pack(tensor.kind, tensor.data, rows, cols, weight_format, order)
+        number: int = self._core.pack(tensor.kind, tensor.as_rows().data, rows, cols, weight_format, order)
         release(tensor.data)
+        if tensor.scales is not None:
+            release(tensor.scales)
         form, panels = self._core.panels(number)
         checksum: int = self._core.checksum(panels)
         self.sums.append((tensor.name, pairs, form, checksum))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from llm_serving.native import ops
 from llm_serving.native.core import load_core
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.packed_weights import PackedWeights
+from llm_serving.native.projection import tensor_of
 from llm_serving.native.tables import (
     bucket_bias,
     halves_order,
@@ -91,21 +93,23 @@ class PlanBuilder:
                 self._quantize(operation)
             case ops.Gelu(source):
                 core.gelu(buffers[source])
-            case ops.Gated(source, cols, activation):
-                core.gated(buffers[source], cols, activation != "silu", activation == "gelu_tanh")
+            case ops.Gated(source, cols, activation, limit, slope):
+                is_gelu, by_tanh = activation != "silu", activation == "gelu_tanh"
+                core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope)
             case ops.Linear(projections, accumulate):
                 core.linear(self._projections(projections), accumulate)
             case ops.RopeStore(source, layer, rope):
                 core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope))
-            case ops.Attention(source, target, layer, scale, window, cap):
+            case ops.Attention(source, target, layer, scale, window, cap, sinks):
                 bias = self._bias(ops.WindowBias(window - 1)) if window else -1
                 rows, into, heads = buffers[source], buffers[target], self.query_heads
-                core.attention(rows, into, layer, heads, scale, window, bias, cap)
+                own = self._optional(sinks, heads)
+                core.attention(rows, into, layer, heads, scale, window, bias, cap, own)
             case ops.SoftCap(source, cap):
                 core.soft_cap(buffers[source], cap)
             case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias):
                 shift = self._optional(bias, width // heads)
-                norm = self._vector(weight, width // heads, self._norm_offset)
+                norm = self._optional(weight, width // heads, self._norm_offset)
                 core.head_norm(buffers[source], offset, heads, norm, epsilon, shift)
             case ops.Rotate(source, heads, head_dim, rope):
                 core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope))
@@ -139,7 +143,7 @@ class PlanBuilder:
         for p, behind in zip(projections, (*projections[1:], None), strict=True):
             goes_on = behind is not None and behind.target == p.target
             wanted = (behind.offset if goes_on and behind else self._widths[p.target]) - p.offset
-            rows = self._tensor(p.tensor, p.part).shape[0]
+            rows = tensor_of(self.checkpoint, p.tensor, p.part).shape[0]
             if rows != wanted:
                 raise CheckpointError(
                     f"Tensor '{p.tensor}' has {rows} rows where the model's header means {wanted}."
@@ -147,19 +151,18 @@ class PlanBuilder:
         return [self._projection(p) for p in projections]
 
     def _projection(self, p: ops.Projection) -> tuple[int, int, int, int]:
-        rows = self._tensor(p.tensor, p.part).shape[0]
+        rows = tensor_of(self.checkpoint, p.tensor, p.part).shape[0]
         order = halves_order(rows, p.interleaved, p.rotated) if p.interleaved else None
-        bias = -1 if p.bias is None else self._vector(p.bias, rows, order=order)
+        bias = -1
+        if p.bias is not None:
+            part = p.part and replace(p.part, transposed=False)
+            bias = self._vector(tensor_of(self.checkpoint, p.bias, part), rows, order=order)
         return self._matrix(p), bias, self._buffers[p.target], p.offset
-
-    def _tensor(self, name: str, part: ops.Part | None) -> Tensor:
-        tensor = self.checkpoint.tensor(name)
-        return tensor if part is None else tensor.part(part.index, part.count, part.transposed)
 
     def _matrix(self, p: ops.Projection) -> int:
         key = (p.tensor, p.interleaved, p.rotated, p.fine, p.part)
         if key not in self._matrices:
-            tensor = self._tensor(p.tensor, p.part)
+            tensor = tensor_of(self.checkpoint, p.tensor, p.part)
             if len(tensor.shape) != 2 or tensor.shape[1] % 32:
                 raise CheckpointError(
                     f"Tensor '{p.tensor}' has shape {tensor.shape}; the engine needs two dimensions, "
@@ -170,7 +173,7 @@ class PlanBuilder:
         return self._matrices[key]
 
     def _optional(self, name: str | None, size: int, add: float = 0.0, times: float = 1.0) -> int:
-        return -1 if name is None else self._vector(name, size, add, times)
+        return -1 if name is None else self._vector(self.checkpoint.tensor(name), size, add, times)
 
     def _quantize(self, q: ops.Quantize) -> None:
         width = self._widths[q.source]
@@ -222,15 +225,18 @@ class PlanBuilder:
         return cast(int, self.core.vector(constant))
 
     def _vector(
-        self, name: str, size: int, add: float = 0.0, times: float = 1.0, order: np.ndarray | None = None
+        self, tensor: Tensor, size: int, add: float = 0.0, times: float = 1.0, order: np.ndarray | None = None
     ) -> int:
-        if (name, times) not in self._vectors:
-            values = dequantize(self.checkpoint.tensor(name)).reshape(-1)
+        key = tensor.name, times
+        if key not in self._vectors:
+            values = dequantize(tensor).reshape(-1)
             values = (values + np.float32(add)) * np.float32(times)
             if values.size != size:
-                raise CheckpointError(f"Tensor '{name}' has {values.size} values where {size} are needed.")
-            self._vectors[name, times] = self._constant(values if order is None else values[order])
-        return self._vectors[name, times]
+                raise CheckpointError(
+                    f"Tensor '{tensor.name}' has {values.size} values where {size} are needed."
+                )
+            self._vectors[key] = self._constant(values if order is None else values[order])
+        return self._vectors[key]
 
 
 def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int, is_encoder: bool = False) -> Any:

@@ -40,17 +40,27 @@ def llama3_factors(
 
 
 def yarn_factors(
-    theta: float, rotated: int, factor: float, length: float, fast: float = 32.0, slow: float = 1.0
+    theta: float,
+    rotated: int,
+    factor: float,
+    length: float,
+    fast: float = 32.0,
+    slow: float = 1.0,
+    truncate: bool = True,
 ) -> tuple[float, ...]:
     """1 up to the dimension with `fast` turns within `length`, `factor` from the one with `slow` turns on,
-    a mixture by dimensions between (YaRN, Peng et al. 2023). `theta` is above 1.
+    a mixture by dimensions between (YaRN, Peng et al. 2023). `theta` is above 1. Without `truncate` the two
+    may lie between dimensions.
     """
 
     def dimension(turns: float) -> float:
         waves = min(max(length / (turns * 2 * math.pi), 1e-300), 1e300)  # whatever a file says
         return rotated * math.log(waves) / (2 * math.log(theta))
 
-    first, last = max(math.floor(dimension(fast)), 0), min(math.ceil(dimension(slow)), rotated - 1)
+    first, last = dimension(fast), dimension(slow)
+    if truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, rotated - 1)
     span = last - first if last != first else 0.001
     factors = []
     for i in range(rotated // 2):

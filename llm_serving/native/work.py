@@ -17,6 +17,7 @@ from llm_serving.native.ops import (
     Route,
     SelectRows,
 )
+from llm_serving.native.projection import tensor_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def matrix_work(
         if isinstance(operation, Route):
             used = operation.used
         for projection in _projections(operation, used):
-            rows, cols = _shape(checkpoint, projection)
+            rows, cols = tensor_of(checkpoint, projection.tensor, projection.part).shape
             operations[selected] += 2 * rows * cols
             lengths[projection.tensor, projection.part] = packed_bytes(projection)
     return MatrixWork(sum(lengths.values()), operations[False], operations[True])
@@ -59,8 +60,3 @@ def _projections(operation: Operation, used: int) -> Iterable[Projection]:
     if isinstance(operation, ExpertLinear):
         return chain.from_iterable(operation.experts[:used])
     return ()
-
-
-def _shape(checkpoint: Checkpoint, projection: Projection) -> tuple[int, ...]:
-    tensor, part = checkpoint.tensors[projection.tensor], projection.part
-    return (tensor if part is None else tensor.part(part.index, part.count, part.transposed)).shape

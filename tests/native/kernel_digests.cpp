@@ -184,6 +184,7 @@ void rows(const Kernels& kernels, Report& report) {
             kernels.layer_norm(x.data(), a.data(), b.data(), 1e-12f, cols, y.data()), say("layer_norm");
             kernels.gelu(x.data(), cols, y.data()), say("gelu");
             for (const auto& g : gated) g.run(x.data(), a.data(), cols, y.data()), say(g.name);
+            kernels.gated_within(x.data(), a.data(), cols, 1.702f, 1.5f, y.data()), say("gated_within");
             y = x, kernels.soft_cap(y.data(), cols - 3, 5.0f), say("soft_cap");
             y = x;
             kernels.rope(y.data(), a.data(), b.data(), cols), say("rope");
@@ -219,7 +220,7 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     const std::vector<float> query = random.reals(stride * size_t(tokens), 3.0f);
                     std::vector<float> out(query.size()), scratch(attention_scratch(group, head_dim));
                     AttentionTile tile = {query.data(), out.data(), stride, stride, format, keys.data(), values.data(), block * kChunkBlocks,
-                                          table.data(), first, tokens, group, head_dim, 0.125f, 0, nullptr, 0, 0, 0, 0, nullptr, scratch.data()};
+                                          table.data(), first, tokens, group, head_dim, 0.125f, 0, nullptr, nullptr, 0, 0, 0, 0, nullptr, scratch.data()};
                     kernels.attention(tile);
                     report.add(out);
                     tile.piece_stride = size_t(tokens * group * state_floats(head_dim));
@@ -233,6 +234,10 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     out.assign(out.size(), 0);
                     kernels.merge_attention(tile);
                     report.add(out);
+                    const std::vector<float> sinks = random.reals(size_t(group), 4.0f);
+                    tile.sinks = sinks.data();
+                    kernels.merge_attention(tile);
+                    report.add(out);
                     report.line("attention %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
                     constexpr int window = 40, reach = 600;  // nothing further back is seen
                     std::vector<float> biases(2 * reach);
@@ -242,7 +247,7 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     tile.first_piece = std::max(0, first - window + 1) / kPieceTokens;
                     kernels.attention(tile);
                     report.add(out);
-                    report.line("windowed and capped attention %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
+                    report.line("windowed and capped attention with sinks %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
                 }
 }
 

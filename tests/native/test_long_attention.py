@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from runner_driver import DrivenSequence
+from tiny_gpt_oss import write_tiny_gpt_oss
 from tiny_models import SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen2
 
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
@@ -15,10 +16,12 @@ from llm_serving.native.core import load_core
 PIECE = 256  # tokens; kPieceTokens in kernels.hpp
 TEXT = np.random.default_rng(8).integers(0, SMALLEST_VOCAB, 2 * PIECE + 40).tolist()
 LONG = np.random.default_rng(9).integers(0, SMALLEST_VOCAB, 6 * PIECE).tolist()
-# Heads of 32 and of 40, three and one to a group: whole registers and a rest, several rows and one.
+# Heads of 32 and of 40, three and one to a group: whole registers and a rest, several rows and one. Sinks in
+# a layer with a window of one piece and a bit, and in one without.
 MODELS = {
     "grouped": (write_tiny_llama, {"kind": "Q8_0", "hidden": 288, "heads": 9, "kv_heads": 3, "ffn": 416}),
     "alone": (write_tiny_qwen2, {"kind": "Q8_0", "hidden": 160, "heads": 4, "kv_heads": 4}),
+    "sinks": (write_tiny_gpt_oss, {"kind": "Q8_0", "hidden": 96, "heads": 6, "window": 290, "layers": 2}),
 }
 
 
@@ -32,7 +35,7 @@ def make_driver(make_driver, request):
 def checkpoint(request, tmp_path_factory) -> Checkpoint:
     write, shape = MODELS[request.param]
     path = tmp_path_factory.mktemp("long") / "m.gguf"
-    return open_checkpoint(str(write(path, layers=1, context=len(LONG), **shape)))
+    return open_checkpoint(str(write(path, **{"layers": 1, "context": len(LONG), **shape})))
 
 
 @pytest.mark.parametrize("threads", [1, 3])

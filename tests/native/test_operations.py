@@ -148,6 +148,30 @@ def test_soft_cap(width: int, cap: float) -> None:
     assert all((out == outputs[0]).all() for out in outputs)
 
 
+@pytest.mark.parametrize("limit", [0.75, 7.0])
+def test_gates_within_a_limit(limit: float) -> None:
+    """Gates are cut off above, what they open to both sides."""
+    outputs = []
+    for isa in NAMES:
+        bench = Bench(isa, "f32")
+        matrix = 0.4 * bench.rng.standard_normal((64, HIDDEN)).astype(np.float32)
+        last = bench.rng.standard_normal((24, 32)).astype(np.float32)
+        both, y = bench.plan.buffer(64), bench.plan.buffer(24)
+        bench.plan.quantize(bench.x)
+        bench.plan.linear([(bench.pack(matrix), -1, both, 0)])
+        bench.plan.gated(both, 32, limit=limit, slope=1.702)
+        bench.plan.linear([(bench.pack(last), -1, y, 0)])
+        ids, out = bench.run([7], y)
+        gate, up = np.split(bench.table[ids].astype(np.float64) @ matrix.T, 2, axis=1)
+        assert gate.max() > limit
+        assert np.abs(up).max() > limit
+        gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
+        expected = (gate / (1 + np.exp(-1.702 * gate)) * (up + 1)) @ last.T
+        np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
+        outputs.append(out)
+    assert all((out == outputs[0]).all() for out in outputs)
+
+
 def test_a_sequence_does_not_feel_its_neighbours() -> None:
     together, _ = encoder_layer("auto", [7, 20, 3])
     alone, _ = encoder_layer("auto", [7])
@@ -160,6 +184,8 @@ def test_sizes_are_checked() -> None:
         bench.plan.add_positions(bench.vector(HIDDEN)[0], bench.x)
     with pytest.raises(ValueError, match="a soft cap must be positive"):
         bench.plan.soft_cap(bench.x, 0.0)
+    with pytest.raises(ValueError, match="a limit of gates must be positive"):
+        bench.plan.gated(bench.x, 48, limit=-1.0)
     with pytest.raises(ValueError, match="f32 matrices do not mix"):
         bench.pack(np.zeros((8, 32), np.float32), "f32")
     with pytest.raises(ValueError, match="unknown; use auto"):

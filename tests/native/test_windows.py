@@ -7,14 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_gpt_oss import write_tiny_gpt_oss
 from tiny_models import SMALLEST_VOCAB, write_tiny_gemma2, write_tiny_gemma3, write_tiny_olmo3
 
 from llm_serving.checkpoints import open_checkpoint
 from llm_serving.native.core import load_core
 
 LENGTH = 700  # three pieces of a context, and more than two windows
-WRITERS = {"gemma2": write_tiny_gemma2, "gemma3": write_tiny_gemma3, "olmo3": write_tiny_olmo3}
-LOCAL_LAYERS = {"gemma2": 1, "gemma3": 3, "olmo3": 3}  # so many of the first have windows
+WRITERS = {
+    "gemma2": write_tiny_gemma2,
+    "gemma3": write_tiny_gemma3,
+    "gpt_oss": write_tiny_gpt_oss,
+    "olmo3": write_tiny_olmo3,
+}
+LOCAL_LAYERS = {"gemma2": 1, "gemma3": 3, "gpt_oss": 1, "olmo3": 3}  # so many of the first have windows
 SHAPE: dict[str, Any] = {"layers": 7, "context": 1024}
 
 

@@ -100,6 +100,18 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         {"head_dim": 32, "pad_token_id": 0},
     ),
     "glm4": (transformers.Glm4Config, transformers.Glm4ForCausalLM, {"head_dim": 32, "pad_token_id": 0}),
+    "gpt_oss": (
+        transformers.GptOssConfig,
+        transformers.GptOssForCausalLM,
+        {
+            "head_dim": 32,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "sliding_window": 24,
+            "initializer_range": 0.12,  # with more, experts make of small differences large ones
+            "rope_parameters": {**YARN, "rope_theta": 150000.0, "truncate": False},
+        },
+    ),
     "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
     "olmo3": (
         transformers.Olmo3Config,
@@ -116,6 +128,8 @@ def saved(directory: Path, name: str, **more: Any) -> tuple[Any, Checkpoint]:
         model_class(config_class(**{**SHAPE, **shape, **more}, attn_implementation="eager")).eval().float()
     )
     for part, values in model.named_parameters():
+        if part.endswith("sinks"):
+            values.data = 2 * torch.randn_like(values)  # as large as scores
         if "norm" in part or part.endswith("bias"):  # which begin as if they were not there
             values.data += 0.2 * torch.randn_like(values)
     model.save_pretrained(directory)
@@ -153,6 +167,10 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("gemma2", {}),
         ("gemma2", {"sliding_window": 60, "layer_types": ["full_attention"] + ["sliding_attention"] * 2}),
         ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
+        ("gpt_oss", {}),
+        ("gpt_oss", {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]}),
+        ("gpt_oss", {"attention_bias": False, "tie_word_embeddings": True}),
+        ("gpt_oss", {"swiglu_limit": 0.5, "swiglu_alpha": 3.0}),
         ("olmoe", {}),
         ("granitemoe", {}),
         ("ernie4_5", {}),

@@ -7,6 +7,8 @@ namespace llm::LLM_NAMESPACE {
 
 namespace {
 
+const float* sink_of(const AttentionTile& t, int head) { return t.sinks ? t.sinks + head : nullptr; }
+
 template <class T>
 void cached_attention(const AttentionTile& t) {
     const int num_rows = t.num_tokens * t.group, stride = state_floats(t.head_dim);
@@ -33,7 +35,7 @@ void cached_attention(const AttentionTile& t) {
         take_in(rows, num_rows, piece, t.states || p == first, into, scratch);
     }
     for (int r = 0; !t.states && r < num_rows; r++)
-        finish(states + size_t(r) * stride, t.head_dim, t.out + size_t(r / t.group) * t.out_stride + r % t.group * t.head_dim);
+        finish(states + size_t(r) * stride, t.head_dim, sink_of(t, r % t.group), t.out + size_t(r / t.group) * t.out_stride + r % t.group * t.head_dim);
 }
 
 }  // namespace
@@ -49,7 +51,7 @@ void merge_attention(const AttentionTile& t) {
         float* state = t.states + t.first_piece * t.piece_stride + size_t(r) * stride;
         for (int p = 1; (t.first_piece + p) * kPieceTokens <= t.first_position + token; p++)
             merge(state, state + p * t.piece_stride, t.head_dim);
-        finish(state, t.head_dim, t.out + size_t(token) * t.out_stride + head * t.head_dim);
+        finish(state, t.head_dim, sink_of(t, head), t.out + size_t(token) * t.out_stride + head * t.head_dim);
     }
 }
 
@@ -97,7 +99,7 @@ void encoder_attention(const EncoderTile& t) {
         }
         for (int r = 0; r < count; r++) {
             const int token = (first + r) / t.group, head = (first + r) % t.group;
-            finish(states + r * stride, t.head_dim, t.out + size_t(token) * t.out_stride + head * t.head_dim);
+            finish(states + r * stride, t.head_dim, nullptr, t.out + size_t(token) * t.out_stride + head * t.head_dim);
         }
     }
 }

@@ -36,8 +36,15 @@ LLM_INLINE void merge(float* state, const float* next, int head_dim) {
     tail = {most, llm::fused(other.total, factors[1][0], tail.total * factors[0][0])};
 }
 
-LLM_INLINE void finish(const float* state, int head_dim, float* out) {
-    const Lanes inverse = broadcast(1.0f / tail_of(const_cast<float*>(state), head_dim).total);
+// A `sink`, unless null, is the last score of all, whatever pieces there were: keys cost nothing more for it.
+LLM_INLINE void finish(const float* state, int head_dim, const float* sink, float* out) {
+    const Tail& tail = tail_of(const_cast<float*>(state), head_dim);
+    Lanes inverse = broadcast(1.0f / tail.total);
+    if (sink) {
+        const float score = *sink * kLog2E, most = larger(score, tail.largest);
+        const Lanes keep = power_of_two(broadcast(tail.largest - most)), take = power_of_two(broadcast(score - most));
+        inverse = divide(keep, fused(broadcast(tail.total), keep, take));
+    }
     for (int d = 0; d < head_dim; d += kLanes) store(out + d, multiply(load(state + d), inverse));
 }
 

@@ -96,7 +96,7 @@ void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 20;
+    m.attr("ABI") = 21;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -188,14 +188,17 @@ NB_MODULE(_llm_serving_native, m) {
             op->bias_per_head = bias_per_head;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"), nb::arg("heads"), nb::arg("kv_heads"), nb::arg("scale"), nb::arg("causal") = false, nb::arg("bias") = -1, nb::arg("bias_per_head") = false)
-        .def("gated", [](Plan& p, int source, int cols, bool gelu, bool tanh) {
+        .def("gated", [](Plan& p, int source, int cols, bool gelu, bool tanh, float limit, float slope) {
+            if (limit < 0) throw std::invalid_argument("a limit of gates must be positive");
             auto op = std::make_unique<Gated>();
             op->source = source;
             op->cols = cols;
             op->gelu = gelu;
             op->tanh = tanh;
+            op->limit = limit;
+            op->slope = slope;
             p.add(std::move(op), cols, p.model.buffers.at(size_t(source)).of_slots);
-        }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false)
+        }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false, nb::arg("limit") = 0.0f, nb::arg("slope") = 1.0f)
         .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon, int bias) {
             const size_t size = p.model.vectors.at(size_t(weight)).size(), width = size_t(p.model.buffers.at(size_t(source)).width);
             const bool fits = offset >= 0 && heads > 0 && size_t(offset) + size_t(heads) * size <= width;
@@ -234,9 +237,11 @@ NB_MODULE(_llm_serving_native, m) {
             op->query_heads = query_heads;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1)
-        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap) {
+        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks) {
             if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
                 throw std::invalid_argument("a window needs what is added by distance, for all distances");
+            if (sinks >= 0 && p.model.vectors.at(size_t(sinks)).size() != size_t(query_heads))
+                throw std::invalid_argument("there must be a sink for each query head");
             auto op = std::make_unique<AttentionOperation>();
             op->source = source;
             op->target = target;
@@ -246,8 +251,9 @@ NB_MODULE(_llm_serving_native, m) {
             op->window = window;
             op->bias = bias;
             op->cap = cap;
+            op->sinks = sinks;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f)
+        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1)
         .def("run", &run);
     bind_experts(plan);
     bind_measure(m);

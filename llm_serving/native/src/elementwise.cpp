@@ -158,6 +158,16 @@ void gated_silu(const float* gate, const float* up, int cols, float* y) {
     });
 }
 
+void gated_within(const float* gate, const float* up, int cols, float slope, float limit, float* y) {
+    for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
+        const V most = spread<V>(limit), one = spread<V>(1.0f);
+        const V opening = minimum(load_as<V>(gate + i), most);
+        const V opened = maximum(minimum(load_as<V>(up + i), most), spread<V>(-limit));
+        const V denominator = add(one, exponential(multiply(opening, spread<V>(-slope))));
+        store(y + i, multiply(divide(opening, denominator), add(opened, one)));
+    });
+}
+
 void soft_cap(float* x, int count, float cap) {
     // tanh(u) = 1 - 2 / (1 + e^2u)
     const Wide most = spread<Wide>(cap), twice = spread<Wide>(2.0f * cap), slope = spread<Wide>(2.0f / cap), one = spread<Wide>(1.0f);

@@ -17,6 +17,7 @@ void gelu(const float* x, int cols, float* y);
 void gated_gelu(const float* gate, const float* up, int cols, float* y);
 void gated_gelu_tanh(const float* gate, const float* up, int cols, float* y);
 void gated_silu(const float* gate, const float* up, int cols, float* y);
+void gated_within(const float* gate, const float* up, int cols, float slope, float limit, float* y);
 void soft_cap(float* x, int count, float cap);
 void rope(float* head, const float* cos, const float* sin, int rotated);
 void store_kv(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values);

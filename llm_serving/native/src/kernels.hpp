@@ -46,6 +46,7 @@ struct AttentionTile {
     float scale;
     float cap;               // 0, or scores are cap * tanh(score / cap)
     const float* bias;       // null, or added to the score of a key by its distance from the query: bias[key - query]
+    const float* sinks;      // null, or [group]: a score of each query head that takes its share of the weights and has no value
     int first_piece;         // the first one that any of the tokens sees
     int piece, piece_end;
     size_t piece_stride;     // floats between states of one piece and the next
@@ -108,6 +109,8 @@ struct Kernels {
     void (*gated_gelu)(const float* gate, const float* up, int cols, float* y);
     // The same with tanh for erf: gelu(x) ~ x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
     void (*gated_gelu_tanh)(const float* gate, const float* up, int cols, float* y);
+    // y = gate / (1 + e^(-slope * gate)) * (up + 1), of a gate up to `limit` and an up within -limit .. limit (gpt-oss).
+    void (*gated_within)(const float* gate, const float* up, int cols, float slope, float limit, float* y);
     // x = cap * tanh(x / cap), to a few units in the last place of cap.
     void (*soft_cap)(float* x, int count, float cap);
     // Rotates halves (i, i + rotated/2) of one head in place; cos and sin have rotated/2 entries.

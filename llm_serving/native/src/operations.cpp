@@ -61,7 +61,8 @@ void Gated::run_tile(Model& model, const StepState& step, int tile, int worker) 
     for_rows(tile, num_rows(step), [&](int r) {
         const float* x = model.buffers[size_t(source)].row(r);
         const auto activate = tanh ? model.kernels->gated_gelu_tanh : gelu ? model.kernels->gated_gelu : model.kernels->gated_silu;
-        activate(x, x + cols, cols, gated);
+        if (limit > 0) model.kernels->gated_within(x, x + cols, cols, slope, limit, gated);
+        else activate(x, x + cols, cols, gated);
         quantize_row(model, *this, gated, cols, r);
     });
 }
@@ -171,12 +172,13 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
     Buffer& to = model.buffers[size_t(target)];
     const int first_position = step.input.positions[tokens.first];
     const float* biases = bias < 0 ? nullptr : model.vectors[size_t(bias)].data() + model.max_context - 1;
+    const float* own_sinks = sinks < 0 ? nullptr : model.vectors[size_t(sinks)].data() + head * group;
     const int first_piece = window > 0 ? std::max(0, first_position - window + 1) / kPieceTokens : 0;
     AttentionTile work = {from.row(tokens.first) + size_t(head) * group * kv.head_dim,
                           to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
                           size_t(to.width), kv.format, kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
                           step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
-                          first_position, tokens.count, group, kv.head_dim, scale, cap, biases, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
+                          first_position, tokens.count, group, kv.head_dim, scale, cap, biases, own_sinks, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
                           worker_scratch(model, worker, attention_scratch(group, kv.head_dim))};
     if (tokens.pieces == 1) return model.kernels->attention(work);
     const size_t state = size_t(state_floats(kv.head_dim));

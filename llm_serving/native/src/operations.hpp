@@ -45,10 +45,11 @@ struct Quantize final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(act(source[:cols]) * source[cols:]), act being silu, or gelu by erf or tanh.
+// activations = quantize(act(source[:cols]) * source[cols:]), act being silu, or gelu by erf or tanh; as gated_within with a limit.
 struct Gated final : Operation {
     int source, cols;
     bool gelu = false, tanh = false;
+    float slope = 1, limit = 0;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -97,6 +98,7 @@ struct AttentionOperation final : Operation {
     float cap = 0;   // > 0: scores are cap * tanh(score / cap)
     int window = 0;  // > 0: a token sees so many, itself counted in
     int bias = -1;   // of a window: what is added by distance, from 1 - max_context on, see kernels.hpp
+    int sinks = -1;  // a vector with a number for each query head, see kernels.hpp
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };

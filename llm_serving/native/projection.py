@@ -1,0 +1,45 @@
+"""A matrix that activations are multiplied with, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llm_serving.checkpoints import Checkpoint, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Matrix `index` of `count` in one tensor; `transposed` where it is stored as inputs x outputs."""
+
+    index: int
+    count: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """target[:, offset : offset + rows] = activations @ tensor.T + bias.
+
+    `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
+    stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate, and so
+    is their bias. With `rotated` only so many rows of a head are pairs, and those behind them stay.
+    A gate and what it opens may stand so, too, row by row in turn: that is one head of all rows.
+    `fine` keeps 12 bits where others keep 8: for what reaches the result with nothing to soften its rounding.
+    """
+
+    tensor: str
+    target: str
+    offset: int = 0
+    bias: str | None = None
+    interleaved: int = 0
+    fine: bool = False
+    part: Part | None = (
+        None  # of a tensor that holds several matrices; the bias, too, is that part of its own
+    )
+    rotated: int = 0
+
+
+def tensor_of(checkpoint: Checkpoint, name: str, part: Part | None) -> Tensor:
+    """A tensor, or a part of it. Raises: CheckpointError if it is not there, or has no such part."""
+    tensor = checkpoint.tensor(name)
+    return tensor if part is None else tensor.part(part.index, part.count, part.transposed)
