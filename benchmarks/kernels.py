@@ -20,7 +20,23 @@ from llm_serving.native.core import load_core
 from llm_serving.native.cpu import cpu_budget
 
 RUNS = 8
-BITS = {"q4": 5.0, "s8": 8.5, "q8": 8.5, "q12": 16.5, "f32": 32.0}  # of a weight, scales counted in
+# Formats of kinds with a table of values: weights and bytes of a block, and a scale, its first bytes.
+CODED = {
+    "mxfp4": (32, 17, b"\x7b"),
+    "iq4_nl": (32, 18, np.float16(0.01).tobytes()),
+    "iq4_xs": (256, 136, np.float16(0.001).tobytes()),
+}
+# Of a weight, scales counted in.
+BITS = {
+    "q4": 5.0,
+    "mxfp4": 4.25,
+    "iq4_nl": 4.5,
+    "iq4_xs": 4.3,
+    "s8": 8.5,
+    "q8": 8.5,
+    "q12": 16.5,
+    "f32": 32.0,
+}
 
 
 class Products:
@@ -43,8 +59,13 @@ class Products:
         self._operations = 2.0 * outputs * inputs * rows * count
 
     def _pack(self, rng: np.random.Generator, rows: int, cols: int, form: str) -> int:
-        values = rng.standard_normal((rows, cols), np.float32)
-        return int(self._plan.pack("F32", values.view(np.uint8).reshape(-1), rows, cols, form, None))
+        if form not in CODED:
+            values = rng.standard_normal((rows, cols), np.float32)
+            return int(self._plan.pack("F32", values.view(np.uint8).reshape(-1), rows, cols, form, None))
+        size, num_bytes, scale = CODED[form]
+        blocks = rng.integers(0, 256, (rows * cols // size, num_bytes), np.uint8)
+        blocks[:, : len(scale)] = np.frombuffer(scale, np.uint8)
+        return int(self._plan.pack(form.upper(), blocks.reshape(-1), rows, cols, "auto", None))
 
     def rate(self) -> float:
         """Operations a second, the best of `RUNS`."""
@@ -68,7 +89,11 @@ def main() -> None:
     )
     sets = load_core().instruction_sets()
     parser.add_argument("--shape", type=numbers, default=[3072, 576], help="outputs,inputs")
-    parser.add_argument("--formats", default=",".join(BITS))
+    parser.add_argument(
+        "--formats",
+        default=",".join(form for form in BITS if form != "iq4_xs"),
+        help=f"of {', '.join(BITS)}; iq4_xs wants inputs in multiples of 256",
+    )
     parser.add_argument("--isa", default=",".join(name for name in sets if name != "scalar"))
     parser.add_argument("--rows", type=numbers, default=[1, 2, 4, 8, 16, 64])
     parser.add_argument("--matrices", type=int, default=40)

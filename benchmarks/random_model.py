@@ -4,9 +4,9 @@
 
 Shapes are those of Qwen2.5 (biases on queries, keys and values; the output head is the embedding), 0.5b,
 1.5b and 3b, and 7b-a1b, a Qwen3 mixture of experts in the sizes of OLMoE, in q4_0, q4_k (not 0.5b, whose rows
-are no multiple of 256) or q8_0; the embedding is always Q8_0, as in files in the field. Scales are such that
-activations stay near one. The tokenizer is SmolLM2's, filled up to 151 936 tokens with joined pairs of its
-own, each with a merge. The same arguments give the same file. Needs the `gguf` package.
+are no multiple of 256), mxfp4 or q8_0; the embedding is always Q8_0, as in files in the field. Scales are
+such that activations stay near one. The tokenizer is SmolLM2's, filled up to 151 936 tokens with joined pairs
+of its own, each with a merge. The same arguments give the same file. Needs the `gguf` package.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ HEAD_TOKENS, TAIL_TOKENS = 600, 300  # which are joined to new tokens; more pair
 KINDS = {
     "q4_0": gguf.GGMLQuantizationType.Q4_0,
     "q4_k": gguf.GGMLQuantizationType.Q4_K,
+    "mxfp4": gguf.GGMLQuantizationType.MXFP4,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
 }
 FILE_TYPES = {
     "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
     "q4_k": gguf.LlamaFileType.MOSTLY_Q4_K_S,
+    "mxfp4": gguf.LlamaFileType.MOSTLY_MXFP4_MOE,
     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
 }
 BLOCK = 32
@@ -131,6 +133,8 @@ def values_of(
         return np.ones(dims, np.float32)
     if kind == gguf.GGMLQuantizationType.Q4_K:
         return k_blocks(dims, rng)
+    if kind == gguf.GGMLQuantizationType.MXFP4:
+        return mxfp4_blocks(dims, rng)
     blocks = int(np.prod(dims)) // BLOCK
     if kind == gguf.GGMLQuantizationType.Q4_0:
         quants, deviation = rng.integers(0, 256, (blocks, BLOCK // 2), np.uint8), np.sqrt((16**2 - 1) / 12)
@@ -152,6 +156,15 @@ def k_blocks(dims: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     data[:, :4] = np.array([scale, 7.5 * scale], np.float16).view(np.uint8)
     data[:, 4:16] = 255
     data[:, 16:] = rng.integers(0, 256, (len(data), 128), np.uint8)
+    return data.reshape(*dims[:-1], -1)
+
+
+def mxfp4_blocks(dims: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """MXFP4 under the power of two that is nearest; its numbers are doubled, and so is their deviation."""
+    deviation = np.sqrt(274 / 8)
+    data = np.empty((int(np.prod(dims)) // BLOCK, 17), np.uint8)
+    data[:, 0] = 128 - round(np.log2(deviation * np.sqrt(dims[-1])))
+    data[:, 1:] = rng.integers(0, 256, (len(data), 16), np.uint8)
     return data.reshape(*dims[:-1], -1)
 
 

@@ -18,6 +18,10 @@ from llm_serving.service.loader import load_chat_model
 BYTES = {"auto": 20, "q4": 20, "q8": 34, "f32": 128}
 
 
+# The same of kinds that have tables of their own.
+CODED = {"MXFP4": 17, "IQ4_NL": 18, "IQ4_XS": 17.25}
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return write_tiny_llama(tmp_path / "m.gguf", hidden=128, ffn=256)
@@ -28,6 +32,17 @@ def test_weights_take_what_the_format_takes(model: Path, quantization: str) -> N
     runner = build_runner(open_checkpoint(model), EngineOptions(quantization=quantization, max_concurrency=1))
     weights = 2 * (128 * 128 * 2 + 64 * 128 * 2 + 3 * 128 * 256) + 304 * 128  # 297 tokens in panels of eight
     assert runner.weight_bytes == pytest.approx(weights / 32 * BYTES[quantization], rel=0.05)
+    runner.close()
+
+
+@pytest.mark.parametrize("quantization", ["auto", "q4", "q8"])
+@pytest.mark.parametrize("kind", CODED)
+def test_four_bits_with_a_table_stay_four_bits(tmp_path: Path, kind: str, quantization: str) -> None:
+    path = write_tiny_llama(tmp_path / "m.gguf", kind=kind, hidden=256, ffn=256, layers=1)
+    runner = build_runner(open_checkpoint(path), EngineOptions(quantization=quantization, max_concurrency=1))
+    weights = 256 * 256 * 2 + 128 * 256 * 2 + 3 * 256 * 256 + 304 * 256
+    expected = weights / 32 * (34 if quantization == "q8" else CODED[kind])
+    assert runner.weight_bytes == pytest.approx(expected, rel=0.05)
     runner.close()
 
 

@@ -71,8 +71,7 @@ struct Weights {
 
 Weights random_weights(Random& random, const char* kind, const char* wanted, int rows, int cols, float size) {
     const Format format = format_from_name(wanted);
-    Weights w;
-    w.matrix = {format, rows, cols, panel_stride(format, cols), nullptr};
+    Weights w{{}, {format, rows, cols, panel_stride(format, cols), nullptr}};
     w.bytes.assign(w.matrix.bytes(), 0);
     std::vector<uint8_t> source(row_bytes(kind_from_name(kind), cols) * size_t(rows));
     if (kind == std::string("F32")) {
@@ -80,11 +79,11 @@ Weights random_weights(Random& random, const char* kind, const char* wanted, int
         for (float& v : values)
             if (random.below(16) == 0) v = v < 0 ? -size : size;  // the greatest quants are not rare
         memcpy(source.data(), values.data(), source.size());
-    } else {  // any bits, but f16 scales of a usual size: the first of a block of Q4_0, the first two of Q4_K
+    } else {  // any bits, but scales of a usual size: a byte, or the first f16 of a block, of Q4_K the first two
         for (uint8_t& byte : source) byte = uint8_t(random.below(256));
-        const bool k = kind == std::string("Q4_K");
-        for (size_t at = 0; at < source.size(); at += k ? 144 : 18)
-            for (int i = 1; i < (k ? 4 : 2); i += 2) source[at + i] = 0x20 | (source[at + i] & 0x83);
+        for (size_t at = 0; at < source.size(); at += row_bytes(kind_from_name(kind), shares_factors(format) ? 256 : 32))
+            if (format == Format::mxfp4) source[at] = 0x60 | (source[at] & 31);
+            else for (int i = 1; i < (format == Format::q4_k ? 4 : 2); i += 2) source[at + i] = 0x20 | (source[at + i] & 0x83);
     }
     for (int panel = 0; panel < w.matrix.panels(); panel++) {
         const uint8_t* sources[kPanel];
@@ -138,8 +137,9 @@ void quantisation(const Kernels& kernels, Report& report) {
 }
 
 void matrices(const Kernels& kernels, Report& report) {
-    const struct { const char *kind, *format; } cases[] = {{"F32", "q4"},  {"Q4_0", "q4_centred"}, {"Q4_K", "q4_k"}, {"F32", "s8"},
-                                                           {"F32", "q8"},  {"F32", "q12"},      {"F32", "f32"}};
+    const struct { const char *kind, *format; } cases[] = {
+        {"F32", "q4"}, {"Q4_0", "q4_centred"}, {"Q4_K", "q4_k"}, {"MXFP4", "mxfp4"}, {"IQ4_NL", "iq4_nl"}, {"IQ4_XS", "iq4_xs"},
+        {"F32", "s8"}, {"F32", "q8"}, {"F32", "q12"}, {"F32", "f32"}};
     for (const auto& c : cases)
         for (int cols : {256, 768})
             for (int rows : {8, 20, 33}) {
@@ -156,8 +156,8 @@ void matrices(const Kernels& kernels, Report& report) {
                     const QuantizedInput input(random, kernels, tokens, cols);
                     const size_t stride = size_t(rows) + 3;
                     out = random.reals(stride * size_t(tokens), 1.0f);
-                    const bool accumulate = tokens % 2;
                     const float* added = tokens % 3 ? bias.data() : nullptr;
+                    const bool accumulate = tokens % 2;
                     const int panels = w.matrix.panels(), cut = panels / 2, row = tokens > 6 ? 1 : 0;
                     kernels.gemm({&w.matrix, &input.view, added, out.data(), stride, accumulate, 0, cut, row, tokens});
                     kernels.gemm({&w.matrix, &input.view, added, out.data(), stride, accumulate, cut, panels, row, tokens});

@@ -30,9 +30,10 @@ EXACT_KINDS = {
     "Q5_0",
     "Q8_0",
     "IQ4_NL",
+    "IQ4_XS",
     "MXFP4",
 }  # the packed formats hold these as they are
-Q4_KINDS = {"Q4_0", "Q4_1", "Q4_K"}
+FOUR_BIT_KINDS = {"Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS", "MXFP4"}
 
 
 def decode(tensor: Tensor) -> np.ndarray:
@@ -210,7 +211,7 @@ class NumpyModel:
         self.kv_heads = int(checkpoint.hyper("attention.head_count_kv", self.heads))
         self.epsilon = float(checkpoint.hyper("attention.layer_norm_rms_epsilon"))
         self.weights = {name: self._load(tensor) for name, tensor in checkpoint.tensors.items()}
-        self.wide = {name for name, tensor in checkpoint.tensors.items() if tensor.kind not in Q4_KINDS}
+        self.wide = {name for name, tensor in checkpoint.tensors.items() if tensor.kind not in FOUR_BIT_KINDS}
         self.frequencies = self._frequencies(checkpoint)
 
     def _load(self, tensor: Tensor) -> np.ndarray:

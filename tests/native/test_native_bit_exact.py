@@ -13,8 +13,8 @@ from tiny_models import SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen2, writ
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.native.core import load_core
 
-# Formats: q4 and q8 together, q4 with wide scales, experts of both, q8 alone. Shapes: odd groups and rows.
-# Sinks come with windows, limited gates and biases everywhere.
+# Formats: q4 and q8 together, q4 with wide scales, experts of both, of codes with each kind of scale, q8
+# alone. Shapes: odd groups and rows. Sinks come with windows, limited gates and biases everywhere.
 MODELS = {
     "mixed": (write_tiny_llama, {"kind": "Q4_1", "kinds": {"token_embd": "Q8_0"}, "hidden": 288, "heads": 9,
                                  "kv_heads": 3, "ffn": 416, "vocab": SMALLEST_VOCAB + 34}),
@@ -22,6 +22,8 @@ MODELS = {
     "experts": (write_tiny_qwen3_moe, {"kind": "Q4_1", "kinds": {"ffn_down": "Q8_0"}, "hidden": 96,
                                        "ffn": 64}),
     "sinks": (write_tiny_gpt_oss, {"kind": "Q8_0", "kinds": {"ffn_up_exps": "MXFP4"}, "hidden": 96}),
+    "codes": (write_tiny_qwen3_moe, {"kind": "MXFP4", "kinds": {"ffn_down": "IQ4_NL", "attn_q": "IQ4_XS"},
+                                     "hidden": 256, "ffn": 64}),
     "q8": (write_tiny_qwen2, {"kind": "F16", "hidden": 160, "heads": 2, "kv_heads": 1, "tied": False}),
 }  # fmt: skip
 RNG = np.random.default_rng(21)

@@ -16,7 +16,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from numpy_reference import NumpyModel
+from numpy_reference import FOUR_BIT_KINDS, NumpyModel
 from tiny_models import (
     SMALLEST_VOCAB,
     write_tiny_gemma2,
@@ -83,7 +83,7 @@ def test_every_weight_kind(tmp_path, make_driver, family: str, kind: str) -> Non
     shape = {"hidden": 256, "ffn": 256, "layers": 1} if kind.endswith(("_K", "_XS")) else {}
     checkpoint = open_checkpoint(str(WRITERS[family](tmp_path / "m.gguf", kind=kind, **shape)))
     errors = short_errors(make_driver(checkpoint), checkpoint)
-    if kind.startswith("Q4"):
+    if kind in FOUR_BIT_KINDS:
         assert_same_but_for_flips(errors, exact_share=0.6, largest=0.03)
     else:
         assert_same_but_for_flips(errors, exact_share=0.01, largest=5e-4)

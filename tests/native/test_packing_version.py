@@ -17,8 +17,8 @@ PLACES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "MXFP4": ()} | dict.
     ("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS"), (0,)
 )
 ROWS, COLS = 11, 256
-VERSION = 2
-DIGEST = "71ea9ff376ff4eefe2b977fdbf19a0bb87ba75f1020235e23b849dd428be8e46"
+VERSION = 3
+DIGEST = "94ee693bb2c85d227486e866f30c5fef84e60bb958cef3f36bec98b2725b1fe8"
 
 
 class Bits:

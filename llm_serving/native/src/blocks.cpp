@@ -22,10 +22,6 @@ constexpr KindInfo kKinds[] = {
     {"Q8_0", 32, 34},   {"IQ4_NL", 32, 18}, {"IQ4_XS", 256, 136}, {"MXFP4", 32, 17}};
 static_assert(sizeof kKinds / sizeof *kKinds == size_t(Kind::mxfp4) + 1);
 
-// What four bits stand for: steps that suit a normal distribution, and twice the numbers of E2M1 (OCP MX 1.0).
-constexpr int8_t kNormalSteps[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-constexpr int8_t kE2M1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-
 uint16_t load_half(const uint8_t* p) {
     uint16_t bits;
     memcpy(&bits, p, 2);
@@ -125,23 +121,27 @@ void decode_q3k(const uint8_t* block, int sub, Group& out) {
     }
 }
 
-void decode_steps(const int8_t (&steps)[16], float scale, const uint8_t* quants, Group& out) {
+void decode_codes(const int8_t (&table)[16], float scale, const uint8_t* quants, Group& out) {
     out.scale = scale;
     out.minimum = 0;
     for (int i = 0; i < 16; i++) {
-        out.q[i] = steps[quants[i] & 15];
-        out.q[i + 16] = steps[quants[i] >> 4];
+        out.codes[i] = quants[i] & 15;
+        out.codes[i + 16] = quants[i] >> 4;
     }
+    for (int i = 0; i < kGroup; i++) out.q[i] = table[out.codes[i]];
 }
 
 void decode_iq4_xs(const uint8_t* block, int sub, Group& out) {
     const int low = block[4 + sub / 2] >> (sub % 2 * 4) & 15, high = load_half(block + 2) >> (2 * sub) & 3;
-    decode_steps(kNormalSteps, half_at(block) * float((low | high << 4) - 32), block + 8 + 16 * sub, out);
+    const int step = (low | high << 4) - 32;
+    out.factors[0] = load_half(block);
+    out.steps[0] = uint8_t(step);
+    decode_codes(kNormalSteps, half_at(block) * float(step), block + 8 + 16 * sub, out);
 }
 
-// The byte is an exponent; half of its power of two, since the numbers are doubled.
-float half_power(uint8_t exponent) {
-    return bits_to_float(exponent < 2 ? 0x00200000u << exponent : uint32_t(exponent - 1) << 23);
+void decode_mxfp4(const uint8_t* block, Group& out) {
+    out.steps[0] = block[0];
+    decode_codes(kE2M1, half_power(block[0]), block + 1, out);
 }
 
 }  // namespace
@@ -158,9 +158,9 @@ void decode(Kind kind, const uint8_t* row, int g, Group& out) {
         case Kind::q4_k: case Kind::q5_k: return decode_k(kind, block, sub, out);
         case Kind::q6_k: return decode_q6k(block, sub, out);
         case Kind::q8_0: return decode_q80(block, out);
-        case Kind::iq4_nl: return decode_steps(kNormalSteps, half_at(block), block + 2, out);
+        case Kind::iq4_nl: return decode_codes(kNormalSteps, half_at(block), block + 2, out);
         case Kind::iq4_xs: return decode_iq4_xs(block, sub, out);
-        case Kind::mxfp4: return decode_steps(kE2M1, half_power(block[0]), block + 1, out);
+        case Kind::mxfp4: return decode_mxfp4(block, out);
         case Kind::f32: memcpy(out.values, block, sizeof out.values); return;
         case Kind::f16: for (int i = 0; i < kGroup; i++) out.values[i] = half_at(block + 2 * i); return;
         case Kind::bf16: for (int i = 0; i < kGroup; i++) out.values[i] = bits_to_float(uint32_t(load_half(block + 2 * i)) << 16); return;

@@ -20,9 +20,10 @@ size_t row_bytes(Kind kind, int cols);
 struct Group {
     bool linear;
     float scale, minimum;
-    uint16_t factors[2];  // f16, of scale and minimum, and what they are multiplied with: Q4_K and Q5_K
-    uint8_t steps[2];
+    uint16_t factors[2];  // f16, of scale and minimum, and what they are multiplied with: Q4_K, Q5_K and IQ4_XS (signed)
+    uint8_t steps[2];     // the first is MXFP4's exponent
     int16_t q[kGroup];
+    uint8_t codes[kGroup];  // of `q`, where a format has a table of them
     float values[kGroup];
 };
 

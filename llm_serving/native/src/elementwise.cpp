@@ -230,10 +230,11 @@ ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, i
         memcpy(&bits, halves + 2 * o, 2);
         return half_to_float(bits);
     };
-    if (format == Format::q4_k) {
-        const uint8_t* factors = scales + factors_at(g);
+    if (format == Format::mxfp4) return {half_power(own[o]), 0.0f};
+    const uint8_t* factors = scales + factors_at(format, g);
+    if (format == Format::iq4_xs) return {half(factors) * float(int8_t(own[o])), 0.0f};
+    if (format == Format::q4_k)
         return {half(factors) * float(own[o]), half(factors + 16) * float(own[kPanel + o])};
-    }
     const float scale = half(own);
     if (format == Format::q4_centred) return {scale, -8.0f * scale};
     return {scale, format == Format::q4 ? half(own + 16) : 0.0f};

@@ -1,5 +1,5 @@
 // The matrix product with 256-bit registers. Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same two.
-// Included by gemm_avx2.cpp and gemm_avxvnni.cpp behind their own add_pairs, dots_q4 and dots_s8.
+// Included by gemm_avx2.cpp and gemm_avxvnni.cpp behind their own add_pairs, dots_q4 and dots_signed.
 #pragma once
 #include "prefetch.hpp"
 #include "vectors_256.hpp"
@@ -12,11 +12,25 @@ struct GroupScales {
     __m256 scale, minimum;
 };
 
+// As in numeric.hpp.
+LLM_INLINE __m256 half_powers(__m256i exponents) {
+    const __m256i one = _mm256_set1_epi32(1);
+    const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(exponents, one), 23);
+    const __m256i subnormal = _mm256_slli_epi32(_mm256_add_epi32(exponents, one), 21);
+    return _mm256_castsi256_ps(_mm256_max_epi32(normal, subnormal));
+}
+
 template <Format F>
 LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
+    const uint8_t* factors = scales + factors_at(F, g);
+    if constexpr (F == Format::mxfp4 || F == Format::iq4_xs) {
+        const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales + scales_at(F, g)));
+        if constexpr (F == Format::mxfp4) return {half_powers(_mm256_cvtepu8_epi32(bytes)), _mm256_setzero_ps()};
+        const __m256 steps = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+        return {_mm256_mul_ps(_mm256_cvtph_ps(load16(factors)), steps), _mm256_setzero_ps()};
+    }
     const __m128i own = load16(scales + scales_at(F, g));
     if constexpr (F == Format::q4_k) {
-        const uint8_t* factors = scales + factors_at(g);
         const __m256 steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(own));
         const __m256 minimum_steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(own, own)));
         return {_mm256_mul_ps(_mm256_cvtph_ps(load16(factors)), steps),
@@ -82,10 +96,10 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
         __m256i dot[R][2], scaled[R];
         if constexpr (reads_wide(F))
             dots_wide<F, R>(quants, wide, g * kGroup, dot);
-        else if constexpr (F == Format::s8)
-            dots_s8<R>(quants, narrow, dot);
-        else
+        else if constexpr (is_q4(F))
             dots_q4<R>(quants, narrow, scaled);
+        else
+            dots_signed<F, R>(quants, narrow, dot);
         const GroupScales s = load_scales<F>(scales, g);
         unrolled<R>(LLM_EACH(r) {
             if constexpr (reads_wide(F)) {

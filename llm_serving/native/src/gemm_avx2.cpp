@@ -38,14 +38,35 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&sc
     });
 }
 
-// s8: two products of 127 * 127 would do in 16 bits, but maddubs wants one side unsigned. Both are widened, as for q8.
+// mxfp4: raised by 12, eight products of 24 * 127 add up in 16 bits. The sums start from what that adds too much.
 template <int R>
-LLM_INLINE void dots_s8(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
+LLM_INLINE void dots_mxfp4(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
+    unrolled<2>(LLM_EACH(half) {
+        __m256i sums[R];
+        unrolled<4>(LLM_EACH(v) {
+            const __m256i w = raised<Format::mxfp4>(quants, 128 * half + 32 * v, 12);
+            unrolled<R>(LLM_EACH(r) {
+                const __m256i products = _mm256_maddubs_epi16(w, broadcast4(a[r].quants + kHalf * half + 4 * v));
+                sums[r] = v == 0 ? products : _mm256_add_epi16(sums[r], products);
+                pin(sums[r]);
+            });
+        });
+        unrolled<R>(LLM_EACH(r) {
+            const __m256i start = _mm256_set1_epi32(a[r].offsets[half] / 32 * 3);  // 12 / 128 of it
+            dot[r][half] = _mm256_add_epi32(start, _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1)));
+        });
+    });
+}
+
+// Of s8 two products of 127 * 127 would do in 16 bits, but maddubs wants one side unsigned. Both are widened, as for q8.
+template <Format F, int R>
+LLM_INLINE void dots_signed(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
+    if constexpr (F == Format::mxfp4) return dots_mxfp4<R>(quants, a, dot);
     unrolled<2>(LLM_EACH(half) {
         __m256i low[R], high[R];
         unrolled<4>(LLM_EACH(v) {
             constexpr int vector = 128 * half + 32 * v;
-            const __m256i w0 = widened<Format::s8>(quants, vector), w1 = widened<Format::s8>(quants, vector + 16);
+            const __m256i w0 = widened<F>(quants, vector), w1 = widened<F>(quants, vector + 16);
             unrolled<R>(LLM_EACH(r) {
                 int32_t four;
                 __builtin_memcpy(&four, a[r].quants + kHalf * half + 4 * v, 4);

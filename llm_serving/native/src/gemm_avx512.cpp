@@ -38,14 +38,32 @@ LLM_INLINE __m512 load_halves(Pair p, int at) {
     return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(load16(p.low + at)), load16(p.high + at), 1));
 }
 
+LLM_INLINE __m128i load_eights(Pair p, int at) {
+    return _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p.low + at)),
+                              _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p.high + at)));
+}
+
+// As in numeric.hpp.
+LLM_INLINE __m512 half_powers(__m512i exponents) {
+    const __m512i one = _mm512_set1_epi32(1);
+    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(exponents, one), 23);
+    const __m512i subnormal = _mm512_slli_epi32(_mm512_add_epi32(exponents, one), 21);
+    return _mm512_castsi512_ps(_mm512_max_epi32(normal, subnormal));
+}
+
 template <Format F>
 LLM_INLINE GroupScales load_scales(Pair p, int g) {
     const int at = scales_at(F, g);
+    if constexpr (F == Format::mxfp4) return {half_powers(_mm512_cvtepu8_epi32(load_eights(p, at))), _mm512_setzero_ps()};
+    if constexpr (F == Format::iq4_xs) {
+        const __m512 steps = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_eights(p, at)));
+        return {_mm512_mul_ps(load_halves(p, factors_at(F, g)), steps), _mm512_setzero_ps()};
+    }
     if constexpr (F == Format::q4_k) {
         const __m128i low = load16(p.low + at), high = load16(p.high + at);
         const __m512 steps = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_unpacklo_epi64(low, high)));
         const __m512 minimum_steps = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_unpackhi_epi64(low, high)));
-        return {_mm512_mul_ps(load_halves(p, factors_at(g)), steps), _mm512_mul_ps(load_halves(p, factors_at(g) + 16), minimum_steps)};
+        return {_mm512_mul_ps(load_halves(p, factors_at(F, g)), steps), _mm512_mul_ps(load_halves(p, factors_at(F, g) + 16), minimum_steps)};
     }
     const __m512 scale = load_halves(p, at);
     if constexpr (F == Format::q4) return {scale, load_halves(p, at + 16)};
@@ -89,14 +107,24 @@ LLM_INLINE void dots_q4(const Pair (&quants)[P], const NarrowRows& a, __m512i (&
     });
 }
 
-// Weights are raised by 128 to be unsigned; the sums start from what that adds too much.
-template <int R, int P>
-LLM_INLINE void dots_s8(const Pair (&quants)[P], const NarrowRows& a, __m512i (&dot)[P][R][2]) {
+// A vector of a group of signed weights as bytes, raised by 128.
+template <Format F>
+LLM_INLINE __m512i raised(Pair quants, int at) {
     const __m512i raise = _mm512_set1_epi8(char(128));
+    if constexpr (!has_codes(F)) return _mm512_xor_si512(load_pair(quants, at), raise);
+    const __m512i packed = load_pair(quants, at % 128);  // high nibbles are the second half of the group
+    const __m512i codes = _mm512_and_si512(at < 128 ? packed : _mm512_srli_epi16(packed, 4), _mm512_set1_epi8(15));
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes_of(F)));
+    return _mm512_shuffle_epi8(_mm512_xor_si512(_mm512_broadcast_i32x4(table), raise), codes);
+}
+
+// Weights are raised to be unsigned; the sums start from what that adds too much.
+template <Format F, int R, int P>
+LLM_INLINE void dots_signed(const Pair (&quants)[P], const NarrowRows& a, __m512i (&dot)[P][R][2]) {
     unrolled<8>(LLM_EACH(v) {
         constexpr int half = v / 4;
         __m512i w[P];
-        unrolled<P>(LLM_EACH(p) { w[p] = _mm512_xor_si512(load_pair(quants[p], 32 * v), raise); });
+        unrolled<P>(LLM_EACH(p) { w[p] = raised<F>(quants[p], 32 * v); });
         unrolled<R>(LLM_EACH(r) {
             const __m512i x = broadcast4(a[r].quants + 4 * v), start = _mm512_set1_epi32(a[r].offsets[half]);
             unrolled<P>(LLM_EACH(p) { dot[p][r][half] = _mm512_dpbusd_epi32(v % 4 == 0 ? start : dot[p][r][half], w[p], x); });
@@ -176,10 +204,10 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
         __m512i dot[P][R][2], scaled[P][R];
         if constexpr (reads_wide(F))
             dots_wide<F, R>(quants[0], wide, g * kGroup, dot[0]);
-        else if constexpr (F == Format::s8)
-            dots_s8<R, P>(quants, narrow, dot);
-        else
+        else if constexpr (is_q4(F))
             dots_q4<R, P>(quants, narrow, scaled);
+        else
+            dots_signed<F, R, P>(quants, narrow, dot);
         unrolled<P>(LLM_EACH(p) {
             const GroupScales s = load_scales<F>(scales[p], g);
             unrolled<R>(LLM_EACH(r) {

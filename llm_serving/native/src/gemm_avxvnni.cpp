@@ -43,13 +43,12 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&sc
     });
 }
 
-// s8: weights are raised by 128 to be unsigned; the sums start from what that adds too much.
-template <int R>
-LLM_INLINE void dots_s8(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
-    const __m256i raise = _mm256_set1_epi8(char(128));
+// Signed weights are raised by 128 to be unsigned; the sums start from what that adds too much.
+template <Format F, int R>
+LLM_INLINE void dots_signed(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
     unrolled<8>(LLM_EACH(v) {
         constexpr int half = v / 4;
-        const __m256i w = _mm256_xor_si256(load32(quants + 32 * v), raise);
+        const __m256i w = raised<F>(quants, 32 * v, 128);
         unrolled<R>(LLM_EACH(r) {
             const __m256i start = _mm256_set1_epi32(a[r].offsets[half]);
             dot[r][half] = add_fours(v % 4 == 0 ? start : dot[r][half], w, broadcast4(a[r].quants + 4 * v));

@@ -12,6 +12,9 @@ LLM_INLINE void for_format(Format format, Body body) {
         case Format::q4: return body(std::integral_constant<Format, Format::q4>{});
         case Format::q4_centred: return body(std::integral_constant<Format, Format::q4_centred>{});
         case Format::q4_k: return body(std::integral_constant<Format, Format::q4_k>{});
+        case Format::mxfp4: return body(std::integral_constant<Format, Format::mxfp4>{});
+        case Format::iq4_nl: return body(std::integral_constant<Format, Format::iq4_nl>{});
+        case Format::iq4_xs: return body(std::integral_constant<Format, Format::iq4_xs>{});
         case Format::s8: return body(std::integral_constant<Format, Format::s8>{});
         case Format::q8: return body(std::integral_constant<Format, Format::q8>{});
         case Format::q12: return body(std::integral_constant<Format, Format::q12>{});

@@ -24,12 +24,28 @@ LLM_INLINE Lanes widen_bytes(const uint8_t* p) {
     return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))), vcvtq_f32_u32(vmovl_high_u16(wide))};
 }
 
-// The q4 formats and s8.
+LLM_INLINE Lanes widen_signed_bytes(const uint8_t* p) {
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_u8(vld1_u8(p)));
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_high_s16(wide))};
+}
+
+// As in numeric.hpp.
+LLM_INLINE float32x4_t half_powers(uint16x4_t exponents) {
+    const int32x4_t e = vreinterpretq_s32_u32(vmovl_u16(exponents)), one = vdupq_n_s32(1);
+    return vreinterpretq_f32_s32(vmaxq_s32(vshlq_n_s32(vsubq_s32(e, one), 23), vshlq_n_s32(vaddq_s32(e, one), 21)));
+}
+
+// Formats for 8-bit activations.
 template <Format F>
 LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
     const uint8_t* own = scales + scales_at(F, g);
+    const auto* factors = reinterpret_cast<const uint16_t*>(scales + factors_at(F, g));
+    if constexpr (F == Format::mxfp4) {
+        const uint16x8_t exponents = vmovl_u8(vld1_u8(own));
+        return {{half_powers(vget_low_u16(exponents)), half_powers(vget_high_u16(exponents))}, broadcast(0.0f)};
+    }
+    if constexpr (F == Format::iq4_xs) return {multiply(widen8(factors), widen_signed_bytes(own)), broadcast(0.0f)};
     if constexpr (F == Format::q4_k) {
-        const auto* factors = reinterpret_cast<const uint16_t*>(scales + factors_at(g));
         return {multiply(widen8(factors), widen_bytes(own)), multiply(widen8(factors + kPanel), widen_bytes(own + kPanel))};
     }
     const auto* halves = reinterpret_cast<const uint16_t*>(own);
@@ -43,12 +59,13 @@ LLM_INLINE Lanes to_float(const int32x4_t (&dot)[2]) { return {vcvtq_f32_s32(dot
 // Outputs 4j to 4j + 3 times inputs 4v to 4v + 3 of a half of a group.
 template <Format F>
 LLM_INLINE int8x16_t weights(const uint8_t* quants, int half, int v, int j) {
-    if constexpr (!is_q4(F)) return vreinterpretq_s8_u8(vld1q_u8(quants + 128 * half + 32 * v + 16 * j));
+    if constexpr (!has_nibbles(F)) return vreinterpretq_s8_u8(vld1q_u8(quants + 128 * half + 32 * v + 16 * j));
     const uint8x16_t packed = vld1q_u8(quants + 32 * v + 16 * j);
-    return vreinterpretq_s8_u8(half == 0 ? vandq_u8(packed, vdupq_n_u8(15)) : vshrq_n_u8(packed, 4));
+    const uint8x16_t nibbles = half == 0 ? vandq_u8(packed, vdupq_n_u8(15)) : vshrq_n_u8(packed, 4);
+    return has_codes(F) ? vqtbl1q_s8(vld1q_s8(codes_of(F)), nibbles) : vreinterpretq_s8_u8(nibbles);
 }
 
-// The q4 formats and s8: 8 outputs x half a group, R rows. One half at a time: sums of both would not fit the registers.
+// Formats for 8-bit activations: 8 outputs x half a group, R rows. One half at a time: sums of both would not fit the registers.
 template <Format F, int R>
 LLM_INLINE void dots_of_half(const uint8_t* quants, int half, const NarrowGroup* const (&a)[R], int g, int32x4_t (&dot)[R][2]) {
     int8x16_t x[R];
@@ -136,7 +153,7 @@ LLM_INLINE void store_outputs(const GemmTile& t, int panel, int row, Lanes acc) 
     }
 }
 
-// The q4 formats and s8, R rows.
+// Formats for 8-bit activations, R rows.
 template <Format F, int R>
 __attribute__((noinline)) void narrow_rows(const GemmTile& t, int panel, int row) {
     const int groups = t.weight->groups();

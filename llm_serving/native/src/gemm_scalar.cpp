@@ -4,9 +4,10 @@
 //   q8, q12: acc = fma(scale_w * scale_a, float(sum of q_w q_a), acc)
 //   q4:      acc = fma(scale_w, float(step_0 * first half's sum + step_1 * second half's sum), acc)
 //            acc = fma(min_w, sum_a, acc)
-//   s8:      both = step_0 * float(first half's sum); both = fma(step_1, float(second half's sum), both)
+//   s8, and four bits with a table of values:
+//            both = step_0 * float(first half's sum); both = fma(step_1, float(second half's sum), both)
 //            acc = fma(scale_w, both, acc)
-// and at the end of q4 and s8: acc * unit_a.
+// and at the end of all but q8 and q12: acc * unit_a.
 // f32 weights: acc = fma(a, w, acc), input by input.
 #include "elementwise.hpp"
 #include "numeric.hpp"

@@ -45,6 +45,13 @@ static inline uint16_t float_to_half(float value) {
     return uint16_t(sign | ((bits + 0xfff + odd - (112u << 23)) >> 13));
 }
 
+// 2^(exponent - 128), half of what MXFP4's byte says, since the numbers it scales are kept doubled. Of the bits that a normal
+// number would have, and a subnormal one, the right ones are the greater.
+static inline float half_power(uint8_t exponent) {
+    const int32_t normal = (exponent - 1) * (1 << 23), subnormal = (exponent + 1) * (1 << 21);
+    return bits_to_float(uint32_t(normal > subnormal ? normal : subnormal));
+}
+
 static inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 // Nearest integer, ties to even, for |x| < 2^22.

@@ -11,6 +11,9 @@
 //   q4_centred  q4 with min = -8 * scale. scales: 8 f16 (16 bytes).
 //   q4_k  q4 where eight groups share two factors of an output: scale = d * step, min = m * step of its own.
 //       Of eight groups, 160 bytes: 8 d and 8 m, f16, then for each group 8 + 8 steps, bytes in 0..63.
+//   mxfp4, iq4_nl, iq4_xs  the quants of q4, each the number of a value in a table: w = scale * codes_of(format)[q].
+//       scales: mxfp4 8 exponents, bytes (see half_power). iq4_nl 8 f16 (16 bytes). iq4_xs has eight groups share a factor
+//       of an output, scale = d * step: of eight groups, 80 bytes: 8 d, f16, then for each group 8 steps, signed bytes.
 //   q8  quant_bytes 256: eight 32-byte vectors v. Byte o*4+i of v is input 4v+i of output o.
 //       w = scale * q, q in -127..127. scales: 8 f16 (16 bytes).
 //   s8  the same bytes as q8, for 8-bit activations: one instruction for four products where the CPU has VNNI.
@@ -25,33 +28,53 @@ namespace llm {
 
 // Names what packing makes of a tensor: bump it with any change of layouts or rounding, and packed files
 // on disk are written anew. tests/native/test_packing_version.py notices a change that forgot to.
-constexpr int kPacking = 2;
+constexpr int kPacking = 3;
 
 constexpr int kPanel = 8;
 constexpr int kGroup = 32;
 constexpr int kHalf = 16;  // inputs that share a scale of 8-bit activations
 
-enum class Format : uint8_t { q4, q4_centred, q4_k, s8, q8, q12, f32 };
+enum class Format : uint8_t { q4, q4_centred, q4_k, mxfp4, iq4_nl, iq4_xs, s8, q8, q12, f32 };
+
+// What four bits stand for: twice the numbers of E2M1 (OCP MX 1.0), and steps that suit a normal distribution.
+inline constexpr int8_t kE2M1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+inline constexpr int8_t kNormalSteps[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr const int8_t* codes_of(Format f) { return f == Format::mxfp4 ? kE2M1 : kNormalSteps; }
 
 constexpr bool is_q4(Format f) { return f == Format::q4 || f == Format::q4_centred || f == Format::q4_k; }
+constexpr bool has_codes(Format f) { return f == Format::mxfp4 || f == Format::iq4_nl || f == Format::iq4_xs; }
+constexpr bool has_nibbles(Format f) { return is_q4(f) || has_codes(f); }
 constexpr bool reads_wide(Format f) { return f == Format::q8 || f == Format::q12; }  // 16-bit activations
-constexpr int quant_bytes(Format f) { return f == Format::f32 ? 1024 : f == Format::q12 ? 512 : is_q4(f) ? 128 : 256; }
+constexpr int quant_bytes(Format f) { return f == Format::f32 ? 1024 : f == Format::q12 ? 512 : has_nibbles(f) ? 128 : 256; }
 constexpr int scale_bytes(Format f) {
-    return f == Format::f32 ? 0 : f == Format::q4 ? 32 : f == Format::q4_k ? 20 : 16;  // q4_k: on average
+    switch (f) {
+        case Format::f32: return 0;
+        case Format::q4: return 32;
+        case Format::q4_k: return 20;    // on average
+        case Format::iq4_xs: return 10;  // on average
+        case Format::mxfp4: return 8;
+        default: return 16;
+    }
 }
 
-// Where, in the scales of a panel, those of group g are, and the factors of q4_k that belong to them.
+// Where, in the scales of a panel, those of group g are, and the factors that belong to them where groups share some.
 constexpr int kSharing = 8;  // groups
-constexpr int factors_at(int g) { return g / kSharing * kSharing * scale_bytes(Format::q4_k); }
-constexpr int scales_at(Format f, int g) { return f == Format::q4_k ? factors_at(g) + 32 + g % kSharing * 16 : g * scale_bytes(f); }
+constexpr bool shares_factors(Format f) { return f == Format::q4_k || f == Format::iq4_xs; }
+constexpr int factors_at(Format f, int g) { return g / kSharing * kSharing * scale_bytes(f); }
+constexpr int scales_at(Format f, int g) {
+    if (!shares_factors(f)) return g * scale_bytes(f);
+    const int steps = f == Format::q4_k ? 16 : 8;  // bytes of a group; factors take two for each
+    return factors_at(f, g) + (2 + g % kSharing) * steps;
+}
 
 // Input k of output o in a group of a panel; not for f32.
 constexpr int quant_at(Format f, const uint8_t* quants, int o, int k) {
-    const int at = (is_q4(f) ? k / 4 % 4 : k / 4) * 32 + o * 4 + k % 4;
+    const int at = (has_nibbles(f) ? k / 4 % 4 : k / 4) * 32 + o * 4 + k % 4;
     if (f == Format::q12) return int16_t(quants[2 * at] | quants[2 * at + 1] << 8);
     const uint8_t byte = quants[at];
-    if (is_q4(f)) return k < kHalf ? byte & 15 : byte >> 4;
-    return int8_t(byte);
+    if (!has_nibbles(f)) return int8_t(byte);
+    const int code = k < kHalf ? byte & 15 : byte >> 4;
+    return has_codes(f) ? codes_of(f)[code] : code;
 }
 
 struct PackedMatrix {
@@ -80,14 +103,14 @@ constexpr int kMostStep = 255 << 7;  // 16 products of 15 * 127 with this, twice
 struct alignas(64) NarrowGroup {
     int8_t quants[kGroup];
     int16_t steps[2];
-    float scales[2];     // the steps again: sums with s8 weights are too large for integers
+    float scales[2];     // the steps again: sums with signed weights are too large for integers
     float sum;           // of step * q over the group: serves the minima of q4
     int32_t offsets[2];  // -128 * sum of a half's quants: VNNI multiplies unsigned by signed bytes, and this takes back
-                         // what s8 weights raised by 128 add too much
+                         // what signed weights raised by 128 add too much
     float unit;          // the same in every group of a row
 };
 
-// Activations of many tokens. q4 and s8 weights read 8 bits. q8 and q12 weights read 16 bits, x ~ wide_scale * wide:
+// Activations of many tokens. q8 and q12 weights read 16 bits, x ~ wide_scale * wide, the others read 8:
 // they need 16-bit multiplies anyway, and the output head is where rounding is seen.
 struct Activations {
     NarrowGroup* narrow;  // [token][narrow_stride], null where nobody reads them

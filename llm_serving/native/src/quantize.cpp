@@ -10,7 +10,7 @@ namespace llm {
 
 namespace {
 
-constexpr const char* kFormatNames[] = {"q4", "q4_centred", "q4_k", "s8", "q8", "q12", "f32"};
+constexpr const char* kFormatNames[] = {"q4", "q4_centred", "q4_k", "mxfp4", "iq4_nl", "iq4_xs", "s8", "q8", "q12", "f32"};
 static_assert(sizeof kFormatNames / sizeof *kFormatNames == size_t(Format::f32) + 1);
 
 void to_values(Group& group) {
@@ -57,8 +57,24 @@ bool fits_bytes(Kind kind, const Group& group) {
            (kind == Kind::mxfp4 && half_to_float(float_to_half(group.scale)) == group.scale);
 }
 
+// What holds a kind's own four bits as they are; q4 for Q4_1, and for kinds that have others.
+Format four_bits(Kind kind) {
+    switch (kind) {
+        case Kind::q4_0: return Format::q4_centred;
+        case Kind::q4_k: return Format::q4_k;
+        case Kind::iq4_nl: return Format::iq4_nl;
+        case Kind::iq4_xs: return Format::iq4_xs;
+        case Kind::mxfp4: return Format::mxfp4;
+        default: return Format::q4;
+    }
+}
+
 // After this `q`, `scale`, `minimum` are what the packed format holds.
 void fit(Kind kind, Format format, Group& group) {
+    if (has_codes(format)) {
+        for (int i = 0; i < kGroup; i++) group.q[i] = group.codes[i];
+        return;
+    }
     const bool exact = format == Format::q8 || format == Format::s8 ? fits_bytes(kind, group)
                                             : is_q4(format) && (kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k);
     if (!exact) {
@@ -74,10 +90,14 @@ void fit(Kind kind, Format format, Group& group) {
 // `scales` is where those of the panel begin.
 void store_scales(Format format, int o, int g, const Group& group, uint8_t* scales) {
     uint8_t* own = scales + scales_at(format, g);
-    if (format == Format::q4_k) {
-        for (int i = 0; i < 2; i++) {
+    if (format == Format::mxfp4) {
+        own[o] = group.steps[0];
+        return;
+    }
+    if (shares_factors(format)) {
+        for (int i = 0; i < (format == Format::q4_k ? 2 : 1); i++) {
             own[kPanel * i + o] = group.steps[i];
-            memcpy(scales + factors_at(g) + 16 * i + 2 * o, &group.factors[i], 2);
+            memcpy(scales + factors_at(format, g) + 16 * i + 2 * o, &group.factors[i], 2);
         }
         return;
     }
@@ -89,9 +109,8 @@ void store_scales(Format format, int o, int g, const Group& group, uint8_t* scal
 }  // namespace
 
 Format format_for(Kind kind, const std::string& wanted) {
-    const bool four = kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k;
-    if (wanted == "q4" || (wanted == "auto" && four))
-        return kind == Kind::q4_k ? Format::q4_k : kind == Kind::q4_0 ? Format::q4_centred : Format::q4;
+    const Format four = four_bits(kind);
+    if (wanted == "q4" || (wanted == "auto" && (kind == Kind::q4_1 || four != Format::q4))) return four;
     if (wanted == "q8" || wanted == "auto") return Format::q8;
     if (wanted == "s8") return Format::s8;
     if (wanted == "q12") return Format::q12;
@@ -125,14 +144,14 @@ void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel
             fit(kind, format, group);
             store_scales(format, o, g, group, scales);
             for (int k = 0; k < kGroup; k += 4) {
-                const int at = (is_q4(format) ? k / 4 % 4 : k / 4) * 32 + o * 4;
+                const int at = (has_nibbles(format) ? k / 4 % 4 : k / 4) * 32 + o * 4;
                 if (format == Format::q12) {
                     memcpy(quants + 2 * at, group.q + k, 4 * sizeof(int16_t));
                     continue;
                 }
                 for (int i = 0; i < 4; i++) {
                     const auto q = uint8_t(group.q[k + i]);
-                    if (!is_q4(format)) quants[at + i] = q;
+                    if (!has_nibbles(format)) quants[at + i] = q;
                     else quants[at + i] |= k < kHalf ? q : uint8_t(q << 4);
                 }
             }

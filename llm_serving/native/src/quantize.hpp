@@ -1,4 +1,5 @@
-// Checkpoint blocks to packed panels. Q4_0, Q4_1, Q4_K -> q4 and Q5_0, Q8_0, IQ4_NL, MXFP4 -> q8 are exact.
+// Checkpoint blocks to packed panels. Q4_0, Q4_1, Q4_K, IQ4_NL, IQ4_XS, MXFP4 in four bits are exact, and Q5_0, Q8_0, IQ4_NL
+// and nearly always MXFP4 in q8.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -42,8 +42,8 @@ int Plan::adopt(const std::string& name, const uint8_t* data, size_t bytes, int 
         throw std::invalid_argument("f32 matrices do not mix with packed ones");
     if (rows <= 0 || cols <= 0 || cols % kGroup)
         throw std::invalid_argument("a packed matrix needs rows, and columns in multiples of 32");
-    if (format == Format::q4_k && cols % (kGroup * kSharing))
-        throw std::invalid_argument("a q4_k matrix needs columns in multiples of 256");
+    if (shares_factors(format) && cols % (kGroup * kSharing))
+        throw std::invalid_argument("a " + name + " matrix needs columns in multiples of 256");
     PackedMatrix matrix{format, rows, cols, panel_stride(format, cols), data};
     if (bytes != matrix.bytes() || reinterpret_cast<uintptr_t>(data) % 64)
         throw std::invalid_argument("packed panels do not have the size and alignment of their shape");

@@ -30,7 +30,22 @@ LLM_INLINE void pin(__m256i& value) { asm("" : "+x"(value)); }
 template <Format F>
 LLM_INLINE __m256i widened(const uint8_t* quants, int at) {
     if constexpr (F == Format::q12) return load32(quants + 2 * at);
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quants + at)));
+    if constexpr (!has_codes(F)) return _mm256_cvtepi8_epi16(load16(quants + at));
+    const __m128i packed = load16(quants + at % 128);  // high nibbles are the second half of the group
+    const __m128i codes = _mm_and_si128(at < 128 ? packed : _mm_srli_epi16(packed, 4), _mm_set1_epi8(15));
+    const auto* table = reinterpret_cast<const __m128i*>(codes_of(F));
+    return _mm256_cvtepi8_epi16(_mm_shuffle_epi8(_mm_loadu_si128(table), codes));
+}
+
+// A vector of a group of signed weights as bytes, raised to be unsigned.
+template <Format F>
+LLM_INLINE __m256i raised(const uint8_t* quants, int at, int by) {
+    const __m256i raise = _mm256_set1_epi8(char(by));
+    if constexpr (!has_codes(F)) return _mm256_add_epi8(load32(quants + at), raise);
+    const __m256i packed = load32(quants + at % 128), low = _mm256_set1_epi8(15);
+    const __m256i codes = _mm256_and_si256(at < 128 ? packed : _mm256_srli_epi16(packed, 4), low);
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes_of(F)));
+    return _mm256_shuffle_epi8(_mm256_add_epi8(_mm256_broadcastsi128_si256(table), raise), codes);
 }
 
 // Sums of four outputs times two pairs of inputs each: the pairs meet, and the outputs fall into order.
