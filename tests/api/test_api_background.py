@@ -243,7 +243,7 @@ async def test_it_is_measured_as_others_are(caplog: pytest.LogCaptureFixture) ->
         queued = await begun(client, ignore_eos=False)
         await until(client, queued["id"], "completed")
         text = (await client.get("/metrics")).text
-    assert "llm_serving_sequence_seconds_count 1.0\n" in text
+    assert 'llm_serving_sequence_seconds_count{model="fake"} 1.0\n' in text
     assert f"response {queued['id']} is completed: model=fake prompt=" in caplog.text
 
 

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llm_serving.embeddings.batcher import BatcherStats
 from llm_serving.engine.protocol import EngineStats
+from llm_serving.engine.request import FinishReason, Timings, TokenEvent
 from llm_serving.ops.metrics import Metrics
 
 DASHBOARD = json.loads((Path(__file__).parents[2] / "docs" / "grafana-dashboard.json").read_text("utf-8"))
@@ -20,7 +21,10 @@ OF_PROMETHEUS = {"job", "instance"}  # labels that a scrape adds
 
 def labels_by_name() -> dict[str, set[str]]:
     """Every sample of `/metrics` once everything has happened, and its labels."""
-    metrics = Metrics(lambda: EngineStats("cpu"), lambda: {"embedding": BatcherStats()})
+    metrics = Metrics(
+        lambda: True, lambda: {"tiny": EngineStats("cpu")}, lambda: {"embedding": BatcherStats()}
+    )
+    metrics.observe(TokenEvent("r", (), "", FinishReason.STOP, 3, 0, 2, Timings()), "tiny")
     metrics.requests.labels("/chat/completions", 200).inc()
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.render().decode()):

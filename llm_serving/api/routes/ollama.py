@@ -129,13 +129,11 @@ async def _generated(
     """A text, or where there is nothing to answer, word of the model."""
     started_s = time.monotonic()
     body, headers = await _read(request, schema, neutral)
-    slot = services_of(request).registry.find(body.model)
     if body.is_empty():
-        model = await _loaded(request, slot, body)
+        model = await _loaded(request, services_of(request).registry.find(body.model), body)
         empty = shape("", "", ())
         return _json({**start_of(model), **empty, "done": True, "done_reason": "load"}, headers)
     with named_as_sent(NAMES):
-        check_context(body.asked_options(), (await _asked(request, slot)).engine.max_context)
         request_id, generation, use = await open_text(request, body)
     return await respond(
         request,
@@ -156,6 +154,7 @@ async def _open_chat(request: Request, body: OllamaChatRequest) -> Opened:
     asked = convert_chat.to_request(
         chat, messages, use, fairness_key_of(request), request_id=new_id("ollama")
     )
+    await _check_context(request, body)
     return Opened(asked.request_id, await services_of(request).chat.open(asked), use)
 
 
@@ -165,11 +164,18 @@ async def _open_prompt(request: Request, body: OllamaGenerateRequest) -> Opened:
     asked = convert_chat.to_request(
         to_chat(body), messages, NO_TOOLS, fairness_key_of(request), request_id=request_id
     )
+    await _check_context(request, body)
     if not body.raw and not body.suffix:
         return Opened(request_id, await services.chat.open(asked), NO_TOOLS)
     prompt, suffix = raw_prompt(body), body.suffix or ""
     completion = CompletionRequest(request_id, [prompt], asked.options, asked.model, suffix=suffix)
     return Opened(request_id, await services.completion.open(completion), NO_TOOLS)
+
+
+async def _check_context(request: Request, body: OllamaGeneration) -> None:
+    """Last, since the model must be there for it. Raises: InvalidRequest, and as `_asked`."""
+    model = await _asked(request, services_of(request).registry.find(body.model))
+    check_context(body.asked_options(), model.engine.max_context)
 
 
 async def _loaded(request: Request, slot: ModelSlot[Model], body: OllamaFields) -> str:

@@ -3,6 +3,9 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
+#if defined(__linux__)
+#include <pthread.h>
+#endif
 
 namespace llm {
 
@@ -57,6 +60,9 @@ void ThreadPool::run(const std::function<void(int)>& task) {
 }
 
 void ThreadPool::work(int worker) {
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), "llm-kernels");  // what `top -H` shows
+#endif
     uint32_t seen = 0;
     for (;;) {
         Barrier::wait_for_change(generation_, seen);
