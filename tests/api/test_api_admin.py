@@ -45,7 +45,7 @@ async def test_life() -> None:
             response = await client.post(UNLOAD)
             assert response.status_code == 200
             assert response.json() == (await client.get("/models/fake")).json()
-            assert (response.json()["object"], response.json()["state"]) == ("model", "available")
+            assert (response.json()["object"], response.json()["state"]) == ("model", "unloaded")
         assert (await client.get("/chat")).json()["status"] == "not started"
         ready = await client.get("/ready")
         assert ready.status_code == 503
@@ -74,7 +74,7 @@ async def test_encoders_too_and_what_metrics_say() -> None:
         await client.post("/chat/completions", json=CHAT)
         assert 'llm_serving_encoder_texts_total{kind="embedding"} 1.0' in (await client.get("/metrics")).text
         for path in (UNLOAD, f"{EMBEDDER}/unload"):
-            assert (await client.post(path)).json()["state"] == "available"
+            assert (await client.post(path)).json()["state"] == "unloaded"
         metrics = (await client.get("/metrics")).text
         assert "llm_serving_ready 0.0" in metrics
         assert "llm_serving_kv_blocks" not in metrics
@@ -85,7 +85,7 @@ async def test_encoders_too_and_what_metrics_say() -> None:
         assert f"POST {EMBEDDER}/load" in refused.json()["error"]["message"]
         assert (await client.post(f"{EMBEDDER}/load")).json()["state"] == "loaded"
         assert (await client.post("/embeddings", json={"input": "a"})).status_code == 200
-        assert await state_of_model(client) == "available"
+        assert await state_of_model(client) == "unloaded"
 
 
 async def test_names() -> None:
@@ -95,7 +95,7 @@ async def test_names() -> None:
             ("/v1", "HuggingFaceTB/SmolLM2-135M-Instruct"),
             ("", "HuggingFaceTB%2FSmolLM2-135M-Instruct"),
         ]:
-            for action, state in (("unload", "available"), ("load", "loaded")):
+            for action, state in (("unload", "unloaded"), ("load", "loaded")):
                 response = await client.post(f"{prefix}/admin/models/{name}/{action}")
                 assert response.json()["id"] == "smollm2-135m-instruct"
                 assert response.json()["state"] == state
@@ -144,7 +144,7 @@ async def test_what_runs_may_finish(stream: bool) -> None:
             assert data_of(response.text)[-1] == "[DONE]"
         else:
             assert response.json()["usage"]["completion_tokens"] == 60
-        assert (await unloading).json()["state"] == "available"
+        assert (await unloading).json()["state"] == "unloaded"
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -152,7 +152,7 @@ async def test_what_still_runs_at_the_deadline_is_told(stream: bool) -> None:
     async with opened(Loads(random=True, step_seconds=0.01), drain_s=0.05) as client:
         running = asyncio.create_task(client.post("/chat/completions", json={**ENDLESS, "stream": stream}))
         await until(lambda: client.stats.num_running)
-        assert (await client.post(UNLOAD)).json()["state"] == "available"
+        assert (await client.post(UNLOAD)).json()["state"] == "unloaded"
         response = await running
         error = data_of(response.text)[-1]["error"] if stream else response.json()["error"]
         assert error["code"] == "cancelled"
@@ -171,7 +171,7 @@ async def test_texts_that_wait_at_the_deadline_are_told() -> None:
         unloading = asyncio.create_task(client.post(f"{EMBEDDER}/unload"))
         await until(lambda: client.services.registry.slots()[1].state.value == "unloading")
         gate.set()
-        assert (await unloading).json()["state"] == "available"
+        assert (await unloading).json()["state"] == "unloaded"
         assert {response.status_code for response in await asyncio.gather(*running)} == {200}
         assert (await late).json()["error"]["code"] == "cancelled"
 
@@ -215,7 +215,7 @@ async def test_a_load_that_fails_says_why_and_may_be_tried_again() -> None:
         await client.post(UNLOAD)
         load.outcomes = [DownloadError("no network")]
         await client.post(LOAD)
-        assert (await client.post(UNLOAD)).json()["state"] == "available"  # what is not there can go
+        assert (await client.post(UNLOAD)).json()["state"] == "unloaded"  # what is not there can go
 
 
 async def test_an_engine_that_died_is_replaced_and_freed() -> None:
@@ -228,7 +228,7 @@ async def test_an_engine_that_died_is_replaced_and_freed() -> None:
             assert (await client.post(LOAD)).json()["state"] == "loaded"
             assert load.num_open == 1
         await client.post("/chat/completions", json=ENDLESS)
-        assert (await client.post(UNLOAD)).json()["state"] == "available"
+        assert (await client.post(UNLOAD)).json()["state"] == "unloaded"
         assert load.num_open == 0
 
 

@@ -83,7 +83,7 @@ async def test_what_is_asked_for_while_the_other_goes_on_waits_for_it() -> None:
         await asyncio.sleep(0.01)
         assert not unloading.done()
         load.gate.set()
-        assert (await unloading).json()["state"] == "available"
+        assert (await unloading).json()["state"] == "unloaded"
         assert (await loading).status_code in (200, 503)
         assert load.num_open == 0
 
@@ -168,7 +168,7 @@ async def test_many_at_once_in_any_order(seed: int) -> None:
                 known = {503: {"model_loading", "model_unavailable", "cancelled"}, 429: {"overloaded"}}
                 assert code in known[response.status_code]
         for path in (UNLOAD, f"{EMBEDDER}/unload"):
-            assert (await client.post(path)).json()["state"] == "available"
+            assert (await client.post(path)).json()["state"] == "unloaded"
         assert load.num_open == 0
         for path in (LOAD, f"{EMBEDDER}/load"):
             assert (await client.post(path)).json()["state"] == "loaded"

@@ -211,14 +211,14 @@ async def test_a_client_that_leaves_does_not_wait_on() -> None:
 async def test_by_hand() -> None:
     zoo = Zoo()
     async with opened(zoo, "one", headers=KEY, api_key=("k",)) as client:
-        assert (await client.post("/admin/models/one/unload")).json()["state"] == "available"
+        assert (await client.post("/admin/models/one/unload")).json()["state"] == "unloaded"
         for _ in range(2):
             refused = await ask(client, "one")
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_unavailable")
             assert "POST /admin/models/one/load" in refused.json()["error"]["message"]
             assert (await client.post("/admin/models/one/load")).json()["state"] == "loaded"
             assert (await ask(client, "one")).status_code == 200
-            assert (await client.post("/admin/models/one/unload")).json()["state"] == "available"
+            assert (await client.post("/admin/models/one/unload")).json()["state"] == "unloaded"
         assert zoo.num_open == 1
         assert zoo.loads["one"] == 2
 

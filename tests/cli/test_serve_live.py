@@ -80,7 +80,7 @@ def test_a_model_that_cannot_be_loaded_again_does_not_end_the_server(tmp_path: P
                 headers={"Authorization": "Bearer sesame"},
                 timeout=20,
             ) as client:
-                assert client.post("/unload").json()["state"] == "available"
+                assert client.post("/unload").json()["state"] == "unloaded"
                 path.rename(tmp_path / "elsewhere")
                 assert client.post("/load").status_code == 503
                 (tmp_path / "elsewhere").rename(path)

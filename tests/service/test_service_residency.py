@@ -225,7 +225,7 @@ async def test_models_that_come_and_go_break_no_answer_off(monkeypatch: pytest.M
 async def test_what_was_unloaded_by_hand_stays_so() -> None:
     async with opened(Zoo(), unload_after_s=0.02, headers=KEY, api_key=("k",)) as client:
         await until_resting(client, "fake")
-        assert (await client.post("/admin/models/fake/unload")).json()["state"] == "available"
+        assert (await client.post("/admin/models/fake/unload")).json()["state"] == "unloaded"
         refused = await ask(client, "fake")
         assert refused.json()["error"]["code"] == "model_unavailable"
         assert "/admin/models/fake/load" in refused.json()["error"]["message"]

@@ -21,7 +21,7 @@ _STATES = {
     ModelState.READY: "loaded",
     ModelState.FAILED: "failed",
     ModelState.UNLOADING: "unloading",
-    ModelState.UNLOADED: "available",
+    ModelState.UNLOADED: "unloaded",
 }
 _CAPABILITIES = {
     ModelKind.CHAT: ["chat", "completion"],
