@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,12 +122,15 @@ _NO_OBJECT = frozenset(
     ("dict_type", "model_type")
 )  # what pydantic calls objects by the names of Python's types
 
+_KIND = re.compile(r"^(Input|List|Dictionary|String) should")  # of value, whose name is said instead
+
 
 def invalid_request(errors: Sequence[Any]) -> InvalidRequest:
     """pydantic's findings → one error that names the first wrong field by its dotted path."""
     first = errors[0]
     param = ".".join(str(part) for part in first["loc"] if part != "body") or None
-    message = str(first["msg"]).removeprefix("Value error, ").replace("Input should", "should")
+    message = _KIND.sub("should", str(first["msg"]).removeprefix("Value error, "))
+    message = message.replace(" after validation", "")
     if first["type"] == "missing":
         message = "is required."
     elif first["type"] in _NO_OBJECT:

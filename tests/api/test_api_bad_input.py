@@ -269,3 +269,17 @@ async def test_unknown_paths_and_methods_have_the_same_form(server: Client) -> N
         response = await server.request(method, path)
         assert response.status_code == status
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"messages": []}, "'messages' should have at least 1 item, not 0"),
+        ({"user": "a" * 600}, "'user' should have at most 512 characters"),
+    ],
+)
+async def test_sizes_are_told_without_the_names_of_types(fields: dict[str, Any], message: str) -> None:
+    async with open_client() as client:
+        response = await client.post("/chat/completions", json={"messages": [{"content": "a"}], **fields})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == message
