@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from llm_serving.checkpoints import Checkpoint, dequantize, open_checkpoint
 
-_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_PARTS = {
+TOP_PARTS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+LAYER_PARTS = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -27,7 +27,7 @@ _PARTS = {
     "ffn_down": "mlp.down_proj",
 }
 _GEMMA_PARTS = {
-    **_PARTS,
+    **LAYER_PARTS,
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
@@ -35,19 +35,19 @@ _GEMMA_PARTS = {
 
 
 _OLMO_PARTS = {
-    **_PARTS,
+    **LAYER_PARTS,
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 _GLM_PARTS = {
-    **_PARTS,
+    **LAYER_PARTS,
     "post_attention_norm": "post_self_attn_layernorm",
     "post_ffw_norm": "post_mlp_layernorm",
     "ffn_up": "mlp.gate_up_proj",
 }
-_PHI_PARTS = {**_PARTS, "attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
+_PHI_PARTS = {**LAYER_PARTS, "attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
 _HUNYUAN_PARTS = {
-    **_PARTS,
+    **LAYER_PARTS,
     "attn_q_norm": "self_attn.query_layernorm",
     "attn_k_norm": "self_attn.key_layernorm",
 }
@@ -75,7 +75,7 @@ _QWEN_PARTS = {"router": "gate", "gate": "gate_proj", "up": "up_proj", "down": "
 def write_directory(directory: Path, gguf: Path, **config: Any) -> Path:
     """The model of a tiny GGUF file as `save_pretrained` would write it; keywords go into its config.json."""
     checkpoint = open_checkpoint(gguf)
-    parts = _PARTS_OF.get(checkpoint.architecture, _PARTS)
+    parts = _PARTS_OF.get(checkpoint.architecture, LAYER_PARTS)
     tensors = {
         own: rows.astype(np.float32)
         for name in checkpoint.tensors
@@ -131,8 +131,8 @@ def _named(checkpoint: Checkpoint, name: str, parts: dict[str, str]) -> list[tup
 
 def _name(name: str, parts: dict[str, str]) -> str:
     stem, suffix = name.rsplit(".", 1)
-    if stem in _TOP:
-        return f"{_TOP[stem]}.{suffix}"
+    if stem in TOP_PARTS:
+        return f"{TOP_PARTS[stem]}.{suffix}"
     _, index, part = stem.split(".")
     return f"model.layers.{index}.{parts[part]}.{suffix}"
 

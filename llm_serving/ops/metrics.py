@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -35,34 +35,16 @@ class Metrics:
             _PREFIX + "requests", "Answered requests", ("route", "status"), registry=registry
         )
         self.in_flight = Gauge(_PREFIX + "requests_in_flight", "Requests being answered", registry=registry)
-        self._queue_s = Histogram(
-            _PREFIX + "queue_seconds",
-            "From arrival to the first engine step",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
+
+        def seconds(name: str, text: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
+            return Histogram(_PREFIX + name, text, ("model",), buckets=buckets, registry=registry)
+
+        self._queue_s = seconds("queue_seconds", "From arrival to the first engine step")
+        self._ttft_s = seconds("time_to_first_token_seconds", "From arrival to the first token")
+        self._itl_s = seconds(
+            "inter_token_seconds", "Time between tokens, mean of a sequence", _TOKEN_SECONDS
         )
-        self._ttft_s = Histogram(
-            _PREFIX + "time_to_first_token_seconds",
-            "From arrival to the first token",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._itl_s = Histogram(
-            _PREFIX + "inter_token_seconds",
-            "Time between tokens, mean of a sequence",
-            ("model",),
-            buckets=_TOKEN_SECONDS,
-            registry=registry,
-        )
-        self._e2e_s = Histogram(
-            _PREFIX + "sequence_seconds",
-            "From arrival to the last token",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
+        self._e2e_s = seconds("sequence_seconds", "From arrival to the last token")
         registry.register(_EngineCollector(is_ready, read_engines))
         registry.register(_EncoderCollector(read_encoders))
 
