@@ -34,8 +34,7 @@ def command(model: str | None, **flags: Any) -> None:
     with bind(settings.host, settings.port) as listener:
         _fetch(settings)
         host, port = listener.getsockname()[:2]
-        click.echo(_announcement(settings, host, port, has_key), err=True)
-        _run(settings, listener)
+        _run(settings, listener, _announcement(settings, host, port, has_key))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -109,7 +108,7 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
     return "\n".join(lines)
 
 
-def _run(settings: Settings, listener: socket.socket) -> None:
+def _run(settings: Settings, listener: socket.socket, announcement: str) -> None:
     import uvicorn
 
     from llm_serving.api.app import create_app
@@ -156,6 +155,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         proxy_headers=False,  # nothing here asks who is behind a proxy
         timeout_graceful_shutdown=round(settings.drain_s) + 5,  # after our own deadline, which tells clients
     )
+    click.echo(announcement, err=True)  # not before all that settings ask for is there
     server = Server(config)
     server.run(sockets=[listener])
     if failures:
