@@ -35,7 +35,8 @@ MAX_FUNCTION_LINES = 60
 MODULES = sorted(PACKAGE.rglob("*.py"))
 OTHER_SOURCES = (".cpp", ".hpp", ".h", ".js", ".css", ".html")
 PYTHON = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), ROOT / "main.py"]
-SOURCES = [*PYTHON, *sorted(p for p in PACKAGE.rglob("*") if p.suffix in OTHER_SOURCES)]
+OTHERS = [p for folder in (PACKAGE, ROOT / "tests") for p in folder.rglob("*") if p.suffix in OTHER_SOURCES]
+SOURCES = [*PYTHON, *sorted(OTHERS)]
 
 
 def name_of(path: Path) -> str:
