@@ -52,7 +52,7 @@ void quantize(const float* x, int cols, NarrowGroup* groups) {
             for (int half = 0; half < 2; half++, x += kHalf) {
                 const int32_t step = int32_t(s.steps[2 * i + half]);
                 const int32_t total = round_narrow(x, s.inverses[2 * i + half], group.quants + half * kHalf);
-                group.steps[half] = int16_t(step);
+                group.steps[half] = step;
                 group.scales[half] = s.steps[2 * i + half];
                 group.offsets[half] = -128 * total;
                 sum += step * total;

@@ -33,8 +33,8 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&sc
         });
     });
     unrolled<R>(LLM_EACH(r) {
-        const __m256i first = _mm256_madd_epi16(dot[r][0], _mm256_set1_epi16(a[r].steps[0]));
-        scaled[r] = _mm256_add_epi32(first, _mm256_madd_epi16(dot[r][1], _mm256_set1_epi16(a[r].steps[1])));
+        const __m256i first = _mm256_madd_epi16(dot[r][0], _mm256_set1_epi16(int16_t(a[r].steps[0])));
+        scaled[r] = _mm256_add_epi32(first, _mm256_madd_epi16(dot[r][1], _mm256_set1_epi16(int16_t(a[r].steps[1]))));
     });
 }
 

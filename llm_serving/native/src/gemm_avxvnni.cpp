@@ -20,8 +20,8 @@ LLM_INLINE void add_pairs(__m256i& sums, __m256i a, __m256i b) {
     sums = add_twos(First ? _mm256_setzero_si256() : sums, a, b);
 }
 
-// q4: dot products of both halves of a group times their steps. The sums of a half fit 16 bits, so that one instruction
-// multiplies those of both and adds them.
+// q4: dot products of both halves of a group times their steps. The sums of a half fit 16 bits, and the upper 16 bits meet
+// zeros: instructions for pairs do what a slow 32-bit product would.
 template <int R>
 LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&scaled)[R]) {
     __m256i dot[R][2];
@@ -36,10 +36,8 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&sc
         });
     });
     unrolled<R>(LLM_EACH(r) {
-        int32_t steps;
-        __builtin_memcpy(&steps, a[r].steps, 4);
-        const __m256i both = _mm256_blend_epi16(dot[r][0], _mm256_slli_epi32(dot[r][1], 16), 0xaa);
-        scaled[r] = _mm256_madd_epi16(both, _mm256_set1_epi32(steps));
+        const __m256i x = _mm256_set1_epi32(a[r].steps[0]), y = _mm256_set1_epi32(a[r].steps[1]);
+        scaled[r] = add_twos(_mm256_madd_epi16(dot[r][0], x), dot[r][1], y);
     });
 }
 

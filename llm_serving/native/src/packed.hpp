@@ -102,7 +102,7 @@ inline size_t panel_stride(Format f, int cols) {
 constexpr int kMostStep = 255 << 7;  // 16 products of 15 * 127 with this, twice, fit 31 bits
 struct alignas(64) NarrowGroup {
     int8_t quants[kGroup];
-    int16_t steps[2];
+    int32_t steps[2];    // below 2^15: also a pair of 16-bit numbers, the upper one zero
     float scales[2];     // the steps again: sums with signed weights are too large for integers
     float sum;           // of step * q over the group: serves the minima of q4
     int32_t offsets[2];  // -128 * sum of a half's quants: VNNI multiplies unsigned by signed bytes, and this takes back
