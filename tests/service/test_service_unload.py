@@ -56,6 +56,7 @@ async def test_what_was_never_loaded_is_unloaded_at_once() -> None:
     assert slot.state is ModelState.UNLOADED
 
 
+@pytest.mark.usefixtures("searches_for_garbage")
 async def test_no_object_of_it_is_kept() -> None:
     """The garbage collector was told to look away."""
     async with ready_slot() as slot:
