@@ -130,6 +130,7 @@ SAMPLINGS: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1, 4, 16])
 @pytest.mark.parametrize("name", list(SAMPLINGS))
 def test_answers_are_the_same_token_by_token(name: str, block_size: int):
@@ -210,6 +211,7 @@ def test_guesses_take_no_blocks_from_anybody():
     assert driver.text("a") == driver.text("b") == "z" * 56
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_what_was_guessed_wrong_is_never_shared(seed: int):
     """Talks that go on with what was said, on one engine: the fake runner reads back every block."""

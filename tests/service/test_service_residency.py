@@ -19,7 +19,7 @@ from llm_serving.service import slot as slots
 from llm_serving.service.loader import load_chat_model, measure_chat_model
 from llm_serving.service.registry import Registry
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SIZES = {"fake": 100, "one": 100, "two": 100, "huge": 1000}
 
