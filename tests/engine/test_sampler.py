@@ -231,6 +231,7 @@ def test_exp_is_accurate_and_exact_where_it_matters():
     assert exp32(np.array([-87.1, -1e30, -np.inf], np.float32)).tolist() == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_row_alone_equals_the_definition_step_by_step():
     """The documented arithmetic, written a second time in scalar Python: equal token for token."""
     rng = random.Random(3)

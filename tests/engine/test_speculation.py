@@ -33,6 +33,7 @@ def rescan(token_ids: list[int], length: int) -> list[int]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alphabet", [1, 2, 4, 20])
 def test_a_draft_is_what_followed_an_occurrence_of_the_last_tokens(alphabet: int):
     rng = random.Random(alphabet)
