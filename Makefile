@@ -11,8 +11,8 @@ SERVE_ARGS ?=
 BIN := $(VENV)/bin
 # From the sources here, not the installed copy: after a `git pull` that touches no C++ nothing is reinstalled.
 CLI := $(BIN)/python -m llm_serving.cli
-UNIT := tests/test_config.py $(addprefix tests/,chat engine service) \
-        $(addprefix tests/api/test_api_,bad_input.py chat.py) \
+UNIT := tests/test_config.py $(addprefix tests/,chat engine) $(addprefix tests/api/test_api_,chat.py states.py) \
+        $(addprefix tests/service/test_,event_log.py $(addprefix service_,generation.py responses.py slot.py tools.py unload.py)) \
         $(addprefix tests/checkpoints/test_,gguf.py gguf_hostile.py vocabulary.py)
 NATIVE := CMakeLists.txt pyproject.toml requirements.txt $(wildcard llm_serving/native/src/*)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
