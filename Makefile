@@ -11,11 +11,14 @@ SERVE_ARGS ?=
 BIN := $(VENV)/bin
 # From the sources here, not the installed copy: after a `git pull` that touches no C++ nothing is reinstalled.
 CLI := $(BIN)/python -m llm_serving.cli
+UNIT := tests/test_config.py $(addprefix tests/,chat engine) $(addprefix tests/api/test_api_,chat.py states.py) \
+        $(addprefix tests/service/test_,event_log.py $(addprefix service_,generation.py responses.py slot.py tools.py unload.py)) \
+        $(addprefix tests/checkpoints/test_,gguf.py gguf_hostile.py vocabulary.py)
 NATIVE := CMakeLists.txt pyproject.toml requirements.txt $(wildcard llm_serving/native/src/*)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve chat test browser kernels parity cluster bench lint type size clean
+.PHONY: help install serve chat unit test browser kernels parity cluster bench lint type size clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -55,6 +58,9 @@ serve: install ## fetch the default model on first use and serve it on 127.0.0.1
 
 chat: install ## chat with the default model in the terminal
 	$(CLI) chat
+
+unit: $(VENV)/.dev ## the tests that need nothing but Python: the fake engine, no socket, no process (ten seconds)
+	$(BIN)/python -m pytest -m "not slow and not model" $(UNIT) $(PYTEST_ARGS)
 
 test: $(VENV)/.dev ## every test that needs no torch, the real model and a live server included
 	$(CLI) models pull smollm2-135m-instruct

@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import ssl
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of collected tests are made of stays: the garbage collector need not go through it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or extensions list all that Python has not freed when it ends
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_searches_for_garbage() -> Iterator[None]:
+    """Each model that comes or goes has the whole process searched, thousands of tests here, which takes
+    longer than most of them. `searches_for_garbage` has it done."""
+    leave_it = SimpleNamespace(collect=lambda: 0, freeze=lambda: None, unfreeze=lambda: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llm_serving.service.memory.gc", leave_it)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def authorities_are_read_once() -> Iterator[None]:
+    """Each client by httpx reads all certificates there are, which no server here has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
+
+
+@pytest.fixture
+def searches_for_garbage(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("llm_serving.service.memory.gc", gc)
+    yield
+    gc.freeze()
 
 
 @pytest.fixture

@@ -5,12 +5,16 @@ Kudo & Richardson, "SentencePiece" (2018).
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from llm_serving.checkpoints.checkpoint import Checkpoint
+from llm_serving.checkpoints.token_splits import split_tokens
 from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary, flag, problem, read_merges, token_scores
 from llm_serving.errors import CheckpointError
 
@@ -29,19 +33,12 @@ def build_sentencepiece(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple
     Raises: CheckpointError.
     """
     text_ids = vocabulary.ids_of(TokenType.NORMAL, TokenType.USER_DEFINED)
-    ids = {_spelling(token, vocabulary.types[i]): i for token, i in text_ids.items()}
-    merges = _merges(checkpoint, ids, vocabulary)
-    model_ids = ids | vocabulary.ids_of(TokenType.BYTE)
-    unknown = None
-    if vocabulary.unknown_id is not None:
-        unknown = vocabulary.tokens[vocabulary.unknown_id]
-        model_ids[unknown] = vocabulary.unknown_id
-    try:
-        model = models.BPE(
-            vocab=model_ids, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True
-        )
-    except Exception as error:  # the library raises nothing more precise
-        raise CheckpointError(f"{checkpoint.path}: the merges do not fit the vocabulary: {error}.") from error
+    user_defined = vocabulary.ids_of(TokenType.USER_DEFINED)
+    # Files spell gemma's runs of spaces, user-defined tokens, with spaces; text reaches them through "▁".
+    runs = {token: SPACE * len(token) for token in user_defined if not token.strip(" ")}
+    ids = {runs.get(token, token): i for token, i in text_ids.items()}
+    with _no_collection():
+        model = _model(checkpoint, vocabulary, ids)
     later = Tokenizer(model)
     replace = normalizers.Replace(" ", SPACE)
     first = later
@@ -55,16 +52,37 @@ def build_sentencepiece(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple
         later.normalizer = replace
         first = Tokenizer(model)
         first.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
-    user_defined = vocabulary.ids_of(TokenType.USER_DEFINED)
     added = [AddedToken(token, normalized=False) for token in user_defined if token in ids]
     for tokenizer in {id(first): first, id(later): later}.values():
         tokenizer.add_tokens(added)
     return first, later
 
 
-def _spelling(token: str, kind: int) -> str:
-    # Files spell gemma's runs of spaces, user-defined tokens, with spaces; text reaches them through "▁".
-    return SPACE * len(token) if kind == TokenType.USER_DEFINED and not token.strip(" ") else token
+def _model(checkpoint: Checkpoint, vocabulary: Vocabulary, ids: dict[str, int]) -> models.BPE:
+    merges = _merges(checkpoint, ids, vocabulary)
+    model_ids = ids | vocabulary.ids_of(TokenType.BYTE)
+    unknown = None
+    if vocabulary.unknown_id is not None:
+        unknown = vocabulary.tokens[vocabulary.unknown_id]
+        model_ids[unknown] = vocabulary.unknown_id
+    try:
+        return models.BPE(
+            vocab=model_ids, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True
+        )
+    except Exception as error:  # the library raises nothing more precise
+        raise CheckpointError(f"{checkpoint.path}: the merges do not fit the vocabulary: {error}.") from error
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Half a million pairs live for a second; the garbage collector would go through them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _merges(checkpoint: Checkpoint, ids: dict[str, int], vocabulary: Vocabulary) -> list[tuple[str, str]]:
@@ -75,22 +93,13 @@ def _merges(checkpoint: Checkpoint, ids: dict[str, int], vocabulary: Vocabulary)
     """
     if "tokenizer.ggml.merges" in checkpoint.metadata:
         return read_merges(checkpoint, ids, vocabulary.prompt_ids)
-    left: list[str] = []
-    right: list[str] = []
-    owners: list[int] = []
-    for token, token_id in ids.items():
-        for cut in range(1, len(token)):
-            head = token[:cut]
-            if head in ids:
-                tail = token[cut:]
-                if tail in ids:
-                    left.append(head)
-                    right.append(tail)
-                    owners.append(token_id)
-    rank = _ranks(checkpoint)[np.array(owners, np.int64)]
-    lengths = np.array([len(part) for part in left], np.int64)
-    order = np.lexsort((-lengths, rank)).tolist()
-    return [(left[i], right[i]) for i in order]
+    tokens = list(ids)
+    whole, left, right = split_tokens(tokens)
+    rank = _ranks(checkpoint)[np.fromiter(ids.values(), np.int64, len(ids))[whole]]
+    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))[left]
+    order = np.lexsort((-lengths, rank))
+    get = tokens.__getitem__
+    return list(zip(map(get, left[order].tolist()), map(get, right[order].tolist()), strict=True))
 
 
 def _ranks(checkpoint: Checkpoint) -> np.ndarray:
@@ -104,9 +113,10 @@ def _ranks(checkpoint: Checkpoint) -> np.ndarray:
 
 def bytes_of(checkpoint: Checkpoint, vocabulary: Vocabulary) -> list[bytes]:
     """What each token adds to the text; nothing for silent ones. Raises: CheckpointError."""
-    out = []
-    for i, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
+    out = [token.replace(SPACE, " ").encode() for token in vocabulary.tokens]
+    for i, kind in enumerate(vocabulary.types):
         if kind == TokenType.BYTE:
+            token = vocabulary.tokens[i]
             match = _BYTE.fullmatch(token)
             if match is None:
                 raise problem(
@@ -114,9 +124,7 @@ def bytes_of(checkpoint: Checkpoint, vocabulary: Vocabulary) -> list[bytes]:
                     "tokenizer.ggml.tokens",
                     f"[{i}] is a byte token named {token[:20]!r}, not <0xNN>",
                 )
-            out.append(bytes([int(match[1], 16)]))
-        else:
-            out.append(token.replace(SPACE, " ").encode())
+            out[i] = bytes([int(match[1], 16)])
     for i in vocabulary.silent_ids:
         out[i] = b""
     return out

@@ -17,6 +17,8 @@ _GROUPS = (
     ("<|channel>", "<channel|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
 )
+_NAMES = frozenset(token for group in _GROUPS for token in group)
+_OF_HARMONY = frozenset((*_HARMONY, *_HARMONY_ENDS))
 
 
 class HarmonyIds(NamedTuple):
@@ -28,13 +30,13 @@ class HarmonyIds(NamedTuple):
 
 def told_tokens(tokens: Collection[str]) -> frozenset[str]:
     """Those of a vocabulary that are text in answers even if they are special."""
-    known = frozenset(tokens)
+    known = _NAMES.intersection(tokens)
     return frozenset(token for group in _GROUPS if known.issuperset(group) for token in group)
 
 
 def harmony_ids(tokens: Sequence[str]) -> HarmonyIds:
     """By name, whatever else is said of these tokens. Empty where a vocabulary knows no harmony."""
-    ids = {token: i for i, token in enumerate(tokens) if token in _HARMONY or token in _HARMONY_ENDS}
+    ids = {token: i for i, token in enumerate(tokens) if token in _OF_HARMONY}
     if not ids.keys() >= set(_HARMONY):
         return HarmonyIds(frozenset(), frozenset())
     ends = frozenset(ids.pop(token) for token in _HARMONY_ENDS if token in ids)

@@ -73,11 +73,11 @@ class Vocabulary:
 
     def ids_of(self, *types: int) -> dict[str, int]:
         """Spelling to id of the tokens of these types that user text may become."""
-        return {
-            token: i
-            for i, (token, kind) in enumerate(zip(self.tokens, self.types, strict=True))
-            if kind in types and token and token not in self.prompt_ids
-        }
+        pairs = enumerate(zip(self.tokens, self.types, strict=True))
+        ids = {token: i for i, (token, kind) in pairs if kind in types}
+        for token in ("", *self.prompt_ids):
+            ids.pop(token, None)
+        return ids
 
 
 def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
@@ -114,7 +114,11 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
         unknown_id=named["unknown"],
         eos_ids=eos_ids,
         special_ids=frozenset(i for i, kind in enumerate(types) if kind in silent),
-        prompt_ids={token: i for i, token in enumerate(tokens) if token and _in_prompts(token, types[i])},
+        prompt_ids={
+            token: i
+            for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
+            if kind != TokenType.NORMAL and token and _in_prompts(token, kind)
+        },
     )
 
 

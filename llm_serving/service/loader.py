@@ -38,11 +38,18 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -> ChatModel:
-    """Resolve the name, fetch what is missing, open the file, start the engine.
+    """Resolve the name, fetch what is missing, open the file, start the engine, prepare for forms.
 
     Raises: SettingsError (a device or engine that is not there), ModelNotFound, DownloadError,
     CheckpointError, MissingExtra.
     """
+    model = _load(settings, on_progress)
+    if model.engine.takes_constraints:
+        model.constraints.prepare()
+    return model
+
+
+def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
     options = engine_options(settings)
     name = public_name(settings.model_name)
     found = _find(settings, on_progress)

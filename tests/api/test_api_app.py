@@ -68,7 +68,7 @@ async def test_their_errors_leave_in_our_shape(extended: Client, caplog: pytest.
     assert "request abc failed" in caplog.text
 
 
-@pytest.mark.parametrize("path", ["/health", "/v1/models", "/ready"])
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/ready", "/v1/models/fake"])
 def test_head_is_get_without_the_body(live_url: str, path: str) -> None:
     whole, head = httpx.get(live_url + path), httpx.head(live_url + path)
     assert (whole.status_code, head.status_code, head.content) == (200, 200, b"")

@@ -52,6 +52,25 @@ def say(constraint: TokenConstraint, seed: int, most: int = 400) -> tuple[str, b
     return TOKENIZER.decode(ids), constraint.is_over and constraint.is_satisfied
 
 
+def test_what_is_prepared_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = Constraints(TOKENIZER, PADDED)
+    prepared.prepare()
+    monkeypatch.setattr("llguidance.LLTokenizer", None)
+    prepared.prepare()
+    assert prepared.build(Choice(["a", "b"]), 2, "x")
+
+
+def test_a_vocabulary_that_the_library_does_not_take_spoils_forms_only(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise ValueError("too odd")
+
+    monkeypatch.setattr("llguidance.LLTokenizer", refuse)
+    Constraints(TOKENIZER, PADDED).prepare()
+    assert caplog.messages == ["answers cannot have a form: too odd"]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_json_of_a_schema(constraints: Constraints, seed: int) -> None:
     (constraint,) = constraints.build(JsonSchema(PERSON), 1, "x")

@@ -79,6 +79,7 @@ def test_there_is_no_way_out(source: str) -> None:
     assert MESSAGES == [{"role": "user", "content": "hi"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", GREEDY)
 def test_growth_is_refused(source: str) -> None:
     template = ChatTemplate(source)

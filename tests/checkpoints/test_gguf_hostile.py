@@ -115,6 +115,7 @@ def test_truncation_at_every_byte_is_an_error_that_names_the_file(tmp_path: Path
             read_gguf(path)
 
 
+@pytest.mark.slow
 def test_single_byte_mutations_are_read_or_refused(tmp_path: Path) -> None:
     model, header = small_model()
     path = tmp_path / "m.gguf"

@@ -79,6 +79,6 @@ def transformers(options: EngineOptions) -> Engine:
 
 FACTORIES = [
     pytest.param(fake, id="fake"),
-    pytest.param(native, id="native"),
+    pytest.param(native, id="native", marks=pytest.mark.slow),
     pytest.param(transformers, id="transformers", marks=pytest.mark.parity),
 ]

@@ -30,6 +30,7 @@ async def read(engine: AsyncEngine, name: str, prompt: str = "prompt", **params:
         return "".join([event.text async for event in stream])
 
 
+@pytest.mark.slow
 async def test_the_fake_model_answers_with_a_sentence():
     engine = load_fake_engine(EngineOptions())
     answers = await asyncio.gather(*(read(engine, f"r{i}", f"prompt {i}") for i in range(8)))
@@ -95,6 +96,7 @@ async def test_readers_have_their_turn_before_the_next_step(monkeypatch: pytest.
     await engine.close()
 
 
+@pytest.mark.slow
 async def test_a_loop_that_is_stuck_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch):
     engine = engine_on(FakeRunner(limits(), reply="x" * 60))
     async with await engine.submit(request("r", "p", max_tokens=50)) as stream:
@@ -122,6 +124,7 @@ async def test_one_wake_up_of_the_loop_a_step(monkeypatch: pytest.MonkeyPatch):
     await engine.close()
 
 
+@pytest.mark.slow
 async def test_a_stalled_step_does_not_stop_the_loop_nor_a_reader_from_leaving():
     engine = load_fake_engine(EngineOptions(), step_seconds=0.2)
     started = time.monotonic()
@@ -174,6 +177,7 @@ async def test_the_thread_starts_with_the_first_request_and_ends_with_close():
     assert engine_threads() == before
 
 
+@pytest.mark.slow
 async def test_same_seed_same_text_under_preemption():
     """A pool so small that sequences throw each other out, through the whole engine."""
     quiet = engine_on(FakeRunner(limits(), random=True))

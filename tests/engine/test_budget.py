@@ -145,6 +145,7 @@ def test_costs_are_never_negative_nor_learnt_from_the_first_step():
         assert costs.prompt_token_s > 0
 
 
+@pytest.mark.slow
 def test_the_engine_keeps_gaps_short_while_a_prompt_arrives(monkeypatch: pytest.MonkeyPatch):
     now_s = 0.0
     seconds: list[float] = []

@@ -106,6 +106,7 @@ async def test_a_subscriber_hears_of_the_end_and_nothing_after_leaving(make):
     assert len(left) == num_left
 
 
+@pytest.mark.slow
 async def test_a_seed_gives_the_same_tokens_alone_and_in_company(make):
     def seeded(name: str, seed: int) -> GenerateRequest:
         return request(name, PROMPT[: 5 + seed % 9], temperature=1.0, seed=seed)
@@ -157,6 +158,7 @@ async def test_leaving_unread_and_leaving_twice(make):
     assert len(tokens(await collect(engine, request("r")))) == 10
 
 
+@pytest.mark.slow
 async def test_overload_is_refused_at_the_door(make):
     engine = make(max_concurrency=2, max_queue=3)
     readers = []

@@ -16,6 +16,8 @@ from llm_serving.engine.request import FinishReason, TokenLogprobs
 from llm_serving.engine.sampler import NumpySampler
 from llm_serving.errors import InvalidRequest
 
+pytestmark = pytest.mark.slow
+
 PROMPT = [(7 * i + i * i) % 256 for i in range(45)]
 
 

@@ -13,6 +13,8 @@ from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.request import FinishReason, GenerateRequest
 from llm_serving.errors import Overloaded
 
+pytestmark = pytest.mark.slow
+
 # The second says what can be guessed, but for those who sample at a temperature of 6.
 BEHAVIOURS: list[dict[str, object]] = [{"random": True}, {"reply": "so it goes, so it goes, and so on, so"}]
 

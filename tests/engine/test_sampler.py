@@ -87,6 +87,7 @@ def evenly(monkeypatch: pytest.MonkeyPatch) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", FILTERS, ids=str)
 def test_each_token_gets_its_exact_share(evenly: int, params: dict):
     p = exact(LOGITS, **params)
@@ -120,6 +121,7 @@ def test_logprobs_by_the_definition():
     assert (found.chosen, found.top) == (-9999.0, ((0, -9999.0),))
 
 
+@pytest.mark.slow
 def test_frequencies_with_real_random_numbers():
     count = 2000
     p = exact(LOGITS)
@@ -229,6 +231,7 @@ def test_exp_is_accurate_and_exact_where_it_matters():
     assert exp32(np.array([-87.1, -1e30, -np.inf], np.float32)).tolist() == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_row_alone_equals_the_definition_step_by_step():
     """The documented arithmetic, written a second time in scalar Python: equal token for token."""
     rng = random.Random(3)

@@ -33,6 +33,7 @@ def rescan(token_ids: list[int], length: int) -> list[int]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alphabet", [1, 2, 4, 20])
 def test_a_draft_is_what_followed_an_occurrence_of_the_last_tokens(alphabet: int):
     rng = random.Random(alphabet)
@@ -130,6 +131,7 @@ SAMPLINGS: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1, 4, 16])
 @pytest.mark.parametrize("name", list(SAMPLINGS))
 def test_answers_are_the_same_token_by_token(name: str, block_size: int):
@@ -210,6 +212,7 @@ def test_guesses_take_no_blocks_from_anybody():
     assert driver.text("a") == driver.text("b") == "z" * 56
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_what_was_guessed_wrong_is_never_shared(seed: int):
     """Talks that go on with what was said, on one engine: the fake runner reads back every block."""

@@ -16,6 +16,8 @@ from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenEve
 from llm_serving.engine.sampler import NumpySampler
 from llm_serving.native.runner import NativeRunner
 
+pytestmark = pytest.mark.slow
+
 Model = tuple[NativeRunner, list[bytes]]
 
 

@@ -118,6 +118,7 @@ def test_an_answer_is_kept_when_a_prompt_goes_on_from_it():
     assert ask(new_driver(store), "c", longer) == 72
 
 
+@pytest.mark.slow
 def test_beside_steps_little_is_saved_and_the_rest_when_there_are_none(monkeypatch: pytest.MonkeyPatch):
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
@@ -218,6 +219,7 @@ def test_while_others_decode_loading_takes_a_prompts_share_of_each_step():
     assert driver.tokens("decoding") == alone(request("decoding", [1, 2, 3], max_tokens=60, ignore_eos=True))
 
 
+@pytest.mark.slow
 def test_a_disk_slower_than_computing_is_left_alone_and_asked_again_later():
     store = MemoryStore()
     runner = FakeRunner(limits())
@@ -238,6 +240,7 @@ def test_a_disk_slower_than_computing_is_left_alone_and_asked_again_later():
     assert tier.take_loading_s() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_random_walk_over_restarts(seed: int, tmp_path: Path):
     """Small pools, a small disk, engines that end at any moment: the same answers as without."""

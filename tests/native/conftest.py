@@ -21,6 +21,12 @@ from llm_serving.engine.protocol import EngineOptions
 MakeDriver = Callable[..., RunnerDriver]
 
 
+@pytest.fixture(scope="session")
+def real_packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Options that have the real model packed once, by the first test that needs it."""
+    return {"packed_dir": tmp_path_factory.mktemp("packed"), "packed_bytes": 1 << 30}
+
+
 @pytest.fixture
 def make_driver() -> Iterator[MakeDriver]:
     """Builds a native runner for a checkpoint and a driver for it; closes it after the test."""

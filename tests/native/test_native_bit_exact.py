@@ -152,25 +152,28 @@ def test_any_blocks(checkpoint: Checkpoint, make_driver) -> None:
         assert_same_bits(driver.logits(TEXT), expected)
 
 
-@pytest.mark.parametrize("isa", [name for name in load_core().instruction_sets() if name != "scalar"])
-def test_simd_equals_scalar(checkpoint: Checkpoint, make_driver, isa: str) -> None:
-    fast, scalar = make_driver(checkpoint, isa=isa), make_driver(checkpoint, isa="scalar")
-    assert (fast.runner.isa, scalar.runner.isa) == (isa, "scalar")
+def test_simd_equals_scalar(checkpoint: Checkpoint, make_driver) -> None:
+    by_isa = {isa: make_driver(checkpoint, isa=isa) for isa in load_core().instruction_sets()}
+    assert [driver.runner.isa for driver in by_isa.values()] == list(by_isa)
+    scalar = by_isa.pop("scalar")
     for chunk in (0, 1, 3):  # many rows, one row and a few take different kernels
-        assert_same_bits(fast.logits(TEXT[:60], chunk), scalar.logits(TEXT[:60], chunk))
+        expected = scalar.logits(TEXT[:60], chunk)
+        for fast in by_isa.values():
+            assert_same_bits(fast.logits(TEXT[:60], chunk), expected)
 
 
 @pytest.mark.model
-def test_the_real_model(real_checkpoint: Checkpoint, make_driver) -> None:
+def test_the_real_model(real_checkpoint: Checkpoint, real_packed, make_driver) -> None:
+    make = partial(make_driver, real_checkpoint, context_length=128, max_concurrency=4, **real_packed)
     ids = np.random.default_rng(5).integers(17, 20000, 70).tolist()
-    one = make_driver(real_checkpoint, context_length=128, max_concurrency=4)
+    one = make()
     whole = one.logits(ids)
     assert_same_bits(one.logits(ids, 1), whole)
     assert_same_bits(one.logits(ids, 19), whole)
     batch = [(DrivenSequence(), ids[:31]), (DrivenSequence(), ids), (DrivenSequence(), ids[5:9])]
     assert_same_bits(one.step(batch)[31:101], whole)
-    two = make_driver(real_checkpoint, context_length=128, max_concurrency=4, threads=2)
+    two = make(threads=2)
     assert_same_bits(two.logits(ids), whole)
     for isa in load_core().instruction_sets()[1:]:
-        other = make_driver(real_checkpoint, context_length=128, max_concurrency=4, threads=2, isa=isa)
+        other = make(threads=2, isa=isa)
         assert_same_bits(other.logits(ids[:24]), whole[:24])

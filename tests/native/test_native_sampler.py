@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
 
 from llm_serving.engine.protocol import SamplingRow
-from llm_serving.engine.request import SamplingParams
+from llm_serving.engine.request import SamplingParams, TokenLogprobs
 from llm_serving.engine.sampler import NumpySampler
 from llm_serving.native.core import load_core
 from llm_serving.native.sampler import NativeSampler
@@ -23,10 +25,23 @@ def sampler(request: pytest.FixtureRequest) -> NativeSampler:
     return NativeSampler(threads, isa)
 
 
-def assert_equal(sampler: NativeSampler, logits: np.ndarray, rows: list[SamplingRow]) -> list[int]:
-    with np.errstate(all="ignore"):
-        expected = REFERENCE.sample(logits.copy(), rows)
-    tokens = sampler.sample(logits.copy(), rows)
+@dataclass(frozen=True)
+class Case:
+    """Logits, what is asked of them, and the reference's answer, which every sampler is compared with."""
+
+    logits: np.ndarray
+    rows: list[SamplingRow]
+    expected: list[int]
+
+    @classmethod
+    def of(cls, logits: np.ndarray, rows: list[SamplingRow]) -> Case:
+        with np.errstate(all="ignore"):
+            return cls(logits, rows, REFERENCE.sample(logits.copy(), rows))
+
+
+def assert_equal(sampler: NativeSampler, case: Case) -> list[int]:
+    rows, expected = case.rows, case.expected
+    tokens = sampler.sample(case.logits.copy(), rows)
     wrong = [(rows[i].params, a, b) for i, (a, b) in enumerate(zip(tokens, expected, strict=True)) if a != b]
     assert wrong == []
     return tokens
@@ -78,16 +93,24 @@ def random_logits(rng: np.random.Generator, vocab: int) -> np.ndarray:
     return x.astype(np.float32)
 
 
-@pytest.mark.parametrize(("vocab", "rounds"), [(1, 40), (7, 60), (8, 60), (33, 60), (1000, 40), (49152, 1)])
-def test_equal_to_the_reference(sampler: NativeSampler, vocab: int, rounds: int) -> None:
+@cache
+def random_cases(vocab: int, rounds: int) -> list[Case]:
     rng = np.random.default_rng(vocab)
+    cases = []
     for _ in range(rounds):
         rows = [random_row(rng, vocab) for _ in range(12)]
-        assert_equal(sampler, np.stack([random_logits(rng, vocab) for _ in rows]), rows)
+        cases.append(Case.of(np.stack([random_logits(rng, vocab) for _ in rows]), rows))
+    return cases
 
 
-@pytest.mark.parametrize("scale", [0.01, 3.0])
-def test_equal_to_the_reference_on_a_large_vocabulary(sampler: NativeSampler, scale: float) -> None:
+@pytest.mark.parametrize(("vocab", "rounds"), [(1, 40), (7, 60), (8, 60), (33, 60), (1000, 40), (49152, 1)])
+def test_equal_to_the_reference(sampler: NativeSampler, vocab: int, rounds: int) -> None:
+    for case in random_cases(vocab, rounds):
+        assert_equal(sampler, case)
+
+
+@cache
+def large_case(scale: float) -> Case:
     vocab = 151_936
     rng = np.random.default_rng(4)
     choices = [
@@ -104,28 +127,46 @@ def test_equal_to_the_reference_on_a_large_vocabulary(sampler: NativeSampler, sc
         SamplingRow(SamplingParams(1, **params), i, rng.integers(0, vocab, 500).tolist(), [1, 2, 1])  # type: ignore[arg-type]
         for i, params in enumerate(choices)
     ]
-    tokens = assert_equal(sampler, rng.normal(0, scale, (len(rows), vocab)).astype(np.float32), rows)
-    assert len(set(tokens)) > 1
+    return Case.of(rng.normal(0, scale, (len(rows), vocab)).astype(np.float32), rows)
 
 
-@pytest.mark.parametrize(("vocab", "rounds"), [(1, 40), (7, 60), (8, 60), (33, 60), (1000, 40), (49152, 2)])
-def test_logprobs_equal_the_reference(sampler: NativeSampler, vocab: int, rounds: int) -> None:
+@pytest.mark.parametrize("scale", [0.01, 3.0])
+def test_equal_to_the_reference_on_a_large_vocabulary(sampler: NativeSampler, scale: float) -> None:
+    assert len(set(assert_equal(sampler, large_case(scale)))) > 1
+
+
+@cache
+def logprob_cases(
+    vocab: int, rounds: int
+) -> list[tuple[np.ndarray, list[int], list[int], list[TokenLogprobs]]]:
     rng = np.random.default_rng(vocab)
+    cases = []
     for _ in range(rounds):
         logits = np.stack([random_logits(rng, vocab) for _ in range(6)])
         tokens = rng.integers(0, vocab, 6).tolist()
         counts = rng.choice([0, 1, 5, 20, vocab + 1], 6).tolist()
         with np.errstate(all="ignore"):
             expected = REFERENCE.logprobs(logits.copy(), tokens, counts)
+        cases.append((logits, tokens, counts, expected))
+    return cases
+
+
+@pytest.mark.parametrize(("vocab", "rounds"), [(1, 40), (7, 60), (8, 60), (33, 60), (1000, 40), (49152, 2)])
+def test_logprobs_equal_the_reference(sampler: NativeSampler, vocab: int, rounds: int) -> None:
+    for logits, tokens, counts, expected in logprob_cases(vocab, rounds):
         assert sampler.logprobs(logits.copy(), tokens, counts) == expected
 
 
-def test_every_number_that_can_be_drawn_finds_its_token(sampler: NativeSampler) -> None:
-    """Many draws from one distribution: block borders of the search, first and last tokens."""
+@cache
+def many_draws() -> Case:
+    """From one distribution: block borders of the search, first and last tokens."""
     rng = np.random.default_rng(5)
     logits = np.tile(rng.normal(0, 0.1, 700).astype(np.float32), (400, 1))
-    rows = [SamplingRow(SamplingParams(1, seed=11), i, [], []) for i in range(400)]
-    assert len(set(assert_equal(sampler, logits, rows))) > 250
+    return Case.of(logits, [SamplingRow(SamplingParams(1, seed=11), i, [], []) for i in range(400)])
+
+
+def test_every_number_that_can_be_drawn_finds_its_token(sampler: NativeSampler) -> None:
+    assert len(set(assert_equal(sampler, many_draws()))) > 250
 
 
 def test_other_columns_of_a_wider_array_are_left_out(sampler: NativeSampler) -> None:

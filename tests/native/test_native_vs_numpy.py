@@ -132,10 +132,12 @@ def test_first_layer_of_the_real_model(real_checkpoint: Checkpoint, make_driver)
 
 
 @pytest.mark.model
-def test_real_model_is_nearer_than_rounding_noise(real_checkpoint: Checkpoint, make_driver) -> None:
+def test_real_model_is_nearer_than_rounding_noise(
+    real_checkpoint: Checkpoint, real_packed, make_driver
+) -> None:
     """30 layers spread every flip; what is left is the noise of the int8 roundings themselves, not more."""
     ids = np.random.default_rng(4).integers(17, 20000, 64).tolist()
-    ours = make_driver(real_checkpoint, context_length=64, threads=2).logits(ids)
+    ours = make_driver(real_checkpoint, context_length=64, threads=2, **real_packed).logits(ids)
     reference = NumpyModel(real_checkpoint, quantize_activations=True).logits(ids)
     exact = NumpyModel(real_checkpoint, quantize_activations=False).logits(ids)
     noise = np.square(reference - exact).mean()

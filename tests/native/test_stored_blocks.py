@@ -82,9 +82,10 @@ def test_after_a_restart_the_bits_are_the_same(
 
 
 @pytest.mark.model
-def test_the_real_model(real_checkpoint: Checkpoint, make_driver, tmp_path: Path) -> None:
-    logits = keep(make_driver(real_checkpoint, threads=2, seed=1, context_length=256), tmp_path)
-    again = go_on(make_driver(real_checkpoint, threads=2, seed=2, context_length=256), tmp_path)
+def test_the_real_model(real_checkpoint: Checkpoint, real_packed, make_driver, tmp_path: Path) -> None:
+    make = partial(make_driver, real_checkpoint, threads=2, context_length=256, **real_packed)
+    logits = keep(make(seed=1), tmp_path)
+    again = go_on(make(seed=2), tmp_path)
     assert again.tobytes() == logits[16 * NUM_BLOCKS :].tobytes()
 
 

@@ -160,6 +160,7 @@ async def test_prompt_must_leave_room_for_one_token() -> None:
                 assert (caught.value.num_prompt, caught.value.limit) == (length, 16)
 
 
+@pytest.mark.slow
 async def test_seeds_wrap_around_and_differ_without_one() -> None:
     async with ready_slot(random=True) as slot:
 

@@ -87,6 +87,7 @@ def test_without_the_marks_there_are_no_channels(tmp_path: Path) -> None:
     assert ChatModel("m", engine, model.tokenizer).channel_ids() is None
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("temperature", [0, 1])
 async def test_a_real_engine_calls_what_it_must(tmp_path: Path, temperature: float) -> None:

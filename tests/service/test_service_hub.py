@@ -19,6 +19,8 @@ from llm_serving.service.loader import fingerprint, load_chat_model
 
 COMMIT = "0" * 40
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:

@@ -114,6 +114,7 @@ def test_encoder_loader_of_the_fake_engine(kind: ModelKind) -> None:
     assert (model.batcher.dimensions == 1) is (kind is ModelKind.RERANKER)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_encoders_from_a_directory_and_a_gguf_file_are_the_same_model(tmp_path: Path) -> None:
     directory = write_tiny_bert(tmp_path / "mine")

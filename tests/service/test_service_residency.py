@@ -19,7 +19,7 @@ from llm_serving.service import slot as slots
 from llm_serving.service.loader import load_chat_model, measure_chat_model
 from llm_serving.service.registry import Registry
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SIZES = {"fake": 100, "one": 100, "two": 100, "huge": 1000}
 
@@ -211,8 +211,9 @@ async def test_models_that_come_and_go_break_no_answer_off(monkeypatch: pytest.M
                 seen.add(answer.status_code)
                 if answer.status_code == 200:
                     assert "error" not in answer.text
-                else:
-                    assert "MiB of memory" in answer.json()["error"]["message"]
+                else:  # or another request tries it again at once, before this one is told
+                    message = answer.json()["error"]["message"]
+                    assert "MiB of memory" in message or "is loading" in message
             return seen
 
         seen = set().union(*await asyncio.gather(*(visit() for _ in range(6))))

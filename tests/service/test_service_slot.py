@@ -242,6 +242,8 @@ async def test_dead_engine_is_a_failure_and_told_once() -> None:
     assert slot.model is None
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("searches_for_garbage")
 async def test_what_a_loaded_model_is_made_of_is_not_searched_for_garbage() -> None:
     gc.unfreeze()
     model, _ = make_model()
@@ -253,6 +255,8 @@ async def test_what_a_loaded_model_is_made_of_is_not_searched_for_garbage() -> N
     assert frozen > 0
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("searches_for_garbage")
 async def test_another_model_is_loaded_beside_it_without_searching_it() -> None:
     """That would stop the answers it is giving."""
     gc.unfreeze()

@@ -56,6 +56,8 @@ async def test_what_was_never_loaded_is_unloaded_at_once() -> None:
     assert slot.state is ModelState.UNLOADED
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("searches_for_garbage")
 async def test_no_object_of_it_is_kept() -> None:
     """The garbage collector was told to look away."""
     async with ready_slot() as slot:
@@ -104,6 +106,7 @@ async def test_a_model_that_does_not_close_well_is_gone_all_the_same(
         assert slot.state is ModelState.READY
 
 
+@pytest.mark.slow
 async def test_threads_of_a_real_engine_end(tmp_path: Path) -> None:
     tasks = Path("/proc/self/task")
     if not tasks.is_dir():
