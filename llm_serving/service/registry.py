@@ -14,6 +14,7 @@ from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.loader import load_chat_model, public_name
 from llm_serving.service.measuring import measure_model
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
+from llm_serving.service.reasons import folders_of
 from llm_serving.service.residency import AnySlot, Residency
 from llm_serving.service.slot import ModelSlot
 
@@ -159,7 +160,7 @@ class Registry:
             granted = self._grant(slot, own)
             return self._load(own if granted is None else own.model_copy(update={"memory": granted}))
 
-        slot = ModelSlot(public_name(name), load, on_demand=on_demand, **self._how())
+        slot = ModelSlot(public_name(name), load, on_demand=on_demand, **self._how(name))
         self._name(slot, name)
         return slot
 
@@ -172,12 +173,14 @@ class Registry:
             return self._load_encoder(self._settings, kind)
 
         leaves = self._settings.unload_after_s > 0 or bool(self._settings.further_models)
-        slot = ModelSlot(public_name(name), load, kind, on_demand=leaves, **self._how())
+        slot = ModelSlot(public_name(name), load, kind, on_demand=leaves, **self._how(name))
         self._name(slot, name)
         return slot
 
-    def _how(self) -> dict[str, Any]:
-        return {"max_waiting": self._settings.max_concurrency + self._settings.max_queue}
+    def _how(self, name: str) -> dict[str, Any]:
+        settings = self._settings
+        folders = folders_of(name, settings.cache_dir)
+        return {"max_waiting": settings.max_concurrency + settings.max_queue, "folders": folders}
 
     def _grant(self, slot: AnySlot, own: Settings) -> int | None:
         """Bytes for a model that is about to be loaded; None where nobody counts, as for one alone."""
