@@ -12,7 +12,7 @@ from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import find_model
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.loader import load_chat_model, public_name
-from llm_serving.service.measuring import measure_model
+from llm_serving.service.measuring import measure_model, read_profile
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
 from llm_serving.service.reasons import folders_of
 from llm_serving.service.residency import AnySlot, Residency
@@ -46,6 +46,8 @@ class Registry:
         self._strict = settings.strict_model_names
         self._drain_s = settings.drain_s
         self._closing: asyncio.Future[list[None]] | None = None
+        self._own: dict[AnySlot, Settings] = {}  # of chat models
+        self._reading: asyncio.Task[None] | None = None
         self._slots: dict[str, AnySlot] = {}
         self._residency = Residency(settings.memory, settings.unload_after_s)
         self.default = self._chat(settings.model_name, on_demand=settings.unload_after_s > 0)
@@ -117,6 +119,8 @@ class Registry:
             before = slot
         for further in self.further:
             further.offer(behind=self.starting()[-1])
+        if self.further:
+            self._reading = asyncio.ensure_future(self._read_profiles())
 
     async def load(self, name: str) -> AnySlot:
         """Have the model of this name loaded, which then can answer; at once if it can already.
@@ -145,6 +149,8 @@ class Registry:
         """Refuse new requests from now on and start to drain; returns at once."""
         if self._closing is None:
             self._residency.end()
+            if self._reading is not None:
+                self._reading.cancel()
             self._closing = asyncio.gather(*(slot.close(self._drain_s) for slot in self.slots()))
 
     async def close(self) -> None:
@@ -161,6 +167,7 @@ class Registry:
             return self._load(own if granted is None else own.model_copy(update={"memory": granted}))
 
         slot = ModelSlot(public_name(name), load, on_demand=on_demand, **self._how(name))
+        self._own[slot] = own
         self._name(slot, name)
         return slot
 
@@ -186,6 +193,13 @@ class Registry:
         """Bytes for a model that is about to be loaded; None where nobody counts, as for one alone."""
         need = self._measure(own, slot.kind) if own.further_models else None
         return None if need is None else self._residency.grant(slot, need)
+
+    async def _read_profiles(self) -> None:
+        """Lists tell of further models before they are loaded. Nothing waits for this."""
+        await self.starting()[-1].settled()
+        for slot in self.further:
+            profile = await asyncio.to_thread(read_profile, self._own[slot])
+            slot.profile = slot.profile or profile
 
     def _encoders(self) -> list[EncoderSlot]:
         return [slot for slot in (self.embedding, self.reranker) if slot is not None]

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, Generic
 
 from llm_serving.errors import ModelLoading, ModelUnavailable, Overloaded, ServingError
+from llm_serving.service.facts import ModelProfile
 from llm_serving.service.load_thread import Model, discard_on_thread, load_on_thread
 from llm_serving.service.memory import give_memory_back
 from llm_serving.service.model import ModelKind
@@ -66,6 +67,7 @@ class ModelSlot(Generic[Model]):
         self.on_demand = on_demand
         self.state = ModelState.NOT_STARTED
         self.reason = ""  # why it failed or was unloaded, one line
+        self.profile: ModelProfile | None = None  # of the model when it was loaded last, or by its files
         self.last_used_s = time.monotonic()  # when it became ready, or its last request ended
         self._load = load
         self._max_waiting = max_waiting
@@ -275,7 +277,7 @@ class ModelSlot(Generic[Model]):
             level = logging.WARNING if isinstance(outcome, NoRoom) else logging.ERROR
             logger.log(level, "model %s failed to load: %s", self.name, one_line(outcome), exc_info=trace)
         else:
-            self._model = outcome
+            self._model, self.profile = outcome, outcome.profile
             self.state = ModelState.READY
             self.last_used_s = time.monotonic()
             logger.info("model %s is ready on %s", self.name, outcome.device)
