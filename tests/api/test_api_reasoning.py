@@ -104,10 +104,32 @@ async def test_an_effort_switches_thoughts_off() -> None:
         ]
         # Both tags, and four line ends.
         assert counts[1]["input_tokens"] - counts[0]["input_tokens"] == 6
-    async with open_client(thinker(OPENED)) as client:
-        response = await client.post("/chat/completions", json={**ASKED, "reasoning_effort": "none"})
-        assert response.status_code == 400
-        assert response.json()["error"]["param"] == "reasoning_effort"
+
+
+STRIPPED = (
+    "{% for m in messages %}{{ m.content.split('</think>')[-1] }};{% endfor %}"  # Qwen3-Instruct-2507's
+)
+
+
+@pytest.mark.parametrize("template", [OPENED, STRIPPED])
+async def test_an_effort_of_none_without_a_switch_is_an_empty_thought(template: str) -> None:
+    async with open_client(thinker(template, "Hello")) as client:
+        off = {"messages": ASKED["messages"], "reasoning_effort": "none"}
+        assert await message_of(client, **off) == {"role": "assistant", "content": "Hello"}
+        assert await streamed(client, **off) == ("", "Hello")
+        assert (await message_of(client, **off, choice=["yes"]))["content"] == "yes"
+        prompt = (await client.post("/apply-template", json=off)).json()["prompt"]
+        assert prompt.removeprefix("Hi;").removeprefix("</think>") == "<think>\n\n</think>\n\n"
+        counts = [
+            (await client.post("/tokenize", json={**off, "reasoning_effort": effort})).json()["count"]
+            for effort in ("none", "low")
+        ]
+        # The tags, of which one may be there, and line ends, too.
+        assert counts[0] - counts[1] == (5 if template is OPENED else 6)
+        for more in ({"continue_final_message": True}, {"add_generation_prompt": False}):
+            turns = [*ASKED["messages"], {"role": "assistant", "content": "So"}]
+            begun = await client.post("/apply-template", json={**off, "messages": turns, **more})
+            assert "<think>\n\n" not in begun.json()["prompt"]
 
 
 async def test_an_effort_and_a_template_input_must_agree() -> None:
