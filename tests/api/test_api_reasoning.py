@@ -191,12 +191,30 @@ async def test_an_engine_that_binds_nothing_says_so(
     asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AsyncEngine, "takes_constraints", False)
+    monkeypatch.setattr(AsyncEngine, "takes_forms", False)
     async with open_client(thinker(OPENED, "Hello")) as client:
         response = await client.post("/chat/completions", json={**ASKED, **asked})
         assert response.status_code == 400
         assert response.json()["error"]["param"] == next(iter(asked))
         assert "cannot bind answers" in response.json()["error"]["message"]
         assert (await message_of(client))["reasoning"] == "Hello"
+
+
+async def test_an_engine_that_binds_whole_answers_only_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AsyncEngine, "takes_constraints", False)
+    form = {"choice": ["yes"]}
+    async with open_client(thinker(OPENED, "Hm.")) as client:
+        response = await client.post("/chat/completions", json={**ASKED, **form})
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "choice")
+        assert "reasoning_effort: none" in response.json()["error"]["message"]
+        assert (await message_of(client, **form, reasoning_effort="none"))["content"] == "yes"
+    async with open_client(thinker()) as client:  # which would open thoughts itself, and cannot now
+        assert await message_of(client, **form) == {"role": "assistant", "content": "yes"}
+        parameters = {"type": "object", "additionalProperties": False}
+        function = {"name": "f", "parameters": parameters, "strict": True}
+        # Nothing needs to be called, so text is free, and thoughts are.
+        message = await message_of(client, tools=[{"type": "function", "function": function}])
+        assert (message["reasoning"], message["content"]) == ("Hm, well.", "Hello <think>.")
 
 
 async def test_an_answer_cut_while_thinking_has_no_content() -> None:
