@@ -22,7 +22,8 @@ from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer
 from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.engine.protocol import EngineStats
-from llm_serving.service.loader import engine_options, measure_chat_model
+from llm_serving.service.loader import engine_options
+from llm_serving.service.measuring import measure_model
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
 from llm_serving.service.registry import LoadEncoder, LoadModel, MeasureModel
 
@@ -62,7 +63,7 @@ def fake_app(
     load: LoadModel | None = None,
     behaviour: dict[str, Any] | None = None,
     load_encoder: LoadEncoder | None = None,
-    measure: MeasureModel = measure_chat_model,
+    measure: MeasureModel = measure_model,
     tracing: Any = None,
     **settings: Any,
 ) -> FastAPI:
@@ -106,7 +107,7 @@ async def open_client(
     wait: bool = True,
     headers: dict[str, str] | None = None,
     load_encoder: LoadEncoder | None = None,
-    measure: MeasureModel = measure_chat_model,
+    measure: MeasureModel = measure_model,
     tracing: Any = None,
     **settings: Any,
 ) -> AsyncIterator[Client]:

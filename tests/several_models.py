@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from fake_server import Client, open_client
+from fake_server import Client, fake_encoder_loader, open_client
 
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.backends.memory_need import MemoryNeed
 from llm_serving.config import Settings
+from llm_serving.service.encoder_loader import encoder_setting
 from llm_serving.service.loader import engine_options
-from llm_serving.service.model import ChatModel
+from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
 from llm_serving.service.registry import ChatSlot
 
 MIB = 1 << 20
@@ -26,7 +27,8 @@ class Zoo:
     """Makes the models. A model of `sizes` MiB has no keys and values to speak of; others are not counted."""
 
     def __init__(self, sizes: dict[str, int] | None = None, **behaviour: Any) -> None:
-        self.loads: Counter[str] = Counter()
+        self.loads: Counter[str] = Counter()  # of chat models
+        self.encoder_loads: Counter[str] = Counter()
         self.granted: dict[str, int] = {}
         self.gates: dict[str, threading.Event] = {}
         self.errors: dict[str, Exception] = {}  # of the next load
@@ -45,9 +47,14 @@ class Zoo:
         self.engines.append(load_fake_engine(engine_options(settings), **self._behaviour))
         return ChatModel(name, self.engines[-1], FakeTokenizer(), created=1)
 
-    def measure(self, settings: Settings) -> MemoryNeed | None:
-        size = self._sizes.get(settings.model_name)
-        return MemoryNeed(size * MIB, 1, 1, 1) if size else None
+    def load_encoder(self, settings: Settings, kind: ModelKind) -> EncoderModel:
+        self.encoder_loads[encoder_setting(settings, kind)] += 1
+        return fake_encoder_loader()(settings, kind)
+
+    def measure(self, settings: Settings, kind: ModelKind) -> MemoryNeed | None:
+        is_chat = kind is ModelKind.CHAT
+        size = self._sizes.get(settings.model_name if is_chat else encoder_setting(settings, kind))
+        return MemoryNeed(size * MIB, int(is_chat), int(is_chat), int(is_chat)) if size else None
 
     @property
     def num_open(self) -> int:
@@ -57,7 +64,9 @@ class Zoo:
 @asynccontextmanager
 async def opened(zoo: Zoo, *further: str, **settings: Any) -> AsyncIterator[Client]:
     """A client of a server with the default model `fake` and these."""
-    async with open_client(zoo.load, measure=zoo.measure, further_models=further, **settings) as client:
+    async with open_client(
+        zoo.load, load_encoder=zoo.load_encoder, measure=zoo.measure, further_models=further, **settings
+    ) as client:
         yield client
 
 
@@ -71,6 +80,7 @@ def ask(client: httpx.AsyncClient, name: str, **more: Any) -> asyncio.Task[httpx
     return asyncio.create_task(client.post("/chat/completions", json=body))
 
 
-async def states(client: Client) -> dict[str, str]:
+async def states(client: Client, *kinds: str) -> dict[str, str]:
+    """Of the models of these kinds, or of chat models."""
     listed = (await client.get("/models")).json()["data"]
-    return {model["id"]: model["state"] for model in listed if model["kind"] == "chat"}
+    return {model["id"]: model["state"] for model in listed if model["kind"] in (kinds or ("chat",))}

@@ -101,7 +101,7 @@ def write_tokenizer(directory: Path, vocab: int) -> None:
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": {"content": SPECIAL_TOKENS[1]},
+        "bos_token": {"__type": "AddedToken", "content": SPECIAL_TOKENS[1]},
         "eos_token": SPECIAL_TOKENS[2],
         "pad_token": SPECIAL_TOKENS[2],
         "add_bos_token": False,

@@ -16,7 +16,8 @@ from llm_serving.config import Settings
 from llm_serving.ops.auth import is_loopback
 from llm_serving.ops.tracing import open_tracing
 from llm_serving.service.encoder_loader import load_encoder_model
-from llm_serving.service.loader import load_chat_model, measure_chat_model
+from llm_serving.service.loader import load_chat_model
+from llm_serving.service.measuring import measure_model
 from llm_serving.service.registry import LoadEncoder, LoadModel, MeasureModel
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def create_app(
     *,
     load: LoadModel = load_chat_model,
     load_encoder: LoadEncoder = load_encoder_model,
-    measure: MeasureModel = measure_chat_model,
+    measure: MeasureModel = measure_model,
     tracing: Tracing | None = None,
 ) -> App:
     """The server as an ASGI app; without `settings` the environment is read, here and once.

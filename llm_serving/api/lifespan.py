@@ -23,7 +23,8 @@ from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.generation import GenerationDefaults
-from llm_serving.service.loader import load_chat_model, measure_chat_model
+from llm_serving.service.loader import load_chat_model
+from llm_serving.service.measuring import measure_model
 from llm_serving.service.registry import LoadEncoder, LoadModel, MeasureModel, Registry
 from llm_serving.service.reranking import RerankService
 from llm_serving.service.responses import ResponseStore
@@ -39,7 +40,7 @@ def build_services(
     settings: Settings,
     load: LoadModel = load_chat_model,
     load_encoder: LoadEncoder = load_encoder_model,
-    measure: MeasureModel = measure_chat_model,
+    measure: MeasureModel = measure_model,
     tracing: Tracing | None = None,
 ) -> Services:
     """Wire everything; reads the key file, starts nothing. Raises: SettingsError."""

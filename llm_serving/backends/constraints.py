@@ -116,7 +116,7 @@ class Constraints:
         if matcher.is_error():
             raise _refusal(matcher.get_error(), param)
         others = [matcher.deep_copy() for _ in range(count - 1)]
-        return [_Matching(one, self._vocab_size) for one in (matcher, *others)]
+        return [FormConstraint(form, one, self._vocab_size) for one in (matcher, *others)]
 
     def _matcher(self, form: Form, tokenizer: Any, llguidance: Any) -> Any:
         limits = llguidance.LLParserLimits(
@@ -179,10 +179,14 @@ def _is_of_library(error: BaseException) -> bool:
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
-class _Matching:
-    """A `TokenConstraint`. What goes wrong, or takes too long, ends the sequence; the log has it."""
+class FormConstraint:
+    """A `TokenConstraint`. What goes wrong, or takes too long, ends the sequence; the log has it.
 
-    def __init__(self, matcher: Any, vocab_size: int) -> None:
+    `form` is for engines whose sampler is elsewhere.
+    """
+
+    def __init__(self, form: Form, matcher: Any, vocab_size: int) -> None:
+        self.form = form
         self._matcher = matcher
         self._num_words = (vocab_size + 31) // 32
         self._has_failed = False

@@ -94,15 +94,36 @@ def effort_inputs(effort: Effort, template_source: str) -> dict[str, Any]:
         if effort == "none":
             return {}
         raise _refusal("asks for reasoning, and this model does not reason")
-    switch = next((name for name in _SWITCHES if _is_asked(name, template_source)), None)
+    switch = _switch(template_source)
     if effort == "none" and switch is None:
-        raise _refusal("forbids reasoning, and this model always reasons")
+        if thoughts.has_channels:
+            raise _refusal("forbids reasoning, and this model always reasons")
+        return {}  # see `without_thoughts`
     if thoughts.has_channels and effort not in _LEVELS:
         raise _refusal(f"is '{effort}', and this model knows {', '.join(_LEVELS)}", "Send one of these")
     inputs: dict[str, Any] = {} if switch is None else {switch: effort != "none"}
     if effort != "none" and re.search(r"\breasoning_effort\b", template_source):
         inputs["reasoning_effort"] = effort
     return inputs
+
+
+def without_thoughts(thoughts: ThoughtFormat | None, template_source: str, prompt: str) -> str:
+    """The prompt of an answer that has no thoughts.
+
+    Where the template has no switch, it ends in an empty block of them, as hybrid models' templates write it.
+    """
+    if thoughts is None or thoughts.has_channels or _switch(template_source) is not None:
+        return prompt
+    if prompt.rstrip().endswith(thoughts.close):
+        return prompt
+    gap = "\n\n" if thoughts.open == THINK.open else ""
+    block = f"{thoughts.open}{gap}{thoughts.close}{gap}"
+    begun = range(len(block), len(thoughts.open.rstrip()) - 1, -1)  # how much of it the prompt may have
+    return prompt + block[next((length for length in begun if prompt.endswith(block[:length])), 0) :]
+
+
+def _switch(template_source: str) -> str | None:
+    return next((name for name in _SWITCHES if _is_asked(name, template_source)), None)
 
 
 def _is_asked(name: str, source: str) -> bool:

@@ -33,7 +33,7 @@ class AsyncEngine:
     the end of the process waits for the step at hand: a thread that Python ends inside C++ aborts it.
     """
 
-    takes_constraints = True
+    takes_constraints = takes_forms = True
 
     def __init__(
         self,

@@ -206,7 +206,8 @@ class Engine(Protocol):
 
     vocab_size: int
     max_context: int
-    takes_constraints: bool  # whether `GenerateRequest.constraint` can bind an answer
+    takes_constraints: bool  # whether any `GenerateRequest.constraint` can bind an answer
+    takes_forms: bool  # whether one can that is of a form and binds the whole answer
 
     def stats(self) -> EngineStats: ...
 

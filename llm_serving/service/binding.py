@@ -17,6 +17,10 @@ from llm_serving.service.model import ChatModel
 _UNBOUND = (
     "The engine of this model cannot bind answers. Leave it out, or serve the model with another engine."
 )
+_WHOLE = (
+    "The engine of this model binds whole answers only, and this one begins with thoughts. Send "
+    "reasoning_effort: none where the model can do without, or serve it with another engine."
+)
 
 
 async def bind(
@@ -29,21 +33,16 @@ async def bind(
 ) -> tuple[list[TokenConstraint | None], Reasoning]:
     """What binds each of `count` answers, and what they begin with then.
 
-    Thoughts are free; where there are no tokens around them, an answer that is bound has none.
+    Thoughts are free; where there are no tokens around them, or the engine takes forms only, an answer that
+    is bound has none.
     Raises: ConstraintError, which names `form_param`; InvalidRequest for a `budget` that cannot be kept;
     UnsupportedParameter where the engine binds nothing.
     """
     if not model.engine.takes_constraints:
-        if form is not None:
-            raise UnsupportedParameter(form_param, _UNBOUND)
-        if budget is not None and reasoning is not Reasoning.NONE:
-            raise UnsupportedParameter("thinking_token_budget", _UNBOUND)
+        return await _bind_whole(model, count, form, form_param, reasoning, budget)
     is_thinking = reasoning is not Reasoning.NONE
     channels = model.channel_ids() if is_thinking else None
-    found: list[TokenConstraint | None] = [None] * count
-    if form is not None:
-        form_now = _of_calls(form, are_on_channel=channels is not None) if isinstance(form, Calls) else form
-        found[:] = await asyncio.to_thread(model.constraints.build, form_now, count, form_param)
+    found = await _build(model, count, form, form_param, are_on_channel=channels is not None)
     if not is_thinking or (form is None and budget is None):
         return found, reasoning
     if channels is not None:
@@ -71,6 +70,36 @@ async def bind(
         for answer in found
     ]
     return bound, reasoning
+
+
+async def _bind_whole(
+    model: ChatModel,
+    count: int,
+    form: Form | Calls | None,
+    form_param: str,
+    reasoning: Reasoning,
+    budget: int | None,
+) -> tuple[list[TokenConstraint | None], Reasoning]:
+    """As `bind`, for engines that take a form from the first token on, or nothing."""
+    if form is not None and not model.engine.takes_forms:
+        raise UnsupportedParameter(form_param, _UNBOUND)
+    if budget is not None and reasoning is not Reasoning.NONE:
+        raise UnsupportedParameter("thinking_token_budget", _UNBOUND)
+    if form is not None and reasoning is Reasoning.IS_OPEN:
+        raise UnsupportedParameter(form_param, _WHOLE)
+    found = await _build(model, count, form, form_param, are_on_channel=False)
+    leaves_text_free = form is None or (isinstance(form, Calls) and not form.is_required)
+    return found, reasoning if leaves_text_free else Reasoning.NONE
+
+
+async def _build(
+    model: ChatModel, count: int, form: Form | Calls | None, form_param: str, *, are_on_channel: bool
+) -> list[TokenConstraint | None]:
+    if form is None:
+        return [None] * count
+    if isinstance(form, Calls):
+        form = _of_calls(form, are_on_channel=are_on_channel)
+    return list(await asyncio.to_thread(model.constraints.build, form, count, form_param))
 
 
 def _of_calls(calls: Calls, *, are_on_channel: bool) -> Grammar:

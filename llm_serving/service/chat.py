@@ -9,7 +9,14 @@ from typing import Any
 
 from llm_serving.chat.harmony import as_history
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
-from llm_serving.chat.reasoning import Effort, Reasoning, effort_inputs, reasoning_behind, thoughts_name
+from llm_serving.chat.reasoning import (
+    Effort,
+    Reasoning,
+    effort_inputs,
+    reasoning_behind,
+    thoughts_name,
+    without_thoughts,
+)
 from llm_serving.chat.tools import Tool, in_words, reads_calls
 from llm_serving.errors import InvalidRequest, TemplateError
 from llm_serving.service.generation import (
@@ -124,7 +131,16 @@ def prompt_ids(model: ChatModel, conversation: Conversation) -> list[int]:
 
 
 def _rendered(model: ChatModel, conversation: Conversation, guard: Callable[[str], str]) -> str:
-    """What the template makes of it, with `guard` on every text that is not its own."""
+    """The prompt, with `guard` on every text that is not the template's own."""
+    text = _from_template(model, conversation, guard)
+    inputs = conversation.template_inputs
+    begins_answer = inputs.get("add_generation_prompt", True) and not inputs.get("continue_final_message")
+    if conversation.effort != "none" or not begins_answer or model.template is None:
+        return text
+    return without_thoughts(model.thoughts, model.template.source, text)
+
+
+def _from_template(model: ChatModel, conversation: Conversation, guard: Callable[[str], str]) -> str:
     template = model.template
     messages, tools = conversation.messages, conversation.tools
     thoughts = thoughts_name(template.source if template else "")

@@ -35,7 +35,7 @@ def load_encoder_model(
 
     Raises: SettingsError, ModelNotFound, DownloadError, CheckpointError, MissingExtra.
     """
-    setting = settings.reranker_model if kind is ModelKind.RERANKER else settings.embedding_model
+    setting = encoder_setting(settings, kind)
     name = public_name(setting)
     if settings.engine == "fake":
         encoder: Encoder = FakeEncoder(is_cross_encoder=kind is ModelKind.RERANKER)
@@ -55,7 +55,7 @@ def load_encoder_model(
         encoder, choice = load_encoder(
             settings.engine,
             checkpoint,
-            precision=_precision(settings, setting),
+            precision=precision_of(settings, setting),
             threads=settings.threads,
             device=settings.device,
             packed=PackedCache(packed_directory(settings.cache_dir), settings.packed_cache),
@@ -78,7 +78,12 @@ def load_encoder_model(
     )
 
 
-def _precision(settings: Settings, name: str) -> str:
+def encoder_setting(settings: Settings, kind: ModelKind) -> str:
+    """Name or path of the model of this kind."""
+    return settings.reranker_model if kind is ModelKind.RERANKER else settings.embedding_model
+
+
+def precision_of(settings: Settings, name: str) -> str:
     """`auto` is less than f32 only for models of the catalogue, where tests prove it on real text."""
     spec = find_model(name)
     proven = spec.precision if spec is not None else ""

@@ -22,6 +22,16 @@ class ModelFacts:
     quantization: str  # the kind that most weights have, such as Q4_K or BF16
 
 
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """What is told of a model whether it is loaded or not."""
+
+    context_length: int
+    architecture: str = ""
+    facts: ModelFacts | None = None  # if it has files
+    dimensions: int | None = None  # of an embedding
+
+
 def facts_of(checkpoint: Checkpoint) -> ModelFacts:
     """Reads no weights."""
     weights: Counter[str] = Counter()

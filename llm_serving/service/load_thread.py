@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from llm_serving.service.facts import ModelProfile
 from llm_serving.service.memory import set_aside_what_stays
 
 
@@ -15,6 +16,9 @@ class Loaded(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def profile(self) -> ModelProfile: ...
 
     async def close(self, drain_s: float = 0.0) -> None: ...
 

@@ -31,6 +31,7 @@ from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra, Mo
 from llm_serving.models import OnProgress, Progress, fetch, find_model, packed_directory, resolve_model
 from llm_serving.service.facts import facts_of, read_facts
 from llm_serving.service.model import ChatModel
+from llm_serving.service.reasons import without_folders
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def _template(source: str | None, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 def of_engine(choice: EngineChoice, path: Path, name: str) -> dict[str, str]:
     """What lists of models say about it; where the model lies on this machine is nobody's business."""
-    return {"engine": choice.name, "engine_reason": choice.reason.replace(str(path), name)}
+    return {"engine": choice.name, "engine_reason": without_folders(choice.reason.replace(str(path), name))}
 
 
 def engine_options(settings: Settings) -> EngineOptions:

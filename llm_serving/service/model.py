@@ -14,7 +14,7 @@ from llm_serving.checkpoints import FillIn, ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.channels import Channel, ChannelIds
 from llm_serving.engine.protocol import Engine
-from llm_serving.service.facts import ModelFacts
+from llm_serving.service.facts import ModelFacts, ModelProfile
 
 
 class ModelKind(str, Enum):
@@ -128,6 +128,10 @@ class ChatModel:
         return tuple(self.tokenizer.encode_prompt(text, add_bos=False))
 
     @property
+    def profile(self) -> ModelProfile:
+        return ModelProfile(self.engine.max_context, self.details.get("architecture", ""), self.facts)
+
+    @property
     def device(self) -> str:
         return self.engine.stats().device
 
@@ -149,6 +153,11 @@ class EncoderModel:
     created: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     facts: ModelFacts | None = None
+
+    @property
+    def profile(self) -> ModelProfile:
+        architecture = self.details.get("architecture", "")
+        return ModelProfile(self.batcher.max_tokens, architecture, self.facts, self.batcher.dimensions)
 
     @property
     def device(self) -> str:

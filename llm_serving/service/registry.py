@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from llm_serving.backends.memory_need import MemoryNeed
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import find_model
 from llm_serving.service.encoder_loader import load_encoder_model
-from llm_serving.service.loader import load_chat_model, measure_chat_model, public_name
+from llm_serving.service.loader import load_chat_model, public_name
+from llm_serving.service.measuring import measure_model, read_profile
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
+from llm_serving.service.reasons import folders_of
 from llm_serving.service.residency import AnySlot, Residency
 from llm_serving.service.slot import ModelSlot
 
 LoadModel = Callable[[Settings], ChatModel]
 LoadEncoder = Callable[[Settings, ModelKind], EncoderModel]
-MeasureModel = Callable[[Settings], MemoryNeed | None]
+MeasureModel = Callable[[Settings, ModelKind], MemoryNeed | None]
 ChatSlot = ModelSlot[ChatModel]
 EncoderSlot = ModelSlot[EncoderModel]
 
@@ -27,7 +30,7 @@ LOAD_WAIT_S = 300.0  # whoever has a model loaded waits so long for it; a downlo
 class Registry:
     """The models of this server: `default` and `further` chat; `embedding` and `reranker` may be None.
 
-    `load` and `load_encoder` make models, `measure` tells what a chat model will take, all on other threads.
+    `load` and `load_encoder` make models, `measure` tells what one will take, all on other threads.
     Event loop only. Raises: SettingsError for further models that have no name of their own.
     """
 
@@ -36,48 +39,25 @@ class Registry:
         settings: Settings,
         load: LoadModel = load_chat_model,
         load_encoder: LoadEncoder = load_encoder_model,
-        measure: MeasureModel = measure_chat_model,
+        measure: MeasureModel = measure_model,
     ) -> None:
+        self._settings = settings
+        self._load, self._load_encoder, self._measure = load, load_encoder, measure
         self._strict = settings.strict_model_names
         self._drain_s = settings.drain_s
         self._closing: asyncio.Future[list[None]] | None = None
+        self._own: dict[AnySlot, Settings] = {}  # of chat models
+        self._reading: asyncio.Task[None] | None = None
         self._slots: dict[str, AnySlot] = {}
         self._residency = Residency(settings.memory, settings.unload_after_s)
-        leaves = settings.unload_after_s > 0
-        max_waiting = settings.max_concurrency + settings.max_queue
-
-        def chat(name: str, *, on_demand: bool) -> ChatSlot:
-            own = settings.model_copy(update={"model_name": name})
-
-            def load_own() -> ChatModel:
-                need = measure(own) if settings.further_models else None  # one alone plans with everything
-                if need is None:
-                    return load(own)
-                return load(own.model_copy(update={"memory": self._residency.grant(slot, need)}))
-
-            slot = ModelSlot(public_name(name), load_own, on_demand=on_demand, max_waiting=max_waiting)
-            self._name(slot, name)
-            return slot
-
-        def encoder(name: str, kind: ModelKind) -> EncoderSlot | None:
-            if not name:
-                return None
-            slot = ModelSlot(
-                public_name(name),
-                lambda: load_encoder(settings, kind),
-                kind,
-                on_demand=leaves,
-                max_waiting=max_waiting,
-            )
-            self._name(slot, name)
-            return slot
-
-        self.default = chat(settings.model_name, on_demand=leaves)
-        self.embedding = encoder(settings.embedding_model, ModelKind.EMBEDDING)
-        self.reranker = encoder(settings.reranker_model, ModelKind.RERANKER)
+        self.default = self._chat(settings.model_name, on_demand=settings.unload_after_s > 0)
+        self.embedding = self._encoder(settings.embedding_model, ModelKind.EMBEDDING)
+        self.reranker = self._encoder(settings.reranker_model, ModelKind.RERANKER)
         self._check_further(settings)
-        self.further = [chat(name, on_demand=True) for name in settings.further_models]
-        self._residency.slots, self._residency.further = self.slots(), self.further
+        self.further = [self._chat(name, on_demand=True) for name in settings.further_models]
+        self._residency.slots = self.slots()
+        self._residency.leaving = [*self.further, *self._encoders()]
+        self._residency.refused = self.further
 
     def find(self, name: str | None) -> ChatSlot:
         """The chat model that answers to `name`.
@@ -139,6 +119,8 @@ class Registry:
             before = slot
         for further in self.further:
             further.offer(behind=self.starting()[-1])
+        if self.further:
+            self._reading = asyncio.ensure_future(self._read_profiles())
 
     async def load(self, name: str) -> AnySlot:
         """Have the model of this name loaded, which then can answer; at once if it can already.
@@ -167,6 +149,8 @@ class Registry:
         """Refuse new requests from now on and start to drain; returns at once."""
         if self._closing is None:
             self._residency.end()
+            if self._reading is not None:
+                self._reading.cancel()
             self._closing = asyncio.gather(*(slot.close(self._drain_s) for slot in self.slots()))
 
     async def close(self) -> None:
@@ -174,6 +158,48 @@ class Registry:
         self.begin_close()
         if self._closing is not None:
             await self._closing
+
+    def _chat(self, name: str, *, on_demand: bool) -> ChatSlot:
+        own = self._settings.model_copy(update={"model_name": name})
+
+        def load() -> ChatModel:
+            granted = self._grant(slot, own)
+            return self._load(own if granted is None else own.model_copy(update={"memory": granted}))
+
+        slot = ModelSlot(public_name(name), load, on_demand=on_demand, **self._how(name))
+        self._own[slot] = own
+        self._name(slot, name)
+        return slot
+
+    def _encoder(self, name: str, kind: ModelKind) -> EncoderSlot | None:
+        if not name:
+            return None
+
+        def load() -> EncoderModel:
+            self._grant(slot, self._settings)
+            return self._load_encoder(self._settings, kind)
+
+        leaves = self._settings.unload_after_s > 0 or bool(self._settings.further_models)
+        slot = ModelSlot(public_name(name), load, kind, on_demand=leaves, **self._how(name))
+        self._name(slot, name)
+        return slot
+
+    def _how(self, name: str) -> dict[str, Any]:
+        settings = self._settings
+        folders = folders_of(name, settings.cache_dir)
+        return {"max_waiting": settings.max_concurrency + settings.max_queue, "folders": folders}
+
+    def _grant(self, slot: AnySlot, own: Settings) -> int | None:
+        """Bytes for a model that is about to be loaded; None where nobody counts, as for one alone."""
+        need = self._measure(own, slot.kind) if own.further_models else None
+        return None if need is None else self._residency.grant(slot, need)
+
+    async def _read_profiles(self) -> None:
+        """Lists tell of further models before they are loaded. Nothing waits for this."""
+        await self.starting()[-1].settled()
+        for slot in self.further:
+            profile = await asyncio.to_thread(read_profile, self._own[slot])
+            slot.profile = slot.profile or profile
 
     def _encoders(self) -> list[EncoderSlot]:
         return [slot for slot in (self.embedding, self.reranker) if slot is not None]

@@ -21,15 +21,17 @@ _LOOK_S = 5.0  # how often at least is looked for models that nobody uses
 
 
 class Residency:
-    """The memory of all `slots`; those in `further` may leave it for others. Event loop only but for `grant`.
+    """The memory of all `slots`. Event loop only but for `grant`.
 
+    Those in `leaving` may leave it for others; those in `refused` are not loaded where there is no room.
     `memory` bytes are for all together; 0 = what the machine has, whenever a model is loaded.
     `unload_after_s`: how long a model is kept that nobody uses; 0 = for ever.
     """
 
     def __init__(self, memory: int, unload_after_s: float) -> None:
         self.slots: Sequence[AnySlot] = ()
-        self.further: Sequence[AnySlot] = ()
+        self.leaving: Sequence[AnySlot] = ()
+        self.refused: Sequence[AnySlot] = ()
         self._capacity: Callable[[], int] = (lambda: memory) if memory else process_memory_bytes
         self._unload_after_s = unload_after_s
         self._planned: dict[AnySlot, int] = {}
@@ -50,7 +52,7 @@ class Residency:
     def grant(self, slot: AnySlot, need: MemoryNeed) -> int:
         """Bytes for all of a model, for which others leave. Blocks; not on the event loop.
 
-        Raises: NoRoom if a further model does not fit beside those that stay; for others it is tried.
+        Raises: NoRoom if one of `refused` does not fit beside those that stay; for others it is tried.
         """
         assert self._loop is not None, "models are loaded after `begin`"
         return asyncio.run_coroutine_threadsafe(self._make_room(slot, need), self._loop).result()
@@ -58,18 +60,18 @@ class Residency:
     async def _make_room(self, slot: AnySlot, need: MemoryNeed) -> int:
         async with self._one_at_a_time:  # or two would each take what the same model left
             others = [other for other in self.slots if other is not slot]
-            # A conversation may be as long as it could be with no further model beside it, whatever is
+            # A conversation may be as long as it could be beside those that never leave, whatever is
             # loaded now: clients are told a model's context, and count on it.
-            most = kv_share(need.weights, self._capacity() - self._held(others, without=self.further))
+            most = kv_share(need.weights, self._capacity() - self._held(others, without=self.leaving))
             least = need.weights + max(need.least_kv, min(need.conversation_kv, most))
             while (free := self._capacity() - self._held(others)) < least:
                 if (leaving := next((other for other in others if other.is_leaving), None)) is not None:
                     await leaving.freed()
                     continue
-                idle = [other for other in self.further if other is not slot and other.is_idle]
+                idle = [other for other in self.leaving if other is not slot and other.is_idle]
                 if idle:
                     await min(idle, key=lambda other: other.last_used_s).rest()
-                elif slot in self.further:
+                elif slot in self.refused:
                     raise NoRoom(
                         f"it needs {least >> 20} MiB of memory, and {max(0, free) >> 20} MiB are free beside "
                         "the models that stay or are answering."
@@ -77,14 +79,14 @@ class Residency:
                 else:
                     break
             share = max(kv_share(need.weights, free), least - need.weights if free >= least else 0)
-            self._planned[slot] = need.weights + min(need.most_kv, share)
+            self._planned[slot] = need.weights + max(0, min(need.most_kv, share))
             return self._planned[slot]
 
     def _held(self, slots: Sequence[AnySlot], without: Sequence[AnySlot] = ()) -> int:
         return sum(self._bytes_of(slot) for slot in slots if slot.holds_memory and slot not in without)
 
     def _bytes_of(self, slot: AnySlot) -> int:
-        """What was granted; encoders take what they want, which is about what their files have."""
+        """What was granted, or about that where nobody could tell before."""
         if slot in self._planned:
             return self._planned[slot]
         return slot.model.facts.num_bytes if slot.model is not None and slot.model.facts is not None else 0

@@ -11,14 +11,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from enum import Enum
 from typing import Any, Generic
 
 from llm_serving.errors import ModelLoading, ModelUnavailable, Overloaded, ServingError
+from llm_serving.service.facts import ModelProfile
 from llm_serving.service.load_thread import Model, discard_on_thread, load_on_thread
 from llm_serving.service.memory import give_memory_back
 from llm_serving.service.model import ModelKind
+from llm_serving.service.reasons import one_line, without_folders
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class ModelSlot(Generic[Model]):
 
     There are never two models: what is loaded after another waits until that one is freed. With `on_demand`
     requests have it loaded where it is available or failed, up to `max_waiting` of them wait meanwhile, and
-    more are refused.
+    more are refused. `folders` are those of this machine that clients must not hear of.
     """
 
     def __init__(
@@ -58,15 +60,18 @@ class ModelSlot(Generic[Model]):
         *,
         on_demand: bool = False,
         max_waiting: int = 64,
+        folders: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.kind = kind
         self.on_demand = on_demand
         self.state = ModelState.NOT_STARTED
         self.reason = ""  # why it failed or was unloaded, one line
+        self.profile: ModelProfile | None = None  # of the model when it was loaded last, or by its files
         self.last_used_s = time.monotonic()  # when it became ready, or its last request ended
         self._load = load
         self._max_waiting = max_waiting
+        self._folders = folders
         self._num_users = 0
         self._retry_s = 0.0  # when requests may have it loaded again
         self._behind: ModelSlot[Any] | None = None
@@ -209,9 +214,9 @@ class ModelSlot(Generic[Model]):
         """The engine of `model` died: it will not answer any more. Late news of a former model is none."""
         if model is self.model:
             self.state = ModelState.FAILED
-            self.reason = one_line(error)
+            self.reason = without_folders(one_line(error), self._folders)
             self._retry_s = time.monotonic() + RETRY_S
-            logger.error("model %s failed: %s", self.name, self.reason)
+            logger.error("model %s failed: %s", self.name, one_line(error))
 
     async def unload(self, drain_s: float, reason: str, wait_s: float) -> None:
         """Refuse new requests, give running ones `drain_s` seconds, free the engine; returns when it is free.
@@ -266,21 +271,14 @@ class ModelSlot(Generic[Model]):
             return
         if isinstance(outcome, BaseException):
             self.state = ModelState.AVAILABLE if isinstance(outcome, NoRoom) else ModelState.FAILED
-            self.reason = one_line(outcome)
+            self.reason = without_folders(one_line(outcome), self._folders)
             self._retry_s = time.monotonic() + RETRY_S
             trace = None if isinstance(outcome, ServingError) else outcome
             level = logging.WARNING if isinstance(outcome, NoRoom) else logging.ERROR
-            logger.log(level, "model %s failed to load: %s", self.name, self.reason, exc_info=trace)
+            logger.log(level, "model %s failed to load: %s", self.name, one_line(outcome), exc_info=trace)
         else:
-            self._model = outcome
+            self._model, self.profile = outcome, outcome.profile
             self.state = ModelState.READY
             self.last_used_s = time.monotonic()
             logger.info("model %s is ready on %s", self.name, outcome.device)
         self._settled.set()
-
-
-def one_line(error: BaseException) -> str:
-    """What may be shown of an error: our own words as they are, of foreign ones the type only."""
-    if isinstance(error, ServingError):
-        return " ".join(str(error).split())
-    return f"{type(error).__name__}; the log says more."

@@ -104,10 +104,32 @@ async def test_an_effort_switches_thoughts_off() -> None:
         ]
         # Both tags, and four line ends.
         assert counts[1]["input_tokens"] - counts[0]["input_tokens"] == 6
-    async with open_client(thinker(OPENED)) as client:
-        response = await client.post("/chat/completions", json={**ASKED, "reasoning_effort": "none"})
-        assert response.status_code == 400
-        assert response.json()["error"]["param"] == "reasoning_effort"
+
+
+STRIPPED = (
+    "{% for m in messages %}{{ m.content.split('</think>')[-1] }};{% endfor %}"  # Qwen3-Instruct-2507's
+)
+
+
+@pytest.mark.parametrize("template", [OPENED, STRIPPED])
+async def test_an_effort_of_none_without_a_switch_is_an_empty_thought(template: str) -> None:
+    async with open_client(thinker(template, "Hello")) as client:
+        off = {"messages": ASKED["messages"], "reasoning_effort": "none"}
+        assert await message_of(client, **off) == {"role": "assistant", "content": "Hello"}
+        assert await streamed(client, **off) == ("", "Hello")
+        assert (await message_of(client, **off, choice=["yes"]))["content"] == "yes"
+        prompt = (await client.post("/apply-template", json=off)).json()["prompt"]
+        assert prompt.removeprefix("Hi;").removeprefix("</think>") == "<think>\n\n</think>\n\n"
+        counts = [
+            (await client.post("/tokenize", json={**off, "reasoning_effort": effort})).json()["count"]
+            for effort in ("none", "low")
+        ]
+        # The tags, of which one may be there, and line ends, too.
+        assert counts[0] - counts[1] == (5 if template is OPENED else 6)
+        for more in ({"continue_final_message": True}, {"add_generation_prompt": False}):
+            turns = [*ASKED["messages"], {"role": "assistant", "content": "So"}]
+            begun = await client.post("/apply-template", json={**off, "messages": turns, **more})
+            assert "<think>\n\n" not in begun.json()["prompt"]
 
 
 async def test_an_effort_and_a_template_input_must_agree() -> None:
@@ -169,12 +191,30 @@ async def test_an_engine_that_binds_nothing_says_so(
     asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AsyncEngine, "takes_constraints", False)
+    monkeypatch.setattr(AsyncEngine, "takes_forms", False)
     async with open_client(thinker(OPENED, "Hello")) as client:
         response = await client.post("/chat/completions", json={**ASKED, **asked})
         assert response.status_code == 400
         assert response.json()["error"]["param"] == next(iter(asked))
         assert "cannot bind answers" in response.json()["error"]["message"]
         assert (await message_of(client))["reasoning"] == "Hello"
+
+
+async def test_an_engine_that_binds_whole_answers_only_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AsyncEngine, "takes_constraints", False)
+    form = {"choice": ["yes"]}
+    async with open_client(thinker(OPENED, "Hm.")) as client:
+        response = await client.post("/chat/completions", json={**ASKED, **form})
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "choice")
+        assert "reasoning_effort: none" in response.json()["error"]["message"]
+        assert (await message_of(client, **form, reasoning_effort="none"))["content"] == "yes"
+    async with open_client(thinker()) as client:  # which would open thoughts itself, and cannot now
+        assert await message_of(client, **form) == {"role": "assistant", "content": "yes"}
+        parameters = {"type": "object", "additionalProperties": False}
+        function = {"name": "f", "parameters": parameters, "strict": True}
+        # Nothing needs to be called, so text is free, and thoughts are.
+        message = await message_of(client, tools=[{"type": "function", "function": function}])
+        assert (message["reasoning"], message["content"]) == ("Hm, well.", "Hello <think>.")
 
 
 async def test_an_answer_cut_while_thinking_has_no_content() -> None:

@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llm_serving.backends.constraints import Choice, Constraints, Grammar, JsonSchema, Regex
+from llm_serving.backends.fake import FakeTokenizer
 from llm_serving.backends.vllm_backend.arguments import (
     CPU_KV_BYTES,
     check_request,
     engine_arguments,
+    form_arguments,
     memory_arguments,
     sampling_arguments,
     token_logprobs,
 )
+from llm_serving.chat.tools import JSON_STYLE
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.reasoning import ReasoningConstraint
 from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenLogprobs
@@ -26,7 +30,8 @@ GIB = 1 << 30
 
 
 def arguments(device: str = "auto", platform: str = "cuda", **options: Any) -> dict[str, Any]:
-    return engine_arguments(Path("/models/m"), EngineOptions(**options), device, platform)
+    settings = EngineOptions(**options)
+    return engine_arguments(Path("/models/m"), settings, device, platform, takes_forms=True)
 
 
 def test_settings_become_engine_arguments() -> None:
@@ -112,21 +117,34 @@ def test_requests_become_sampling_arguments() -> None:
 
 def test_requests_that_vllm_has_no_word_for() -> None:
     fine = GenerateRequest("r", [1], SamplingParams(max_tokens=1))
-    check_request(fine)
+    check_request(fine, takes_forms=False)
     with pytest.raises(UnsupportedParameter, match="typical_p"):
-        check_request(replace(fine, sampling=SamplingParams(max_tokens=1, typical_p=0.5)))
+        check_request(replace(fine, sampling=SamplingParams(max_tokens=1, typical_p=0.5)), takes_forms=True)
     for asked, param in (
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 1, "prompt_logprobs": 0}, "echo"),
     ):
         with pytest.raises(InvalidRequest) as caught:
-            check_request(replace(fine, sampling=SamplingParams(**asked)))
+            check_request(replace(fine, sampling=SamplingParams(**asked)), takes_forms=True)
         assert caught.value.param == param
     constraint = ReasoningConstraint(
         None, 8, open_id=1, close_id=2, eos_ids=frozenset({3}), is_open=True, budget=1
     )
     with pytest.raises(UnsupportedParameter):
-        check_request(replace(fine, constraint=constraint))
+        check_request(replace(fine, constraint=constraint), takes_forms=True)
+    tokenizer = FakeTokenizer()
+    (form,) = Constraints(tokenizer, tokenizer.vocab_size).build(Choice(["a"]), 1, "choice")
+    check_request(replace(fine, constraint=form), takes_forms=True)
+    with pytest.raises(UnsupportedParameter):
+        check_request(replace(fine, constraint=form), takes_forms=False)
+
+
+def test_forms_in_vllms_words() -> None:
+    assert form_arguments(Choice(("a", "b"))) == {"choice": ["a", "b"]}
+    assert form_arguments(Regex("a\0[b]")) == {"regex": r"a\x00[b]"}
+    assert form_arguments(Grammar("start: /a/")) == {"grammar": "start: /a/"}
+    said = form_arguments(JsonSchema({"type": "integer"}))["json"]
+    assert said == {"type": "integer", "x-guidance": JSON_STYLE}
 
 
 @dataclass

@@ -13,6 +13,7 @@ from llm_serving.chat.reasoning import (
     format_of,
     reasoning_behind,
     thoughts_name,
+    without_thoughts,
 )
 from llm_serving.errors import InvalidRequest
 
@@ -35,6 +36,9 @@ ALWAYS = "<think>\n</think>"
         (OWN, "high", {}),
         (LEVELS, "high", {"reasoning_effort": "high"}),
         (ALWAYS, "medium", {}),
+        (ALWAYS, "none", {}),
+        (OWN, "none", {}),
+        (LEVELS, "none", {}),
         ("no thoughts", "none", {}),
     ],
 )
@@ -44,13 +48,34 @@ def test_efforts_become_what_the_template_asks_for(
     assert effort_inputs(effort, template) == inputs
 
 
-@pytest.mark.parametrize(
-    ("template", "effort"), [(ALWAYS, "none"), (OWN, "none"), (LEVELS, "none"), ("plain", "high")]
-)
-def test_what_cannot_be_done_is_refused(template: str, effort: Effort) -> None:
+def test_what_cannot_be_done_is_refused() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        effort_inputs(effort, template)
+        effort_inputs("high", "plain")
     assert caught.value.param == "reasoning_effort"
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "added"),
+    [
+        (ALWAYS, "user: Hi\nassistant: ", "<think>\n\n</think>\n\n"),
+        (ALWAYS, "assistant: <think>", "\n\n</think>\n\n"),
+        (ALWAYS, "assistant: <think>\n", "\n</think>\n\n"),
+        (ALWAYS, "assistant: <think>\n\n", "</think>\n\n"),
+        (ALWAYS, "assistant: <think>\n\n</think>\n", ""),
+        ("[THINK][/THINK]", "[/INST]", "[THINK][/THINK]"),
+        ("[THINK][/THINK]", "[/INST][THINK]", "[/THINK]"),
+        ("<|channel>thought\n<channel|>", "<|turn>model\n", "<|channel>thought\n<channel|>"),
+        ("<|channel>thought\n<channel|>", "<|turn>model\n<|channel>thought\n", "<channel|>"),
+        (SWITCH, "assistant: ", ""),
+        ("no thoughts", "assistant: ", ""),
+    ],
+)
+def test_thoughts_that_cannot_be_switched_off_are_empty(template: str, prompt: str, added: str) -> None:
+    thoughts = format_of(template)
+    behind = without_thoughts(thoughts, template, prompt)
+    assert behind == prompt + added
+    if template is not SWITCH:
+        assert reasoning_behind(thoughts, behind) is Reasoning.NONE
 
 
 HARMONY = "Reasoning: {{ reasoning_effort }}<|channel|>analysis<|message|><|channel|>final<|message|>"

@@ -1,4 +1,4 @@
-"""Chat steps and encoder steps on the same cores: who waits for whom, whatever anything takes."""
+"""Steps of chat models and encoders on the same cores: who waits for whom, whatever anything takes."""
 
 from __future__ import annotations
 
@@ -55,90 +55,133 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="no /proc that s
 def test_who_is_alone_never_waits(side: object) -> None:
     turns = core.Turns(0.0, 0.0)
     for _ in range(3):
-        turns.enter(side)
-        turns.pass_(side)
-        turns.leave(side)
+        turn = core.Turn(turns, side)
+        turn.pass_()
+        turn.leave()
 
 
 @needs_proc
 def test_encoders_wait_for_the_end_of_a_chat_step() -> None:
     turns = core.Turns(LONG_S, 1.0)
-    turns.enter(CHAT)
-    encoder = Attempt(lambda: turns.enter(ENCODERS))
+    chat = core.Turn(turns, CHAT)
+    encoder = Attempt(lambda: core.Turn(turns, ENCODERS))
     assert encoder.waits
-    turns.pass_(CHAT)
-    turns.leave(CHAT)
+    chat.pass_()
+    chat.leave()
     assert encoder.ends()
 
 
 @needs_proc
 def test_chat_takes_the_cores_from_encoders_that_were_owed_nothing() -> None:
     turns = core.Turns(LONG_S, 1.0)
-    turns.enter(ENCODERS)
-    turns.enter(CHAT)
-    encoder = Attempt(lambda: turns.pass_(ENCODERS))  # stops between two tiles
-    assert encoder.waits
-    turns.leave(CHAT)
-    assert encoder.ends()
+    encoder = core.Turn(turns, ENCODERS)
+    chat = core.Turn(turns, CHAT)
+    passing = Attempt(encoder.pass_)  # stops between two tiles
+    assert passing.waits
+    chat.leave()
+    assert passing.ends()
 
 
 @needs_proc
 def test_chat_comes_back_after_the_encoders_share() -> None:
     turns = core.Turns(LONG_S, 1e9)
-    turns.enter(ENCODERS)
-    turns.enter(CHAT)
-    turns.leave(CHAT)  # the encoders are owed 1e9 times as long
-    chat = Attempt(lambda: turns.enter(CHAT))
-    turns.pass_(ENCODERS)
+    encoder = core.Turn(turns, ENCODERS)
+    core.Turn(turns, CHAT).leave()  # the encoders are owed 1e9 times as long
+    chat = Attempt(lambda: core.Turn(turns, CHAT))
+    encoder.pass_()
     assert chat.waits
-    turns.leave(ENCODERS)  # they have nothing more to do
+    encoder.leave()  # they have nothing more to do
     assert chat.ends()
 
 
 def test_without_a_share_chat_comes_back_at_once() -> None:
     turns = core.Turns(LONG_S, 0.0)
-    turns.enter(ENCODERS)
+    encoder = core.Turn(turns, ENCODERS)
     for _ in range(3):
-        turns.enter(CHAT)
-        turns.leave(CHAT)
+        core.Turn(turns, CHAT).leave()
+    encoder.leave()
 
 
 def test_a_long_step_is_interrupted() -> None:
     turns = core.Turns(0.0, 1e9)
-    turns.enter(CHAT)
-    turns.enter(ENCODERS)  # the slice is over
-    turns.leave(ENCODERS)
-    turns.pass_(CHAT)
-    turns.leave(CHAT)
+    chat = core.Turn(turns, CHAT)
+    encoder = core.Turn(turns, ENCODERS)  # the slice is over
+    encoder.leave()
+    chat.pass_()
+    chat.leave()
 
 
-def test_both_sides_always_end() -> None:
-    """Steps of four threads, hurried by slices of no length: everybody gets through."""
+@needs_proc
+@pytest.mark.parametrize("side", [CHAT, ENCODERS])
+def test_steps_of_one_side_run_one_after_another_who_waited_longest_first(side: object) -> None:
+    turns = core.Turns(LONG_S, 1.0)
+    first, order = core.Turn(turns, side), []
+
+    def step(number: int) -> None:
+        turn = core.Turn(turns, side)
+        order.append(number)
+        turn.leave()
+
+    steps = []
+    for number in range(3):
+        steps.append(Attempt(lambda number=number: step(number)))
+        assert steps[-1].waits
+    first.pass_()
+    assert not order
+    first.leave()
+    assert all(attempt.ends() for attempt in steps)
+    assert order == [0, 1, 2]
+
+
+@needs_proc
+def test_encoders_come_behind_every_chat_step_however_many_chat_models_wait() -> None:
+    turns = core.Turns(LONG_S, 1e9)
+    first, order = core.Turn(turns, CHAT), []
+
+    def step(name: str, side: object) -> None:
+        turn = core.Turn(turns, side)
+        order.append(name)
+        turn.leave()
+
+    waiting = [("chat", CHAT), ("another chat", CHAT), ("encoder", ENCODERS), ("another encoder", ENCODERS)]
+    steps = []
+    for name, side in waiting:
+        steps.append(Attempt(lambda name=name, side=side: step(name, side)))
+        assert steps[-1].waits
+    first.leave()
+    assert all(attempt.ends() for attempt in steps)
+    assert order == ["encoder", "chat", "another encoder", "another chat"]
+
+
+def test_everybody_always_ends() -> None:
+    """Steps of six threads, hurried by slices of no length: everybody gets through."""
     turns = core.Turns(0.0, 1.0)
 
     def steps(side: object) -> None:
         for _ in range(300):
-            turns.enter(side)
+            turn = core.Turn(turns, side)
             for _ in range(5):
-                turns.pass_(side)
-            turns.leave(side)
+                turn.pass_()
+            turn.leave()
 
-    threads = [Attempt(lambda side=side: steps(side)) for side in (CHAT, ENCODERS, ENCODERS, CHAT)]
+    sides = (CHAT, ENCODERS, ENCODERS, CHAT, CHAT, ENCODERS)
+    threads = [Attempt(lambda side=side: steps(side)) for side in sides]
     assert all(thread.ends() for thread in threads)
 
 
-def test_plans_take_turns() -> None:
-    """A step with the process's turns computes the same whether or not the other side computes meanwhile."""
-    plans = {side: _doubling_plan(side) for side in (CHAT, ENCODERS)}
-    alone = {side: run() for side, run in plans.items()}
-    wrong: list[object] = []
+@pytest.mark.parametrize("sides", [(CHAT, ENCODERS), (CHAT, CHAT, ENCODERS)])
+def test_plans_take_turns(sides: tuple[object, ...]) -> None:
+    """A step with the process's turns computes the same whether or not others compute meanwhile."""
+    plans = [_doubling_plan(side) for side in sides]
+    alone = [run() for run in plans]
+    wrong: list[int] = []
 
-    def repeat(side: object) -> None:
+    def repeat(index: int) -> None:
         for _ in range(200):
-            if not np.array_equal(plans[side](), alone[side]):
-                wrong.append(side)
+            if not np.array_equal(plans[index](), alone[index]):
+                wrong.append(index)
 
-    threads = [Attempt(lambda side=side: repeat(side)) for side in plans]
+    threads = [Attempt(lambda index=index: repeat(index)) for index in range(len(plans))]
     assert all(thread.ends() for thread in threads)
     assert not wrong
 

@@ -17,6 +17,7 @@ from llm_serving.backends.memory_need import MemoryNeed
 from llm_serving.config import Settings, SettingsError
 from llm_serving.service import slot as slots
 from llm_serving.service.loader import load_chat_model, measure_chat_model
+from llm_serving.service.model import ModelKind
 from llm_serving.service.registry import Registry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -138,7 +139,7 @@ async def test_a_conversation_is_as_long_whatever_is_loaded(others: int) -> None
     """It is 100 MiB here, and 1 GiB is wanted: half of what is left, but a conversation at least."""
     zoo = Zoo()
 
-    def measure(settings: Settings) -> MemoryNeed:
+    def measure(settings: Settings, kind: ModelKind) -> MemoryNeed:
         return MemoryNeed(50 * MIB, MIB, 100 * MIB, 1024 * MIB)
 
     further = ("one", "two", "three")

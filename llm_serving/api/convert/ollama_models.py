@@ -1,6 +1,6 @@
 """Ollama's API: models of the registry → its lists of models.
 
-What is not known, since a model is not loaded or has no files, is 0 or empty.
+What is not known, since a model was never loaded or has no files, is 0 or empty.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def running(slot: AnySlot, model: ChatModel | EncoderModel, unload_after_s: floa
         **told,
         "expires_at": expires_at,
         "size_vram": told["size"] if model.device.startswith(_ON_GPU) else 0,
-        "context_length": _context(model),
+        "context_length": model.profile.context_length,
     }
 
 
@@ -66,10 +66,10 @@ def shown(slot: AnySlot, settings: Settings) -> dict[str, Any]:
         "general.basename": slot.name,
         "general.parameter_count": facts.num_parameters,
     }
-    if model is not None:
-        info[f"{family}.context_length"] = _context(model)
-    if isinstance(model, EncoderModel) and slot.kind is ModelKind.EMBEDDING:
-        info[f"{family}.embedding_length"] = model.batcher.dimensions
+    if (profile := slot.profile) is not None:
+        info[f"{family}.context_length"] = profile.context_length
+        if slot.kind is ModelKind.EMBEDDING:
+            info[f"{family}.embedding_length"] = profile.dimensions
     return {
         "modelfile": f"# llm-serving has no Modelfiles; this is as near as one comes.\nFROM {slot.name}\n",
         "parameters": "\n".join(f"{name:<30} {value}" for name, value in parameters.items()),
@@ -84,7 +84,7 @@ def shown(slot: AnySlot, settings: Settings) -> dict[str, Any]:
 
 
 def _facts(slot: AnySlot) -> ModelFacts:
-    return (slot.model.facts if slot.model is not None else None) or _UNKNOWN
+    return (slot.profile.facts if slot.profile is not None else None) or _UNKNOWN
 
 
 def _tagged(name: str) -> str:
@@ -92,11 +92,7 @@ def _tagged(name: str) -> str:
 
 
 def _family(slot: AnySlot) -> str:
-    return str(slot.model.details.get("architecture", "")) if slot.model is not None else ""
-
-
-def _context(model: ChatModel | EncoderModel) -> int:
-    return model.engine.max_context if isinstance(model, ChatModel) else model.batcher.max_tokens
+    return slot.profile.architecture if slot.profile is not None else ""
 
 
 def _skills(model: ChatModel | EncoderModel | None) -> list[str]:
@@ -110,7 +106,7 @@ def _skills(model: ChatModel | EncoderModel | None) -> list[str]:
 def _parameters(model: ChatModel, settings: Settings) -> dict[str, float]:
     """What holds where a request does not say."""
     return {
-        "num_ctx": _context(model),
+        "num_ctx": model.profile.context_length,
         "num_predict": settings.max_new_tokens,
         "temperature": settings.temperature if settings.do_sample else 0.0,
     }

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
-from llm_serving.service.model import EncoderModel, ModelKind
+from llm_serving.service.model import ModelKind
 from llm_serving.service.registry import Registry
 from llm_serving.service.residency import AnySlot
 from llm_serving.service.slot import ModelState
@@ -43,16 +43,12 @@ async def get_model(request: Request) -> Response:
 
 def model_object(registry: Registry, slot: AnySlot) -> dict[str, Any]:
     """What the API says of a model: who it is, and the state it is in."""
-    model = slot.model
-    facts: dict[str, Any] = {"context_length": None}
+    model, profile = slot.model, slot.profile
+    facts: dict[str, Any] = {"context_length": profile.context_length if profile else None}
     if slot.kind is ModelKind.EMBEDDING:
-        facts["dimensions"] = None
-    if isinstance(model, EncoderModel):
-        facts["context_length"] = model.batcher.max_tokens
-        if slot.kind is ModelKind.EMBEDDING:
-            facts["dimensions"] = model.batcher.dimensions
-    elif model is not None:
-        facts["context_length"] = model.engine.max_context
+        facts["dimensions"] = profile.dimensions if profile else None
+    if profile is not None and profile.architecture:
+        facts["architecture"] = profile.architecture
     return {
         "id": slot.name,
         "object": "model",

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from llm_serving.backends.constraints import Choice, Form, FormConstraint, JsonSchema, Regex
+from llm_serving.chat.tools import JSON_STYLE
 from llm_serving.engine.admission import check_scores
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenLogprobs
@@ -17,10 +19,13 @@ CPU_KV_BYTES = 4 << 30  # at most, in a memory that others use too
 _SEED_BITS = 63  # vLLM keeps seeds as signed numbers, and takes -1 for none
 
 
-def engine_arguments(directory: Path, options: EngineOptions, device: str, platform: str) -> dict[str, Any]:
+def engine_arguments(
+    directory: Path, options: EngineOptions, device: str, platform: str, *, takes_forms: bool
+) -> dict[str, Any]:
     """Keywords of vLLM's `AsyncEngineArgs`, but for what depends on the model and the memory.
 
     `platform` is the kind of device that this vLLM was built for: "cuda" (ROCm, too), "cpu", …
+    `takes_forms`: vLLM can read the directory's tokenizer, and bind answers by it.
     Raises: InvalidRequest, naming the setting that this engine cannot keep.
     """
     if options.quantization not in DTYPES:
@@ -35,7 +40,7 @@ def engine_arguments(directory: Path, options: EngineOptions, device: str, platf
         )
     return {
         "model": str(directory),
-        "skip_tokenizer_init": True,  # text is ours
+        "skip_tokenizer_init": not takes_forms,  # text is ours, but forms are of text
         "load_format": "safetensors",
         "trust_remote_code": False,
         "generation_config": "vllm",  # a request says everything; a file of the model adds nothing
@@ -82,15 +87,27 @@ def memory_arguments(memory_bytes: int, total_bytes: int, platform: str, left_by
     return {}
 
 
-def check_request(request: GenerateRequest) -> None:
+def check_request(request: GenerateRequest, *, takes_forms: bool) -> None:
     """Raises: InvalidRequest, or UnsupportedParameter, for what vLLM has no word for."""
     check_scores(request.sampling, can_score=False)
     if not request.sampling.max_tokens:
         raise InvalidRequest("vLLM generates one token at least: 'max_tokens' must not be 0.", "max_tokens")
     if request.sampling.typical_p != 1.0:
         raise UnsupportedParameter("typical_p", "vLLM has no such filter. Leave it out.")
-    if request.constraint is not None:
+    is_form = takes_forms and isinstance(request.constraint, FormConstraint)
+    if request.constraint is not None and not is_form:
         raise UnsupportedParameter("constraint", "vLLM's processes cannot ask it. Use another engine.")
+
+
+def form_arguments(form: Form) -> dict[str, Any]:
+    """Keywords of vLLM's `StructuredOutputsParams`, for its backend `guidance`: `llguidance`, as here."""
+    if isinstance(form, JsonSchema):
+        return {"json": {**form.schema, "x-guidance": JSON_STYLE}}
+    if isinstance(form, Regex):
+        return {"regex": form.pattern.replace("\0", r"\x00")}  # vLLM refuses the character itself
+    if isinstance(form, Choice):
+        return {"choice": list(form.texts)}
+    return {"grammar": form.source}
 
 
 def sampling_arguments(sampling: SamplingParams, max_tokens: int, eos_ids: Collection[int]) -> dict[str, Any]:

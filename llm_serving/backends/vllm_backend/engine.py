@@ -10,13 +10,20 @@ import asyncio
 import threading
 from collections.abc import Sequence as Items
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 from vllm import SamplingParams
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from llm_serving.backends.vllm_backend.arguments import check_request, sampling_arguments, token_logprobs
+from llm_serving.backends.constraints import FormConstraint
+from llm_serving.backends.vllm_backend.arguments import (
+    check_request,
+    form_arguments,
+    sampling_arguments,
+    token_logprobs,
+)
 from llm_serving.backends.vllm_backend.loop_thread import LoopThread
 from llm_serving.backends.vllm_backend.step_stats import StepStats
 from llm_serving.engine.admission import check_prompt, check_room
@@ -29,9 +36,12 @@ from llm_serving.errors import EngineDead, RequestCancelled, ServingError
 
 
 class VLLMEngine:
-    """Owns `llm`, an `AsyncLLM` that was made on `thread`; `close` must be called to end its processes."""
+    """Owns `llm`, an `AsyncLLM` that was made on `thread`; `close` must be called to end its processes.
 
-    takes_constraints = False
+    form_end: the token that vLLM has answers of a form end with; None if it cannot bind any.
+    """
+
+    takes_constraints = False  # its sampler is in another process; forms are compiled there once more
 
     def __init__(
         self,
@@ -40,7 +50,11 @@ class VLLMEngine:
         steps: StepStats,
         token_bytes: Items[bytes],
         options: EngineOptions,
+        *,
+        form_end: int | None,
     ) -> None:
+        self.takes_forms = form_end is not None
+        self._form_end = form_end
         config = llm.vllm_config
         self.vocab_size = int(config.model_config.get_vocab_size())
         self.max_context = int(config.model_config.max_model_len)
@@ -85,8 +99,10 @@ class VLLMEngine:
 
     async def submit(self, request: GenerateRequest) -> AsyncTokenStream:
         """Admit a request; never suspends. See `protocol.Engine`."""
-        check_request(request)
+        check_request(request, takes_forms=self.takes_forms)
         check_prompt(request.prompt_ids, self.vocab_size, self.max_context)
+        if request.constraint is not None and self._form_end is not None:
+            request = replace(request, eos_ids=request.eos_ids | {self._form_end})
         detokenizer = Detokenizer(self._token_bytes, request.sampling.stop, request.sampling.thoughts)
         sequence = Sequence(request, detokenizer, self.max_context)
         return self._streams.open(request.request_id, lambda: self._accept(sequence))
@@ -163,6 +179,7 @@ class VLLMEngine:
             params = SamplingParams(
                 **sampling_arguments(request.sampling, sequence.max_tokens, ends),
                 output_kind=RequestOutputKind.DELTA,
+                structured_outputs=_structured_outputs(request),
             )
             prompt = {"type": "token", "prompt_token_ids": request.prompt_ids}
             outputs = self._llm.generate(prompt, params, request.request_id, priority=request.priority)
@@ -221,3 +238,10 @@ class VLLMEngine:
                 del self._requests[request_id]
             if not self._requests:
                 self._wake.notify_all()
+
+
+def _structured_outputs(request: GenerateRequest) -> StructuredOutputsParams | None:
+    constraint = request.constraint
+    if not isinstance(constraint, FormConstraint):
+        return None
+    return StructuredOutputsParams(**form_arguments(constraint.form))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from vllm import AsyncEngineArgs
+from vllm.config import StructuredOutputsConfig
 from vllm.platforms import current_platform
+from vllm.tokenizers import get_tokenizer
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.structured_output.backend_guidance import GuidanceBackend
 
 from llm_serving.backends.causal_lm import CausalLM, require_safetensors
 from llm_serving.backends.transformers_backend.tokenizer import read_tokenizer
@@ -22,6 +26,8 @@ from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, ServingError
 from llm_serving.native.cpu import memory_limit_bytes
 
+logger = logging.getLogger(__name__)
+
 
 def load_causal_lm(directory: Path, options: EngineOptions, device: str = "auto") -> CausalLM:
     """Load a model and start vLLM's processes. Blocking; call it from a loader thread.
@@ -33,7 +39,10 @@ def load_causal_lm(directory: Path, options: EngineOptions, device: str = "auto"
     """
     require_safetensors(directory)
     platform = str(current_platform.device_type or "")
-    arguments = engine_arguments(directory, options, device, platform)
+    form_end = _form_end(directory)
+    takes_forms = form_end is not None
+    arguments = engine_arguments(directory, options, device, platform, takes_forms=takes_forms)
+    arguments["structured_outputs_config"] = StructuredOutputsConfig(backend="guidance")
     weights = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
     total = int(current_platform.get_device_total_memory(*arguments.get("device_ids", [])))
     left = memory_limit_bytes() - weights
@@ -50,7 +59,7 @@ def load_causal_lm(directory: Path, options: EngineOptions, device: str = "auto"
             raise
         raise ServingError(f"vLLM does not start with '{directory}': {_line(error)}") from error
     return CausalLM(
-        VLLMEngine(llm, thread, steps, tokenizer.token_bytes, options),
+        VLLMEngine(llm, thread, steps, tokenizer.token_bytes, options, form_end=form_end),
         tokenizer,
         tokenizer.chat_template,
         {
@@ -79,6 +88,20 @@ def _configure(directory: Path, arguments: dict[str, Any], context: int) -> tupl
     if context:
         args.max_model_len = min(context, int(model.max_model_len))
     return args, model
+
+
+def _form_end(directory: Path) -> int | None:
+    """The token that answers of a form end with, by the tokenizer vLLM reads; None if it cannot bind them."""
+    try:
+        tokenizer = get_tokenizer(str(directory), trust_remote_code=False)
+    except Exception as error:  # unknown ones make it fail with any error there is
+        logger.warning(
+            "vLLM cannot read the tokenizer of '%s' and binds no answers: %s", directory, _line(error)
+        )
+        return None
+    is_able = GuidanceBackend.is_tokenizer_supported(tokenizer)
+    end: int | None = tokenizer.eos_token_id if is_able else None
+    return end
 
 
 def _read_tokenizer(directory: Path, model: Any) -> DirectoryTokenizer:

@@ -82,11 +82,11 @@ uint64_t checksum(Plan& plan, Bytes bytes) {
 void bind_turns(nb::module_& m) {
     using Release = nb::call_guard<nb::gil_scoped_release>;
     nb::enum_<Side>(m, "Side").value("CHAT", Side::chat).value("ENCODERS", Side::encoders);
-    nb::class_<Turns>(m, "Turns")
-        .def(nb::init<double, double>(), nb::arg("slice"), nb::arg("share"))
-        .def("enter", &Turns::enter, Release())
-        .def("leave", &Turns::leave, Release())
-        .def("pass_", &Turns::pass, Release());
+    nb::class_<Turns>(m, "Turns").def(nb::init<double, double>(), nb::arg("slice"), nb::arg("share"));
+    nb::class_<Turn>(m, "Turn")
+        .def(nb::init<Turns&, Side>(), nb::arg("turns"), nb::arg("side"), nb::keep_alive<1, 2>(), Release())
+        .def("pass_", &Turn::pass, Release())
+        .def("leave", &Turn::leave, Release());
 }
 
 }  // namespace
@@ -96,7 +96,7 @@ void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 21;
+    m.attr("ABI") = 22;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");

@@ -16,51 +16,61 @@ constexpr double kShare = 0.4;
 constexpr double kSlice = 0.01;
 constexpr int kEncoderNiceness = 10;
 
-Side other(Side side) { return side == Side::chat ? Side::encoders : Side::chat; }
-
 }  // namespace
 
-void Turns::enter(Side side) {
+void Turns::enter(Turn& turn) {
     std::unique_lock<std::mutex> lock(mutex_);
-    present_[int(side)]++;
-    if (present_[int(other(side))]) {
-        contended_ = true;
-        wait_for_turn(lock, side);
-    } else if (owner_ != side || present_[int(side)] == 1) {
-        owner_ = side;
-        begin_ = now();
-        end_ = begin_ + (side == Side::chat ? slice_ : 0.0);  // encoders that came first were owed nothing
-    }
+    present_.push_back(&turn);
+    if (present_.size() == 1) return begin(turn, slice_);
+    contended_ = true;
+    Turn* const owner = owner_;
+    if (turn.side == Side::chat && owner->side == Side::encoders && !is_lent_) end_ = now();  // it is owed nothing
+    wait_for_turn(lock, turn);
 }
 
-void Turns::leave(Side side) {
+void Turns::leave(Turn& turn) {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (--present_[int(side)]) return;
-    contended_ = false;
-    if (present_[int(other(side))] && owner_ == side) give(other(side));
+    const auto place = std::find(present_.begin(), present_.end(), &turn);
+    if (place == present_.end()) return;
+    if (owner_ == &turn && present_.size() > 1) hand_on();
+    present_.erase(std::find(present_.begin(), present_.end(), &turn));
+    contended_ = present_.size() > 1;
 }
 
-void Turns::wait(Side side) {
+void Turns::wait(Turn& turn) {
     std::unique_lock<std::mutex> lock(mutex_);
-    if (contended_ && owner_ == side && now() >= end_) give(other(side));
-    wait_for_turn(lock, side);
+    if (contended_ && owner_ == &turn && now() >= end_) hand_on();
+    wait_for_turn(lock, turn);
 }
 
-void Turns::wait_for_turn(std::unique_lock<std::mutex>& lock, Side side) {
-    while (contended_ && owner_ != side) {
+void Turns::wait_for_turn(std::unique_lock<std::mutex>& lock, Turn& turn) {
+    while (owner_ != &turn) {
         const double left = end_ - now();
         // Its owner may have lost its core to another process, and nobody waits for that.
-        if (left <= 0.0) give(side);
+        if (left <= 0.0) hand_on();
         else changed_.wait_for(lock, std::chrono::duration<double>(left));
     }
 }
 
-void Turns::give(Side side) {
-    const double begin = begin_;
-    begin_ = now();
-    end_ = begin_ + (side == Side::chat ? slice_ : share_ * std::min(begin_ - begin, slice_));
-    owner_ = side;
+// The owner waits behind all others from here on.
+void Turns::hand_on() {
+    Turn* const before = owner_;
+    const auto place = std::find(present_.begin(), present_.end(), before);
+    std::rotate(place, place + 1, present_.end());
+    const auto of_other = [&](const Turn* turn) { return turn->side != before->side; };
+    const auto found = std::find_if(present_.begin(), present_.end(), of_other);
+    Turn& next = found == present_.end() ? *present_.front() : **found;
+    const bool is_lent = before->side == Side::chat && next.side == Side::encoders;
+    begin(next, is_lent ? share_ * std::min(now() - begin_, slice_) : slice_);
+    is_lent_ = is_lent;
     changed_.notify_all();
+}
+
+void Turns::begin(Turn& turn, double length) {
+    is_lent_ = false;
+    begin_ = now();
+    end_ = begin_ + length;
+    owner_ = &turn;
 }
 
 void take_priority(Side side) {
