@@ -23,14 +23,17 @@ from llm_serving.backends import (
 )
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.backends.memory_need import MemoryNeed
+from llm_serving.backends.sight import load_sight
 from llm_serving.chat.template import ChatTemplate
-from llm_serving.checkpoints import Tokenizer, build_tokenizer, open_checkpoint, read_family
+from llm_serving.checkpoints import Checkpoint, Tokenizer, build_tokenizer, open_checkpoint, read_family
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra, ModelNotFound
+from llm_serving.images.expansion import IMAGE
 from llm_serving.models import OnProgress, Progress, fetch, find_model, packed_directory, resolve_model
 from llm_serving.service.facts import facts_of, read_facts
 from llm_serving.service.model import ChatModel
+from llm_serving.service.vision import Limits, Vision
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     tokenizer = build_tokenizer(checkpoint)
     with naming_the_setting(settings):
         engine = load_engine(choice.name, checkpoint, tokenizer.token_bytes, options)
+        vision = _load_vision(checkpoint, tokenizer, settings)
     return ChatModel(
         name,
         engine,
@@ -68,6 +72,7 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
         created=int(time.time()),
         details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
         facts=facts_of(checkpoint),
+        vision=vision,
     )
 
 
@@ -133,6 +138,18 @@ def _require_native_family(name: str, directory: Path) -> None:
             f"The native engine does not run the family '{family}' of '{name}'. The transformers engine may: "
             f"pip install 'llm-serving[{transformers_backend.EXTRA}]'."
         )
+
+
+def _load_vision(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: Settings) -> Vision | None:
+    """What the model reads images with, unless it has no eyes or nobody may send any."""
+    sight = load_sight(checkpoint, engine_options(settings)) if settings.max_images else None
+    if sight is None:
+        return None
+    ids = tokenizer.encode_prompt(IMAGE, add_bos=False)
+    if len(ids) != 1:
+        raise CheckpointError(f"The tokenizer of '{checkpoint.path}' has no token '{IMAGE}'.")
+    limits = Limits(settings.max_images, settings.max_image_pixels, settings.max_queue)
+    return Vision(sight, ids[0], limits)
 
 
 def _template(source: str | None, tokenizer: Tokenizer) -> ChatTemplate | None:
