@@ -88,10 +88,7 @@ class ChatService:
         Raises: TemplateError, InvalidRequest (an effort that is not the model's), what `Vision.read` raises.
         """
         whole = self._whole(model, conversation)
-        if pictures := pictures_in(whole.messages):
-            if model.vision is None:
-                where = pictures[0]["where"]
-                raise InvalidRequest(f"'{where}' is an image, and '{model.name}' reads text only.", where)
+        if model.vision is not None and (pictures := pictures_in(whole.messages)):
             tokenize = partial(prompt_ids, model, whole)
             return await model.vision.read(pictures, tokenize, model.engine.max_context, looks=looks)
         size = sum(_CHARS_A_MESSAGE + len(message["content"]) for message in whole.messages)
@@ -106,8 +103,12 @@ class ChatService:
     def _whole(self, model: ChatModel, conversation: Conversation) -> Conversation:
         """With the server's system prompt, and the effort in the words of the model's template.
 
-        Raises: InvalidRequest (an effort that is not the model's, or that the template's inputs contradict).
+        Raises: InvalidRequest (an effort that is not the model's, or that the template's inputs contradict;
+        images for a model that reads only).
         """
+        if model.vision is None and (pictures := pictures_in(conversation.messages)):
+            where = pictures[0]["where"]
+            raise InvalidRequest(f"'{where}' is an image, and '{model.name}' reads text only.", where)
         inputs = conversation.template_inputs
         if conversation.effort is not None:
             source = model.template.source if model.template else ""

@@ -61,8 +61,8 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
     checkpoint = choice.checkpoint or open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
     with naming_the_setting(settings):
+        vision = _load_vision(checkpoint, tokenizer, settings)  # before there is an engine to be closed
         engine = load_engine(choice.name, checkpoint, tokenizer.token_bytes, options)
-        vision = _load_vision(checkpoint, tokenizer, settings)
     return ChatModel(
         name,
         engine,

@@ -69,6 +69,8 @@ async def test_counting_and_templates(seer: Client) -> None:
     expected, _ = await usage_of(seer, body)
     counted = (await seer.post("/tokenize", json={"messages": body["messages"]})).json()
     assert counted["count"] == expected
+    shown_text = (await seer.post("/apply-template", json={"messages": body["messages"]})).json()["prompt"]
+    assert shown_text == "Hi\n<image>"
     models = (await seer.get("/models")).json()["data"]
     assert models[0]["capabilities"] == ["chat", "completion", "vision"]
 
@@ -174,8 +176,9 @@ async def test_what_the_other_apis_refuse(seer: Client, path: str, body: dict[st
     assert f"{where}'" in answer.text
 
 
-async def test_a_model_that_reads_only_says_so(client: Client) -> None:
-    answer = await client.post("/chat/completions", json=shown(png_url()))
+@pytest.mark.parametrize("path", ["chat/completions", "tokenize", "apply-template"])
+async def test_a_model_that_reads_only_says_so(client: Client, path: str) -> None:
+    answer = await client.post(f"/{path}", json=shown(png_url()))
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error["param"] == "messages.0.content.1.image_url.url"

@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="the parity suite needs transformers;
 
 import torch
 from runner_driver import DrivenSequence, RunnerDriver
-from vision_models import IMAGE_ID, MODELS, pixel_values, saved, tiles_of
+from vision_models import IMAGE_ID, MODELS, REAL, REAL_TEXT, pixel_values, saved, tiles_of
 
 from llm_serving.architectures import describe_vision
 from llm_serving.backends.native_backend import build_runner
@@ -54,6 +54,21 @@ def test_tower_connector_and_logits(name: str, tmp_path: Path) -> None:
     assert relative(blind, logits) > 0.1
     runner.close()
     vision.close()
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_sizes_of_real_models(name: str, tmp_path: Path) -> None:
+    """One tile in f32, and with weights in q8 as they are served."""
+    model, checkpoint = saved(tmp_path, name, REAL_TEXT, **REAL[name])
+    side = REAL[name]["image_size"]
+    plan, shaped = describe_vision(checkpoint, side)
+    tiles = tiles_of(1, side)
+    with torch.no_grad():
+        expected = model.model.get_image_features(pixel_values(tiles), return_dict=True).pooler_output[0]
+    for weight_format, bound in (("f32", 1e-5), ("q8", 0.02)):
+        vision = NativeVision(plan, shaped, threads=2, weight_format=weight_format)
+        assert relative(vision.encode(tiles[0]), expected.numpy()) < bound
+        vision.close()
 
 
 @pytest.mark.parametrize("patches", [2, 7, 14, 16, 24, 26, 27, 32, 64])

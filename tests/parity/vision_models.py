@@ -66,6 +66,39 @@ MODELS: dict[str, tuple[str, dict[str, Any], int, int]] = {
 }
 
 
+# Sizes as SmolVLM 256M has them, but for layers of its text model, and as SigLIP So400m's.
+REAL_TEXT = {
+    **TEXT,
+    "vocab_size": 49280,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "initializer_range": 0.04,
+}
+REAL = {
+    "smolvlm": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "image_size": 512,
+        "patch_size": 16,
+        "initializer_range": 0.03,
+    },
+    "idefics3": {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 3,
+        "image_size": 378,
+        "patch_size": 14,
+        "initializer_range": 0.03,
+    },
+}
+
+
 def saved(directory: Path, name: str, text: dict[str, Any] = TEXT, **vision: Any) -> tuple[Any, Checkpoint]:
     """A model of `MODELS`, with norms and biases that matter, and its directory opened."""
     family, shape, scale_factor, _ = MODELS[name]
