@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from llm_serving.errors import ServingError
 
+MOST_PIXELS = 89_000_000  # of an image; Pillow warns of more, and of twice that it opens none
 ENV_PREFIX = "LLM_SERVING_"
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -168,6 +169,12 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Bytes = Field(
         4 << 20, ge=1024, description="Largest request body in bytes, such as 4M; more is refused with 413"
+    )
+    max_images: int = Field(
+        16, ge=0, description="Images that one request may hold; 0 = none, and no model's eyes are loaded"
+    )
+    max_image_pixels: int = Field(
+        1 << 25, ge=1, le=MOST_PIXELS, description="Pixels that one image may have; more are refused with 400"
     )
     strict_model_names: bool = Field(
         False, description="Refuse unknown model names with 404 instead of answering with the default model"

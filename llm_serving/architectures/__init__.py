@@ -11,6 +11,7 @@ from llm_serving.architectures import (
     gpt_oss,
     granite,
     hunyuan,
+    idefics3,
     jina_bert,
     llama,
     modernbert,
@@ -25,6 +26,7 @@ from llm_serving.architectures import (
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
+from llm_serving.native.vision_plan import VisionPlan
 
 MOST_TIMES = 16  # queries, keys and values of many heads side by side, and more
 MOST_CONTEXT = 1 << 24
@@ -42,6 +44,7 @@ FAMILIES = {
     "granitemoe": granite.describe_moe,
     "hunyuan-dense": hunyuan.describe,  # as GGUF files call it
     "hunyuan_v1_dense": hunyuan.describe,
+    "idefics3": idefics3.describe,
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
     "mixtral": decoder_experts.describe_mixtral,
@@ -54,7 +57,9 @@ FAMILIES = {
     "qwen3_moe": decoder_experts.describe_qwen3_moe,
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
     "smollm3": smollm3.describe,
+    "smolvlm": idefics3.describe,
 }
+VISION_FAMILIES = {"idefics3": idefics3.describe_vision, "smolvlm": idefics3.describe_vision}
 
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
@@ -73,6 +78,19 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
             f"the native engine keeps keys and values of up to {MOST_HEAD}."
         )
     return plan
+
+
+def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Checkpoint]:
+    """What reads pictures in tiles of so many pixels a side, and the tensors as it needs them.
+
+    Raises: CheckpointError for a family that does not see, or sizes that do not fit.
+    """
+    family = VISION_FAMILIES.get(checkpoint.architecture)
+    if family is None:
+        raise CheckpointError(f"The native engine reads no images with '{checkpoint.architecture}'.")
+    plan, shaped = family(checkpoint, tile)
+    _check_sizes(shaped, {**plan.tower.buffers, **plan.connector.buffers}, plan.tower.context)
+    return plan, shaped
 
 
 ENCODER_FAMILIES = {

@@ -20,6 +20,7 @@ from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions, RunnerLimits, Step
 from llm_serving.engine.sampler import NumpySampler
+from llm_serving.images.expansion import IMAGE
 
 NUM_BYTES = 256
 # Ids 256 … 511 are the same bytes once more, as the model says them. No text is ever encoded to them, so the
@@ -28,7 +29,7 @@ SPECIAL_TOKENS = ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
 TAGS = (THINK.open, THINK.close)  # around thoughts: a token each, and text
 # Of messages: special, and text all the same.
 MARKS = (harmony.START, harmony.CHANNEL, harmony.MESSAGE, harmony.END, harmony.CONSTRAIN)
-NAMES = SPECIAL_TOKENS + TAGS + MARKS
+NAMES = SPECIAL_TOKENS + TAGS + MARKS + (IMAGE,)
 FIRST_SPECIAL = 2 * NUM_BYTES
 FIRST_TAG = FIRST_SPECIAL + len(SPECIAL_TOKENS)
 EOS_ID = FIRST_SPECIAL + 1
@@ -41,6 +42,8 @@ REPLIES = (
     "Nothing was computed for this answer — and yet here it is. 😀",
     "Ask me anything; I shall say something.",
 )
+
+GIVEN_WIDTH = 8  # of rows in place of embeddings
 
 FAKE_MODEL = b"the fake model 1"  # names blocks on disk: 16 bytes
 
@@ -60,7 +63,7 @@ class FakeTokenizer:
         self.special_ids = frozenset([*range(FIRST_SPECIAL, FIRST_TAG), *range(FIRST_MARK, VOCAB_SIZE)])
         alphabet = [bytes([byte]) for byte in range(NUM_BYTES)]
         self.token_bytes = alphabet + alphabet + [b""] * len(SPECIAL_TOKENS)
-        self.token_bytes += [name.encode() for name in TAGS + MARKS]
+        self.token_bytes += [name.encode() for name in TAGS + MARKS] + [b""]
         self.longest_token_bytes = max(map(len, self.token_bytes))
         self.adds_bos = True
         self.fill_in: FillIn | None = None
@@ -157,7 +160,7 @@ class FakeRunner:
         blocks = step.block_tables[owners, step.positions // block_size]
         if (blocks < 0).any() or (blocks >= self.limits.num_blocks).any():
             raise RuntimeError("a block table has no block for a position")
-        self._kv_tokens[blocks, step.positions % block_size] = step.token_ids
+        self._kv_tokens[blocks, step.positions % block_size] = _seen(step)
         self._kv_positions[blocks, step.positions % block_size] = step.positions
         logits = self._logits[: len(step.logit_rows)]
         for row, index in enumerate(step.logit_rows):
@@ -229,6 +232,21 @@ class FakeRunner:
         return NUM_BYTES + reply[num_said] if num_said < len(reply) else EOS_ID
 
 
+def _seen(step: Step) -> np.ndarray:
+    """int32: the token ids; for given rows, negative numbers that depend on all of a row."""
+    if step.given is None or step.given_rows is None:
+        return step.token_ids
+    if step.given.dtype != np.float32 or step.given.shape != (len(step.given_rows), GIVEN_WIDTH):
+        raise RuntimeError("given rows are not of the agreed type and shape")
+    if (np.diff(step.given_rows) < 1).any() or not 0 <= step.given_rows[0] <= step.given_rows[-1] < len(
+        step.token_ids
+    ):
+        raise RuntimeError("given rows are not for tokens of the step, in order")
+    seen: np.ndarray = step.token_ids.copy()
+    seen[step.given_rows] = [-2 - (_digest(row) >> 34) for row in step.given]
+    return seen
+
+
 def _digest(ids: np.ndarray) -> int:
     return int.from_bytes(blake2b(ids.tobytes(), digest_size=8).digest(), "little")
 
@@ -244,6 +262,7 @@ def fake_limits(options: EngineOptions) -> RunnerLimits:
         max_step_tokens=512,
         max_sequences=options.max_concurrency,
         max_context=context,
+        given_width=GIVEN_WIDTH,
     )
 
 

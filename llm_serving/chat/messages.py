@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 import orjson
 
+from llm_serving.chat.pictures import TYPES, Part, read_picture, text_in
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -28,6 +29,7 @@ class _Required(TypedDict):
 class Message(_Required, total=False):
     """One turn, as templates see it."""
 
+    parts: list[Part]  # where there are pictures: these and the texts, of which `content` is all
     name: str
     tool_calls: list[dict[str, Any]]  # type, id, and function with name and arguments, an object
     tool_call_id: str
@@ -61,9 +63,16 @@ def is_within(value: Any, depth: int) -> bool:
     return not items or (depth > 0 and all(is_within(item, depth - 1) for item in items))
 
 
-def join_contents(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The prompt for a model without a chat template: the contents, one after the other."""
-    return "\n".join(message["content"] for message in messages)
+def join_contents(messages: Sequence[Mapping[str, Any]], image: str = "") -> str:
+    """The prompt for a model without a chat template: the contents, one after the other.
+
+    What stands for a picture is `image`.
+    """
+    contents = (message["content"] for message in messages)
+    return "\n".join(
+        content if isinstance(content, str) else "\n".join(part.get("text", image) for part in content)
+        for content in contents
+    )
 
 
 def normalize_message(message: Any, where: str) -> Message:
@@ -80,10 +89,13 @@ def normalize_message(message: Any, where: str) -> Message:
     for field in _UNSUPPORTED:
         if message.get(field):
             raise UnsupportedParameter(f"{where}.{field}")
+    parts = _parts(message.get("content"), role, f"{where}.content")
     out = Message(
         role={"developer": "system", "function": "tool"}.get(role, role),
-        content=_content(message.get("content"), role, f"{where}.content"),
+        content=parts if isinstance(parts, str) else text_in(parts),
     )
+    if not isinstance(parts, str) and not all(isinstance(part, str) for part in parts):
+        out["parts"] = parts
     name = message.get("name")
     if name is not None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -144,7 +156,15 @@ def _function(function: Any, where: str, at: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
-def _content(content: Any, role: str, where: str) -> str:
+def with_text_before(message: Message, text: str) -> Message:
+    """A message of the same role that says `text` first."""
+    out = Message(role=message["role"], content=f"{text}{message['content']}")
+    if "parts" in message:
+        out["parts"] = [text, *message["parts"]]
+    return out
+
+
+def _parts(content: Any, role: str, where: str) -> str | list[Part]:
     if isinstance(content, str):
         return content
     if content is None and role == "assistant":  # clients echo answers that had none
@@ -152,17 +172,20 @@ def _content(content: Any, role: str, where: str) -> str:
     if not isinstance(content, list):
         kind = "missing" if content is None else f"of type {type(content).__name__}"
         raise InvalidRequest(f"'{where}' is {kind}; it must be a text or a list of text parts.", where)
-    return "\n".join(_text(part, f"{where}.{j}") for j, part in enumerate(content))
+    return [_part(part, role, f"{where}.{j}") for j, part in enumerate(content)]
 
 
-def _text(part: Any, where: str) -> str:
+def _part(part: Any, role: str, where: str) -> Part:
     if not isinstance(part, Mapping):
         raise InvalidRequest(f"'{where}' must be an object with 'type' and 'text'.", where)
     kind = part.get("type")
+    if kind in TYPES and role == "user":
+        return read_picture(part, where)
     field = _TEXT_PARTS.get(kind) if isinstance(kind, str) else None
     if field is None:
         raise InvalidRequest(
-            f"'{where}' is of type {str(kind)[:40]!r}; this model takes parts of type 'text' only.", where
+            f"'{where}' is of type {str(kind)[:40]!r}; parts are of type 'text', or 'image_url' of the user.",
+            where,
         )
     text = part.get(field)
     if not isinstance(text, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -15,6 +15,7 @@ MAX_SOURCE_CHARS = 1 << 20
 MAX_ADDED_CHARS = 4 << 20  # what a template may write beyond the messages themselves
 MAX_COPIES = 4  # how often it may write those
 
+_PROBE = "a text"
 _CONTINUE = "\ufdef"  # a noncharacter: behind it, the template's own ending of the last message begins
 
 
@@ -38,6 +39,14 @@ def template_inputs(values: Mapping[str, Any]) -> Mapping[str, Any]:
             f"'chat_template_kwargs' is nested more than {MAX_DEPTH} levels deep.", "chat_template_kwargs"
         )
     return values
+
+
+def takes_texts(render: Callable[..., str]) -> bool:
+    """Whether a template shows contents that are texts. Some of models that see want lists of parts only."""
+    try:
+        return _PROBE in render([{"role": "user", "content": _PROBE}])
+    except TemplateError:
+        return False
 
 
 class ChatTemplate:
@@ -78,9 +87,10 @@ class ChatTemplate:
         Raises: TemplateError (of the field `messages`), with the template's own words if it has some.
         """
         plain = [dict(message) for message in messages]
+        marked = ""
         if continue_final_message:
             add_generation_prompt = False
-            _mark_end(plain)
+            marked = _mark_end(plain)
         inputs = {
             **self._names,
             **kwargs,
@@ -89,7 +99,7 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         text = self._run(inputs, MAX_ADDED_CHARS + MAX_COPIES * _num_chars(inputs))
-        return _cut_at_mark(text, plain[-1]["content"]) if continue_final_message else text
+        return _cut_at_mark(text, marked) if continue_final_message else text
 
     def _run(self, inputs: dict[str, Any], limit: int) -> str:
         parts: list[str] = []
@@ -117,11 +127,16 @@ def _problem(what: str) -> TemplateError:
     return TemplateError(f"The model's chat template does not accept these messages: it {what}.", "messages")
 
 
-def _mark_end(messages: list[dict[str, Any]]) -> None:
-    content = messages[-1].get("content") if messages else None
-    if not isinstance(content, str):
+def _mark_end(messages: list[dict[str, Any]]) -> str:
+    """The text that is to be continued, with the mark behind it."""
+    content: Any = messages[-1].get("content") if messages else None
+    parts: list[Any] = content if isinstance(content, list) else [{"text": content}]
+    last = parts[-1] if parts else {}
+    if not isinstance(last.get("text"), str):
         raise TemplateError("There is no final message with a text content to continue.", "messages")
-    messages[-1]["content"] = content + _CONTINUE + " "
+    marked: str = last["text"] + _CONTINUE + " "
+    messages[-1]["content"] = [*parts[:-1], {**last, "text": marked}] if parts is content else marked
+    return marked
 
 
 def _cut_at_mark(text: str, marked: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_serving.chat.messages import Message, is_within
+from llm_serving.chat.messages import Message, is_within, with_text_before
 from llm_serving.errors import InvalidRequest
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -104,7 +104,7 @@ def in_words(messages: Sequence[Message], tools: Sequence[Tool], *, has_system: 
         told = f"{out.pop(0)['content']}\n\n{told}"
     if has_system or not out:
         return [Message(role="system", content=told), *out]
-    return [Message(role=out[0]["role"], content=f"{told}\n\n{out[0]['content']}"), *out[1:]]
+    return [with_text_before(out[0], f"{told}\n\n"), *out[1:]]
 
 
 def calls_grammar(calls: Calls) -> str:

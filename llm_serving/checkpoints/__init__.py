@@ -10,6 +10,7 @@ from llm_serving.checkpoints.encoder_tokenizer import EncoderTokenizer, build_en
 from llm_serving.checkpoints.fill_in import FillIn
 from llm_serving.checkpoints.gguf import read_gguf
 from llm_serving.checkpoints.huggingface import read_family, read_huggingface
+from llm_serving.checkpoints.image_processor import read_image_processor
 from llm_serving.checkpoints.jinja_file import read_jinja_template
 from llm_serving.checkpoints.mapped_file import content_digest, release
 from llm_serving.checkpoints.opening import open_checkpoint
@@ -43,6 +44,7 @@ __all__ = [
     "read_gguf",
     "read_gguf_pair_template",
     "read_huggingface",
+    "read_image_processor",
     "read_jinja_template",
     "read_score_activation",
     "release",

@@ -26,8 +26,14 @@ def read_jinja_template(folder: Path) -> str | None:
             return data.decode() or None
         except UnicodeDecodeError:
             raise CheckpointError(f"{path}: is not valid UTF-8.") from None
-    config = folder / "tokenizer_config.json"
-    value: Any = read_object(config).get("chat_template") if config.is_file() else None
+    value: Any = None
+    for name in (
+        "chat_template.json",
+        "tokenizer_config.json",
+    ):  # the first is what processors of images have
+        config = folder / name
+        if value is None and config.is_file():
+            value = read_object(config).get("chat_template")
     if isinstance(value, list):
         named = [item for item in value if isinstance(item, dict) and item.get("name") == "default"]
         value = named[0].get("template") if named else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from llm_serving.engine.request import SamplingParams
+import numpy as np
+
+from llm_serving.engine.request import GivenRows, SamplingParams
 from llm_serving.errors import ContextLengthExceeded, EngineDead, InvalidRequest, Overloaded
 
 
@@ -16,6 +18,18 @@ def check_prompt(prompt_ids: Sequence[int], vocab_size: int, max_context: int) -
         raise ContextLengthExceeded(len(prompt_ids), 0, max_context)
     if min(prompt_ids) < 0 or max(prompt_ids) >= vocab_size:
         raise InvalidRequest(f"The prompt has a token id outside the model's 0 … {vocab_size - 1}.", "prompt")
+
+
+def check_given(given: Sequence[GivenRows], num_tokens: int, width: int) -> None:
+    """Raises: InvalidRequest for rows that are not such as an engine of this `given_width` takes."""
+    if given and not width:
+        raise InvalidRequest("This model is run in a way that takes no images.", "messages")
+    end = 0
+    for each in given:
+        fits = each.rows.ndim == 2 and each.rows.shape[1] == width and len(each.rows) > 0
+        if not fits or each.rows.dtype != np.float32 or not end <= each.start < each.end <= num_tokens:
+            raise InvalidRequest("The rows of an image do not fit the prompt or the model.", "messages")
+        end = each.end
 
 
 def check_scores(sampling: SamplingParams, *, can_score: bool) -> None:

@@ -68,6 +68,7 @@ class StepBuilder:
         sampled: list[Sequence] = []
         scored: list[tuple[Sequence, int]] = []
         scored_rows: list[np.ndarray] = []
+        given: list[tuple[Sequence, int, int]] = []
         end = width = num_rows = num_logits = 0
         for row, (sequence, count) in enumerate(planned.items()):
             first = sequence.num_computed_tokens
@@ -78,6 +79,8 @@ class StepBuilder:
             else:
                 token_ids[begin:end] = sequence.token_ids[first : first + count] + sequence.draft_ids
                 positions[begin:end] = self._counting[first : first + count]
+            if first < sequence.given_end:
+                given.append((sequence, count, begin))
             starts[row + 1] = end
             width = max(width, len(sequence.block_ids))
             if not sequence.timings.scheduled_s:
@@ -104,6 +107,8 @@ class StepBuilder:
             block_tables=self._tables[:, :width].take(slots, axis=0),
             logit_rows=self._logit_rows[:num_logits],
         )
+        if given:
+            step.given, step.given_rows = _rows_of(given)
         return Plan(list(planned), list(planned.values()), sampled, scored, num_rows, step)
 
     def check_integrity(self, running: Iterable[Sequence]) -> None:
@@ -119,3 +124,19 @@ class StepBuilder:
             raise AssertionError("a slot is lost or used twice")
         if (self._tables[self._free_slots] != -1).any():
             raise AssertionError("an unused block table is not empty")
+
+
+def _rows_of(given: list[tuple[Sequence, int, int]]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What sequences bring along for their next tokens, so many from a place on; which tokens of the step."""
+    rows: list[np.ndarray] = []
+    places: list[np.ndarray] = []
+    for sequence, count, begin in given:
+        first = sequence.num_computed_tokens
+        for each in sequence.request.given:
+            start, end = max(each.start, first), min(each.end, first + count)
+            if start < end:
+                rows.append(each.rows[start - each.start : end - each.start])
+                places.append(np.arange(start, end, dtype=np.int32) + np.int32(begin - first))
+    if not rows:
+        return None, None
+    return np.concatenate(rows), np.concatenate(places)

@@ -12,18 +12,43 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from hashlib import blake2b
 
+from llm_serving.engine.request import GivenRows
 
-def extend_chain(digests: list[bytes], token_ids: list[int], block_size: int, num_blocks: int) -> None:
+_GIVEN = b"given rows"  # a domain of its own: no tokens can be made to hash as a picture
+
+
+def extend_chain(
+    digests: list[bytes],
+    token_ids: list[int],
+    block_size: int,
+    num_blocks: int,
+    given: Sequence[GivenRows] = (),
+) -> None:
     """Grow `digests` to one entry for each of the first `num_blocks` full blocks of `token_ids`.
 
     A digest names the tokens of its block and all before it: BLAKE2b-128 over (parent digest, int32 ids),
-    so equal digests mean equal prefixes for all practical purposes, also against a hostile prompt.
+    so equal digests mean equal prefixes for all practical purposes, also against a hostile prompt. Where rows
+    are `given` for tokens of a block, their digests and where they begin come behind the ids.
     """
     parent = digests[-1] if digests else b""
     for index in range(len(digests), num_blocks):
         tokens = array("i", token_ids[index * block_size : (index + 1) * block_size])
-        parent = blake2b(parent + tokens.tobytes(), digest_size=16).digest()
+        content = parent + tokens.tobytes()
+        rows = _named(given, index * block_size, (index + 1) * block_size) if given else b""
+        if rows:
+            parent = blake2b(content + rows, digest_size=16, person=_GIVEN).digest()
+        else:
+            parent = blake2b(content, digest_size=16).digest()
         digests.append(parent)
+
+
+def _named(given: Sequence[GivenRows], begin: int, end: int) -> bytes:
+    """Which rows stand at the positions from `begin` to `end`."""
+    return b"".join(
+        (each.start - begin).to_bytes(4, "little", signed=True) + each.digest
+        for each in given
+        if each.start < end and begin < each.end
+    )
 
 
 class BlockPool:

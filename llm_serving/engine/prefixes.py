@@ -51,7 +51,7 @@ class PrefixCache:
     def name_blocks(self, sequence: Sequence) -> None:
         """Digests of all its full blocks."""
         num_full = sequence.num_tokens // self._block_size
-        extend_chain(sequence.digests, sequence.token_ids, self._block_size, num_full)
+        extend_chain(sequence.digests, sequence.token_ids, self._block_size, num_full, sequence.request.given)
 
     def adopt(self, sequence: Sequence) -> None:
         """Take over what the cache has of the uncomputed tokens, block by block."""
@@ -87,7 +87,7 @@ class PrefixCache:
 
     def publish(self, sequence: Sequence, first: int, last: int) -> None:
         """Let the full blocks `first` … `last - 1` of a sequence be found, and those of its prompt kept."""
-        extend_chain(sequence.digests, sequence.token_ids, self._block_size, last)
+        extend_chain(sequence.digests, sequence.token_ids, self._block_size, last, sequence.request.given)
         for index in range(first, last):
             self._pool.publish(sequence.block_ids[index], sequence.digests[index])
             if self.tier and (index + 1) * self._block_size <= sequence.num_prompt_tokens:

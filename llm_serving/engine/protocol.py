@@ -30,6 +30,7 @@ class RunnerLimits:
     max_context: int  # tokens one sequence may hold
     takes_drafts: bool = True  # whether tokens of a sequence may be computed and then replaced by others
     has_all_logits: bool = True  # whether logits of any token may be wanted, not only of a sequence's last
+    given_width: int = 0  # of rows that may stand for a token's embedding; 0 = it takes none
 
 
 @dataclass(slots=True)
@@ -47,6 +48,9 @@ class Step:
     query_starts: np.ndarray  # int32 [num_sequences + 1]
     block_tables: np.ndarray  # int32 [num_sequences, max blocks of any], padded with -1
     logit_rows: np.ndarray  # int32 [num_rows]: indices into token_ids whose logits are wanted
+    # float32 [num_given, given_width]: what stands for embeddings of some tokens, if the runner takes that
+    given: np.ndarray | None = None
+    given_rows: np.ndarray | None = None  # int32 [num_given]: indices into token_ids, ascending
 
 
 class ModelRunner(Protocol):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
+
 from llm_serving.engine.constraint import TokenConstraint
 
 
@@ -57,6 +59,22 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...] = ()  # (token id, log-probability), the likeliest first
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GivenRows:
+    """What stands for the embeddings of some prompt tokens, such as a picture's: they are placeholders.
+
+    Equal digests mean equal rows, also for the prefix cache, which knows nothing else of them.
+    """
+
+    start: int  # the first token's place in the prompt
+    rows: np.ndarray  # float32 [tokens, hidden]; nobody changes it
+    digest: bytes  # 16 bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.rows)
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One sequence to continue. A call with `n > 1` is n requests with seeds seed, seed+1, …"""
@@ -68,6 +86,7 @@ class GenerateRequest:
     priority: int = 0  # lower numbers go first
     fairness_key: str = ""  # who asks, never a secret: requests of different keys take turns
     constraint: TokenConstraint | None = None  # of this request alone
+    given: tuple[GivenRows, ...] = ()  # in ascending order, none over another
 
 
 @dataclass(slots=True)

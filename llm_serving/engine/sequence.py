@@ -39,7 +39,7 @@ class Sequence:
     __slots__ = (
         "request", "token_ids", "output_ids", "num_computed_tokens", "num_cached_tokens", "block_ids",
         "digests", "num_found_blocks", "may_load", "slot", "arrival", "status", "finish_reason",
-        "timings", "detokenizer", "max_tokens", "lookup", "draft_ids", "prompt_logprobs",
+        "timings", "detokenizer", "max_tokens", "lookup", "draft_ids", "prompt_logprobs", "given_end",
     )  # fmt: skip
 
     def __init__(self, request: GenerateRequest, detokenizer: Detokenizer, max_context: int) -> None:
@@ -57,6 +57,7 @@ class Sequence:
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
         self.timings = Timings(arrived_s=time.monotonic())
+        self.given_end = request.given[-1].end if request.given else 0  # behind it, tokens have embeddings
         self.detokenizer = detokenizer
         self.lookup = PromptLookup()
         self.draft_ids: list[int] = []

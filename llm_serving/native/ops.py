@@ -18,12 +18,22 @@ from llm_serving.native.rope import Rope as Rope
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """target = scale * rows of `tensor`, by token id; `fine` as in `Projection`."""
+    """target = scale * rows of `tensor`, by token id; `fine` as in `Projection`.
+
+    A step may give rows for some tokens, which then stand as they are.
+    """
 
     tensor: str
     target: str
     fine: bool = False
     scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """target = rows that each step brings along, one for each of its tokens, which have no embedding."""
+
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +70,10 @@ class Quantize:
 
 @dataclass(frozen=True, slots=True)
 class Gelu:
-    """activations = int8(gelu(source)), the exact gelu with erf."""
+    """activations = int8(gelu(source)), by erf, or by `tanh`, which is near it."""
 
     source: str
+    tanh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +223,7 @@ class Combine:
 
 Operation = (
     Embed
+    | Given
     | AddPositions
     | Quantize
     | Gelu

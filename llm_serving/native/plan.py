@@ -87,12 +87,14 @@ class PlanBuilder:
         match operation:
             case ops.Embed(tensor, target, fine, scale):
                 core.embed(self._matrix(ops.Projection(tensor, target, fine=fine)), buffers[target], scale)
+            case ops.Given(target):
+                core.given(buffers[target])
             case ops.AddPositions():
                 core.add_positions(self._positions(operation), buffers[operation.target])
             case ops.Quantize():
                 self._quantize(operation)
-            case ops.Gelu(source):
-                core.gelu(buffers[source])
+            case ops.Gelu(source, tanh):
+                core.gelu(buffers[source], tanh)
             case ops.Gated(source, cols, activation, limit, slope):
                 is_gelu, by_tanh = activation != "silu", activation == "gelu_tanh"
                 core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope)

@@ -54,6 +54,7 @@ class NativeRunner:
             max_step_tokens=max_step_tokens,
             max_sequences=max_sequences,
             max_context=max_context,
+            given_width=plan.buffers["x"],
         )
         self._core = core_plan(threads=threads, isa=isa, max_tokens=max_step_tokens, max_context=max_context)
         builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context, packed)
@@ -78,6 +79,8 @@ class NativeRunner:
             step.block_tables,
             step.logit_rows,
             self._logits,
+            step.given,
+            step.given_rows,
         )
         return logits
 

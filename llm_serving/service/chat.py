@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from llm_serving.chat.harmony import as_history
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
+from llm_serving.chat.pictures import pictures_in
 from llm_serving.chat.reasoning import (
     Effort,
     Reasoning,
@@ -19,6 +21,7 @@ from llm_serving.chat.reasoning import (
 )
 from llm_serving.chat.tools import Tool, in_words, reads_calls
 from llm_serving.errors import InvalidRequest, TemplateError
+from llm_serving.images.expansion import IMAGE
 from llm_serving.service.generation import (
     Generation,
     GenerationDefaults,
@@ -27,6 +30,7 @@ from llm_serving.service.generation import (
 )
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
+from llm_serving.service.vision import Prompt
 
 INLINE_CHARS = 8192  # longer prompts are rendered and tokenised on a thread
 _TAG_TOKENS = 16
@@ -65,7 +69,7 @@ class ChatService:
         """Admit a conversation; use the result in an `async with`.
 
         Raises: ModelNotFound, ModelLoading, ModelUnavailable, InvalidRequest (an effort that is not the
-        model's), TemplateError, ContextLengthExceeded, Overloaded, EngineDead.
+        model's, images), TemplateError, ContextLengthExceeded, Overloaded, EngineDead, RequestCancelled.
         """
         slot = self._registry.find(request.model)
         with slot.used():
@@ -76,23 +80,28 @@ class ChatService:
                 slot,
                 model,
                 request.request_id,
-                [prompt],
+                [prompt.ids],
                 request.options,
                 self._defaults,
                 None if is_open else model.thoughts,
-                Reasoning.NONE if is_open else _reasoning(model, prompt),
+                Reasoning.NONE if is_open else _reasoning(model, prompt.ids),
+                prompt.given,
             )
 
-    async def read(self, model: ChatModel, conversation: Conversation) -> list[int]:
-        """The prompt that a conversation becomes, in tokens; long ones on a thread.
+    async def read(self, model: ChatModel, conversation: Conversation, *, looks: bool = True) -> Prompt:
+        """The prompt that a conversation becomes; long ones, and those with images, on a thread.
 
-        Raises: TemplateError, InvalidRequest (an effort that is not the model's).
+        Without `looks` the tokens of images are counted only.
+        Raises: TemplateError, InvalidRequest (an effort that is not the model's), what `Vision.read` raises.
         """
         whole = self._whole(model, conversation)
+        if model.vision is not None and (pictures := pictures_in(whole.messages)):
+            tokenize = partial(prompt_ids, model, whole)
+            return await model.vision.read(pictures, tokenize, model.engine.max_context, looks=looks)
         size = sum(_CHARS_A_MESSAGE + len(message["content"]) for message in whole.messages)
         if whole.tools or size > INLINE_CHARS or any("tool_calls" in message for message in whole.messages):
-            return await asyncio.to_thread(prompt_ids, model, whole)
-        return prompt_ids(model, whole)
+            return Prompt(await asyncio.to_thread(prompt_ids, model, whole))
+        return Prompt(prompt_ids(model, whole))
 
     async def write(self, model: ChatModel, conversation: Conversation) -> str:
         """The same as text. Raises: as `read`."""
@@ -101,8 +110,12 @@ class ChatService:
     def _whole(self, model: ChatModel, conversation: Conversation) -> Conversation:
         """With the server's system prompt, and the effort in the words of the model's template.
 
-        Raises: InvalidRequest (an effort that is not the model's, or that the template's inputs contradict).
+        Raises: InvalidRequest (an effort that is not the model's, or that the template's inputs contradict;
+        images for a model that reads only).
         """
+        if model.vision is None and (pictures := pictures_in(conversation.messages)):
+            where = pictures[0]["where"]
+            raise InvalidRequest(f"'{where}' is an image, and '{model.name}' reads text only.", where)
         inputs = conversation.template_inputs
         if conversation.effort is not None:
             source = model.template.source if model.template else ""
@@ -125,9 +138,18 @@ def _reasoning(model: ChatModel, prompt: Sequence[int]) -> Reasoning:
     return reasoning_behind(model.thoughts, end)
 
 
-def prompt_ids(model: ChatModel, conversation: Conversation) -> list[int]:
-    """Token ids. Special tokens come from the template, never from a message or another input."""
-    return model.tokenizer.encode_prompt(_rendered(model, conversation, model.tokenizer.guard))
+def prompt_ids(model: ChatModel, conversation: Conversation, expansions: Sequence[str] = ()) -> list[int]:
+    """Token ids. Special tokens come from the template, never from a message or another input.
+
+    `expansions` are what stands for each image. Raises: TemplateError.
+    """
+    text = _rendered(model, conversation, model.tokenizer.guard)
+    if expansions:
+        around = text.split(IMAGE)  # the template's own: what others wrote is guarded
+        if len(around) != 1 + len(expansions):
+            raise TemplateError("The model's chat template does not show each image once.", "messages")
+        text = around[0] + "".join(map("".join, zip(expansions, around[1:], strict=True)))
+    return model.tokenizer.encode_prompt(text)
 
 
 def _rendered(model: ChatModel, conversation: Conversation, guard: Callable[[str], str]) -> str:
@@ -148,7 +170,9 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
 
     def render(messages: Sequence[Message], **more: Any) -> str:
         guarded = [_guarded_message(message, guard, thoughts) for message in messages]
-        return template.render(guarded, **inputs, **more) if template else join_contents(guarded)
+        if model.wants_parts:
+            guarded = [{**message, "content": _as_parts(message["content"])} for message in guarded]
+        return template.render(guarded, **inputs, **more) if template else join_contents(guarded, IMAGE)
 
     if model.thoughts is not None and model.thoughts.has_channels:
         told = _guarded([tool.definition() for tool in tools], guard)
@@ -175,11 +199,20 @@ def _guarded_message(message: Message, guard: Callable[[str], str], thoughts: st
     for part in ("name", "tool_call_id"):
         if part in message:
             guarded[part] = guard(message[part])
+    if "parts" in message:
+        guarded["content"] = [
+            {"type": "text", "text": guard(part)} if isinstance(part, str) else {"type": "image"}
+            for part in guarded.pop("parts")
+        ]
     if "reasoning_content" in message:
         guarded[thoughts] = guard(guarded.pop("reasoning_content"))
     if "tool_calls" in message:
         guarded["tool_calls"] = _guarded(message["tool_calls"], guard)
     return guarded
+
+
+def _as_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _guarded(value: Any, guard: Callable[[str], str]) -> Any:

@@ -13,7 +13,7 @@ from llm_serving.backends.constraints import Form
 from llm_serving.chat.reasoning import Reasoning, ThoughtFormat, thoughts_around
 from llm_serving.chat.tools import Calls
 from llm_serving.engine.protocol import TokenStream
-from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
+from llm_serving.engine.request import FinishReason, GenerateRequest, GivenRows, SamplingParams, TokenEvent
 from llm_serving.errors import (
     ContextLengthExceeded,
     EngineDead,
@@ -183,8 +183,11 @@ async def start_generation(
     defaults: GenerationDefaults,
     thoughts: ThoughtFormat | None = None,
     reasoning: Reasoning = Reasoning.NONE,
+    given: tuple[GivenRows, ...] = (),
 ) -> Generation:
     """Submit `n` sequences a prompt; choice `p * n + i` has the seed plus i. All are admitted or none.
+
+    `given` is for a single prompt.
 
     Raises: ContextLengthExceeded, InvalidRequest (a bias for a token that is none; see `bind`),
     ConstraintError, Overloaded, EngineDead.
@@ -216,6 +219,7 @@ async def start_generation(
                     options.priority,
                     options.fairness_key,
                     constraints[index],
+                    given,
                 )
                 await generation.submit(request)
     except BaseException as error:

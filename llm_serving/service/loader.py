@@ -23,15 +23,18 @@ from llm_serving.backends import (
 )
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.backends.memory_need import MemoryNeed
+from llm_serving.backends.sight import load_sight
 from llm_serving.chat.template import ChatTemplate
-from llm_serving.checkpoints import Tokenizer, build_tokenizer, open_checkpoint, read_family
+from llm_serving.checkpoints import Checkpoint, Tokenizer, build_tokenizer, open_checkpoint, read_family
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra, ModelNotFound
+from llm_serving.images.expansion import IMAGE
 from llm_serving.models import OnProgress, Progress, fetch, find_model, packed_directory, resolve_model
 from llm_serving.service.facts import facts_of, read_facts
 from llm_serving.service.model import ChatModel
 from llm_serving.service.reasons import without_folders
+from llm_serving.service.vision import Limits, Vision
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
     checkpoint = choice.checkpoint or open_checkpoint(path)
     tokenizer = build_tokenizer(checkpoint)
     with naming_the_setting(settings):
+        vision = _load_vision(checkpoint, tokenizer, settings)  # before there is an engine to be closed
         engine = load_engine(choice.name, checkpoint, tokenizer.token_bytes, options)
     return ChatModel(
         name,
@@ -76,6 +80,7 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
         created=int(time.time()),
         details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
         facts=facts_of(checkpoint),
+        vision=vision,
     )
 
 
@@ -141,6 +146,18 @@ def _require_native_family(name: str, directory: Path) -> None:
             f"The native engine does not run the family '{family}' of '{name}'. The transformers engine may: "
             f"pip install 'llm-serving[{transformers_backend.EXTRA}]'."
         )
+
+
+def _load_vision(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: Settings) -> Vision | None:
+    """What the model reads images with, unless it has no eyes or nobody may send any."""
+    sight = load_sight(checkpoint, engine_options(settings)) if settings.max_images else None
+    if sight is None:
+        return None
+    ids = tokenizer.encode_prompt(IMAGE, add_bos=False)
+    if len(ids) != 1:
+        raise CheckpointError(f"The tokenizer of '{checkpoint.path}' has no token '{IMAGE}'.")
+    limits = Limits(settings.max_images, settings.max_image_pixels, settings.max_queue)
+    return Vision(sight, ids[0], limits)
 
 
 def _template(source: str | None, tokenizer: Tokenizer) -> ChatTemplate | None:

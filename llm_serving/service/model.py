@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,11 +11,13 @@ from typing import Any, Protocol
 from llm_serving.backends.constraints import Constraints, GuidedTokenizer
 from llm_serving.chat import harmony
 from llm_serving.chat.reasoning import ThoughtFormat, format_of
+from llm_serving.chat.template import takes_texts
 from llm_serving.checkpoints import FillIn, ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.channels import Channel, ChannelIds
 from llm_serving.engine.protocol import Engine
 from llm_serving.service.facts import ModelFacts, ModelProfile
+from llm_serving.service.vision import Vision
 
 
 class ModelKind(str, Enum):
@@ -92,11 +95,16 @@ class ChatModel:
     created: int = 0  # unix seconds, when it was loaded
     details: Mapping[str, Any] = field(default_factory=dict)  # for `/models`
     facts: ModelFacts | None = None  # of its files, if there are any
+    vision: Vision | None = None  # what it reads images with, if it does
+    wants_parts: bool = field(init=False)  # whether its template takes no contents that are texts
     thoughts: ThoughtFormat | None = field(init=False)  # how it thinks, if it does
     constraints: Constraints = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thoughts", format_of(self.template.source) if self.template else None)
+        template = self.template if self.vision is not None else None
+        wants_parts = template is not None and not takes_texts(template.render)
+        object.__setattr__(self, "wants_parts", wants_parts)
         object.__setattr__(self, "constraints", Constraints(self.tokenizer, self.engine.vocab_size))
 
     def reasoning_ids(self) -> tuple[int, int] | None:
@@ -138,6 +146,8 @@ class ChatModel:
     async def close(self, drain_s: float = 0.0) -> None:
         """Refuse new requests, give running ones `drain_s` seconds, free the engine."""
         await self.engine.close(drain_s)
+        if self.vision is not None:
+            await asyncio.to_thread(self.vision.close)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class TokenService:
     async def of_conversation(self, conversation: Conversation, model: str | None = None) -> Tokens:
         """As `/chat/completions` reads it. Raises: as `of_text`, and what `ChatService.read` raises."""
         found = await self._model(model)
-        return Tokens(found, await self._chat.read(found, conversation))
+        return Tokens(found, (await self._chat.read(found, conversation, looks=False)).ids)
 
     async def _model(self, name: str | None) -> ChatModel:
         """Its tokenizer and its template outlive the engine, so it may leave meanwhile."""

@@ -138,7 +138,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": ["x"]}, "messages.0"),
     (said("x", "system"), "messages.0.role"),
     (said(None), "messages.0.content"),
-    (said([{"type": "image"}]), "messages.0.content.0"),
+    (said([{"type": "image"}]), "messages.0.content.0.source"),
     (said([5]), "messages.0.content.0"),
     (said([USE]), "messages.0.content.0"),
     (said([{"type": "text", "text": 5}]), "messages.0.content.0.text"),

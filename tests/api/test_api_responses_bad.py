@@ -23,7 +23,7 @@ async def refused(client: Client, **fields: Any) -> dict[str, Any]:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"role": "king", "content": "x"}]}, "input.0.role"),
-    ({"input": [{"content": [{"type": "input_image", "image_url": "x"}]}]}, "input.0.content.0"),
+    ({"input": [{"content": [{"type": "input_image", "image_url": "x"}]}]}, "input.0.content.0.image_url"),
     ({"input": {}}, "input"),
     ({"input": [{"type": "function_call", "call_id": "c", "arguments": "{}"}]}, "input.0.name"),
     ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input.0.call_id"),

@@ -82,7 +82,7 @@ def test_messages_become_plain(message: dict[str, Any], expected: dict[str, str]
         ({"role": "user", "content": 3}, "messages.1.content"),
         ({"role": "user", "content": text("a")}, "messages.1.content"),
         ({"role": "user", "content": ["a"]}, "messages.1.content.0"),
-        ({"role": "user", "content": [text("a"), {"type": "image_url"}]}, "messages.1.content.1"),
+        ({"role": "user", "content": [text("a"), {"type": "image_url"}]}, "messages.1.content.1.image_url"),
         ({"role": "user", "content": [{"text": "a"}]}, "messages.1.content.0"),
         ({"role": "user", "content": [{"type": ["text"], "text": "a"}]}, "messages.1.content.0"),
         ({"role": "user", "content": [{"type": "text", "text": 3}]}, "messages.1.content.0.text"),

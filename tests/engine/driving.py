@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from hashlib import blake2b
 
-from llm_serving.backends.fake import EOS_ID, VOCAB_SIZE, FakeRunner, FakeTokenizer
+import numpy as np
+
+from llm_serving.backends.fake import EOS_ID, GIVEN_WIDTH, VOCAB_SIZE, FakeRunner, FakeTokenizer
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.core import EngineCore
 from llm_serving.engine.protocol import BlockStore, EngineOptions, RunnerLimits
-from llm_serving.engine.request import GenerateRequest, SamplingParams, TokenEvent
+from llm_serving.engine.request import GenerateRequest, GivenRows, SamplingParams, TokenEvent
 from llm_serving.engine.sampler import NumpySampler
 from llm_serving.engine.tier import BlockTier
 
@@ -24,7 +27,14 @@ def limits(
     takes_drafts: bool = True,
 ) -> RunnerLimits:
     return RunnerLimits(
-        VOCAB_SIZE, block_size, num_blocks, max_step_tokens, max_sequences, max_context, takes_drafts
+        VOCAB_SIZE,
+        block_size,
+        num_blocks,
+        max_step_tokens,
+        max_sequences,
+        max_context,
+        takes_drafts,
+        given_width=GIVEN_WIDTH,
     )
 
 
@@ -34,6 +44,12 @@ def request(
     ids = TOKENIZER.encode(prompt) if isinstance(prompt, str) else prompt
     params = SamplingParams(max_tokens=max_tokens, **{"temperature": 0.0, **sampling})
     return GenerateRequest(request_id, ids, params, frozenset({EOS_ID}))
+
+
+def picture(start: int, number: int, length: int) -> GivenRows:
+    """Rows for `length` tokens from `start` on, the first of those that this picture has."""
+    rows = np.random.default_rng(number).standard_normal((64, GIVEN_WIDTH)).astype(np.float32)[:length]
+    return GivenRows(start, rows, blake2b(rows, digest_size=16).digest())
 
 
 class FixedBudget(PrefillBudget):

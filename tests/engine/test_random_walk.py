@@ -7,10 +7,10 @@ import time
 from dataclasses import replace
 
 import pytest
-from driving import Driver, alone, limits, request
+from driving import Driver, alone, limits, picture, request
 
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.engine.request import FinishReason, GenerateRequest
+from llm_serving.engine.request import FinishReason, GenerateRequest, GivenRows
 from llm_serving.errors import Overloaded
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,16 @@ def a_request(rng: random.Random, number: int, max_context: int) -> GenerateRequ
         prompt_logprobs=rng.choice([None, None, 0, 2]),
         **sampling,
     )
-    return replace(plain, priority=rng.choice([0, 0, 1, -7]), fairness_key=rng.choice(["", "a", "b"]))
+    given = pictures(prompt, number)
+    return replace(
+        plain, priority=rng.choice([0, 0, 1, -7]), fairness_key=rng.choice(["", "a", "b"]), given=given
+    )
+
+
+def pictures(prompt: list[int], number: int) -> tuple[GivenRows, ...]:
+    """Every other request has one of two pictures where the last of the pieces begins."""
+    starts = [i for i, token in enumerate(prompt) if token == 32] if number % 2 else []
+    return tuple(picture(i, number % 4, min(6, len(prompt) - i)) for i in starts)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -151,7 +160,7 @@ def test_the_walks_visit_every_kind_of_event():
         accepted += stats.num_accepted_tokens
         rejected += stats.num_drafted_tokens - stats.num_accepted_tokens
     assert preempted > 2
-    assert cached > 25
+    assert cached > 15
     assert accepted > 10
     assert rejected > 2
 

@@ -32,9 +32,12 @@ class RunnerDriver:
         sequence.blocks = []
 
     def step(
-        self, work: Sequence[tuple[DrivenSequence, Sequence[int]]], rows: Sequence[int] | None = None
+        self,
+        work: Sequence[tuple[DrivenSequence, Sequence[int]]],
+        rows: Sequence[int] | None = None,
+        given: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Feed each sequence its next tokens in one step.
+        """Feed each sequence its next tokens in one step; `given` are rows for some of all tokens, by index.
 
         Returns float32 [num_rows, vocab], a copy: of all tokens in order, or of the flat indices `rows`.
         """
@@ -53,6 +56,8 @@ class RunnerDriver:
                 query_starts=np.cumsum([0, *(len(tokens) for _, tokens in work)], dtype=np.int32),
                 block_tables=tables,
                 logit_rows=np.array(rows, np.int32),
+                given=None if given is None else given[0],
+                given_rows=None if given is None else given[1].astype(np.int32),
             )
         )
         for sequence, tokens in work:

@@ -9,10 +9,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from llm_serving.api.convert.images import anthropic_picture, with_parts
 from llm_serving.api.deps import validate
 from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.api.schemas.messages import MessagesRequest
 from llm_serving.chat.messages import MAX_CALL_DEPTH, Message, is_within, normalize_message
+from llm_serving.chat.pictures import Part, text_in
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
 # How the chat API calls what is called otherwise here; see `convert/renaming.py`.
@@ -98,7 +100,7 @@ def _check_beginning(message: Message, at: str) -> None:
 def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
     """One message of blocks; results go before the text, where templates expect them."""
     results: list[Message] = []
-    texts: list[str] = []
+    parts: list[Part] = []
     thoughts: list[str] = []
     calls: list[dict[str, Any]] = []
     for j, block in enumerate(blocks):
@@ -106,7 +108,9 @@ def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
         kind = block.get("type") if isinstance(block, Mapping) else None
         if kind == "text":
             _require_text(block, where, "text")
-            texts.append(block["text"])
+            parts.append(block["text"])
+        elif kind == "image" and role == "user":
+            parts.append(anthropic_picture(block, where))
         elif kind == "tool_use" and role == "assistant":
             calls.append(_call(block, where))
         elif kind == "tool_result" and role == "user":
@@ -116,18 +120,18 @@ def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
             thoughts.append(block["thinking"])
         elif kind != "redacted_thinking" or role != "assistant":  # of other models; nobody here can read it
             raise InvalidRequest(
-                f"'{where}' must be an object of type text, or tool_use of the assistant, or tool_result of "
-                "the user: this model reads no other blocks.",
+                f"'{where}' must be an object of type text, or tool_use of the assistant, or tool_result or "
+                "image of the user: no other blocks are read.",
                 where,
             )
-    if not texts and not calls and results:
+    if not parts and not calls and results:
         return results
-    turn: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
+    turn: dict[str, Any] = {"role": role, "content": text_in(parts)}
     if calls:
         turn["tool_calls"] = calls
     if thoughts:
         turn["reasoning_content"] = "\n".join(thoughts)
-    return [*results, normalize_message(turn, at)]
+    return [*results, with_parts(normalize_message(turn, at), parts)]
 
 
 def _call(block: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from llm_serving.api.convert.images import ollama_pictures, with_parts
 from llm_serving.api.convert.texts import check_count, to_texts
 from llm_serving.api.deps import validate
 from llm_serving.api.schemas.chat import ChatFields
@@ -21,6 +22,7 @@ from llm_serving.api.schemas.ollama import (
     OllamaOptions,
 )
 from llm_serving.chat.messages import Message, normalize_message
+from llm_serving.chat.pictures import Picture
 from llm_serving.config import flag_name
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
 from llm_serving.service.embedding import EmbeddingRequest
@@ -103,14 +105,15 @@ def to_messages(body: OllamaChatRequest) -> list[Message]:
 
 
 def prompt_messages(body: OllamaGenerateRequest) -> list[Message]:
-    """The conversation that a prompt is."""
+    """The conversation that a prompt is. Raises: InvalidRequest that names an image."""
     system = [Message(role="system", content=body.system)] if body.system else []
-    return [*system, Message(role="user", content=body.prompt or "")]
+    prompt = Message(role="user", content=body.prompt or "")
+    return [*system, _shown(prompt, ollama_pictures(body.images, "images"))]
 
 
 def raw_prompt(body: OllamaGenerateRequest) -> str:
     """Raises: InvalidRequest for what only a template could place."""
-    given = {"system": body.system, "think": body.think not in (None, False, "none")}
+    given = {"system": body.system, "images": body.images, "think": body.think not in (None, False, "none")}
     if name := next((name for name, is_given in given.items() if is_given), None):
         raise InvalidRequest(
             f"'{name}' needs the chat template, which raw: true and a 'suffix' go without.", name
@@ -135,13 +138,21 @@ def to_embedding(body: OllamaEmbedRequest, max_inputs: int) -> EmbeddingRequest:
 
 
 def _message(message: Any, where: str) -> Message:
+    pictures = []
     if isinstance(message, Mapping):
-        if message.get("images"):
-            raise UnsupportedParameter(f"{where}.images", "This model reads text only.")
+        pictures = ollama_pictures(message.get("images"), f"{where}.images")
         message = {**message, "reasoning_content": message.get("thinking")}
         if message.get("tool_name") is not None:
             message["name"] = message["tool_name"]
-    return normalize_message(message, where)
+    return _shown(normalize_message(message, where), pictures)
+
+
+def _shown(message: Message, pictures: list[Picture]) -> Message:
+    """Images go before the text, as Ollama has them."""
+    if pictures and message["role"] != "user":
+        where = pictures[0]["where"]
+        raise InvalidRequest(f"'{where}' is an image, and those are of the user.", where)
+    return with_parts(message, [*pictures, *([message["content"]] if message["content"] else [])])
 
 
 def _format(value: Any) -> dict[str, Any] | None:

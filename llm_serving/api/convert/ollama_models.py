@@ -100,7 +100,8 @@ def _skills(model: ChatModel | EncoderModel | None) -> list[str]:
     if not isinstance(model, ChatModel):
         return []
     thinks = model.template is not None and reasons(model.template.source)
-    return ["thinking"] * thinks + ["insert"] * (model.tokenizer.fill_in is not None)
+    fills_in, sees = model.tokenizer.fill_in is not None, model.vision is not None
+    return ["thinking"] * thinks + ["insert"] * fills_in + ["vision"] * sees
 
 
 def _parameters(model: ChatModel, settings: Settings) -> dict[str, float]:

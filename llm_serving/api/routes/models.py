@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
-from llm_serving.service.model import ModelKind
+from llm_serving.service.model import ChatModel, ModelKind
 from llm_serving.service.registry import Registry
 from llm_serving.service.residency import AnySlot
 from llm_serving.service.slot import ModelState
@@ -45,6 +45,7 @@ def model_object(registry: Registry, slot: AnySlot) -> dict[str, Any]:
     """What the API says of a model: who it is, and the state it is in."""
     model, profile = slot.model, slot.profile
     facts: dict[str, Any] = {"context_length": profile.context_length if profile else None}
+    sees = isinstance(model, ChatModel) and model.vision is not None
     if slot.kind is ModelKind.EMBEDDING:
         facts["dimensions"] = profile.dimensions if profile else None
     if profile is not None and profile.architecture:
@@ -56,7 +57,7 @@ def model_object(registry: Registry, slot: AnySlot) -> dict[str, Any]:
         "owned_by": "llm-serving",
         "aliases": registry.aliases(slot),
         "kind": slot.kind.value,
-        "capabilities": _CAPABILITIES[slot.kind],
+        "capabilities": _CAPABILITIES[slot.kind] + (["vision"] if sees else []),
         **facts,
         "state": _STATES[slot.state],
         **(model.details if model else {}),

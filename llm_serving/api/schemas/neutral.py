@@ -81,7 +81,6 @@ OLLAMA_CHAT: Neutral = {
 OLLAMA_GENERATE: Neutral = {
     **OLLAMA_CHAT,
     "context": ([],),
-    "images": ([],),
     "template": ("",),
 }
 OLLAMA_EMBED: Neutral = _OLLAMA

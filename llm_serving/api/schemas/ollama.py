@@ -116,12 +116,13 @@ class OllamaGenerateRequest(OllamaGeneration):
     """A prompt for the chat template; with `raw` or a `suffix` for none."""
 
     prompt: str | None = None
+    images: list[Any] | None = None
     system: str | None = None
     suffix: str | None = None
     raw: bool | None = None
 
     def is_empty(self) -> bool:
-        return not self.prompt
+        return not self.prompt and not self.images
 
 
 class OllamaEmbedRequest(OllamaFields):

@@ -1,10 +1,12 @@
 // The Python face of the core: one class, plain arrays in and out.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -45,12 +47,17 @@ Linear* new_linear(const Plan& plan, const std::vector<std::tuple<int, int, int,
     return linear;
 }
 
-Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable block_tables, Ids logit_rows, int output) {
+Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable block_tables, Ids logit_rows, int output,
+           std::optional<Table> given, std::optional<Ids> given_rows) {
+    if (given.has_value() != given_rows.has_value() || (given && given->shape(0) != given_rows->size()))
+        throw std::invalid_argument("given rows and their places do not fit together");
     if (positions.size() != token_ids.size() || query_starts.size() != block_tables.shape(0) + 1)
         throw std::invalid_argument("the arrays of a step do not fit together");
     const StepInput input{token_ids.data(), positions.data(), int(token_ids.size()), query_starts.data(),
                           int(block_tables.shape(0)), block_tables.data(), int(block_tables.shape(1)),
-                          logit_rows.data(), int(logit_rows.size())};
+                          logit_rows.data(), int(logit_rows.size()),
+                          given ? given->data() : nullptr, given ? given_rows->data() : nullptr,
+                          given ? int(given->shape(0)) : 0, given ? int(given->shape(1)) : 0};
     const float* logits;
     {
         nb::gil_scoped_release release;
@@ -96,7 +103,7 @@ void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 22;
+    m.attr("ABI") = 23;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -138,8 +145,15 @@ NB_MODULE(_llm_serving_native, m) {
             op->matrix = matrix;
             op->target = target;
             p.model.vocab = p.model.matrices.at(size_t(matrix)).rows;
+            p.model.given_width = width;
             p.add(std::move(op));
         }, nb::arg("matrix"), nb::arg("target"), nb::arg("scale") = 1.0f)
+        .def("given", [](Plan& p, int target) {
+            auto op = std::make_unique<Embed>();
+            op->target = target;
+            p.model.given_width = p.model.buffers.at(size_t(target)).width;
+            p.add(std::move(op));
+        }, nb::arg("target"))
         .def("add_positions", [](Plan& p, int table, int target) {
             auto op = std::make_unique<AddPositions>();
             op->table = table;
@@ -158,12 +172,13 @@ NB_MODULE(_llm_serving_native, m) {
             op->keep = keep;
             p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
         }, nb::arg("source"), nb::arg("weight") = -1, nb::arg("bias") = -1, nb::arg("epsilon") = 0.0f, nb::arg("keep") = false)
-        .def("gelu", [](Plan& p, int source) {
+        .def("gelu", [](Plan& p, int source, bool tanh) {
             const Buffer& from = p.model.buffers.at(size_t(source));
             auto op = std::make_unique<Gelu>();
             op->source = source;
+            op->tanh = tanh;
             p.add(std::move(op), from.width, from.of_slots);
-        })
+        }, nb::arg("source"), nb::arg("tanh") = false)
         .def("soft_cap", [](Plan& p, int source, float cap) {
             p.model.buffers.at(size_t(source));
             if (!(cap > 0)) throw std::invalid_argument("a soft cap must be positive");
@@ -254,7 +269,8 @@ NB_MODULE(_llm_serving_native, m) {
             op->sinks = sinks;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1)
-        .def("run", &run);
+        .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"), nb::arg("block_tables"),
+             nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none());
     bind_experts(plan);
     bind_measure(m);
     bind_sampler(m);

@@ -140,6 +140,10 @@ void gelu(const float* x, int cols, float* y) {
     for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) { store(y + i, gelu_of(load_as<V>(x + i))); });
 }
 
+void gelu_tanh(const float* x, int cols, float* y) {
+    for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) { store(y + i, gelu_tanh_of(load_as<V>(x + i))); });
+}
+
 void gated_gelu(const float* gate, const float* up, int cols, float* y) {
     for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
         store(y + i, multiply(gelu_of(load_as<V>(gate + i)), load_as<V>(up + i)));

@@ -14,6 +14,7 @@ void quantize_wide(const float* x, int cols, int16_t* wide, float* wide_scales);
 void rms_norm(const float* x, const float* weight, float epsilon, int cols, float* y);
 void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int cols, float* y);
 void gelu(const float* x, int cols, float* y);
+void gelu_tanh(const float* x, int cols, float* y);
 void gated_gelu(const float* gate, const float* up, int cols, float* y);
 void gated_gelu_tanh(const float* gate, const float* up, int cols, float* y);
 void gated_silu(const float* gate, const float* up, int cols, float* y);

@@ -103,6 +103,8 @@ struct Kernels {
     void (*layer_norm)(const float* x, const float* weight, const float* bias, float epsilon, int cols, float* y);
     // y = gelu(x), with erf to 2e-7 (Hendrycks & Gimpel 2016).
     void (*gelu)(const float* x, int cols, float* y);
+    // y = gelu(x) with tanh for erf, as gated_gelu_tanh has it.
+    void (*gelu_tanh)(const float* x, int cols, float* y);
     // y = silu(gate) * up (Shazeer 2020).
     void (*gated_silu)(const float* gate, const float* up, int cols, float* y);
     // y = gelu(gate) * up.

@@ -12,6 +12,10 @@ int Embed::num_tiles(const Model&, const StepState& step) const { return tiles_o
 void Embed::run_tile(Model& model, const StepState& step, int tile, int) const {
     for_rows(tile, num_rows(step), [&](int r) {
         Buffer& to = model.buffers[size_t(target)];
+        if (const float* given = step.given(r)) {
+            memcpy(to.row(r), given, size_t(to.width) * sizeof(float));
+            return;
+        }
         model.kernels->dequantize_row(model.matrices[size_t(matrix)], step.input.token_ids[r], to.row(r));
         for (int i = 0; scale != 1 && i < to.width; i++) to.row(r)[i] *= scale;
     });
@@ -72,8 +76,9 @@ int Gelu::num_tiles(const Model&, const StepState& step) const { return tiles_of
 void Gelu::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     Buffer& from = model.buffers[size_t(source)];
     float* activated = worker_scratch(model, worker, size_t(from.width));
+    const auto activate = tanh ? model.kernels->gelu_tanh : model.kernels->gelu;
     for_rows(tile, num_rows(step), [&](int r) {
-        model.kernels->gelu(from.row(r), from.width, activated);
+        activate(from.row(r), from.width, activated);
         quantize_row(model, *this, activated, from.width, r);
     });
 }

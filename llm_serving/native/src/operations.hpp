@@ -4,9 +4,10 @@
 
 namespace llm {
 
-// target = scale * rows of a packed matrix, by token id.
+// target = scale * rows of a packed matrix, by token id; rows that the step was given stand as they are.
 struct Embed final : Operation {
-    int matrix, target;
+    int matrix = -1;  // none: all rows are given
+    int target;
     float scale = 1;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
@@ -54,9 +55,10 @@ struct Gated final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(gelu(source)).
+// activations = quantize(gelu(source)), by erf or tanh.
 struct Gelu final : Operation {
     int source;
+    bool tanh = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };

@@ -139,10 +139,19 @@ void Plan::check(const StepInput& s) const {
             require(block >= 0 && block < model.kv.blocks, "a block id is out of range");
         }
     }
-    for (int t = 0; t < s.num_tokens; t++)
+    check_given(s);
+    for (int t = 0; model.vocab && t < s.num_tokens; t++)
         require(s.token_ids[t] >= 0 && s.token_ids[t] < model.vocab, "a token id is outside the vocabulary");
     for (int i = 0; i < s.num_rows; i++)
         require(s.logit_rows[i] >= 0 && s.logit_rows[i] < s.num_tokens, "a logit row is out of range");
+}
+
+void Plan::check_given(const StepInput& s) const {
+    require(!s.num_given || s.given_width == model.given_width, "given rows are of another width than the model's embeddings");
+    require(model.vocab || s.num_given == s.num_tokens, "this model's rows are all given");
+    for (int i = 0; i < s.num_given; i++)
+        require(s.given_rows[i] > (i ? s.given_rows[i - 1] : -1) && s.given_rows[i] < s.num_tokens,
+                "given rows must be of tokens of the step, in ascending order");
 }
 
 void Plan::prepare_attention(const StepInput& input) {
@@ -178,6 +187,8 @@ void Plan::prepare(const StepInput& input) {
     step_.sequence_of.resize(size_t(input.num_tokens));
     for (int s = 0; s < input.num_sequences; s++)
         for (int t = input.query_starts[s]; t < input.query_starts[s + 1]; t++) step_.sequence_of[size_t(t)] = s;
+    step_.given_of.assign(input.num_given ? size_t(input.num_tokens) : 0, -1);
+    for (int i = 0; i < input.num_given; i++) step_.given_of[size_t(input.given_rows[i])] = i;
     if (model.kv.memory) prepare_attention(input);
     const int rows = std::max(input.num_tokens, input.num_rows);
     const size_t slots = size_t(input.num_tokens) * size_t(model.experts_used);

@@ -62,6 +62,9 @@ struct StepInput {
     int table_width;
     const int32_t* logit_rows;
     int num_rows;
+    const float* given;         // [num_given][given_width]: what stands for the embeddings of some tokens
+    const int32_t* given_rows;  // [num_given]: of these, by index, ascending
+    int num_given = 0, given_width = 0;
 };
 
 // Up to kAttentionTokens consecutive tokens of one sequence. The context of few tokens is split, a tile for some pieces of
@@ -92,8 +95,13 @@ struct Routing {
 struct StepState {
     StepInput input;
     std::vector<int> sequence_of;  // [token]
+    std::vector<int> given_of;     // [token]: which of the given rows is its own, or -1; empty if there are none
     std::vector<TokenTile> token_tiles;
     mutable Routing routing;  // by Route and Arrange
+    const float* given(int token) const {
+        if (given_of.empty() || given_of[size_t(token)] < 0) return nullptr;
+        return input.given + size_t(given_of[size_t(token)]) * size_t(input.given_width);
+    }
 };
 
 class Operation {
@@ -118,7 +126,8 @@ struct Model {
     const Kernels* kernels = nullptr;
     int max_tokens = 0;
     int max_context = 0;
-    int vocab = 0;  // rows of the embedding
+    int vocab = 0;  // rows of the embedding; 0: all rows are given
+    int given_width = 0;  // of the buffer that they go to
     int experts = 0;       // of the last mixture
     int experts_used = 0;  // by a row; the same in all mixtures
     std::vector<PackedMatrix> matrices;
@@ -177,6 +186,7 @@ public:
 
 private:
     void check(const StepInput& input) const;
+    void check_given(const StepInput& input) const;
     void prepare(const StepInput& input);
     void prepare_attention(const StepInput& input);
 

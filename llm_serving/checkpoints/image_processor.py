@@ -1,0 +1,25 @@
+"""How a directory says that pictures are prepared for its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llm_serving.checkpoints.json_files import read_object
+from llm_serving.errors import CheckpointError
+
+
+def read_image_processor(directory: Path) -> tuple[dict[str, Any], str, int | None] | None:
+    """(settings, the file they are in, tokens an image has if that is said); None without any.
+
+    Newer files hold them as a part of `processor_config.json`, older ones apart from it.
+    Raises: CheckpointError if a file is damaged.
+    """
+    whole, own = directory / "processor_config.json", directory / "preprocessor_config.json"
+    processor = read_object(whole) if whole.is_file() else {}
+    length = processor.get("image_seq_len")
+    if length is not None and type(length) is not int:
+        raise CheckpointError(f"{whole}: 'image_seq_len' is no number of tokens.")
+    if isinstance(part := processor.get("image_processor"), dict):
+        return part, str(whole), length
+    return (read_object(own), str(own), length) if own.is_file() else None

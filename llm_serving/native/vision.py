@@ -1,0 +1,95 @@
+"""Tiles of pictures to rows of a decoder's width, over two C++ plans."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.native import ops
+from llm_serving.native.plan import PlanBuilder, core_plan
+from llm_serving.native.vision_plan import VisionPlan, position_ids
+
+
+class NativeVision:
+    """Owns weights and threads. One thread at a time calls it; a tile's rows do not depend on any other.
+
+    Steps take turns with those of chat, as an encoder's do.
+
+    Raises: CheckpointError when the checkpoint does not fit the plan.
+    """
+
+    def __init__(
+        self,
+        plan: VisionPlan,
+        checkpoint: Checkpoint,
+        *,
+        threads: int = 1,
+        isa: str = "auto",
+        weight_format: str = "f32",
+    ) -> None:
+        self.plan = plan
+        self.rows = plan.rows
+        num_patches = plan.patches**2
+        self._tower = _Stage(plan.tower, checkpoint, num_patches, threads, isa, weight_format)
+        self._connector = _Stage(plan.connector, checkpoint, plan.rows, threads, isa, weight_format)
+        self._positions = position_ids(plan.patches, round(plan.tower.context**0.5))
+        self._connected = np.arange(plan.rows, dtype=np.int32)
+        self._patches = np.zeros((num_patches, plan.columns), np.float32)
+        self.weight_bytes = self._tower.weight_bytes + self._connector.weight_bytes
+
+    def encode(self, tile: np.ndarray) -> np.ndarray:
+        """float32 [tile, tile, 3], normalised pixels → float32 [rows, width]."""
+        hidden = self.look(tile)
+        rows: np.ndarray = self._connector.run(shuffled(hidden, self.plan), self._connected).copy()
+        return rows
+
+    def look(self, tile: np.ndarray) -> np.ndarray:
+        """float32 [patches², hidden] of the tower alone, valid until the next call."""
+        side, patch = self.plan.patches, self.plan.patch
+        cut = tile.reshape(side, patch, side, patch, 3).transpose(0, 2, 4, 1, 3)
+        self._patches[:, : 3 * patch * patch] = cut.reshape(side * side, -1)
+        return self._tower.run(self._patches, self._positions)
+
+    def close(self) -> None:
+        """Drop the plans: their threads end and their memory goes back."""
+        self._tower.close()
+        self._connector.close()
+
+
+def shuffled(hidden: np.ndarray, plan: VisionPlan) -> np.ndarray:
+    """float32 [patches², hidden] → [rows, shuffle² * hidden]: neighbours side by side, row by row."""
+    by, side = plan.shuffle, plan.patches // plan.shuffle
+    squares = hidden.reshape(side, by, side, by, -1).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(squares).reshape(side * side, -1)
+
+
+class _Stage:
+    """One plan whose rows are all given and belong to one sequence."""
+
+    def __init__(
+        self,
+        plan: ops.EncoderPlan,
+        checkpoint: Checkpoint,
+        rows: int,
+        threads: int,
+        isa: str,
+        weight_format: str,
+    ) -> None:
+        self._core = core_plan(
+            threads=threads, isa=isa, max_tokens=rows, max_context=plan.context, is_encoder=True
+        )
+        PlanBuilder(plan, checkpoint, self._core, weight_format, plan.context).build()
+        self.weight_bytes: int = self._core.weight_bytes
+        self._rows = np.arange(rows, dtype=np.int32)
+        self._starts = np.array([0, rows], np.int32)
+        self._nothing = np.zeros((1, 0), np.int32)
+
+    def run(self, given: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        none = self._nothing[0]
+        hidden: np.ndarray = self._core.run(
+            self._rows, positions, self._starts, self._nothing, none, 0, given, self._rows
+        )
+        return hidden
+
+    def close(self) -> None:
+        self._core = None

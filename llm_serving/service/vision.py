@@ -1,0 +1,183 @@
+"""Prompts with pictures: decoded, cut, tokenised and encoded, one at a time on a thread of a model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import blake2b
+
+import numpy as np
+
+from llm_serving.backends.sight import Sight
+from llm_serving.chat.pictures import Picture
+from llm_serving.engine.request import GivenRows
+from llm_serving.errors import ContextLengthExceeded, InvalidRequest, Overloaded, RequestCancelled
+from llm_serving.images.data_url import bytes_of_url, check_url
+from llm_serving.images.decoding import decode
+from llm_serving.images.expansion import expansion
+from llm_serving.images.tiling import Grid
+
+KEPT_BYTES = 64 << 20  # of rows: a conversation sends its pictures again with every turn
+
+Tokenize = Callable[[list[str]], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids, and the rows that stand for some of them."""
+
+    ids: list[int]
+    given: tuple[GivenRows, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one server takes."""
+
+    max_images: int  # in one request
+    max_pixels: int  # of one image
+    max_waiting: int  # requests, beside the one at work
+
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """A picture: its tiles, uint8, until there are rows of each."""
+
+    key: bytes
+    grid: Grid
+    tiles: np.ndarray | None
+    rows: list[np.ndarray]
+
+
+class Vision:
+    """What a model sees with, and what it has seen lately. Any event loop may ask."""
+
+    def __init__(self, sight: Sight, image_id: int, limits: Limits) -> None:
+        self._sight = sight
+        self._image_id = image_id
+        self._limits = limits
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vision")
+        self._lock = threading.Lock()
+        self._num_asked = 0
+        self._closed = threading.Event()
+        self._kept: OrderedDict[bytes, _Seen] = OrderedDict()  # by content, oldest use first
+        self._kept_bytes = 0
+
+    async def read(
+        self, pictures: Sequence[Picture], tokenize: Tokenize, most: int, *, looks: bool = True
+    ) -> Prompt:
+        """The prompt that `tokenize` makes of the texts for the pictures; of fewer than `most` tokens.
+
+        Without `looks` it has no rows: to count tokens is quick.
+        Raises: InvalidRequest that names a picture, ContextLengthExceeded, Overloaded, RequestCancelled (the
+        model was unloaded), what `tokenize` raises.
+        """
+        self._check(pictures)
+        left = threading.Event()
+        job = partial(self._read, pictures, tokenize, most, looks, left)
+        with self._lock:
+            if self._closed.is_set():
+                raise Overloaded("The model takes no new requests: it is being unloaded.")
+            if self._num_asked > self._limits.max_waiting:
+                raise Overloaded(f"{self._num_asked} requests with images are waiting. Try again soon.")
+            asked = asyncio.get_running_loop().run_in_executor(self._thread, job)
+            self._num_asked += 1
+        try:
+            return await asked
+        finally:
+            left.set()
+            with self._lock:
+                self._num_asked -= 1
+
+    def close(self) -> None:
+        """End the thread after the tile at hand, and give memory back."""
+        with self._lock:
+            self._closed.set()
+        self._thread.shutdown()
+        self._kept.clear()
+        self._sight.encoder.close()
+
+    def _check(self, pictures: Sequence[Picture]) -> None:
+        most = self._limits.max_images
+        if len(pictures) > most:
+            raise InvalidRequest(
+                f"The request has {len(pictures)} images; up to {most} are read (--max-images).",
+                pictures[most]["where"],
+            )
+        for picture in pictures:
+            check_url(picture["url"], picture["where"])
+
+    def _read(
+        self, pictures: Sequence[Picture], tokenize: Tokenize, most: int, looks: bool, left: threading.Event
+    ) -> Prompt:
+        rows = self._sight.encoder.rows
+        seen: list[_Seen] = []
+        num_places = 0
+        for picture in pictures:
+            self._stop_if(left)
+            seen.append(self._open(picture, seen))
+            num_places += seen[-1].grid.tiles * rows
+            if num_places >= most:  # before there are more tiles than any prompt holds
+                raise ContextLengthExceeded(num_places, 0, most)
+        ids = tokenize([expansion(each.grid, rows) for each in seen])
+        starts = self._starts(ids, num_places)
+        if len(ids) >= most:
+            raise ContextLengthExceeded(len(ids), 0, most)
+        if not looks:
+            return Prompt(ids)
+        tiles = [tile for each in seen for tile in self._look(each, left)]
+        return Prompt(ids, tuple(GivenRows(start, *tile) for start, tile in zip(starts, tiles, strict=True)))
+
+    def _starts(self, ids: list[int], num_places: int) -> list[int]:
+        """Where the rows of each tile begin. Raises: InvalidRequest if there are not places for all."""
+        rows = self._sight.encoder.rows
+        places = np.flatnonzero(np.array(ids, np.int64) == self._image_id)
+        starts = places[::rows]
+        if (
+            len(places) != num_places
+            or not (places.reshape(-1, rows) == starts[:, None] + np.arange(rows)).all()
+        ):
+            raise InvalidRequest("The model's chat template does not show these images.", "messages")
+        return [int(start) for start in starts]
+
+    def _open(self, picture: Picture, others: Sequence[_Seen]) -> _Seen:
+        where = picture["where"]
+        data = bytes_of_url(picture["url"], where)
+        key = blake2b(data, digest_size=16, key=b"low" if picture["is_low"] else b"").digest()
+        if (kept := self._kept.get(key)) is not None:
+            self._kept.move_to_end(key)
+            return kept
+        if (same := next((each for each in others if each.key == key), None)) is not None:
+            return same
+        tiling = self._sight.tiling
+        if picture["is_low"]:
+            tiling = replace(tiling, splits=False)
+        image = decode(data, self._limits.max_pixels, where)
+        tiles, grid = tiling.cut(image)
+        return _Seen(key, grid, tiles, [])
+
+    def _look(self, seen: _Seen, left: threading.Event) -> list[tuple[np.ndarray, bytes]]:
+        """The rows of each tile, with their digest."""
+        if seen.tiles is not None:
+            for tile in seen.tiles:
+                self._stop_if(left)
+                seen.rows.append(self._sight.encoder.encode(self._sight.tiling.normalized(tile)))
+            seen.tiles = None
+            self._keep(seen)
+        return [(rows, blake2b(rows.tobytes(), digest_size=16).digest()) for rows in seen.rows]
+
+    def _keep(self, seen: _Seen) -> None:
+        self._kept[seen.key] = seen
+        self._kept_bytes += sum(rows.nbytes for rows in seen.rows)
+        while self._kept_bytes > KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= sum(rows.nbytes for rows in oldest.rows)
+
+    def _stop_if(self, left: threading.Event) -> None:
+        if left.is_set() or self._closed.is_set():
+            raise RequestCancelled()
