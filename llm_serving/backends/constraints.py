@@ -92,7 +92,7 @@ class Constraints:
         """
         try:
             with self._lock:
-                assert self._guidance is not None
+                _ = self._guidance
         except BaseException as error:
             if not _is_of_library(error):
                 raise
