@@ -31,14 +31,16 @@ def read_picture(part: Mapping[str, Any], where: str) -> Picture:
         raise UnsupportedParameter(
             f"{where}.file_id", "Send the image itself, as a data: URL in 'image_url'."
         )
-    field, detail = f"{where}.image_url", part.get("detail")
+    field, detail, detail_field = f"{where}.image_url", part.get("detail"), f"{where}.detail"
     value: Any = part.get("image_url")
     if isinstance(value, Mapping):
-        field, detail, value = f"{field}.url", value.get("detail", detail), value.get("url")
+        if "detail" in value:
+            detail, detail_field = value["detail"], f"{field}.detail"
+        field, value = f"{field}.url", value.get("url")
     if not isinstance(value, str):
         raise InvalidRequest(f"'{field}' must be a text, the image's data: URL.", field)
     if detail is not None and detail not in _DETAILS:
-        raise InvalidRequest(f"'{where}.detail' must be one of {', '.join(_DETAILS)}.", f"{where}.detail")
+        raise InvalidRequest(f"'{detail_field}' must be one of {', '.join(_DETAILS)}.", detail_field)
     return Picture(url=value, where=field, is_low=detail == "low")
 
 

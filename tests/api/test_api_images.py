@@ -124,7 +124,7 @@ BAD = [
     (shown(png_url(), data_url(b"x")), "messages.0.content.2.image_url.url", "no image"),
     (shown(*[png_url()] * 100), "messages.0.content.4.image_url.url", "100 images; up to 3"),
     (shown(5), "messages.0.content.1.image_url.url", "must be a text"),
-    (shown(png_url(), detail="medium"), "messages.0.content.1.detail", "auto, high, low"),
+    (shown(png_url(), detail="medium"), "messages.0.content.1.image_url.detail", "auto, high, low"),
 ]
 
 
