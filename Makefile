@@ -9,6 +9,7 @@ PIP_TORCH ?=
 SERVE_ARGS ?=
 
 BIN := $(VENV)/bin
+WHEEL := build/wheel
 # From the sources here, not the installed copy: after a `git pull` that touches no C++ nothing is reinstalled.
 CLI := $(BIN)/python -m llm_serving.cli
 UNIT := tests/test_config.py $(addprefix tests/,chat engine) $(addprefix tests/api/test_api_,chat.py states.py) \
@@ -27,27 +28,37 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(VENV)/.installed: $(NATIVE) | $(BIN)/python
-	@echo "Building the engine and installing dependencies (about a minute)"
-	$(BIN)/python -m pip install --progress-bar on -r requirements.txt
+# Compiled once, for all environments; its version stays, so pip must be told to take it.
+FORCE := --no-deps --force-reinstall
+$(WHEEL)/.built: $(NATIVE) | $(BIN)/python
+	@echo "Compiling the engine (about a minute)"
+	rm -rf $(WHEEL)
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir $(WHEEL) .
+	@touch $@
+
+$(VENV)/.installed: $(WHEEL)/.built
+	$(BIN)/python -m pip install --quiet $(FORCE) $(WHEEL)/*.whl
+	$(BIN)/python -m pip install --progress-bar on $(WHEEL)/*.whl
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
-$(PARITY_VENV)/.installed: $(NATIVE)
+$(PARITY_VENV)/.installed: $(WHEEL)/.built
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(PARITY_VENV)/bin/python -m pip install --progress-bar on $(PIP_TORCH) $(TORCH)
-	$(PARITY_VENV)/bin/python -m pip install --progress-bar on -r requirements.txt
+	$(PARITY_VENV)/bin/python -m pip install --quiet $(FORCE) $(WHEEL)/*.whl
+	$(PARITY_VENV)/bin/python -m pip install --progress-bar on $(WHEEL)/*.whl
 	$(PARITY_VENV)/bin/python -m pip install --quiet --group parity
 	@touch $@
 
-$(RAY_VENV)/.installed: $(NATIVE)
+$(RAY_VENV)/.installed: $(WHEEL)/.built
 	$(PYTHON) -m venv $(RAY_VENV)
 	$(RAY_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(RAY_VENV)/bin/python -m pip install --progress-bar on '.[ray]'
+	$(RAY_VENV)/bin/python -m pip install --quiet $(FORCE) $(WHEEL)/*.whl
+	$(RAY_VENV)/bin/python -m pip install --progress-bar on "$$(ls $(WHEEL)/*.whl)[ray]"
 	$(RAY_VENV)/bin/python -m pip install --quiet --group test
 	@touch $@
 
