@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from llm_serving.models.cache import default_root
+
 
 def pytest_collection_finish() -> None:
     """What thousands of collected tests are made of stays: the garbage collector need not go through it."""
@@ -37,6 +39,16 @@ def authorities_are_read_once() -> Iterator[None]:
     """Each client by httpx reads all certificates there are, which no server here has."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packed_weights_end_with_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models are the user's; what was packed of tiny ones, a file for each, is nobody's."""
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "models").symlink_to(default_root() / "models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_SERVING_CACHE", str(cache))
         yield
 
 
