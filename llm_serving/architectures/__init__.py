@@ -7,6 +7,7 @@ from llm_serving.architectures import (
     decoder_experts,
     gemma2,
     gemma3,
+    gemma_embedding,
     glm4,
     gpt_oss,
     granite,
@@ -106,6 +107,8 @@ ENCODER_FAMILIES = {
     "jina-bert-v2": jina_bert.describe_gguf,
     "modernbert": modernbert.describe,
     "modern-bert": modernbert.describe_gguf,
+    "gemma3_text": gemma_embedding.describe,
+    "gemma-embedding": gemma_embedding.describe,  # as GGUF files call it
     "qwen3": qwen3_embedding.describe,
 }
 

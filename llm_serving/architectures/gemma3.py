@@ -11,9 +11,9 @@ from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
-_DEFAULTS = Defaults(theta=1000000.0, epsilon=1e-6, context=32768, activation=ACTIVATION, kind=GLOBAL)
+DEFAULTS = Defaults(theta=1000000.0, epsilon=1e-6, context=32768, activation=ACTIVATION, kind=GLOBAL)
 _LOCAL_THETA = 10000.0
-_GLOBAL_EVERY = 6  # layers; the last of six sees everything
+GLOBAL_EVERY = 6  # layers; the last of six sees everything
 _LARGEST = 62  # layers of the 27 B model
 # What a config.json may say and nothing here computes: softer scores and logits, attention to what comes.
 _ABSENT = (
@@ -30,16 +30,20 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
         raise CheckpointError(
             f"'{checkpoint.path}' reads images, too; the engine runs Gemma 3's text models."
         )
-    shape = read_shape(checkpoint, _DEFAULTS)
-    if checkpoint.format == "gguf":
-        theta = gguf_keys.number(checkpoint, "rope.freq_base_swa", _LOCAL_THETA)
-    else:
+    shape = read_shape(checkpoint, DEFAULTS)
+    if checkpoint.format == "huggingface":
         for key in _ABSENT:
             config_json.require(checkpoint, key, (None, False), None)
-        theta = config_json.rope_theta(checkpoint, "rope_local_base_freq", default=_LOCAL_THETA, kind=LOCAL)
     kind = Kind(
         head_norm=True,
-        open=global_layers(checkpoint, shape.layers, _GLOBAL_EVERY),
-        local=ops.Rope(theta, shape.rope.rotated),
+        open=global_layers(checkpoint, shape.layers, GLOBAL_EVERY),
+        local=ops.Rope(local_theta(checkpoint), shape.rope.rotated),
     )
     return gemma_plan(checkpoint, shape, kind, largest=_LARGEST, window=512)
+
+
+def local_theta(checkpoint: Checkpoint) -> float:
+    """The base of rotary positions in layers with a window. Raises: CheckpointError for one that is none."""
+    if checkpoint.format == "gguf":
+        return gguf_keys.number(checkpoint, "rope.freq_base_swa", _LOCAL_THETA)
+    return config_json.rope_theta(checkpoint, "rope_local_base_freq", default=_LOCAL_THETA, kind=LOCAL)

@@ -114,6 +114,8 @@ class Pooler:
             width *= len(self._modes)
             for dense in settings.dense:
                 self._add(f"{dense.prefix}linear", dense.activation, checkpoint)
+        for name in plan.dense:
+            self._add(name, "identity", checkpoint)
         self.dimensions = len(self._layers[-1][0]) if self._layers else width
 
     def __call__(self, hidden: np.ndarray) -> np.ndarray:

@@ -286,3 +286,5 @@ class EncoderPlan:
     segments: int = 1
     head: Head | None = None
     slots: dict[str, int] = field(default_factory=dict)
+    norm_offset: float = 0.0  # as in `ModelPlan`
+    dense: tuple[str, ...] = ()  # layers behind pooling, without activations; tensor names

@@ -53,7 +53,7 @@ class PlanBuilder:
         self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
-        self._norm_offset = plan.norm_offset if isinstance(plan, ops.ModelPlan) else 0.0
+        self._norm_offset = plan.norm_offset
         first, *others = plan.buffers.items()  # an encoder's output is the first buffer, logits are the last
         self._widths = dict([first, *plan.slots.items(), *others])
         self._buffers = {
