@@ -32,7 +32,9 @@ class NativeVision:
         num_patches = plan.patches**2
         self._tower = _Stage(plan.tower, checkpoint, num_patches, threads, isa, weight_format)
         self._connector = _Stage(plan.connector, checkpoint, plan.rows, threads, isa, weight_format)
-        self._positions = position_ids(plan.patches, round(plan.tower.context**0.5))
+        side = round(plan.tower.context**0.5)
+        own = np.arange(num_patches, dtype=np.int32)
+        self._positions = position_ids(plan.patches, side) if plan.by_place else own
         self._connected = np.arange(plan.rows, dtype=np.int32)
         self._patches = np.zeros((num_patches, plan.columns), np.float32)
         self.weight_bytes = self._tower.weight_bytes + self._connector.weight_bytes
@@ -40,7 +42,8 @@ class NativeVision:
     def encode(self, tile: np.ndarray) -> np.ndarray:
         """float32 [tile, tile, 3], normalised pixels → float32 [rows, width]."""
         hidden = self.look(tile)
-        rows: np.ndarray = self._connector.run(shuffled(hidden, self.plan), self._connected).copy()
+        merged = (shuffled if self.plan.shuffles else averaged)(hidden, self.plan)
+        rows: np.ndarray = self._connector.run(merged, self._connected).copy()
         return rows
 
     def look(self, tile: np.ndarray) -> np.ndarray:
@@ -56,9 +59,21 @@ class NativeVision:
         self._connector.close()
 
 
+def averaged(hidden: np.ndarray, plan: VisionPlan) -> np.ndarray:
+    """float32 [patches², hidden] → [rows, hidden]: the mean of neighbours, added row by row everywhere."""
+    by, side = plan.side, plan.patches // plan.side
+    squares = hidden.reshape(side, by, side, by, -1)
+    total = np.zeros((side, side, squares.shape[-1]), np.float32)
+    for row in range(by):
+        for column in range(by):
+            total += squares[:, row, :, column]
+    means: np.ndarray = (total / np.float32(by * by)).reshape(side * side, -1)
+    return means
+
+
 def shuffled(hidden: np.ndarray, plan: VisionPlan) -> np.ndarray:
-    """float32 [patches², hidden] → [rows, shuffle² * hidden]: neighbours side by side, row by row."""
-    by, side = plan.shuffle, plan.patches // plan.shuffle
+    """float32 [patches², hidden] → [rows, side² * hidden]: neighbours side by side, row by row."""
+    by, side = plan.side, plan.patches // plan.side
     squares = hidden.reshape(side, by, side, by, -1).transpose(0, 2, 1, 3, 4)
     return np.ascontiguousarray(squares).reshape(side * side, -1)
 
