@@ -157,12 +157,12 @@ class EngineOptions:
     quantization: str = "auto"
     kv_cache: str = "auto"  # what keys and values are kept as
     speculation: str = "auto"  # or "off"
-    sees: bool = True  # whether images may be sent, so that a model's eyes are loaded
     step_ms: float = 60.0  # longest step, as far as prompts make it, while anyone decodes
     packed_dir: Path | None = None  # where packed weights are kept for the next start
     packed_bytes: int = 0  # bound for them; 0 = keep none
     prefix_dir: Path | None = None  # where blocks of the prefix cache are kept; None = nowhere
     prefix_bytes: int = 0  # bound for them
+    sees: bool = True  # whether images may be sent, so that a model's eyes are loaded
 
 
 @dataclass(frozen=True, slots=True)
