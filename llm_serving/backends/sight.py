@@ -32,8 +32,17 @@ class TileEncoder(Protocol):
     rows: int  # that a tile becomes
 
     def encode(self, tile: np.ndarray) -> np.ndarray:
-        """float32 [side, side, 3], normalised → float32 [rows, hidden], depending on nothing else."""
+        """float32 [side, side, 3], normalised → float32 [rows, hidden], depending on nothing else.
+
+        Raises: RequestCancelled after `interrupt`.
+        """
         ...
+
+    def interrupt(self) -> None:
+        """Have `encode` give up soon, until `resume`. Of any thread."""
+        ...
+
+    def resume(self) -> None: ...
 
     def close(self) -> None: ...
 

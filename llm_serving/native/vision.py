@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import RequestCancelled
 from llm_serving.native import ops
 from llm_serving.native.plan import PlanBuilder, core_plan
 from llm_serving.native.vision_plan import VisionPlan, position_ids
@@ -40,8 +41,13 @@ class NativeVision:
         self.weight_bytes = self._tower.weight_bytes + self._connector.weight_bytes
 
     def encode(self, tile: np.ndarray) -> np.ndarray:
-        """float32 [tile, tile, 3], normalised pixels → float32 [rows, width]."""
+        """float32 [tile, tile, 3], normalised pixels → float32 [rows, width].
+
+        Raises: RequestCancelled after `interrupt`.
+        """
         hidden = self.look(tile)
+        if self._tower.is_interrupted:
+            raise RequestCancelled()
         merged = (shuffled if self.plan.shuffles else averaged)(hidden, self.plan)
         rows: np.ndarray = self._connector.run(merged, self._connected).copy()
         return rows
@@ -52,6 +58,13 @@ class NativeVision:
         cut = tile.reshape(side, patch, side, patch, 3).transpose(0, 2, 4, 1, 3)
         self._patches[:, : 3 * patch * patch] = cut.reshape(side * side, -1)
         return self._tower.run(self._patches, self._positions)
+
+    def interrupt(self) -> None:
+        """Have `encode` give up, within a tile's time of a kernel, until `resume`. Of any thread."""
+        self._tower.is_interrupted = True
+
+    def resume(self) -> None:
+        self._tower.is_interrupted = False
 
     def close(self) -> None:
         """Drop the plans: their threads end and their memory goes back."""
@@ -105,6 +118,14 @@ class _Stage:
             self._rows, positions, self._starts, self._nothing, none, 0, given, self._rows
         )
         return hidden
+
+    @property
+    def is_interrupted(self) -> bool:
+        return bool(self._core.interrupted)
+
+    @is_interrupted.setter
+    def is_interrupted(self, value: bool) -> None:
+        self._core.interrupted = value
 
     def close(self) -> None:
         self._core = None

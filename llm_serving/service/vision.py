@@ -63,6 +63,7 @@ class Vision:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vision")
         self._lock = threading.Lock()
         self._num_asked = 0
+        self._at_work: threading.Event | None = None  # of the request that is looked at
         self._closed = threading.Event()
         self._kept: OrderedDict[bytes, _Seen] = OrderedDict()  # by content, oldest use first
         self._kept_bytes = 0
@@ -89,7 +90,7 @@ class Vision:
                 raise Overloaded("The model takes no new requests: it is being unloaded.")
             if self._num_asked > self._limits.max_waiting:
                 raise Overloaded(f"{self._num_asked} requests with images are waiting. Try again soon.")
-            asked = asyncio.get_running_loop().run_in_executor(self._thread, job)
+            asked = asyncio.get_running_loop().run_in_executor(self._thread, self._work, job, left)
             self._num_asked += 1
         try:
             return await asked
@@ -97,11 +98,14 @@ class Vision:
             left.set()
             with self._lock:
                 self._num_asked -= 1
+                if self._at_work is left:
+                    self._sight.encoder.interrupt()
 
     def close(self) -> None:
-        """End the thread after the tile at hand, and give memory back."""
+        """End the thread, and give memory back."""
         with self._lock:
             self._closed.set()
+            self._sight.encoder.interrupt()
         self._thread.shutdown()
         self._kept.clear()
         self._sight.encoder.close()
@@ -115,6 +119,17 @@ class Vision:
             )
         for picture in pictures:
             check_url(picture["url"], picture["where"])
+
+    def _work(self, job: Callable[[], Prompt], left: threading.Event) -> Prompt:
+        with self._lock:
+            self._at_work = left
+            if not self._closed.is_set():
+                self._sight.encoder.resume()
+        try:
+            return job()
+        finally:
+            with self._lock:
+                self._at_work = None
 
     def _read(
         self, pictures: Sequence[Picture], tokenize: Tokenize, most: int, looks: bool, left: threading.Event

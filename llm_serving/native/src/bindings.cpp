@@ -125,6 +125,7 @@ NB_MODULE(_llm_serving_native, m) {
         .def("vector", [](Plan& p, Floats v) { return p.vector(v.data(), int(v.size())); })
         .def("buffer", &Plan::buffer, nb::arg("width"), nb::arg("of_slots") = false)
         .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("format"))
+        .def_prop_rw("interrupted", [](const Plan& p) { return p.interrupted.load(); }, [](Plan& p, bool value) { p.interrupted = value; })
         .def_prop_ro("block_bytes", [](const Plan& p) { return p.model.kv.block_bytes(); })
         .def("touch_while_idle", [](Plan& p) { return p.model.kv.touch_while_idle(); }, nb::call_guard<nb::gil_scoped_release>())
         .def("read_block", [](const Plan& p, int block, Room out) { p.read_block(block, out.data(), out.size()); })

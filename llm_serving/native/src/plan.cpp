@@ -227,6 +227,7 @@ const float* Plan::run(const StepInput& input, int output_buffer) {
             const int tiles = operation->num_tiles(model, step_);
             for (int tile = shares.take(worker, tiles); tile >= 0; tile = shares.take(worker, tiles)) {
                 turn.pass();
+                if (interrupted.load(std::memory_order_relaxed)) continue;
                 operation->run_tile(model, step_, tile, worker);
             }
             barrier.arrive([&] { shares.restart(); });

@@ -179,6 +179,9 @@ public:
 
     // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
     const float* run(const StepInput& input, int output_buffer);
+    // While true, `run` leaves out all tiles, and what it returns means nothing: for plans without a KV cache. Any thread may
+    // set it.
+    std::atomic<bool> interrupted{false};
 
     Model model;
     size_t weight_bytes() const;
