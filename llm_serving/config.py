@@ -168,7 +168,10 @@ class Settings(BaseSettings):
         8192, ge=1, description="Texts that may wait to be embedded; more are refused with 429"
     )
     max_body_bytes: Bytes = Field(
-        4 << 20, ge=1024, description="Largest request body in bytes, such as 4M; more is refused with 413"
+        0,
+        ge=0,
+        description="Largest request body in bytes, such as 4M; more is refused with 413; "
+        "0 or auto = 4M, or 20M where a model reads images",
     )
     max_images: int = Field(
         16, ge=0, description="Images that one request may hold; 0 = none, and no model's eyes are loaded"
@@ -238,6 +241,13 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("max_body_bytes")
+    @classmethod
+    def _takes_some(cls, limit: int) -> int:
+        if 0 < limit < 1024:
+            raise ValueError("must be 1024 at least, or 0")
+        return limit
 
     @field_validator("api_key")
     @classmethod

@@ -29,6 +29,7 @@ class FakeEyes:
     def __init__(self) -> None:
         self.num_tiles = 0
         self.is_closed = False
+        self.is_interrupted = False
 
     def encode(self, tile: np.ndarray) -> np.ndarray:
         self.num_tiles += 1
@@ -36,6 +37,12 @@ class FakeEyes:
         rows = np.zeros((ROWS, GIVEN_WIDTH), np.float32)
         rows[:, :3] = tile.reshape(2, half, 2, half, 3).mean(axis=(1, 3)).reshape(ROWS, 3)
         return rows
+
+    def interrupt(self) -> None:
+        self.is_interrupted = True
+
+    def resume(self) -> None:
+        self.is_interrupted = False
 
     def close(self) -> None:
         self.is_closed = True

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
+TEXTS, PHOTOS = 4 << 20, 20 << 20  # bytes of a request, where nobody says how many
+
+
 class App(FastAPI):
     """FastAPI behind our own middleware, which answers most requests without any of the framework's.
 
@@ -63,6 +66,7 @@ def create_app(
     `tracing` gets the spans, else what settings and environment ask for. Raises: SettingsError, MissingExtra.
     """
     settings = settings or Settings()
+    given = settings.max_body_bytes
     tracing = tracing or open_tracing(settings)
     services = build_services(settings, load, load_encoder, measure, tracing)
     routes = routes_of(settings)
@@ -81,7 +85,7 @@ def create_app(
     app.front = RequestMiddleware(
         Dispatch(app.behind, routes),
         metrics=services.metrics,
-        max_body_bytes=settings.max_body_bytes,
+        max_body_bytes=lambda: given or (PHOTOS if services.registry.reads_images() else TEXTS),
         warn_strangers=services.keys.is_open and is_loopback(settings.host),
         tracing=tracing,
     )

@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
@@ -36,7 +37,7 @@ class RequestMiddleware:
         self,
         app: ASGIApp,
         metrics: Metrics,
-        max_body_bytes: int,
+        max_body_bytes: Callable[[], int],
         *,
         warn_strangers: bool,
         tracing: Tracing | None = None,
@@ -53,7 +54,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             self._log.flush()  # of the lifespan, which ends behind the last request
             return
-        exchange = _Exchange(scope, receive, send, self._max_body_bytes)
+        exchange = _Exchange(scope, receive, send, self._max_body_bytes())
         self._look_at_client(scope)
         self._metrics.in_flight.inc()
         started_s = time.monotonic()

@@ -7,6 +7,7 @@ from llm_serving.architectures import (
     decoder_experts,
     gemma2,
     gemma3,
+    gemma3_vision,
     gemma_embedding,
     glm4,
     gpt_oss,
@@ -60,7 +61,11 @@ FAMILIES = {
     "smollm3": smollm3.describe,
     "smolvlm": idefics3.describe,
 }
-VISION_FAMILIES = {"idefics3": idefics3.describe_vision, "smolvlm": idefics3.describe_vision}
+VISION_FAMILIES = {
+    "gemma3": gemma3_vision.describe_vision,
+    "idefics3": idefics3.describe_vision,
+    "smolvlm": idefics3.describe_vision,
+}
 
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
@@ -79,6 +84,12 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
             f"the native engine keeps keys and values of up to {MOST_HEAD}."
         )
     return plan
+
+
+def sees(checkpoint: Checkpoint) -> bool:
+    """Whether `describe_vision` is for this model. Text models may go by the same family's name."""
+    has_eyes = checkpoint.metadata.get("vision_config") is not None
+    return checkpoint.architecture in VISION_FAMILIES and checkpoint.format == "huggingface" and has_eyes
 
 
 def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Checkpoint]:

@@ -1,14 +1,16 @@
-"""Gemma 3, text only: windows in five of six layers (Gemma Team 2025)."""
+"""Gemma 3: windows in five of six layers (Gemma Team 2025). How it sees is in `gemma3_vision.py`."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from llm_serving.architectures import config_json, gguf_keys
 from llm_serving.architectures.decoder import Kind
 from llm_serving.architectures.decoder_shape import Defaults, read_shape
 from llm_serving.architectures.gemma import ACTIVATION, gemma_plan
+from llm_serving.architectures.gemma3_vision import num_soft_tokens, text_part
 from llm_serving.architectures.layer_kinds import GLOBAL, LOCAL, global_layers
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 DEFAULTS = Defaults(theta=1000000.0, epsilon=1e-6, context=32768, activation=ACTIVATION, kind=GLOBAL)
@@ -27,9 +29,7 @@ _ABSENT = (
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Raises: CheckpointError for a size that is missing, or anything that the engine does not run."""
     if checkpoint.format == "huggingface" and "text_config" in checkpoint.metadata:
-        raise CheckpointError(
-            f"'{checkpoint.path}' reads images, too; the engine runs Gemma 3's text models."
-        )
+        return replace(describe(text_part(checkpoint)), given_span=num_soft_tokens(checkpoint))
     shape = read_shape(checkpoint, DEFAULTS)
     if checkpoint.format == "huggingface":
         for key in _ABSENT:

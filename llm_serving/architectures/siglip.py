@@ -140,12 +140,7 @@ class _Padded:
                 raise CheckpointError(
                     f"Tensor '{name}' of shape {tensor.shape} does not fit a size of {count}."
                 )
-            size = tensor.data.size // int(np.prod(tensor.shape))
-            values = tensor.data.view(f"u{size}").reshape(tensor.shape)
-            widths = [(0, missing if i == axis else 0) for i in range(values.ndim)]
-            padded = np.pad(values, widths)
-            data = np.ascontiguousarray(padded).reshape(-1).view(np.uint8)
-            self.tensors[name] = Tensor(name, tensor.kind, padded.shape, data)
+            self.tensors[name] = _longer(tensor, axis, missing)
         return count + missing
 
     def _tensor(self, name: str) -> Tensor:
@@ -153,3 +148,12 @@ class _Padded:
         if tensor.kind not in _RAW:
             raise CheckpointError(f"Tensor '{name}' of {tensor.kind} is not one of {', '.join(_RAW)}.")
         return tensor
+
+
+def _longer(tensor: Tensor, axis: int, missing: int) -> Tensor:
+    """With zeros behind; of a matrix they are made when it is packed, and no copy is held until then."""
+    shape = tuple(size + missing * (i == axis) for i, size in enumerate(tensor.shape))
+    if len(shape) == 2:
+        return replace(tensor, shape=shape, zeros=(missing * (axis == 0), missing * (axis == 1)))
+    bytes_each = tensor.data.size // tensor.shape[0]
+    return replace(tensor, shape=shape, data=np.pad(tensor.data, (0, missing * bytes_each)))

@@ -160,7 +160,7 @@ class FakeRunner:
         blocks = step.block_tables[owners, step.positions // block_size]
         if (blocks < 0).any() or (blocks >= self.limits.num_blocks).any():
             raise RuntimeError("a block table has no block for a position")
-        self._kv_tokens[blocks, step.positions % block_size] = _seen(step)
+        self._kv_tokens[blocks, step.positions % block_size] = _written(step)
         self._kv_positions[blocks, step.positions % block_size] = step.positions
         logits = self._logits[: len(step.logit_rows)]
         for row, index in enumerate(step.logit_rows):
@@ -232,8 +232,8 @@ class FakeRunner:
         return NUM_BYTES + reply[num_said] if num_said < len(reply) else EOS_ID
 
 
-def _seen(step: Step) -> np.ndarray:
-    """int32: the token ids; for given rows, negative numbers that depend on all of a row."""
+def _written(step: Step) -> np.ndarray:
+    """int32: the token ids; for given rows, negative numbers that depend on all of a row, or of its span."""
     if step.given is None or step.given_rows is None:
         return step.token_ids
     if step.given.dtype != np.float32 or step.given.shape != (len(step.given_rows), GIVEN_WIDTH):
@@ -242,9 +242,19 @@ def _seen(step: Step) -> np.ndarray:
         step.token_ids
     ):
         raise RuntimeError("given rows are not for tokens of the step, in order")
-    seen: np.ndarray = step.token_ids.copy()
-    seen[step.given_rows] = [-2 - (_digest(row) >> 34) for row in step.given]
-    return seen
+    written: np.ndarray = step.token_ids.copy()
+    written[step.given_rows] = [-2 - (_digest(row) >> 34) for row in step.given]
+    if step.seen is not None:
+        ahead = step.seen - 1 - step.positions
+        if (ahead < 0).any() or (ahead[np.setdiff1d(np.arange(len(ahead)), step.given_rows)] > 0).any():
+            raise RuntimeError("a token that stands for no picture sees what comes")
+        begins = (np.diff(step.seen, prepend=-1) != 0) | (np.diff(step.positions, prepend=-2) != 1)
+        for first in np.flatnonzero((ahead > 0) & begins):
+            span = slice(first, first + ahead[first] + 1)
+            if len(written[span]) <= ahead[first] or (step.seen[span] != step.seen[first]).any():
+                raise RuntimeError("a step cuts a span")
+            written[span] -= _digest(written[span]) >> 34
+    return written
 
 
 def _digest(ids: np.ndarray) -> int:

@@ -7,6 +7,7 @@ import math
 
 from llm_serving.architectures import describe
 from llm_serving.backends.memory_need import MemoryNeed, kv_share
+from llm_serving.backends.sight import sight_need
 from llm_serving.backends.tier import open_tier
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.engine.async_engine import AsyncEngine
@@ -51,7 +52,7 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
         checkpoint,
         num_blocks=num_blocks,
         max_context=context,
-        max_step_tokens=MAX_STEP_TOKENS,
+        max_step_tokens=max(MAX_STEP_TOKENS, 2 * plan.given_span),
         max_sequences=options.max_concurrency,
         threads=options.threads or cpu_budget().threads,
         isa=isa,
@@ -118,11 +119,13 @@ def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions,
 
 
 def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
-    tensors = checkpoint.tensors.values()
+    """Of the model, and all that its eyes take: those are loaded beside it."""
+    eyes = sight_need(checkpoint, options)
+    tensors = [tensor for name, tensor in checkpoint.tensors.items() if name not in eyes.tensors]
     a_weight = QUANTIZATIONS[options.quantization]
     if a_weight is None:
-        return sum(tensor.data.nbytes for tensor in tensors)
-    return int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors))
+        return sum(tensor.data.nbytes for tensor in tensors) + eyes.num_bytes
+    return int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors)) + eyes.num_bytes
 
 
 def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOptions) -> AsyncEngine:

@@ -17,7 +17,7 @@ from llm_serving.errors import CheckpointError
 class Tensor:
     """One weight as it stands in the file; nothing is copied or unpacked.
 
-    With `scales` or `is_transposed` the data is not what `kind` and `shape` say before `as_rows`.
+    With `scales`, `is_transposed` or `zeros` the data is not what `kind` and `shape` say before `as_rows`.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Tensor:
     data: np.ndarray  # uint8 [num_bytes], a read-only view of the mapped file
     scales: np.ndarray | None = None  # uint8: of MXFP4, exponents that lie apart from the values
     is_transposed: bool = False  # a matrix that the file has as inputs x outputs
+    zeros: tuple[int, int] = (0, 0)  # rows and columns that the file has not: of a matrix, behind its own
 
     def rows(self, indices: Sequence[int]) -> Tensor:
         """These rows of a matrix as a tensor. Raises: CheckpointError for one that is not there."""
@@ -60,6 +61,11 @@ class Tensor:
             rows, cols = self.shape
             values = data.view(f"u{data.size // (rows * cols)}").reshape(cols, rows)
             data = np.ascontiguousarray(values.T).reshape(-1).view(np.uint8)
+        elif any(self.zeros):
+            rows, cols = (size - more for size, more in zip(self.shape, self.zeros, strict=True))
+            values = data.view(f"u{data.size // (rows * cols)}").reshape(rows, cols)
+            padded = np.pad(values, [(0, more) for more in self.zeros])
+            data = padded.reshape(-1).view(np.uint8)
         return self if data is self.data else Tensor(self.name, self.kind, self.shape, data)
 
 

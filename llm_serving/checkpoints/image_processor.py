@@ -8,6 +8,8 @@ from typing import Any
 from llm_serving.checkpoints.json_files import read_object
 from llm_serving.errors import CheckpointError
 
+_LENGTHS = ("image_seq_len", "image_seq_length")  # as families call it
+
 
 def read_image_processor(directory: Path) -> tuple[dict[str, Any], str, int | None] | None:
     """(settings, the file they are in, tokens an image has if that is said); None without any.
@@ -17,9 +19,9 @@ def read_image_processor(directory: Path) -> tuple[dict[str, Any], str, int | No
     """
     whole, own = directory / "processor_config.json", directory / "preprocessor_config.json"
     processor = read_object(whole) if whole.is_file() else {}
-    length = processor.get("image_seq_len")
+    length = next((processor[key] for key in _LENGTHS if processor.get(key) is not None), None)
     if length is not None and type(length) is not int:
-        raise CheckpointError(f"{whole}: 'image_seq_len' is no number of tokens.")
+        raise CheckpointError(f"{whole}: '{_LENGTHS[0]}' or '{_LENGTHS[1]}' is no number of tokens.")
     if isinstance(part := processor.get("image_processor"), dict):
         return part, str(whole), length
     return (read_object(own), str(own), length) if own.is_file() else None

@@ -20,13 +20,15 @@ def check_prompt(prompt_ids: Sequence[int], vocab_size: int, max_context: int) -
         raise InvalidRequest(f"The prompt has a token id outside the model's 0 … {vocab_size - 1}.", "prompt")
 
 
-def check_given(given: Sequence[GivenRows], num_tokens: int, width: int) -> None:
-    """Raises: InvalidRequest for rows that are not such as an engine of this `given_width` takes."""
+def check_given(given: Sequence[GivenRows], num_tokens: int, width: int, span: int = 0) -> None:
+    """Raises: InvalidRequest for rows that an engine of this `given_width` and `given_span` does not take."""
     if given and not width:
         raise InvalidRequest("This model is run in a way that takes no images.", "messages")
     end = 0
     for each in given:
-        fits = each.rows.ndim == 2 and each.rows.shape[1] == width and len(each.rows) > 0
+        fits = (
+            each.rows.ndim == 2 and each.rows.shape[1] == width and 0 < len(each.rows) <= (span or num_tokens)
+        )
         if not fits or each.rows.dtype != np.float32 or not end <= each.start < each.end <= num_tokens:
             raise InvalidRequest("The rows of an image do not fit the prompt or the model.", "messages")
         end = each.end

@@ -109,6 +109,7 @@ class StepBuilder:
         )
         if given:
             step.given, step.given_rows = _rows_of(given)
+            step.seen = _seen_in(given, step.positions)
         return Plan(list(planned), list(planned.values()), sampled, scored, num_rows, step)
 
     def check_integrity(self, running: Iterable[Sequence]) -> None:
@@ -140,3 +141,16 @@ def _rows_of(given: list[tuple[Sequence, int, int]]) -> tuple[np.ndarray | None,
     if not rows:
         return None, None
     return np.concatenate(rows), np.concatenate(places)
+
+
+def _seen_in(given: list[tuple[Sequence, int, int]], positions: np.ndarray) -> np.ndarray | None:
+    """How many positions each token of the step sees, if some belong to a span: all of it."""
+    seen: np.ndarray | None = None
+    for sequence, count, begin in given:
+        first = sequence.num_computed_tokens
+        for span in sequence.spans:
+            if first <= span.start < first + count:
+                seen = positions + np.int32(1) if seen is None else seen
+                at = begin + span.start - first
+                seen[at : at + len(span.rows)] = span.end
+    return seen

@@ -86,8 +86,10 @@ class EngineCore:
         request id in use).
         """
         check_prompt(request.prompt_ids, self.limits.vocab_size, self.max_context)
-        check_given(request.given, len(request.prompt_ids), self.limits.given_width)
-        check_scores(request.sampling, can_score=self.limits.has_all_logits)
+        check_given(request.given, len(request.prompt_ids), self.limits.given_width, self.limits.given_span)
+        # A span is computed at once, and has more rows than a step may score.
+        has_spans = bool(self.limits.given_span and request.given)
+        check_scores(request.sampling, can_score=self.limits.has_all_logits and not has_spans)
         detokenizer = Detokenizer(self._token_bytes, request.sampling.stop, request.sampling.thoughts)
         sequence = Sequence(request, detokenizer, self.max_context)
         with self._wake:

@@ -10,6 +10,7 @@ import math
 from llm_serving.engine.batch import StepBuilder
 from llm_serving.engine.blocks import BlockPool, extend_chain
 from llm_serving.engine.sequence import Sequence, SequenceStatus
+from llm_serving.engine.spans import whole_blocks
 from llm_serving.engine.tier import BlockTier
 
 
@@ -46,20 +47,27 @@ class PrefixCache:
         while found < self.num_sharable(sequence) and pool.find(digests[found]) is not None:
             found += 1
         sequence.num_found_blocks = found
-        return sequence.num_tokens - found * self._block_size
+        return sequence.num_tokens - whole_blocks(sequence.spans, found, self._block_size) * self._block_size
 
     def name_blocks(self, sequence: Sequence) -> None:
         """Digests of all its full blocks."""
         num_full = sequence.num_tokens // self._block_size
         extend_chain(sequence.digests, sequence.token_ids, self._block_size, num_full, sequence.request.given)
 
-    def adopt(self, sequence: Sequence) -> None:
-        """Take over what the cache has of the uncomputed tokens, block by block."""
-        while not sequence.num_computed_tokens % self._block_size:
-            index = sequence.num_computed_tokens // self._block_size
-            block = self._pool.find(sequence.digests[index]) if index < self.num_sharable(sequence) else None
-            if block is None:
-                break
+    def adopt(self, sequence: Sequence) -> int:
+        """Take over what the cache has of the uncomputed tokens, but nothing that ends in a span.
+
+        Returns the first block that it lacks, or that may not come from it.
+        """
+        end, used = divmod(sequence.num_computed_tokens, self._block_size)
+        if used:
+            return end
+        first, num_sharable, blocks = end, self.num_sharable(sequence), []
+        while end < num_sharable and (block := self._pool.find(sequence.digests[end])) is not None:
+            blocks.append(block)
+            end += 1
+        for index in range(first, whole_blocks(sequence.spans, end, self._block_size)):
+            block = blocks[index - first]
             self._pool.acquire(block)
             self._builder.append_block(sequence, block)
             sequence.num_computed_tokens += self._block_size
@@ -68,6 +76,7 @@ class PrefixCache:
             if not sequence.timings.num_preemptions:
                 sequence.num_cached_tokens += self._block_size
                 self.num_cached_tokens += self._block_size
+        return end
 
     def load(self, sequence: Sequence, budget: int, token_s: float, *, is_bounded: bool) -> int:
         """Have blocks loaded where those of the pool end; the tokens of the budget that this is worth.

@@ -31,6 +31,7 @@ class RunnerLimits:
     takes_drafts: bool = True  # whether tokens of a sequence may be computed and then replaced by others
     has_all_logits: bool = True  # whether logits of any token may be wanted, not only of a sequence's last
     given_width: int = 0  # of rows that may stand for a token's embedding; 0 = it takes none
+    given_span: int = 0  # rows given together that may see each other all, also those that come; 0 = none do
 
 
 @dataclass(slots=True)
@@ -51,6 +52,9 @@ class Step:
     # float32 [num_given, given_width]: what stands for embeddings of some tokens, if the runner takes that
     given: np.ndarray | None = None
     given_rows: np.ndarray | None = None  # int32 [num_given]: indices into token_ids, ascending
+    # int32 [num_tokens]: how many of its sequence's positions each token sees; None = up to its own. No token
+    # sees less than the one before it, or more than up to the last of the sequence in this step.
+    seen: np.ndarray | None = None
 
 
 class ModelRunner(Protocol):
@@ -158,6 +162,7 @@ class EngineOptions:
     packed_bytes: int = 0  # bound for them; 0 = keep none
     prefix_dir: Path | None = None  # where blocks of the prefix cache are kept; None = nowhere
     prefix_bytes: int = 0  # bound for them
+    sees: bool = True  # whether images may be sent, so that a model's eyes are loaded
 
 
 @dataclass(frozen=True, slots=True)

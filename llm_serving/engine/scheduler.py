@@ -21,6 +21,7 @@ from llm_serving.engine.prefixes import PrefixCache
 from llm_serving.engine.prompt_logprobs import MOST_ROWS
 from llm_serving.engine.protocol import RunnerLimits
 from llm_serving.engine.sequence import Sequence, SequenceStatus
+from llm_serving.engine.spans import whole_tokens
 from llm_serving.engine.speculation import MAX_DRAFTING
 
 
@@ -41,8 +42,10 @@ class Scheduler:
         self.max_context = min(limits.max_context, limits.num_blocks * limits.block_size)
         self.max_step_tokens = limits.max_step_tokens
         self.budget = budget or PrefillBudget(self.STEP_S)
-        # One token each must fit into a step, or decoding would starve someone.
-        self.max_running = max(1, min(max_concurrency, limits.max_sequences, limits.max_step_tokens))
+        self._has_spans = limits.given_span > 0
+        # One token each must fit into a step, or decoding would starve someone; so must a span beside them.
+        beside = limits.max_step_tokens - max(0, limits.given_span - 1)
+        self.max_running = max(1, min(max_concurrency, limits.max_sequences, beside))
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.speculates = limits.takes_drafts
@@ -61,6 +64,8 @@ class Scheduler:
         """Queue a sequence that fits: `num_tokens < max_context`."""
         sequence.arrival = self._num_arrived
         self._num_arrived += 1
+        if self._has_spans:
+            sequence.spans = sequence.request.given
         self._policy.arrive(sequence)
         self.waiting.append(sequence)
 
@@ -191,16 +196,18 @@ class Scheduler:
 
     def _prefill(self, sequence: Sequence, budget: int, planned: dict[Sequence, int]) -> int:
         """How many tokens to compute now; 0 = wait for blocks, or for another that computes the same."""
-        self.prefixes.adopt(sequence)
-        index, used = divmod(sequence.num_computed_tokens, self.block_size)
-        if not used and index < len(sequence.digests):
+        index = self.prefixes.adopt(sequence)
+        if not sequence.num_computed_tokens % self.block_size and index < len(sequence.digests):
             owner = self.pool.claimant(sequence.digests[index])
             if owner is None:
                 for digest in sequence.digests[index:]:
                     self.pool.claim(digest, sequence)
             elif owner is not sequence and index < self.prefixes.num_sharable(sequence):
                 return 0
-        return self._reserve(sequence, min(budget, sequence.num_uncomputed_tokens), planned)
+        count = min(budget, sequence.num_uncomputed_tokens)
+        if not sequence.spans:
+            return self._reserve(sequence, count, planned)
+        return self._reserve_whole(sequence, count, planned)
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a place, if there are blocks for all its tokens beside those promised to the running ones."""
@@ -239,6 +246,20 @@ class Scheduler:
                 planned.pop(victim, None)
             else:
                 self._builder.append_block(sequence, block)
+        return count
+
+    def _reserve_whole(self, sequence: Sequence, count: int, planned: dict[Sequence, int]) -> int:
+        """The same without cutting a span: fewer tokens, or as many more as it has. Others may be over their
+        budget by one span a step.
+        """
+        first, room = sequence.num_computed_tokens, self.max_step_tokens - sum(planned.values())
+        count = whole_tokens(sequence.spans, first, count, room)
+        reserved = self._reserve(sequence, count, planned)
+        if reserved == count:
+            return count
+        count = whole_tokens(sequence.spans, first, reserved, 0)
+        num_blocks = -(-(first + count) // self.block_size)
+        self.pool.release(self._builder.cut_blocks(sequence, num_blocks))
         return count
 
     def _last(self) -> Sequence:

@@ -10,6 +10,7 @@ from llm_serving.engine.protocol import SamplingRow
 from llm_serving.engine.request import (
     FinishReason,
     GenerateRequest,
+    GivenRows,
     Timings,
     TokenEvent,
     TokenLogprobs,
@@ -40,6 +41,7 @@ class Sequence:
         "request", "token_ids", "output_ids", "num_computed_tokens", "num_cached_tokens", "block_ids",
         "digests", "num_found_blocks", "may_load", "slot", "arrival", "status", "finish_reason",
         "timings", "detokenizer", "max_tokens", "lookup", "draft_ids", "prompt_logprobs", "given_end",
+        "spans",
     )  # fmt: skip
 
     def __init__(self, request: GenerateRequest, detokenizer: Detokenizer, max_context: int) -> None:
@@ -58,6 +60,7 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.timings = Timings(arrived_s=time.monotonic())
         self.given_end = request.given[-1].end if request.given else 0  # behind it, tokens have embeddings
+        self.spans: tuple[GivenRows, ...] = ()  # of these rows, those that see each other all
         self.detokenizer = detokenizer
         self.lookup = PromptLookup()
         self.draft_ids: list[int] = []

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from llm_serving.images.tiling import Grid
+from collections.abc import Callable
+from dataclasses import dataclass
 
-IMAGE = "<image>"  # what a template writes for a picture, and each of its places
+from llm_serving.images.pixels import Grid
+
+IMAGE = "<image>"  # what a template writes for a picture, unless its family has another word
 _AROUND = "<fake_token_around_image>"
 _WHOLE = "<global-img>"
+_BEGIN, _END, _SOFT = "<start_of_image>", "<end_of_image>", "<image_soft_token>"
 
 
-def expansion(grid: Grid, rows: int) -> str:
-    """Of a picture cut like that, with so many rows a tile: Idefics 3's and SmolVLM's form."""
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """A family's words for pictures."""
+
+    mark: str  # what its template writes for each
+    place: str  # the token of a row
+    expansion: Callable[[Grid, int], str]  # of a picture cut like that, with so many rows a tile
+
+
+def _tiles(grid: Grid, rows: int) -> str:
     places = IMAGE * rows
     lines = "".join(
         "".join(f"{_AROUND}<row_{r}_col_{c}>{places}" for c in range(1, grid.columns + 1)) + "\n"
@@ -18,3 +30,11 @@ def expansion(grid: Grid, rows: int) -> str:
     )
     gap = "\n" if lines else ""
     return f"{lines}{gap}{_AROUND}{_WHOLE}{places}{_AROUND}"
+
+
+def _soft_tokens(_: Grid, rows: int) -> str:
+    return f"\n\n{_BEGIN}{_SOFT * rows}{_END}\n\n"
+
+
+TILES = Wording(IMAGE, IMAGE, _tiles)  # Idefics 3 and SmolVLM
+SOFT_TOKENS = Wording(_BEGIN, _SOFT, _soft_tokens)  # Gemma 3, whose pictures are one tile each

@@ -10,6 +10,7 @@ class WindowBias:
     """A token sees `reach` tokens to either side, and no others (sliding window)."""
 
     reach: int
+    ahead: bool = False  # it sees all that comes, as far as anything lets it
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,6 +259,9 @@ class ModelPlan:
     operations: tuple[Operation, ...]
     norm_offset: float = 0.0  # added to the weights of all norms
     slots: dict[str, int] = field(default_factory=dict)  # buffers with a row for each slot, see `Route`
+    # Rows given together that see each other all, at most; 0: they see what came before. Texts are computed
+    # alike, so it names no arithmetic.
+    given_span: int = field(default=0, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

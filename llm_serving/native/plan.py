@@ -54,6 +54,7 @@ class PlanBuilder:
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
         self._norm_offset = plan.norm_offset
+        self._has_spans = isinstance(plan, ops.ModelPlan) and plan.given_span > 0
         first, *others = plan.buffers.items()  # an encoder's output is the first buffer, logits are the last
         self._widths = dict([first, *plan.slots.items(), *others])
         self._buffers = {
@@ -103,7 +104,8 @@ class PlanBuilder:
             case ops.RopeStore(source, layer, rope):
                 core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope))
             case ops.Attention(source, target, layer, scale, window, cap, sinks):
-                bias = self._bias(ops.WindowBias(window - 1)) if window else -1
+                # Rows of a span see those that come, however far a window reaches.
+                bias = self._bias(ops.WindowBias(window - 1, self._has_spans)) if window else -1
                 rows, into, heads = buffers[source], buffers[target], self.query_heads
                 own = self._optional(sinks, heads)
                 core.attention(rows, into, layer, heads, scale, window, bias, cap, own)

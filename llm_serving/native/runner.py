@@ -55,6 +55,7 @@ class NativeRunner:
             max_sequences=max_sequences,
             max_context=max_context,
             given_width=plan.buffers["x"],
+            given_span=plan.given_span,
         )
         self._core = core_plan(threads=threads, isa=isa, max_tokens=max_step_tokens, max_context=max_context)
         builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context, packed)
@@ -81,6 +82,7 @@ class NativeRunner:
             self._logits,
             step.given,
             step.given_rows,
+            step.seen,
         )
         return logits
 

@@ -57,7 +57,8 @@ def position_table(positions: np.ndarray, segments: np.ndarray | None, skip: int
 def window_bias(bias: ops.WindowBias, context: int) -> np.ndarray:
     """float32 [2 * context + PADDING] by key - query, starting at 1 - context."""
     distances = np.arange(1 - context, context + 1 + PADDING)
-    table: np.ndarray = np.where(np.abs(distances) <= bias.reach, np.float32(0), UNSEEN)
+    is_near = np.abs(distances) <= bias.reach
+    table: np.ndarray = np.where(is_near | (bias.ahead & (distances > 0)), np.float32(0), UNSEEN)
     return table.astype(np.float32)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import RequestCancelled
 from llm_serving.native import ops
 from llm_serving.native.plan import PlanBuilder, core_plan
 from llm_serving.native.vision_plan import VisionPlan, position_ids
@@ -32,15 +33,23 @@ class NativeVision:
         num_patches = plan.patches**2
         self._tower = _Stage(plan.tower, checkpoint, num_patches, threads, isa, weight_format)
         self._connector = _Stage(plan.connector, checkpoint, plan.rows, threads, isa, weight_format)
-        self._positions = position_ids(plan.patches, round(plan.tower.context**0.5))
+        side = round(plan.tower.context**0.5)
+        own = np.arange(num_patches, dtype=np.int32)
+        self._positions = position_ids(plan.patches, side) if plan.by_place else own
         self._connected = np.arange(plan.rows, dtype=np.int32)
         self._patches = np.zeros((num_patches, plan.columns), np.float32)
         self.weight_bytes = self._tower.weight_bytes + self._connector.weight_bytes
 
     def encode(self, tile: np.ndarray) -> np.ndarray:
-        """float32 [tile, tile, 3], normalised pixels → float32 [rows, width]."""
+        """float32 [tile, tile, 3], normalised pixels → float32 [rows, width].
+
+        Raises: RequestCancelled after `interrupt`.
+        """
         hidden = self.look(tile)
-        rows: np.ndarray = self._connector.run(shuffled(hidden, self.plan), self._connected).copy()
+        if self._tower.is_interrupted:
+            raise RequestCancelled()
+        merged = (shuffled if self.plan.shuffles else averaged)(hidden, self.plan)
+        rows: np.ndarray = self._connector.run(merged, self._connected).copy()
         return rows
 
     def look(self, tile: np.ndarray) -> np.ndarray:
@@ -50,15 +59,34 @@ class NativeVision:
         self._patches[:, : 3 * patch * patch] = cut.reshape(side * side, -1)
         return self._tower.run(self._patches, self._positions)
 
+    def interrupt(self) -> None:
+        """Have `encode` give up, within a tile's time of a kernel, until `resume`. Of any thread."""
+        self._tower.is_interrupted = True
+
+    def resume(self) -> None:
+        self._tower.is_interrupted = False
+
     def close(self) -> None:
         """Drop the plans: their threads end and their memory goes back."""
         self._tower.close()
         self._connector.close()
 
 
+def averaged(hidden: np.ndarray, plan: VisionPlan) -> np.ndarray:
+    """float32 [patches², hidden] → [rows, hidden]: the mean of neighbours, added row by row everywhere."""
+    by, side = plan.side, plan.patches // plan.side
+    squares = hidden.reshape(side, by, side, by, -1)
+    total = np.zeros((side, side, squares.shape[-1]), np.float32)
+    for row in range(by):
+        for column in range(by):
+            total += squares[:, row, :, column]
+    means: np.ndarray = (total / np.float32(by * by)).reshape(side * side, -1)
+    return means
+
+
 def shuffled(hidden: np.ndarray, plan: VisionPlan) -> np.ndarray:
-    """float32 [patches², hidden] → [rows, shuffle² * hidden]: neighbours side by side, row by row."""
-    by, side = plan.shuffle, plan.patches // plan.shuffle
+    """float32 [patches², hidden] → [rows, side² * hidden]: neighbours side by side, row by row."""
+    by, side = plan.side, plan.patches // plan.side
     squares = hidden.reshape(side, by, side, by, -1).transpose(0, 2, 1, 3, 4)
     return np.ascontiguousarray(squares).reshape(side * side, -1)
 
@@ -90,6 +118,14 @@ class _Stage:
             self._rows, positions, self._starts, self._nothing, none, 0, given, self._rows
         )
         return hidden
+
+    @property
+    def is_interrupted(self) -> bool:
+        return bool(self._core.interrupted)
+
+    @is_interrupted.setter
+    def is_interrupted(self, value: bool) -> None:
+        self._core.interrupted = value
 
     def close(self) -> None:
         self._core = None

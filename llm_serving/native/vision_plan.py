@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from llm_serving.native.ops import EncoderPlan
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.native.ops import AddPositions, EncoderPlan, Gelu, Linear, Quantize
+
+# Bytes that a weight takes, scales counted in; of what is `fine`, in any format but f32, those of q12.
+_WEIGHT_BYTES = {"f32": 4.0, "q8": 1.0625}
+_FINE_BYTES = 2.125
+_MOST_HEAD = 128  # dimensions that attention lays out at a time: those of a head
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +24,15 @@ class VisionPlan:
     """
 
     tower: EncoderPlan  # a row a patch; its context is the number of learned positions
-    connector: EncoderPlan  # a row for shuffle x shuffle patches
+    connector: EncoderPlan  # a row for side x side patches
     tile: int  # pixels a side
     patch: int  # pixels a side
-    shuffle: int  # patches a side that become one row (pixel shuffle, Shi et al. 2016)
+    side: int  # patches a side that become one row
     columns: int  # of the patch matrix: 3 * patch * patch, and zeros up to a multiple of 32
+    # Whether these patches stand side by side in their row (pixel shuffle, Shi et al. 2016), or are averaged.
+    shuffles: bool = True
+    # Whether a patch has the position of where it lies in its tile (see `position_ids`), or of its number.
+    by_place: bool = True
 
     @property
     def patches(self) -> int:
@@ -31,11 +42,45 @@ class VisionPlan:
     @property
     def rows(self) -> int:
         """That a tile becomes."""
-        return (self.patches // self.shuffle) ** 2
+        return (self.patches // self.side) ** 2
 
     @property
     def width(self) -> int:
         return self.connector.hidden
+
+
+@dataclass(frozen=True, slots=True)
+class VisionNeed:
+    """What a model's eyes take of the memory."""
+
+    num_bytes: int
+    tensors: frozenset[str]  # whose weights these are, and of no other part of the model
+
+
+def vision_need(plan: VisionPlan, checkpoint: Checkpoint, weight_format: str, threads: int) -> VisionNeed:
+    """Weights, buffers for all patches of a tile, and what each thread's attention lays out for itself."""
+    stages = [(plan.tower, plan.patches**2), (plan.connector, plan.rows)]
+    num_bytes, tensors = 0.0, set()
+    for stage, rows in stages:
+        cols = 0
+        for operation in stage.operations:
+            if isinstance(operation, Linear):
+                for projection in operation.projections:
+                    size = math.prod(checkpoint.tensor(projection.tensor).shape)
+                    is_fine = projection.fine and weight_format != "f32"
+                    num_bytes += size * (_FINE_BYTES if is_fine else _WEIGHT_BYTES[weight_format])
+                    tensors.add(projection.tensor)
+            elif isinstance(operation, AddPositions) and operation.tensor:
+                num_bytes += 4 * operation.context * stage.hidden
+                tensors.add(operation.tensor)
+            elif isinstance(operation, Quantize | Gelu):
+                cols = max(cols, stage.buffers[operation.source])
+        activations = 4 * cols if weight_format == "f32" else 2 * cols + cols // 8
+        num_bytes += rows * (4 * sum(stage.buffers.values()) + activations)
+    head = plan.tower.buffers["qkv"] // 3  # of keys and values, at most
+    num_bytes += threads * 2 * 4 * plan.patches**2 * min(head, _MOST_HEAD)
+    num_bytes += 4 * plan.patches**2 * plan.columns  # the tile, as patches
+    return VisionNeed(int(num_bytes), frozenset(tensors))
 
 
 def position_ids(patches: int, side: int) -> np.ndarray:

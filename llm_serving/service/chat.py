@@ -145,11 +145,15 @@ def prompt_ids(model: ChatModel, conversation: Conversation, expansions: Sequenc
     """
     text = _rendered(model, conversation, model.tokenizer.guard)
     if expansions:
-        around = text.split(IMAGE)  # the template's own: what others wrote is guarded
+        around = text.split(_mark(model))  # the template's own: what others wrote is guarded
         if len(around) != 1 + len(expansions):
             raise TemplateError("The model's chat template does not show each image once.", "messages")
         text = around[0] + "".join(map("".join, zip(expansions, around[1:], strict=True)))
     return model.tokenizer.encode_prompt(text)
+
+
+def _mark(model: ChatModel) -> str:
+    return IMAGE if model.vision is None else model.vision.mark
 
 
 def _rendered(model: ChatModel, conversation: Conversation, guard: Callable[[str], str]) -> str:
@@ -172,7 +176,9 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
         guarded = [_guarded_message(message, guard, thoughts) for message in messages]
         if model.wants_parts:
             guarded = [{**message, "content": _as_parts(message["content"])} for message in guarded]
-        return template.render(guarded, **inputs, **more) if template else join_contents(guarded, IMAGE)
+        return (
+            template.render(guarded, **inputs, **more) if template else join_contents(guarded, _mark(model))
+        )
 
     if model.thoughts is not None and model.thoughts.has_channels:
         told = _guarded([tool.definition() for tool in tools], guard)

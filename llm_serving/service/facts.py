@@ -30,6 +30,7 @@ class ModelProfile:
     architecture: str = ""
     facts: ModelFacts | None = None  # if it has files
     dimensions: int | None = None  # of an embedding
+    sees: bool = False  # images
 
 
 def facts_of(checkpoint: Checkpoint) -> ModelFacts:

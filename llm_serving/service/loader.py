@@ -29,7 +29,6 @@ from llm_serving.checkpoints import Checkpoint, Tokenizer, build_tokenizer, open
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra, ModelNotFound
-from llm_serving.images.expansion import IMAGE
 from llm_serving.models import OnProgress, Progress, fetch, find_model, packed_directory, resolve_model
 from llm_serving.service.facts import facts_of, read_facts
 from llm_serving.service.model import ChatModel
@@ -153,9 +152,10 @@ def _load_vision(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: Setting
     sight = load_sight(checkpoint, engine_options(settings)) if settings.max_images else None
     if sight is None:
         return None
-    ids = tokenizer.encode_prompt(IMAGE, add_bos=False)
+    place = sight.wording.place
+    ids = tokenizer.encode_prompt(place, add_bos=False)
     if len(ids) != 1:
-        raise CheckpointError(f"The tokenizer of '{checkpoint.path}' has no token '{IMAGE}'.")
+        raise CheckpointError(f"The tokenizer of '{checkpoint.path}' has no token '{place}'.")
     limits = Limits(settings.max_images, settings.max_image_pixels, settings.max_queue)
     return Vision(sight, ids[0], limits)
 
@@ -187,6 +187,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         packed_bytes=settings.packed_cache,
         prefix_dir=settings.prefix_cache_dir,
         prefix_bytes=settings.prefix_cache_disk,
+        sees=settings.max_images > 0,
     )
 
 

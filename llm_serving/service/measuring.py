@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_serving.architectures import describe
+from llm_serving.architectures import describe, sees
 from llm_serving.backends import choose_engine
 from llm_serving.backends.memory_need import MemoryNeed
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
@@ -52,7 +52,8 @@ def read_profile(settings: Settings) -> ModelProfile | None:
         return None
     context = min(settings.context_length or context, context)
     architecture = checkpoint.architecture if is_native else ""  # others have names of their own for it
-    return ModelProfile(context, architecture, facts_of(checkpoint))
+    has_eyes = is_native and settings.max_images > 0 and sees(checkpoint)
+    return ModelProfile(context, architecture, facts_of(checkpoint), sees=has_eyes)
 
 
 def _context(checkpoint: Checkpoint, is_native: bool) -> int:

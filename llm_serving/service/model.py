@@ -137,7 +137,8 @@ class ChatModel:
 
     @property
     def profile(self) -> ModelProfile:
-        return ModelProfile(self.engine.max_context, self.details.get("architecture", ""), self.facts)
+        architecture, sees = self.details.get("architecture", ""), self.vision is not None
+        return ModelProfile(self.engine.max_context, architecture, self.facts, sees=sees)
 
     @property
     def device(self) -> str:

@@ -94,6 +94,10 @@ class Registry:
         """The chat models, the default one first."""
         return [self.default, *self.further]
 
+    def reads_images(self) -> bool:
+        """Whether any of them does, loaded or not, as far as that is known."""
+        return any(slot.profile is not None and slot.profile.sees for slot in self.chatting())
+
     def slots(self) -> list[AnySlot]:
         """All, chat models first."""
         return [*self.chatting(), *self._encoders()]

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 
@@ -19,8 +19,7 @@ from llm_serving.engine.request import GivenRows
 from llm_serving.errors import ContextLengthExceeded, InvalidRequest, Overloaded, RequestCancelled
 from llm_serving.images.data_url import bytes_of_url, check_url
 from llm_serving.images.decoding import decode
-from llm_serving.images.expansion import expansion
-from llm_serving.images.tiling import Grid
+from llm_serving.images.pixels import Grid
 
 KEPT_BYTES = 64 << 20  # of rows: a conversation sends its pictures again with every turn
 
@@ -64,9 +63,15 @@ class Vision:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vision")
         self._lock = threading.Lock()
         self._num_asked = 0
+        self._at_work: threading.Event | None = None  # of the request that is looked at
         self._closed = threading.Event()
         self._kept: OrderedDict[bytes, _Seen] = OrderedDict()  # by content, oldest use first
         self._kept_bytes = 0
+
+    @property
+    def mark(self) -> str:
+        """What the model's template writes for each picture."""
+        return self._sight.wording.mark
 
     async def read(
         self, pictures: Sequence[Picture], tokenize: Tokenize, most: int, *, looks: bool = True
@@ -85,7 +90,7 @@ class Vision:
                 raise Overloaded("The model takes no new requests: it is being unloaded.")
             if self._num_asked > self._limits.max_waiting:
                 raise Overloaded(f"{self._num_asked} requests with images are waiting. Try again soon.")
-            asked = asyncio.get_running_loop().run_in_executor(self._thread, job)
+            asked = asyncio.get_running_loop().run_in_executor(self._thread, self._work, job, left)
             self._num_asked += 1
         try:
             return await asked
@@ -93,11 +98,14 @@ class Vision:
             left.set()
             with self._lock:
                 self._num_asked -= 1
+                if self._at_work is left:
+                    self._sight.encoder.interrupt()
 
     def close(self) -> None:
-        """End the thread after the tile at hand, and give memory back."""
+        """End the thread, and give memory back."""
         with self._lock:
             self._closed.set()
+            self._sight.encoder.interrupt()
         self._thread.shutdown()
         self._kept.clear()
         self._sight.encoder.close()
@@ -112,6 +120,17 @@ class Vision:
         for picture in pictures:
             check_url(picture["url"], picture["where"])
 
+    def _work(self, job: Callable[[], Prompt], left: threading.Event) -> Prompt:
+        with self._lock:
+            self._at_work = left
+            if not self._closed.is_set():
+                self._sight.encoder.resume()
+        try:
+            return job()
+        finally:
+            with self._lock:
+                self._at_work = None
+
     def _read(
         self, pictures: Sequence[Picture], tokenize: Tokenize, most: int, looks: bool, left: threading.Event
     ) -> Prompt:
@@ -124,7 +143,7 @@ class Vision:
             num_places += seen[-1].grid.tiles * rows
             if num_places >= most:  # before there are more tiles than any prompt holds
                 raise ContextLengthExceeded(num_places, 0, most)
-        ids = tokenize([expansion(each.grid, rows) for each in seen])
+        ids = tokenize([self._sight.wording.expansion(each.grid, rows) for each in seen])
         starts = self._starts(ids, num_places)
         if len(ids) >= most:
             raise ContextLengthExceeded(len(ids), 0, most)
@@ -148,15 +167,14 @@ class Vision:
     def _open(self, picture: Picture, others: Sequence[_Seen]) -> _Seen:
         where = picture["where"]
         data = bytes_of_url(picture["url"], where)
-        key = blake2b(data, digest_size=16, key=b"low" if picture["is_low"] else b"").digest()
+        whole = self._sight.tiling
+        tiling = whole.low if picture["is_low"] else whole
+        key = blake2b(data, digest_size=16, key=b"" if tiling is whole else b"low").digest()
         if (kept := self._kept.get(key)) is not None:
             self._kept.move_to_end(key)
             return kept
         if (same := next((each for each in others if each.key == key), None)) is not None:
             return same
-        tiling = self._sight.tiling
-        if picture["is_low"]:
-            tiling = replace(tiling, splits=False)
         image = decode(data, self._limits.max_pixels, where)
         tiles, grid = tiling.cut(image)
         return _Seen(key, grid, tiles, [])

@@ -194,3 +194,15 @@ async def test_more_than_the_context(seer: Client) -> None:
 async def test_several_choices_share_a_picture(seer: Client) -> None:
     answer = (await seer.post("/chat/completions", json={**shown(png_url()), "n": 2})).json()
     assert [choice["message"]["content"] for choice in answer["choices"]] == ["I see."] * 2
+
+
+async def test_photographs_fit_where_a_model_sees(client: Client) -> None:
+    photograph = shown(data_url(bytes(5 << 20)))
+    async with open_client(load=seeing_model) as seer:
+        answer = await seer.post("/chat/completions", json=photograph)
+        assert (answer.status_code, "no image" in answer.text) == (400, True)
+        answer = await seer.post("/chat/completions", json=shown(data_url(bytes(16 << 20))))
+        assert (answer.status_code, "--max-body-bytes" in answer.text) == (413, True)
+    async with open_client(load=seeing_model, max_body_bytes="4M") as bounded:
+        assert (await bounded.post("/chat/completions", json=photograph)).status_code == 413
+    assert (await client.post("/chat/completions", json=photograph)).status_code == 413

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from llm_serving.errors import CheckpointError
-from llm_serving.images.expansion import expansion
-from llm_serving.images.tiling import Grid, Tiling
+from llm_serving.images.expansion import SOFT_TOKENS, TILES
+from llm_serving.images.pixels import Grid
+from llm_serving.images.tiling import Tiling
+from llm_serving.images.whole import Whole
 
 CONFIG: dict[str, Any] = {
     "do_convert_rgb": True,
@@ -98,11 +100,46 @@ def test_what_is_not_done_here(changes: dict[str, Any]) -> None:
         read(**changes)
 
 
+WHOLE: dict[str, Any] = {"size": {"height": 32, "width": 32}, "do_convert_rgb": None, "resample": 0}
+
+
+def test_a_picture_as_one_tile() -> None:
+    pil = pytest.importorskip("PIL.Image", reason="needs the extra: pip install 'llm-serving[images]'")
+    whole = Whole.read(WHOLE, "preprocessor_config.json")
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32] = 9
+    tiles, grid = whole.cut(pil.fromarray(pixels))
+    assert (tiles.shape, grid, grid.tiles) == ((1, 32, 32, 3), Grid(32, 32, 0, 0), 1)
+    assert tiles[0, :, 5, 0].tolist() == [9] * 16 + [0] * 16
+    assert whole.low is whole
+    assert read().low.splits is False
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": {"height": 32, "width": 16}},
+        {"size": {"longest_edge": 32}},
+        {"size": {"height": 5000, "width": 5000}},
+        {"do_pan_and_scan": True},
+        {"do_convert_rgb": False},
+        {"do_resize": None},
+        {"image_mean": [0.5]},
+    ],
+)
+def test_what_is_not_done_to_the_whole(changes: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: "):
+        Whole.read({**WHOLE, **changes}, "preprocessor_config.json")
+
+
 def test_expansions() -> None:
-    assert expansion(Grid(0, 0, 0, 0), 2) == (
+    assert SOFT_TOKENS.expansion(Grid(32, 32, 0, 0), 2) == (
+        "\n\n<start_of_image><image_soft_token><image_soft_token><end_of_image>\n\n"
+    )
+    assert TILES.expansion(Grid(0, 0, 0, 0), 2) == (
         "<fake_token_around_image><global-img><image><image><fake_token_around_image>"
     )
-    assert expansion(Grid(0, 0, 2, 1), 1) == (
+    assert TILES.expansion(Grid(0, 0, 2, 1), 1) == (
         "<fake_token_around_image><row_1_col_1><image>\n<fake_token_around_image><row_2_col_1><image>\n"
         "\n<fake_token_around_image><global-img><image><fake_token_around_image>"
     )

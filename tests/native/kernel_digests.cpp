@@ -177,7 +177,7 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     const std::vector<float> query = random.reals(stride * size_t(tokens), 3.0f);
                     std::vector<float> out(query.size()), scratch(attention_scratch(group, head_dim));
                     AttentionTile tile = {query.data(), out.data(), stride, stride, format, keys.data(), values.data(), block * kChunkBlocks,
-                                          table.data(), first, tokens, group, head_dim, 0.125f, 0, nullptr, nullptr, 0, 0, 0, 0, nullptr, scratch.data()};
+                                          table.data(), first, tokens, nullptr, group, head_dim, 0.125f, 0, nullptr, nullptr, 0, 0, 0, 0, nullptr, scratch.data()};
                     kernels.attention(tile);
                     report.add(out);
                     tile.piece_stride = size_t(tokens * group * state_floats(head_dim));
@@ -196,10 +196,16 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     kernels.merge_attention(tile);
                     report.add(out);
                     report.line("attention %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
+                    std::vector<int32_t> seen(size_t(tokens), first + tokens);  // all but the first see each other
+                    seen[0] = first + 1;
+                    tile.seen = seen.data(), tile.states = nullptr;
+                    kernels.attention(tile);
+                    report.add(out);
+                    report.line("attention ahead %s %d x %d, %d tokens from %d", name_of(format), group, head_dim, tokens, first);
+                    tile.seen = nullptr;
                     constexpr int window = 40, reach = 600;  // nothing further back is seen
                     std::vector<float> biases(2 * reach);
                     for (int i = 0; i < 2 * reach; i++) biases[size_t(i)] = i > reach - window ? random.real(1.0f) : -1e30f;
-                    tile.states = nullptr;
                     tile.bias = biases.data() + reach, tile.cap = 1.5f;
                     tile.first_piece = std::max(0, first - window + 1) / kPieceTokens;
                     kernels.attention(tile);
@@ -220,7 +226,7 @@ void encoder_attention(const Kernels& kernels, Report& report) {
                     const std::vector<float> x = random.reals(stride * size_t(tokens), 2.0f), bias = random.reals(bias_stride * size_t(group), 1.0f);
                     std::vector<float> out(out_stride * size_t(tokens)), scratch(encoder_scratch(tokens, head_dim));
                     const float* key = x.data() + out_stride;
-                    kernels.encoder_attention({x.data(), key, key + head_dim, out.data(), stride, out_stride, tokens, group, head_dim,
+                    kernels.encoder_attention({x.data(), key, key + head_dim, out.data(), stride, out_stride, tokens, 0, tokens, group, head_dim,
                                                causal, 0.2f, biased ? bias.data() + tokens - 1 : nullptr, bias_stride, scratch.data()});
                     report.add(out);
                     report.line("encoder_attention %d x %d, %d tokens%s%s", group, head_dim, tokens, causal ? ", causal" : "", biased ? ", biased" : "");

@@ -36,8 +36,10 @@ class RunnerDriver:
         work: Sequence[tuple[DrivenSequence, Sequence[int]]],
         rows: Sequence[int] | None = None,
         given: tuple[np.ndarray, np.ndarray] | None = None,
+        seen: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Feed each sequence its next tokens in one step; `given` are rows for some of all tokens, by index.
+        """Feed each sequence its next tokens in one step; `given` are rows for some of all tokens, by index,
+        `seen` how many positions each of them sees.
 
         Returns float32 [num_rows, vocab], a copy: of all tokens in order, or of the flat indices `rows`.
         """
@@ -58,6 +60,7 @@ class RunnerDriver:
                 logit_rows=np.array(rows, np.int32),
                 given=None if given is None else given[0],
                 given_rows=None if given is None else given[1].astype(np.int32),
+                seen=seen,
             )
         )
         for sequence, tokens in work:

@@ -64,7 +64,6 @@ def test_a_directory_is_the_same_model(checkpoint: Checkpoint, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "gemma3", "text_config": {}}, "reads images, too"),
         ({"layer_types": ["full_attention"]}, "no list of 7 times"),
         ({"layer_types": ["chunked_attention"] * 7}, "no list of 7 times"),
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),

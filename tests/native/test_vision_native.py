@@ -11,7 +11,7 @@ from llm_serving.architectures import describe_vision
 from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.errors import CheckpointError
+from llm_serving.errors import CheckpointError, RequestCancelled
 from llm_serving.native.core import load_core
 from llm_serving.native.vision import NativeVision
 
@@ -42,6 +42,18 @@ def test_rows_are_the_same_whoever_computes_them(checkpoint: Checkpoint, weight_
             found.append(np.concatenate(rows))
             vision.close()
     assert all((rows == found[0]).all() for rows in found)
+
+
+def test_whoever_is_interrupted_gives_up_and_can_go_on(checkpoint: Checkpoint) -> None:
+    vision = NativeVision(*describe_vision(checkpoint, TILE), threads=2)
+    rows = vision.encode(tile(0))
+    vision.interrupt()
+    for _ in range(2):
+        with pytest.raises(RequestCancelled):
+            vision.encode(tile(1))
+    vision.resume()
+    assert (vision.encode(tile(0)) == rows).all()
+    vision.close()
 
 
 def test_eight_bits_are_near(checkpoint: Checkpoint) -> None:

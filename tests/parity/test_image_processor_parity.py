@@ -13,16 +13,20 @@ pytest.importorskip("PIL", reason="the parity suite needs Pillow; run it with: m
 pytest.importorskip("transformers", reason="the parity suite needs transformers; run it with: make parity")
 
 from pictures import encoded, picture
+from tiny_gemma import write_gemma_tokenizer
 from tiny_vision import IMAGE_TOKENS, write_vision_tokenizer
 from transformers import PreTrainedTokenizerFast
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from llm_serving.checkpoints.directory_files import read_directory_tokenizer
 from llm_serving.images.decoding import decode
-from llm_serving.images.expansion import IMAGE, expansion
+from llm_serving.images.expansion import IMAGE, SOFT_TOKENS, TILES
 from llm_serving.images.tiling import Tiling
+from llm_serving.images.whole import Whole
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
 
@@ -75,8 +79,50 @@ def test_prompts(tmp_path: Path) -> None:
         expected = processor(text=text, images=[images])["input_ids"][0]
         first, between, last = text.split(IMAGE)
         grids = [tiling.cut(image)[1] for image in images]
-        whole = first + expansion(grids[0], 5) + between + expansion(grids[1], 5) + last
+        whole = first + TILES.expansion(grids[0], 5) + between + TILES.expansion(grids[1], 5) + last
         ids = ours.encode_prompt(whole, add_bos=False)
         assert ids == expected
         assert ids.count(ours.encode_prompt(IMAGE, add_bos=False)[0]) == 5 * sum(grid.tiles for grid in grids)
     assert all(len(ours.encode_prompt(token, add_bos=False)) == 1 for token in IMAGE_TOKENS)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"resample": 3, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "do_convert_rgb": True},
+    ],
+)
+def test_pixels_of_gemma(more: dict[str, Any]) -> None:
+    theirs = Gemma3ImageProcessorPil(**{"size": {"height": 64, "width": 64}, **more})
+    whole = Whole.read(json.loads(theirs.to_json_string()), "preprocessor_config.json")
+    for seed, (width, height) in enumerate(SIZES):
+        image = picture(width, height, seed)
+        expected = theirs(images=[[image]], return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
+        tiles, grid = whole.cut(decode(encoded(image), 1 << 20, "x"))
+        assert (grid.tiles, tiles.shape) == (1, expected.shape)
+        np.testing.assert_array_equal(whole.normalized(tiles), expected)
+
+
+def test_prompts_of_gemma(tmp_path: Path) -> None:
+    write_gemma_tokenizer(tmp_path)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(tmp_path / "tokenizer.json"),
+        extra_special_tokens={
+            "image_token": SOFT_TOKENS.place,
+            "boi_token": SOFT_TOKENS.mark,
+            "eoi_token": "<end_of_image>",
+        },
+    )
+    theirs = Gemma3ImageProcessorPil(size={"height": 64, "width": 64})
+    processor = Gemma3Processor(theirs, tokenizer, image_seq_length=5)
+    whole = Whole.read(json.loads(theirs.to_json_string()), "preprocessor_config.json")
+    ours = read_directory_tokenizer(tmp_path)
+    mark = SOFT_TOKENS.mark
+    text = f"<start_of_turn>user\nLook: {mark}{mark} and\n\n{mark}What?<end_of_turn>\n<start_of_turn>model\n"
+    images = [picture(*size) for size in SIZES[:3]]
+    expected = processor(text=text, images=[images], return_tensors="np")["input_ids"][0].tolist()
+    around = text.split(mark)
+    shown = [SOFT_TOKENS.expansion(whole.cut(image)[1], 5) for image in images]
+    prompt = around[0] + "".join(a + b for a, b in zip(shown, around[1:], strict=True))
+    assert ours.encode_prompt(prompt, add_bos=False) == expected

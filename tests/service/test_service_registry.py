@@ -184,9 +184,10 @@ def test_engine_options_are_the_settings() -> None:
         packed_cache="2k",
         prefix_cache_dir=Path("/p"),
         prefix_cache_disk="3k",
+        max_images=0,
     )
     assert engine_options(settings) == EngineOptions(
-        3, 5, 1024, 7, 0, "q8", "q8", "off", 9, Path("/c/packed"), 2048, Path("/p"), 3072
+        3, 5, 1024, 7, 0, "q8", "q8", "off", 9, Path("/c/packed"), 2048, Path("/p"), 3072, sees=False
     )
 
 

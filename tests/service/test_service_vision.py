@@ -107,8 +107,10 @@ async def test_who_leaves_is_not_worked_for() -> None:
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
+    assert eyes.is_interrupted
     eyes.may_look.set()
     await vision.read([of(3)], tokenize, 100)
+    assert not eyes.is_interrupted
     assert eyes.num_tiles == 2, "the tile at hand, and the next request's"
     vision.close()
 
@@ -123,6 +125,7 @@ async def test_a_queue_has_an_end_and_so_has_the_model() -> None:
     closing = asyncio.create_task(asyncio.to_thread(vision.close))
     while not vision._closed.is_set():
         await asyncio.sleep(0.01)
+    assert eyes.is_interrupted
     eyes.may_look.set()
     for each in asked:
         with pytest.raises(RequestCancelled):

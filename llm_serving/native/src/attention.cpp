@@ -7,6 +7,9 @@ namespace llm::LLM_NAMESPACE {
 
 namespace {
 
+// How many keys a token of the tile sees.
+int seen_by(const AttentionTile& t, int token) { return t.seen ? t.seen[token] : t.first_position + token + 1; }
+
 const float* sink_of(const AttentionTile& t, int head) { return t.sinks ? t.sinks + head : nullptr; }
 
 template <class T>
@@ -18,9 +21,9 @@ void cached_attention(const AttentionTile& t) {
     for (int r = 0; r < num_rows; r++) {
         const int token = r / t.group, head = r % t.group;
         const int position = t.first_position + token;
-        rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim, t.bias ? t.bias - position : nullptr, position + 1};
+        rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim, t.bias ? t.bias - position : nullptr, seen_by(t, token)};
     }
-    const int seen = t.first_position + t.num_tokens;
+    const int seen = seen_by(t, t.num_tokens - 1);
     const int first = std::max(t.first_piece, t.states ? t.piece : 0), end = t.states ? t.piece_end : (seen + kPieceTokens - 1) / kPieceTokens;
     for (int p = first; p < end; p++) {
         Piece<T> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, t.cap * kLog2E, true};
@@ -49,7 +52,7 @@ void merge_attention(const AttentionTile& t) {
     for (int r = 0; r < t.num_tokens * t.group; r++) {
         const int token = r / t.group, head = r % t.group;
         float* state = t.states + t.first_piece * t.piece_stride + size_t(r) * stride;
-        for (int p = 1; (t.first_piece + p) * kPieceTokens <= t.first_position + token; p++)
+        for (int p = 1; (t.first_piece + p) * kPieceTokens < seen_by(t, token); p++)
             merge(state, state + p * t.piece_stride, t.head_dim);
         finish(state, t.head_dim, sink_of(t, head), t.out + size_t(token) * t.out_stride + head * t.head_dim);
     }
@@ -80,8 +83,8 @@ void encoder_attention(const EncoderTile& t) {
     float* states = values + encoder_blocks(t.num_tokens) * block_floats;
     float* scratch = states + kAttentionRows * stride;
     lay_out(t, keys, values);
-    const int num_rows = t.num_tokens * t.group;
-    for (int first = 0; first < num_rows; first += kMostRows) {
+    const int num_rows = t.end * t.group;
+    for (int first = t.begin * t.group; first < num_rows; first += kMostRows) {
         const int count = num_rows - first < kMostRows ? num_rows - first : kMostRows;
         Row rows[kMostRows];
         for (int r = 0; r < count; r++) {

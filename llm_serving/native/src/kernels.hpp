@@ -41,6 +41,7 @@ struct AttentionTile {
     const int32_t* blocks;   // block table of the sequence
     int first_position;      // of the first token
     int num_tokens;
+    const int32_t* seen;     // null, or of each token how many keys it sees, none fewer than the token before; else up to its own
     int group;               // query heads per KV head
     int head_dim;
     float scale;
@@ -60,6 +61,7 @@ struct EncoderTile {
     float* out;                        // [token][group][head_dim]
     size_t stride, out_stride;         // floats between tokens
     int num_tokens;
+    int begin, end;                    // of these, whose attention is wanted
     int group;
     int head_dim;
     bool causal;        // a token sees itself and what came before, else everything

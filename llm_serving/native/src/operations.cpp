@@ -183,7 +183,7 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
                           to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
                           size_t(to.width), kv.format, kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
                           step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
-                          first_position, tokens.count, group, kv.head_dim, scale, cap, biases, own_sinks, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
+                          first_position, tokens.count, step.input.seen ? step.input.seen + tokens.first : nullptr, group, kv.head_dim, scale, cap, biases, own_sinks, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
                           worker_scratch(model, worker, attention_scratch(group, kv.head_dim))};
     if (tokens.pieces == 1) return model.kernels->attention(work);
     const size_t state = size_t(state_floats(kv.head_dim));
@@ -243,12 +243,30 @@ void Rotate::run_tile(Model& model, const StepState& step, int tile, int) const 
     });
 }
 
-int EncoderAttention::num_tiles(const Model&, const StepState& step) const { return step.input.num_sequences * kv_heads; }
+namespace {
+
+// Of one head; so long sequences are cut, that others who wait for the cores wait for no whole head.
+constexpr int kEncoderQueries = 1024;
+
+// That the longest sequence has.
+int query_parts(const StepInput& in) {
+    int most = 0;
+    for (int s = 0; s < in.num_sequences; s++) most = std::max(most, in.query_starts[s + 1] - in.query_starts[s]);
+    return (most + kEncoderQueries - 1) / kEncoderQueries;
+}
+
+}  // namespace
+
+int EncoderAttention::num_tiles(const Model&, const StepState& step) const {
+    return step.input.num_sequences * kv_heads * query_parts(step.input);
+}
 
 void EncoderAttention::run_tile(Model& model, const StepState& step, int tile, int worker) const {
-    const int sequence = tile / kv_heads, kv_head = tile % kv_heads;
+    const int parts = query_parts(step.input), begin = tile % parts * kEncoderQueries;
+    const int sequence = tile / parts / kv_heads, kv_head = tile / parts % kv_heads;
     const int first = step.input.query_starts[sequence];
     const int count = step.input.query_starts[sequence + 1] - first;
+    if (begin >= count) return;
     const int group = heads / kv_heads;
     Buffer& from = model.buffers[size_t(source)];
     Buffer& to = model.buffers[size_t(target)];
@@ -260,7 +278,7 @@ void EncoderAttention::run_tile(Model& model, const StepState& step, int tile, i
     if (centre && bias_per_head) centre += size_t(kv_head) * group * bias_row;
     model.kernels->encoder_attention({row + size_t(kv_head) * group * head_dim, keys, keys + size_t(kv_heads) * head_dim,
                                       to.row(first) + size_t(kv_head) * group * head_dim, size_t(from.width),
-                                      size_t(to.width), count, group, head_dim, causal, scale, centre,
+                                      size_t(to.width), count, begin, std::min(begin + kEncoderQueries, count), group, head_dim, causal, scale, centre,
                                       bias_per_head ? bias_row : 0,
                                       worker_scratch(model, worker, encoder_scratch(count, head_dim))});
 }

@@ -140,6 +140,7 @@ void Plan::check(const StepInput& s) const {
         }
     }
     check_given(s);
+    check_seen(s);
     for (int t = 0; model.vocab && t < s.num_tokens; t++)
         require(s.token_ids[t] >= 0 && s.token_ids[t] < model.vocab, "a token id is outside the vocabulary");
     for (int i = 0; i < s.num_rows; i++)
@@ -152,6 +153,14 @@ void Plan::check_given(const StepInput& s) const {
     for (int i = 0; i < s.num_given; i++)
         require(s.given_rows[i] > (i ? s.given_rows[i - 1] : -1) && s.given_rows[i] < s.num_tokens,
                 "given rows must be of tokens of the step, in ascending order");
+}
+
+void Plan::check_seen(const StepInput& s) const {
+    for (int i = 0; s.seen && i < s.num_sequences; i++)
+        for (int t = s.query_starts[i], end = s.query_starts[i + 1]; t < end; t++)
+            require(s.seen[t] > s.positions[t] && s.seen[t] <= s.positions[end - 1] + 1 &&
+                        (t == s.query_starts[i] || s.seen[t] >= s.seen[t - 1]),
+                    "a token sees itself at least, nothing behind the step, and no less than the one before it");
 }
 
 void Plan::prepare_attention(const StepInput& input) {
@@ -218,6 +227,7 @@ const float* Plan::run(const StepInput& input, int output_buffer) {
             const int tiles = operation->num_tiles(model, step_);
             for (int tile = shares.take(worker, tiles); tile >= 0; tile = shares.take(worker, tiles)) {
                 turn.pass();
+                if (interrupted.load(std::memory_order_relaxed)) continue;
                 operation->run_tile(model, step_, tile, worker);
             }
             barrier.arrive([&] { shares.restart(); });

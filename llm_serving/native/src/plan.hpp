@@ -65,6 +65,7 @@ struct StepInput {
     const float* given;         // [num_given][given_width]: what stands for the embeddings of some tokens
     const int32_t* given_rows;  // [num_given]: of these, by index, ascending
     int num_given = 0, given_width = 0;
+    const int32_t* seen = nullptr;  // [num_tokens]: how many keys each token sees, from the first on; null: up to its own
 };
 
 // Up to kAttentionTokens consecutive tokens of one sequence. The context of few tokens is split, a tile for some pieces of
@@ -178,6 +179,9 @@ public:
 
     // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
     const float* run(const StepInput& input, int output_buffer);
+    // While true, `run` leaves out all tiles, and what it returns means nothing: for plans without a KV cache. Any thread may
+    // set it.
+    std::atomic<bool> interrupted{false};
 
     Model model;
     size_t weight_bytes() const;
@@ -187,6 +191,7 @@ public:
 private:
     void check(const StepInput& input) const;
     void check_given(const StepInput& input) const;
+    void check_seen(const StepInput& input) const;
     void prepare(const StepInput& input);
     void prepare_attention(const StepInput& input);
 

@@ -1,0 +1,110 @@
+"""The official client shows pictures to a Gemma 3 of random weights, on a server with a cache on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("PIL", reason="needs the extra: pip install 'llm-serving[images]'")
+
+from fake_server import running_server
+from openai import OpenAI
+from pictures import png_url
+from tiny_gemma import ROWS, write_tiny_gemma
+
+from llm_serving.api.app import create_app
+from llm_serving.config import Settings
+from llm_serving.engine.tier import BlockTier
+
+TEXT = "Tell me all that there is to be told of it, and more. " * 3
+
+
+@contextmanager
+def served(directory: Path, cache: Path) -> Iterator[OpenAI]:
+    settings = Settings(
+        model_name=str(directory),
+        embedding_model="",
+        threads=2,
+        packed_cache=0,
+        drain_s=0,
+        prefix_cache_dir=cache,
+    )
+    with (
+        running_server(create_app(settings), ready_s=60) as url,
+        OpenAI(api_key="any", base_url=url, max_retries=0) as opened,
+    ):
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gemma(tmp_path_factory.mktemp("gemma") / "tiny-gemma")
+
+
+@pytest.fixture(scope="module")
+def sdk(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
+    with served(directory, tmp_path_factory.mktemp("kv")) as opened:
+        yield opened
+
+
+def ask(sdk: OpenAI, *urls: str, text: str = TEXT, **more: Any) -> Any:
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return sdk.chat.completions.create(
+        model="tiny-gemma",
+        messages=[{"role": "user", "content": [*images, {"type": "text", "text": text}]}],
+        max_tokens=8,
+        temperature=0,
+        logprobs=True,
+        **more,
+    )
+
+
+def logprobs_of(answer: Any) -> list[float]:
+    return [token.logprob for token in answer.choices[0].logprobs.content]
+
+
+def cached(answer: Any) -> int:
+    return int(answer.usage.prompt_tokens_details.cached_tokens)
+
+
+def test_answers_depend_on_the_picture(sdk: OpenAI) -> None:
+    first, again, other, none = (
+        ask(sdk, *urls) for urls in ([png_url(seed=1)], [png_url(seed=1)], [png_url(seed=2)], [])
+    )
+    assert logprobs_of(first) == logprobs_of(again), "from the cache, bit for bit"
+    assert logprobs_of(first) != logprobs_of(other)
+    assert (cached(first), cached(other)) == (0, 0), "the picture begins in the first block"
+    assert cached(again) > ROWS
+    assert first.usage.prompt_tokens - none.usage.prompt_tokens >= ROWS + 2
+    assert "vision" in sdk.models.retrieve("tiny-gemma").model_extra["capabilities"]
+
+
+def test_a_prompt_that_ends_early_shares_no_half_of_a_picture(sdk: OpenAI) -> None:
+    long = ask(sdk, png_url(seed=4), png_url(seed=5))
+    short = ask(sdk, png_url(seed=4), text="")
+    assert logprobs_of(ask(sdk, png_url(seed=4), text="")) == logprobs_of(short)
+    assert logprobs_of(ask(sdk, png_url(seed=4), png_url(seed=5))) == logprobs_of(long)
+
+
+def test_company_changes_nothing(sdk: OpenAI) -> None:
+    asked = [[png_url(seed=seed), png_url(seed=seed + 1)] for seed in range(10, 16)]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda urls: logprobs_of(ask(sdk, *urls)), asked))
+    alone = [logprobs_of(ask(sdk, *urls, text=f"{TEXT}")) for urls in asked]
+    assert together == alone
+
+
+def test_blocks_come_back_from_disk(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BlockTier, "PATIENCE", math.inf)  # though so small a model computes them sooner
+    found = []
+    for _ in range(2):
+        with served(directory, tmp_path) as sdk:
+            found.append(ask(sdk, png_url(seed=7), png_url(seed=8)))
+    assert [cached(answer) > 2 * ROWS for answer in found] == [False, True]
+    assert logprobs_of(found[0]) == logprobs_of(found[1])

@@ -1,0 +1,217 @@
+"""Gemma 3 with eyes: its rows see each other all, and the same bits whoever computes them, in any step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runner_driver import DrivenSequence, RunnerDriver
+from tiny_gemma import HIDDEN, LAYERS, PLACE, ROWS, TILE, WINDOW, write_tiny_gemma
+
+from llm_serving.architectures import describe, describe_vision, sees
+from llm_serving.backends.native_backend import build_runner, memory_need
+from llm_serving.backends.sight import load_sight, sight_need
+from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.errors import CheckpointError
+from llm_serving.native.core import load_core
+from llm_serving.native.vision import NativeVision, averaged
+
+IDS = [*range(5, 10), *[PLACE] * ROWS, *range(20, 31), *[PLACE] * ROWS, 12, 13]
+PLACES = np.flatnonzero(np.array(IDS) == PLACE).astype(np.int32)
+SPANS = [(5, 5 + ROWS), (16 + ROWS, 16 + 2 * ROWS)]
+GIVEN = np.random.default_rng(3).standard_normal((2 * ROWS, HIDDEN)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(write_tiny_gemma(tmp_path_factory.mktemp("gemma")))
+
+
+def tile(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, (TILE, TILE, 3)).astype(np.float32)
+
+
+def seen_of(length: int, spans: list[tuple[int, int]], first: int = 0) -> np.ndarray:
+    """How many positions each of `length` tokens from `first` on sees."""
+    seen = np.arange(first + 1, first + length + 1, dtype=np.int32)
+    for start, end in spans:
+        seen[max(0, start - first) : max(0, end - first)] = end
+    return seen
+
+
+def describe_both(checkpoint: Checkpoint) -> None:
+    describe(checkpoint)
+    describe_vision(checkpoint, TILE)
+
+
+def runner_of(checkpoint: Checkpoint, isa: str = "auto", **options: Any) -> Any:
+    return build_runner(checkpoint, EngineOptions(**{"threads": 2, **options}), isa=isa)
+
+
+def test_a_plan_says_who_sees_whom(checkpoint: Checkpoint) -> None:
+    plan = describe(checkpoint)
+    assert plan.given_span == ROWS
+    windows = [operation.window for operation in plan.operations if type(operation).__name__ == "Attention"]
+    assert windows == [WINDOW if kind == "sliding_attention" else 0 for kind in LAYERS]
+    assert (plan.rope.theta, plan.rope.linear_factor) == (1e6, 8.0)
+    assert sees(checkpoint)
+    assert not sees(replace(checkpoint, format="gguf"))
+
+
+def test_names_of_both_kinds(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    newer = open_checkpoint(write_tiny_gemma(tmp_path, "newer"))
+    found = []
+    for model in (checkpoint, newer):
+        runner = runner_of(model)
+        vision = NativeVision(*describe_vision(model, TILE))
+        logits = RunnerDriver(runner).step(
+            [(DrivenSequence(), IDS)], given=(GIVEN, PLACES), seen=seen_of(len(IDS), SPANS)
+        )
+        found.append((logits, vision.encode(tile(1))))
+        runner.close()
+        vision.close()
+    assert all((ours == theirs).all() for ours, theirs in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("weight_format", ["f32", "q8"])
+def test_rows_are_the_same_whoever_computes_them(checkpoint: Checkpoint, weight_format: str) -> None:
+    found = []
+    for isa in load_core().instruction_sets():
+        for threads in (1, 3):
+            vision = NativeVision(
+                *describe_vision(checkpoint, TILE), threads=threads, isa=isa, weight_format=weight_format
+            )
+            rows = [vision.encode(tile(seed)) for seed in (0, 1, 0)]
+            assert (rows[0] == rows[2]).all()
+            assert rows[0].shape == (ROWS, HIDDEN)
+            found.append(np.concatenate(rows))
+            vision.close()
+    assert all((rows == found[0]).all() for rows in found)
+
+
+def test_means_are_of_neighbours(checkpoint: Checkpoint) -> None:
+    plan, _ = describe_vision(checkpoint, TILE)
+    hidden = np.arange(64, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    assert averaged(hidden, plan)[:5, 0].tolist() == [4.5, 6.5, 8.5, 10.5, 20.5]
+
+
+@pytest.mark.parametrize("kv_cache", ["q16", "q8"])
+def test_spans_in_any_step(checkpoint: Checkpoint, kv_cache: str) -> None:
+    found = []
+    for isa in load_core().instruction_sets():
+        for threads in (1, 2):
+            runner = runner_of(checkpoint, isa, threads=threads, kv_cache=kv_cache)
+            driver = RunnerDriver(runner)
+            whole = driver.step(
+                [(DrivenSequence(), IDS)], given=(GIVEN, PLACES), seen=seen_of(len(IDS), SPANS)
+            )
+            sequence, parts = DrivenSequence(), []
+            for start, end in [(0, 3), (3, 5), (5, 21), (21, 48), (48, 49), (49, len(IDS))]:
+                own = np.flatnonzero((start <= PLACES) & (end > PLACES))
+                given = (GIVEN[own], PLACES[own] - start) if len(own) else None
+                seen = seen_of(end - start, SPANS, start) if len(own) else None
+                parts.append(driver.step([(sequence, IDS[start:end])], given=given, seen=seen))
+            assert (np.concatenate(parts) == whole).all()
+            beside = driver.step(
+                [(DrivenSequence(), [7, 8, 9]), (DrivenSequence(), IDS)],
+                given=(GIVEN, PLACES + np.int32(3)),
+                seen=np.concatenate([seen_of(3, []), seen_of(len(IDS), SPANS)]),
+            )
+            assert (beside[3:] == whole).all()
+            found.append(whole)
+            runner.close()
+    assert all((logits == found[0]).all() for logits in found)
+
+
+def test_what_comes_is_seen_and_nothing_else(checkpoint: Checkpoint) -> None:
+    runner = runner_of(checkpoint)
+    driver = RunnerDriver(runner)
+
+    def logits(given: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
+        return driver.step([(DrivenSequence(), IDS)], given=(given, PLACES), seen=seen)
+
+    whole = logits(GIVEN, seen_of(len(IDS), SPANS))
+    ahead = logits(GIVEN, None)
+    assert (ahead[:5] == whole[:5]).all()
+    assert (ahead[5:] != whole[5:]).any(axis=1).all()
+    assert (ahead == logits(GIVEN, seen_of(len(IDS), []))).all()
+    other = GIVEN.copy()
+    other[ROWS - 1] += 1
+    changed = (logits(other, seen_of(len(IDS), SPANS)) != whole).any(axis=1)
+    assert changed.tolist() == [False] * 5 + [True] * (len(IDS) - 5)
+    other = GIVEN.copy()
+    other[-1] += 1
+    changed = (logits(other, seen_of(len(IDS), SPANS)) != whole).any(axis=1)
+    assert changed.tolist() == [False] * SPANS[1][0] + [True] * (len(IDS) - SPANS[1][0])
+    runner.close()
+
+
+@pytest.mark.parametrize("rows", [2, 9, ROWS])
+@pytest.mark.parametrize("before", [250, 505, 700])
+def test_far_in_a_context(checkpoint: Checkpoint, before: int, rows: int) -> None:
+    """Few rows alone in a step share a long context among the threads; a piece may end within them."""
+    rng = np.random.default_rng(before)
+    ids = [*rng.integers(5, 300, before).tolist(), *[PLACE] * rows]
+    runner = runner_of(checkpoint, context_length=1024)
+    at = np.arange(rows, dtype=np.int32)
+    found = []
+    for alone in (True, False):
+        driver, sequence = RunnerDriver(runner), DrivenSequence()
+        cut = before if alone else before - 40
+        for start in range(0, cut, 256):
+            driver.step([(sequence, ids[start : min(start + 256, cut)])])
+        seen = seen_of(len(ids) - cut, [(before, before + rows)], cut)
+        logits = driver.step(
+            [(sequence, ids[cut:])], given=(GIVEN[:rows], at + np.int32(before - cut)), seen=seen
+        )
+        found.append(logits[-rows:])
+    assert (found[0] == found[1]).all()
+    runner.close()
+
+
+@pytest.mark.parametrize("seen", [[0, 2, 3], [1, 2, 4], [3, 2, 3], [1, 3]])
+def test_what_nobody_can_see_is_refused(checkpoint: Checkpoint, seen: list[int]) -> None:
+    runner = runner_of(checkpoint)
+    with pytest.raises(ValueError, match="sees itself|fit together"):
+        RunnerDriver(runner).step([(DrivenSequence(), [5, 6, 7])], seen=np.array(seen, np.int32))
+    runner.close()
+
+
+def test_memory_is_told_with_the_eyes(checkpoint: Checkpoint) -> None:
+    options = EngineOptions(threads=2)
+    need = sight_need(checkpoint, options)
+    assert memory_need(checkpoint, options).weights - memory_need(
+        checkpoint, replace(options, sees=False)
+    ).weights == need.num_bytes - sum(checkpoint.tensor(name).data.nbytes for name in need.tensors)
+    sight = load_sight(checkpoint, options)
+    assert sight is not None
+    matrices = sight.encoder.weight_bytes
+    patches = (TILE // 4) ** 2
+    assert matrices + 4 * patches * 32 < need.num_bytes < 4 * matrices + 4 * patches * 400
+    assert not sight_need(checkpoint, replace(options, sees=False)).num_bytes
+    sight.encoder.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"mm_tokens_per_image": 15}, "a square"),
+        ({"mm_tokens_per_image": 4096}, "up to 1024"),
+        ({"mm_tokens_per_image": 9}, "do not become 3 x 3"),
+        ({"text_config": {"model_type": "llama"}}, "'llama'"),
+        ({"text_config": 5}, "no object"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    model = open_checkpoint(write_tiny_gemma(tmp_path, **config))
+    with pytest.raises(CheckpointError, match=message):
+        describe_both(model)
+
+
+def test_a_tile_of_another_size_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(CheckpointError, match="made for 32 pixels"):
+        describe_vision(checkpoint, 64)
