@@ -31,6 +31,7 @@ class RunnerLimits:
     takes_drafts: bool = True  # whether tokens of a sequence may be computed and then replaced by others
     has_all_logits: bool = True  # whether logits of any token may be wanted, not only of a sequence's last
     given_width: int = 0  # of rows that may stand for a token's embedding; 0 = it takes none
+    adapters: tuple[bytes, ...] = ()  # of each that a sequence may have: 16 bytes that name what it does
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class Step:
     # float32 [num_given, given_width]: what stands for embeddings of some tokens, if the runner takes that
     given: np.ndarray | None = None
     given_rows: np.ndarray | None = None  # int32 [num_given]: indices into token_ids, ascending
+    adapters: np.ndarray | None = None  # int32 [num_sequences]: indices into limits.adapters, or -1
 
 
 class ModelRunner(Protocol):
@@ -158,6 +160,7 @@ class EngineOptions:
     packed_bytes: int = 0  # bound for them; 0 = keep none
     prefix_dir: Path | None = None  # where blocks of the prefix cache are kept; None = nowhere
     prefix_bytes: int = 0  # bound for them
+    adapters: tuple[Path, ...] = ()  # directories of low-rank adapters, which requests name by their place
 
 
 @dataclass(frozen=True, slots=True)
