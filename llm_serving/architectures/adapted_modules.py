@@ -40,7 +40,7 @@ def adapted(checkpoint: Checkpoint, plan: ops.ModelPlan, adapter: Adapter) -> Ad
         projection = known.get(module)
         if projection is None:
             raise CheckpointError(
-                f"The adapter '{adapter.path}' is for a module {module[:200]!r}. This model has "
+                f"{adapter.path}: there are matrices for a module {module[:200]!r}. This model has "
                 f"{', '.join(sorted({name.split('.')[-1] for name in known}))} that may be adapted, "
                 f"in {plan.layers} layers."
             )
@@ -51,8 +51,8 @@ def adapted(checkpoint: Checkpoint, plan: ops.ModelPlan, adapter: Adapter) -> Ad
         ):
             if size != own:
                 raise CheckpointError(
-                    f"Tensor {tensor.name[:200]!r} of the adapter '{adapter.path}' has shape {tensor.shape}, "
-                    f"and the model's '{projection.tensor}' {shape}: it was made for another model."
+                    f"{adapter.path}: tensor {tensor.name[:200]!r} has shape {tensor.shape}, and the model's "
+                    f"'{projection.tensor}' {shape}: it was made for another model."
                 )
         tensors[projection.tensor] = low
     in_pairs = not is_file or checkpoint.architecture in _PAIRED

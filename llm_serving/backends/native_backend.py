@@ -12,7 +12,7 @@ from llm_serving.backends.tier import open_tier
 from llm_serving.checkpoints import Checkpoint, read_adapter
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.errors import InvalidRequest, ServingError
+from llm_serving.errors import CheckpointError, InvalidRequest, ServingError
 from llm_serving.native.adapters import Adapted
 from llm_serving.native.cpu import cpu_budget, memory_limit_bytes
 from llm_serving.native.ops import ModelPlan
@@ -122,7 +122,13 @@ def _num_blocks(plan: ModelPlan, weights: int, options: EngineOptions, context: 
 
 
 def _adapters(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions) -> list[Adapted]:
-    return [adapted(checkpoint, plan, read_adapter(path)) for path in options.adapters]
+    adapters = []
+    for path in options.adapters:
+        try:
+            adapters.append(adapted(checkpoint, plan, read_adapter(path)))
+        except CheckpointError as error:
+            raise CheckpointError(f"Adapter '{path.name}': {error}") from error
+    return adapters
 
 
 def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions, adapters: Sequence[Adapted]) -> int:
