@@ -167,7 +167,7 @@ void add_adapters(Plan& plan, std::vector<std::vector<LowRank>> of) {
     auto down = std::make_unique<AdapterDown>();
     auto up = std::make_unique<AdapterUp>();
     down->ranks = up->ranks = std::move(ranks);
-    plan.add(std::move(down));
+    plan.add_beside(std::move(down));
     plan.add(std::move(up));
 }
 

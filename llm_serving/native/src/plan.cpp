@@ -108,6 +108,12 @@ void Plan::add(std::unique_ptr<Operation> operation, int activation_cols, bool o
     operations_.push_back(std::move(operation));
 }
 
+void Plan::add_beside(std::unique_ptr<Operation> operation) {
+    require(!operations_.empty(), "there is no operation to run beside");
+    operation->on_logit_rows = selecting_;
+    operations_.back()->beside = std::move(operation);
+}
+
 Operation& Plan::last_writer() const {
     for (auto operation = operations_.rbegin(); operation != operations_.rend(); ++operation)
         if ((*operation)->activation_cols) return **operation;
@@ -220,11 +226,13 @@ const float* Plan::run(const StepInput& input, int output_buffer) {
         take_priority(side_);
         for (const auto& operation : operations_) {
             pool_.check_core(worker);
-            const int tiles = operation->num_tiles(model, step_);
+            const int own = operation->num_tiles(model, step_);
+            const int tiles = own + (operation->beside ? operation->beside->num_tiles(model, step_) : 0);
             if (!tiles) continue;  // for all workers alike, so there is nothing to wait for
             for (int tile = shares.take(worker, tiles); tile >= 0; tile = shares.take(worker, tiles)) {
                 turn.pass();
-                operation->run_tile(model, step_, tile, worker);
+                if (tile < own) operation->run_tile(model, step_, tile, worker);
+                else operation->beside->run_tile(model, step_, tile - own, worker);
             }
             barrier.arrive([&] { shares.restart(); });
         }

@@ -126,6 +126,7 @@ public:
     int activation_cols = 0;     // > 0: writes quantised rows of that width
     bool narrow = false, wide = false;  // which of them the next matrices read
     bool keeps_adapted = false;  // adapters read rows of them in f32
+    std::unique_ptr<Operation> beside;  // null, or what may run at the same time
     virtual ~Operation() = default;
     virtual int num_tiles(const Model& model, const StepState& step) const = 0;
     virtual void run_tile(Model& model, const StepState& step, int tile, int worker) const = 0;
@@ -196,6 +197,8 @@ public:
     void write_block(int block, const uint8_t* data, size_t bytes);
     void rope_table(const float* values, int positions, int rotated);
     void add(std::unique_ptr<Operation> operation, int activation_cols = 0, bool on_slots = false);
+    // Behind the last operation there is no need to wait for this one.
+    void add_beside(std::unique_ptr<Operation> operation);
     // Who writes the activations that are read next. Throws std::invalid_argument if nobody does.
     Operation& last_writer() const;
     // This matrix reads the last activations. Throws std::invalid_argument if they are of another width.
