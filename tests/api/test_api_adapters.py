@@ -16,8 +16,11 @@ from tiny_adapters import write_adapter
 from tiny_models import write_tiny_llama
 
 from llm_serving.api.app import create_app
+from llm_serving.backends import EngineChoice
 from llm_serving.checkpoints import open_checkpoint
 from llm_serving.config import Settings, SettingsError
+from llm_serving.service import loader
+from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
 
 pytestmark = pytest.mark.anyio
@@ -165,6 +168,30 @@ async def test_strict_names_know_them() -> None:
         assert refused.status_code == 404
         assert "Served here: fake, fake-embed, pirate, org/Poet" in refused.json()["error"]["message"]
         assert (await client.post("/chat/completions", json={**CHAT, "model": "pirate"})).status_code == 200
+
+
+async def test_further_models_have_none() -> None:
+    given: dict[str, tuple[str, ...]] = {}
+
+    def load(settings: Settings) -> ChatModel:
+        given[settings.model_name] = settings.lora
+        return fake_loader()(settings)
+
+    async with open_client(load, lora=LORA, further_models=("one",), wait=False) as client:
+        await client.services.registry.default.settled()
+        assert (await client.post("/chat/completions", json={**CHAT, "model": "one"})).status_code == 200
+    assert given == {"fake": LORA, "one": ()}
+
+
+async def test_an_engine_that_was_chosen_and_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` takes transformers on a GPU."""
+    settings = native(tmp_path, "a=/x")
+    choice = EngineChoice("transformers", "it is told so")
+    monkeypatch.setattr(loader, "choose_engine", lambda *_: choice)
+    with pytest.raises(SettingsError, match=r"--lora .*the transformers engine runs no adapters"):
+        loader.load_chat_model(settings)
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,10 @@ from tiny_models import (
     write_tiny_qwen3_moe,
 )
 
+from llm_serving.backends.native_backend import memory_need
 from llm_serving.checkpoints import Checkpoint, Tensor, dequantize, open_checkpoint
-from llm_serving.errors import CheckpointError
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.errors import CheckpointError, ServingError
 from llm_serving.native.core import load_core
 
 RNG = np.random.default_rng(31)
@@ -231,8 +233,17 @@ def test_a_step_cannot_name_an_adapter_that_is_not_there(tmp_path: Path, make_dr
         make_driver(file).logits(SHORT, adapter=0)
 
 
-def _with(matrices: dict[str, Any], module: str, down: np.ndarray, up: np.ndarray) -> dict[str, Any]:
-    return {**matrices, module: (down, up)}
+def test_their_bytes_are_planned(tmp_path: Path, make_driver) -> None:
+    file = open_checkpoint(str(write_tiny_llama(tmp_path / "m.gguf")))
+    paths = tuple(write_adapter(tmp_path / str(rank), file, rank=rank) for rank in (8, 512))
+    without, *with_more = (
+        memory_need(file, EngineOptions(adapters=adapters)).weights for adapters in ((), paths[:1], paths)
+    )
+    taken = [make_driver(file, adapters=adapters).runner.weight_bytes for adapters in ((), paths[:1], paths)]
+    for planned, own in zip(with_more, taken[1:], strict=True):
+        assert own - taken[0] <= planned - without <= 1.1 * (own - taken[0])
+    with pytest.raises(ServingError, match="Not enough memory"):
+        make_driver(file, adapters=paths, memory_bytes=without + (1 << 20))
 
 
 @pytest.mark.parametrize(
