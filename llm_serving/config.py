@@ -7,15 +7,17 @@ were typed; parsing and range checks live here only.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from llm_serving.errors import ServingError
 
 MOST_PIXELS = 89_000_000  # of an image; Pillow warns of more, and of twice that it opens none
+MOST_ADAPTERS = 64
 ENV_PREFIX = "LLM_SERVING_"
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -63,7 +65,16 @@ def _split_all(value: Any) -> Any:
     )
 
 
+def _check_adapters(items: tuple[str, ...]) -> tuple[str, ...]:
+    if len(items) > MOST_ADAPTERS:
+        raise ValueError(f"names {len(items)} adapters; {MOST_ADAPTERS} are possible")
+    if not all(re.fullmatch(r"[\w.:/-]{1,128}=.+", item) for item in items):
+        raise ValueError("must be NAME=DIR, with a name of letters, digits and . _ - : /")
+    return items
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_all)]
+Adapters = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_adapters)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 
 
@@ -86,6 +97,11 @@ class Settings(BaseSettings):
         (),
         description="Further chat models, names or paths, each loaded when a request names it; repeatable, "
         "or separated by commas",
+    )
+    lora: Adapters = Field(
+        (),
+        description="Low-rank adapter of the model as NAME=DIR, a directory that PEFT saved; requests choose "
+        "it by its name as a model; repeatable (in the variable: separated by commas)",
     )
     unload_after_s: float = Field(
         0.0,

@@ -38,6 +38,7 @@ def test_names_of_variable_and_flag() -> None:
         ("memory", "auto", 0),
         ("api_key", "one, two,,", ("one", "two")),
         ("further_models", "one, /two.gguf,", ("one", "/two.gguf")),
+        ("lora", "a=/x, b=y z=1", ("a=/x", "b=y z=1")),
         ("unload_after_s", "900", 900.0),
         ("heartbeat_s", "2.5", 2.5),
         ("log_level", "WARNING", "warning"),
@@ -76,6 +77,8 @@ def test_argument_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ("log_level", "loud"),
         ("model_name", ""),
         ("api_key", [" "]),
+        ("lora", "name"),
+        ("lora", ["a=b", "=b"]),
     ],
 )
 def test_wrong_value_is_one_line_that_names_variable_and_flag(field: str, value: Any) -> None:

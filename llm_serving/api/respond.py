@@ -59,10 +59,10 @@ async def _collect(to_response: ToResponse, head: Head, generation: Generation) 
 def concluded(generation: Generation, metrics: Metrics) -> dict[str, object]:
     """Facts that came with the last events: to the metrics, and for the log."""
     for event in generation.finals.values():
-        metrics.observe(event, generation.model.name)
+        metrics.observe(event, generation.name)
     usage = generation.usage()
     facts: dict[str, object] = {
-        "model": generation.model.name,
+        "model": generation.name,
         "prompt": usage.num_prompt,
         "cached": usage.num_cached,
         "completion": usage.num_completion,

@@ -25,6 +25,7 @@ from llm_serving.architectures import (
     qwen3_embedding,
     smollm3,
 )
+from llm_serving.architectures.adapted_modules import adapted as adapted
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
@@ -233,7 +234,16 @@ class FakeRunner:
 
 
 def _written(step: Step) -> np.ndarray:
-    """int32: the token ids; for given rows, negative numbers that depend on all of a row, or of its span."""
+    """int32: the token ids; for given rows, negative numbers that depend on all of a row, or of its span.
+
+    The first token of a sequence with an adapter is another one.
+    """
+    if step.adapters is not None:
+        starts = step.query_starts[:-1]
+        adapted = starts[(step.adapters >= 0) & (step.positions[starts] == 0)]
+        own = step.adapters[np.searchsorted(starts, adapted)]
+        step = replace(step, token_ids=step.token_ids.copy())
+        step.token_ids[adapted] = -2 - step.token_ids[adapted] - (own + 1) * VOCAB_SIZE
     if step.given is None or step.given_rows is None:
         return step.token_ids
     if step.given.dtype != np.float32 or step.given.shape != (len(step.given_rows), GIVEN_WIDTH):
@@ -273,6 +283,7 @@ def fake_limits(options: EngineOptions) -> RunnerLimits:
         max_sequences=options.max_concurrency,
         max_context=context,
         given_width=GIVEN_WIDTH,
+        adapters=tuple(blake2b(str(path).encode(), digest_size=16).digest() for path in options.adapters),
     )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
-from llm_serving.architectures import describe
+from llm_serving.architectures import adapted, describe
 from llm_serving.backends.memory_need import MemoryNeed, kv_share
 from llm_serving.backends.sight import sight_need
 from llm_serving.backends.tier import open_tier
-from llm_serving.checkpoints import Checkpoint
+from llm_serving.checkpoints import Checkpoint, read_adapter
 from llm_serving.engine.async_engine import AsyncEngine
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.errors import InvalidRequest, ServingError
+from llm_serving.errors import CheckpointError, InvalidRequest, ServingError
+from llm_serving.native.adapters import Adapted
 from llm_serving.native.cpu import cpu_budget, memory_limit_bytes
 from llm_serving.native.ops import ModelPlan
 from llm_serving.native.packed_cache import PackedCache
@@ -37,8 +39,10 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
     """
     _check(options)
     plan = describe(checkpoint)
+    adapters = _adapters(plan, checkpoint, options)
     context = _context(plan, options)
-    num_blocks = _num_blocks(plan, checkpoint, options, context)
+    weights = _weight_bytes(checkpoint, options, adapters) + WORKING_BYTES
+    num_blocks = _num_blocks(plan, weights, options, context)
     if num_blocks * BLOCK_SIZE < context:
         logger.warning(
             "A conversation may hold %d tokens, for more of the model's %d there is no memory. "
@@ -59,6 +63,7 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
         weight_format=options.quantization,
         kv_format=KV_FORMATS[options.kv_cache],
         packed=PackedCache(options.packed_dir, options.packed_bytes) if options.packed_dir else None,
+        adapters=adapters,
     )
 
 
@@ -70,7 +75,7 @@ def memory_need(checkpoint: Checkpoint, options: EngineOptions) -> MemoryNeed:
     a_block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
     conversation = -(-context // BLOCK_SIZE) * a_block
     return MemoryNeed(
-        _weight_bytes(checkpoint, options) + WORKING_BYTES,
+        _weight_bytes(checkpoint, options, _adapters(plan, checkpoint, options)) + WORKING_BYTES,
         -(-_least_context(context, options) // BLOCK_SIZE) * a_block,
         conversation,
         conversation * options.max_concurrency,
@@ -100,11 +105,10 @@ def _least_context(context: int, options: EngineOptions) -> int:
     return context if options.context_length else min(context, LEAST_CONTEXT)
 
 
-def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions, context: int) -> int:
+def _num_blocks(plan: ModelPlan, weights: int, options: EngineOptions, context: int) -> int:
     block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
     blocks_per_sequence = -(-context // BLOCK_SIZE)
     wanted = blocks_per_sequence * options.max_concurrency
-    weights = _weight_bytes(checkpoint, options) + WORKING_BYTES
     given = options.memory_bytes
     room = given - weights if given else kv_share(weights, memory_limit_bytes())
     blocks = min(wanted, room // block)
@@ -118,14 +122,25 @@ def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions,
     return int(blocks)
 
 
-def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
-    """Of the model, and all that its eyes take: those are loaded beside it."""
+def _adapters(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions) -> list[Adapted]:
+    adapters = []
+    for path in options.adapters:
+        try:
+            adapters.append(adapted(checkpoint, plan, read_adapter(path)))
+        except CheckpointError as error:
+            raise CheckpointError(f"Adapter '{path.name}': {error}") from error
+    return adapters
+
+
+def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions, adapters: Sequence[Adapted]) -> int:
+    """Of the model, its adapters, and all that its eyes take: those are loaded beside it."""
     eyes = sight_need(checkpoint, options)
     tensors = [tensor for name, tensor in checkpoint.tensors.items() if name not in eyes.tensors]
     a_weight = QUANTIZATIONS[options.quantization]
+    more = eyes.num_bytes + sum(adapter.num_bytes for adapter in adapters)
     if a_weight is None:
-        return sum(tensor.data.nbytes for tensor in tensors) + eyes.num_bytes
-    return int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors)) + eyes.num_bytes
+        return more + sum(tensor.data.nbytes for tensor in tensors)
+    return more + int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors))
 
 
 def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOptions) -> AsyncEngine:

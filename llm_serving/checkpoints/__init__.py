@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llm_serving.checkpoints.adapter import Adapter, LowRank, read_adapter
 from llm_serving.checkpoints.chat_tokenizer import build_tokenizer
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.dequantize import dequantize
@@ -24,10 +25,12 @@ from llm_serving.checkpoints.sentence_transformers import Dense, Pooling, Senten
 from llm_serving.checkpoints.tokenizer import Tokenizer
 
 __all__ = [
+    "Adapter",
     "Checkpoint",
     "Dense",
     "EncoderTokenizer",
     "FillIn",
+    "LowRank",
     "PairTemplate",
     "Pooling",
     "ScoreActivation",
@@ -40,6 +43,7 @@ __all__ = [
     "dequantize",
     "open_checkpoint",
     "qwen3_template",
+    "read_adapter",
     "read_family",
     "read_gguf",
     "read_gguf_pair_template",

@@ -135,7 +135,7 @@ class LocalSession:
         from llm_serving.service.loader import load_chat_model
         from llm_serving.service.registry import Registry
 
-        settings = self._settings
+        settings = self._settings.model_copy(update={"lora": ()})
         # Blocks the loop, which has nothing else to do: so Ctrl-C ends a download at once.
         model = load_chat_model(settings, self._on_progress)
         others = {"embedding_model": "", "reranker_model": "", "further_models": (), "unload_after_s": 0.0}

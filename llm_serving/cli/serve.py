@@ -92,6 +92,7 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
     threads = settings.threads or cpu_budget().threads
     engine = "fake" if settings.engine == "fake" else f"{settings.engine}, {threads} threads"
     encoders = [public_name(name) for name in (settings.embedding_model, settings.reranker_model) if name]
+    adapters = [item.partition("=")[0] for item in settings.lora]
     lines = [
         f"Model    {', '.join([public_name(settings.model_name), *encoders])}",
         *(
@@ -99,6 +100,7 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
             if settings.further_models
             else []
         ),
+        *([f"LoRA     {', '.join(adapters)}"] if adapters else []),
         f"Engine   {engine}",
         f"Address  {url}  (OpenAI API: {url}/v1)",
         *([f"Chat     {url}  (in a browser)"] if settings.playground else []),

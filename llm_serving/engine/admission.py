@@ -34,6 +34,12 @@ def check_given(given: Sequence[GivenRows], num_tokens: int, width: int, span: i
         end = each.end
 
 
+def check_adapter(adapter: int | None, count: int) -> None:
+    """Raises: InvalidRequest for one that is not among the engine's."""
+    if adapter is not None and not 0 <= adapter < count:
+        raise InvalidRequest(f"There is no adapter {adapter}: the model is run with {count}.", "model")
+
+
 def check_scores(sampling: SamplingParams, *, can_score: bool) -> None:
     """Raises: InvalidRequest where log-probabilities of a prompt are asked of an engine that has none."""
     if sampling.prompt_logprobs is not None and not can_score:

@@ -35,6 +35,7 @@ class StepBuilder:
         self._positions = np.empty(limits.max_step_tokens, np.int32)
         self._query_starts = np.zeros(max_running + 1, np.int32)
         self._logit_rows = np.empty(limits.max_step_tokens, np.int32)
+        self._has_adapters = bool(limits.adapters)
         self._counting = np.arange(max(max_context, limits.max_step_tokens), dtype=np.int32)
 
     def open(self, sequence: Sequence) -> None:
@@ -107,6 +108,8 @@ class StepBuilder:
             block_tables=self._tables[:, :width].take(slots, axis=0),
             logit_rows=self._logit_rows[:num_logits],
         )
+        if self._has_adapters:
+            step.adapters = _adapters_of(planned)
         if given:
             step.given, step.given_rows = _rows_of(given)
             step.seen = _seen_in(given, step.positions)
@@ -125,6 +128,12 @@ class StepBuilder:
             raise AssertionError("a slot is lost or used twice")
         if (self._tables[self._free_slots] != -1).any():
             raise AssertionError("an unused block table is not empty")
+
+
+def _adapters_of(sequences: Iterable[Sequence]) -> np.ndarray | None:
+    """int32: of each sequence its adapter, or -1. None if no sequence has one."""
+    adapters = [-1 if (own := sequence.request.adapter) is None else own for sequence in sequences]
+    return np.array(adapters, np.int32) if max(adapters) >= 0 else None
 
 
 def _rows_of(given: list[tuple[Sequence, int, int]]) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -23,14 +23,16 @@ def extend_chain(
     block_size: int,
     num_blocks: int,
     given: Sequence[GivenRows] = (),
+    root: bytes = b"",
 ) -> None:
     """Grow `digests` to one entry for each of the first `num_blocks` full blocks of `token_ids`.
 
     A digest names the tokens of its block and all before it: BLAKE2b-128 over (parent digest, int32 ids),
     so equal digests mean equal prefixes for all practical purposes, also against a hostile prompt. Where rows
-    are `given` for tokens of a block, their digests and where they begin come behind the ids.
+    are `given` for tokens of a block, their digests and where they begin come behind the ids. The first has
+    `root` for a parent: a digest of whatever else the blocks depend on, if anything.
     """
-    parent = digests[-1] if digests else b""
+    parent = digests[-1] if digests else root
     for index in range(len(digests), num_blocks):
         tokens = array("i", token_ids[index * block_size : (index + 1) * block_size])
         content = parent + tokens.tobytes()

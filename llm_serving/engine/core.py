@@ -13,7 +13,7 @@ from collections.abc import Sequence as Items
 
 import numpy as np
 
-from llm_serving.engine.admission import check_given, check_prompt, check_room, check_scores
+from llm_serving.engine.admission import check_adapter, check_given, check_prompt, check_room, check_scores
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.constraint import forbid_others
 from llm_serving.engine.detokenizer import Detokenizer
@@ -87,6 +87,7 @@ class EngineCore:
         """
         check_prompt(request.prompt_ids, self.limits.vocab_size, self.max_context)
         check_given(request.given, len(request.prompt_ids), self.limits.given_width, self.limits.given_span)
+        check_adapter(request.adapter, len(self.limits.adapters))
         # A span is computed at once, and has more rows than a step may score.
         has_spans = bool(self.limits.given_span and request.given)
         check_scores(request.sampling, can_score=self.limits.has_all_logits and not has_spans)

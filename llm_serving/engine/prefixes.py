@@ -17,12 +17,15 @@ from llm_serving.engine.tier import BlockTier
 class PrefixCache:
     """Finds, takes over and publishes full blocks."""
 
-    def __init__(self, pool: BlockPool, builder: StepBuilder, block_size: int) -> None:
+    def __init__(
+        self, pool: BlockPool, builder: StepBuilder, block_size: int, adapters: tuple[bytes, ...] = ()
+    ) -> None:
         self.tier: BlockTier | None = None  # whoever has one sets it before the first step
         self.num_cached_tokens = 0
         self._pool = pool
         self._builder = builder
         self._block_size = block_size
+        self._adapters = adapters
 
     def num_sharable(self, sequence: Sequence) -> int:
         """Blocks that may come from the cache.
@@ -51,8 +54,12 @@ class PrefixCache:
 
     def name_blocks(self, sequence: Sequence) -> None:
         """Digests of all its full blocks."""
-        num_full = sequence.num_tokens // self._block_size
-        extend_chain(sequence.digests, sequence.token_ids, self._block_size, num_full, sequence.request.given)
+        self._extend(sequence, sequence.num_tokens // self._block_size)
+
+    def _extend(self, sequence: Sequence, num_blocks: int) -> None:
+        request = sequence.request
+        root = b"" if request.adapter is None else self._adapters[request.adapter]
+        extend_chain(sequence.digests, sequence.token_ids, self._block_size, num_blocks, request.given, root)
 
     def adopt(self, sequence: Sequence) -> int:
         """Take over what the cache has of the uncomputed tokens, but nothing that ends in a span.
@@ -96,7 +103,7 @@ class PrefixCache:
 
     def publish(self, sequence: Sequence, first: int, last: int) -> None:
         """Let the full blocks `first` … `last - 1` of a sequence be found, and those of its prompt kept."""
-        extend_chain(sequence.digests, sequence.token_ids, self._block_size, last, sequence.request.given)
+        self._extend(sequence, last)
         for index in range(first, last):
             self._pool.publish(sequence.block_ids[index], sequence.digests[index])
             if self.tier and (index + 1) * self._block_size <= sequence.num_prompt_tokens:

@@ -32,6 +32,7 @@ class RunnerLimits:
     has_all_logits: bool = True  # whether logits of any token may be wanted, not only of a sequence's last
     given_width: int = 0  # of rows that may stand for a token's embedding; 0 = it takes none
     given_span: int = 0  # rows given together that may see each other all, also those that come; 0 = none do
+    adapters: tuple[bytes, ...] = ()  # of each that a sequence may have: 16 bytes that name what it does
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class Step:
     # int32 [num_tokens]: how many of its sequence's positions each token sees; None = up to its own. No token
     # sees less than the one before it, or more than up to the last of the sequence in this step.
     seen: np.ndarray | None = None
+    adapters: np.ndarray | None = None  # int32 [num_sequences]: indices into limits.adapters, or -1
 
 
 class ModelRunner(Protocol):
@@ -163,6 +165,7 @@ class EngineOptions:
     prefix_dir: Path | None = None  # where blocks of the prefix cache are kept; None = nowhere
     prefix_bytes: int = 0  # bound for them
     sees: bool = True  # whether images may be sent, so that a model's eyes are loaded
+    adapters: tuple[Path, ...] = ()  # directories of low-rank adapters, which requests name by their place
 
 
 @dataclass(frozen=True, slots=True)

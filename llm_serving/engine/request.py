@@ -87,6 +87,7 @@ class GenerateRequest:
     fairness_key: str = ""  # who asks, never a secret: requests of different keys take turns
     constraint: TokenConstraint | None = None  # of this request alone
     given: tuple[GivenRows, ...] = ()  # in ascending order, none over another
+    adapter: int | None = None  # of those that the engine has, by its place in their list
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ class Scheduler:
         self._num_arrived = 0
         self._policy = PrefillPolicy()
         self._builder = StepBuilder(limits, self.max_running, self.max_context)
-        self.prefixes = PrefixCache(self.pool, self._builder, self.block_size)
+        self.prefixes = PrefixCache(self.pool, self._builder, self.block_size, limits.adapters)
 
     @property
     def has_work(self) -> bool:

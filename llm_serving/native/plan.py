@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, cast
@@ -11,6 +12,7 @@ import numpy as np
 from llm_serving.checkpoints import Checkpoint, Tensor, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
+from llm_serving.native.adapters import Adapted, AdapterPacker
 from llm_serving.native.core import load_core
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.packed_weights import PackedWeights
@@ -39,6 +41,7 @@ class PlanBuilder:
         weight_format: str,
         context: int,
         packed: PackedCache | None = None,
+        adapters: Sequence[Adapted] = (),
     ) -> None:
         self.checkpoint = checkpoint
         self.plan = plan
@@ -52,6 +55,7 @@ class PlanBuilder:
         self._vectors: dict[tuple[str, float], int] = {}
         self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
+        self._adapters = AdapterPacker(core_plan, adapters)
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
         self._norm_offset = plan.norm_offset
         self._has_spans = isinstance(plan, ops.ModelPlan) and plan.given_span > 0
@@ -101,6 +105,7 @@ class PlanBuilder:
                 core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope)
             case ops.Linear(projections, accumulate):
                 core.linear(self._projections(projections), accumulate)
+                self._adapters.adapt(projections, buffers)
             case ops.RopeStore(source, layer, rope):
                 core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope))
             case ops.Attention(source, target, layer, scale, window, cap, sinks):

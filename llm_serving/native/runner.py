@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.engine.protocol import RunnerLimits, Step
+from llm_serving.native.adapters import Adapted
 from llm_serving.native.ops import ModelPlan
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.plan import PlanBuilder, core_plan
@@ -26,6 +29,7 @@ class NativeRunner:
     """Owns weights, KV pool and threads. Not thread-safe: one engine thread calls it.
 
     `kv_format` is what keys and values are kept as: `q16` or `q8`, integers with a scale for each vector.
+    A step names `adapters` by their place in the list.
     `content`, 16 bytes, names model, weights and arithmetic: runners that share it compute equal blocks.
 
     Raises: CheckpointError when the checkpoint does not fit the plan; ValueError for an unknown ISA, or a
@@ -46,6 +50,7 @@ class NativeRunner:
         weight_format: str = "auto",
         kv_format: str = "q16",
         packed: PackedCache | None = None,
+        adapters: Sequence[Adapted] = (),
     ) -> None:
         self.limits = RunnerLimits(
             vocab_size=plan.vocab_size,
@@ -56,9 +61,10 @@ class NativeRunner:
             max_context=max_context,
             given_width=plan.buffers["x"],
             given_span=plan.given_span,
+            adapters=tuple(adapter.digest for adapter in adapters),
         )
         self._core = core_plan(threads=threads, isa=isa, max_tokens=max_step_tokens, max_context=max_context)
-        builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context, packed)
+        builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context, packed, adapters)
         self._logits = builder.build()
         rope = rope_table(plan.rope, checkpoint, max_context)
         self._core.rope_table(rope)
@@ -83,6 +89,7 @@ class NativeRunner:
             step.given,
             step.given_rows,
             step.seen,
+            step.adapters,
         )
         return logits
 

@@ -86,6 +86,7 @@ class ChatService:
                 None if is_open else model.thoughts,
                 Reasoning.NONE if is_open else _reasoning(model, prompt.ids),
                 prompt.given,
+                self._registry.adapter(request.model),
             )
 
     async def read(self, model: ChatModel, conversation: Conversation, *, looks: bool = True) -> Prompt:

@@ -75,7 +75,13 @@ class CompletionService:
         options = replace(request.options, ends=fill_in.ends) if fill_in else request.options
         try:
             generation = await start_generation(
-                slot, model, request.request_id, prompts, options, self._defaults
+                slot,
+                model,
+                request.request_id,
+                prompts,
+                options,
+                self._defaults,
+                adapter=self._registry.adapter(request.model),
             )
         except ContextLengthExceeded as error:
             error.param = "prompt"

@@ -21,6 +21,7 @@ from llm_serving.errors import (
     RequestCancelled,
     ServingError,
 )
+from llm_serving.service.adapters import NamedAdapter
 from llm_serving.service.binding import bind
 from llm_serving.service.echo import Echo
 from llm_serving.service.model import ChatModel
@@ -89,8 +90,12 @@ class Generation:
         options: GenerationOptions,
         thoughts: ThoughtFormat | None = None,
         reasoning: Reasoning = Reasoning.NONE,
+        adapter: NamedAdapter | None = None,
     ) -> None:
         self.model = model
+        self.name = model.name if adapter is None else adapter.name  # of who answers
+        has_own = adapter is not None and adapter.index < len(model.adapters)
+        self.fingerprint = model.adapters[adapter.index] if adapter and has_own else model.fingerprint
         self.options = options
         self.has_logprobs = options.top_logprobs is not None  # events carry them
         self.thoughts = thoughts  # how its texts are written
@@ -184,6 +189,7 @@ async def start_generation(
     thoughts: ThoughtFormat | None = None,
     reasoning: Reasoning = Reasoning.NONE,
     given: tuple[GivenRows, ...] = (),
+    adapter: NamedAdapter | None = None,
 ) -> Generation:
     """Submit `n` sequences a prompt; choice `p * n + i` has the seed plus i. All are admitted or none.
 
@@ -204,7 +210,7 @@ async def start_generation(
     )
     seed = random.getrandbits(64) if options.seed is None else options.seed
     eos_ids = frozenset(model.tokenizer.eos_ids) | options.ends
-    generation = Generation(slot, model, options, thoughts, reasoning)
+    generation = Generation(slot, model, options, thoughts, reasoning, adapter)
     around = thoughts_around(thoughts, reasoning)
     try:
         for p, prompt in enumerate(prompts):
@@ -220,6 +226,7 @@ async def start_generation(
                     options.fairness_key,
                     constraints[index],
                     given,
+                    None if adapter is None else adapter.index,
                 )
                 await generation.submit(request)
     except BaseException as error:

@@ -30,6 +30,7 @@ from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra, ModelNotFound
 from llm_serving.models import OnProgress, Progress, fetch, find_model, packed_directory, resolve_model
+from llm_serving.service.adapters import named_adapters
 from llm_serving.service.facts import facts_of, read_facts
 from llm_serving.service.model import ChatModel
 from llm_serving.service.reasons import without_folders
@@ -61,6 +62,8 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
     path, choice = found
     logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
     if choice.name in DIRECTORY_BACKENDS:
+        if settings.lora:
+            raise SettingsError(no_adapters(choice.name))
         if settings.prefix_cache_dir is not None:
             logger.warning("model %s: the %s engine keeps no prompts on disk", name, choice.name)
         with naming_the_setting(settings):
@@ -80,6 +83,7 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
         details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
         facts=facts_of(checkpoint),
         vision=vision,
+        adapters=tuple(fingerprint(path, settings, adapter) for adapter in options.adapters),
     )
 
 
@@ -188,6 +192,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         prefix_dir=settings.prefix_cache_dir,
         prefix_bytes=settings.prefix_cache_disk,
         sees=settings.max_images > 0,
+        adapters=tuple(adapter.directory for adapter in named_adapters(settings)),
     )
 
 
@@ -203,12 +208,25 @@ def public_name(model_name: str) -> str:
     return path.resolve().name if is_path else model_name
 
 
-def fingerprint(path: Path, settings: Settings) -> str:
-    """`system_fingerprint`: another file, engine, quantisation or KV cache gives another one."""
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    sizes = [(file.name, file.stat().st_size) for file in files]
-    facts = (path.name, sizes, settings.engine, settings.quantization, settings.kv_cache)
+def no_adapters(engine: str) -> str:
+    """What to tell who asks for adapters and an engine that has none."""
+    return (
+        f"{flag_name('lora')} ({env_name('lora')}): the {engine} engine runs no adapters. Use "
+        f"{flag_name('engine')} native, or merge the adapter into the model's weights."
+    )
+
+
+def fingerprint(path: Path, settings: Settings, adapter: Path | None = None) -> str:
+    """`system_fingerprint`: another file, engine, quantisation, KV cache or adapter gives another one."""
+    facts: tuple[object, ...] = (*_sizes(path), settings.engine, settings.quantization, settings.kv_cache)
+    if adapter is not None:
+        facts += _sizes(adapter)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+def _sizes(path: Path) -> tuple[object, ...]:
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return path.name, [(file.name, file.stat().st_size) for file in files]
 
 
 class ProgressLog:

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from llm_serving.backends import DIRECTORY_BACKENDS
 from llm_serving.backends.memory_need import MemoryNeed
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import find_model
+from llm_serving.service.adapters import NamedAdapter, named_adapters
 from llm_serving.service.encoder_loader import load_encoder_model
-from llm_serving.service.loader import load_chat_model, public_name
+from llm_serving.service.loader import load_chat_model, no_adapters, public_name
 from llm_serving.service.measuring import measure_model, read_profile
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
 from llm_serving.service.reasons import folders_of
@@ -24,14 +26,17 @@ MeasureModel = Callable[[Settings, ModelKind], MemoryNeed | None]
 ChatSlot = ModelSlot[ChatModel]
 EncoderSlot = ModelSlot[EncoderModel]
 
+_LATEST = ":latest"  # as Ollama's clients say
 LOAD_WAIT_S = 300.0  # whoever has a model loaded waits so long for it; a download may take longer
 
 
 class Registry:
     """The models of this server: `default` and `further` chat; `embedding` and `reranker` may be None.
 
+    `adapters` belong to the default model, which answers to their names as well.
     `load` and `load_encoder` make models, `measure` tells what one will take, all on other threads.
-    Event loop only. Raises: SettingsError for further models that have no name of their own.
+    Event loop only. Raises: SettingsError for further models and adapters that have no name of their own, or
+    that the engine does not run.
     """
 
     def __init__(
@@ -50,11 +55,16 @@ class Registry:
         self._reading: asyncio.Task[None] | None = None
         self._slots: dict[str, AnySlot] = {}
         self._residency = Residency(settings.memory, settings.unload_after_s)
-        self.default = self._chat(settings.model_name, on_demand=settings.unload_after_s > 0)
+        self.adapters = named_adapters(settings)
+        self.default = self._chat(
+            settings.model_name, on_demand=settings.unload_after_s > 0, lora=settings.lora
+        )
         self.embedding = self._encoder(settings.embedding_model, ModelKind.EMBEDDING)
         self.reranker = self._encoder(settings.reranker_model, ModelKind.RERANKER)
         self._check_further(settings)
         self.further = [self._chat(name, on_demand=True) for name in settings.further_models]
+        self._adapters: dict[str, NamedAdapter] = {}
+        self._name_adapters(settings)
         self._residency.slots = self.slots()
         self._residency.leaving = [*self.further, *self._encoders()]
         self._residency.refused = self.further
@@ -66,6 +76,13 @@ class Registry:
         """
         named = self._choose(name, self.chatting(), "Name a chat model")
         return next((slot for slot in self.further if slot is named), self.default)
+
+    def adapter(self, name: str | None) -> NamedAdapter | None:
+        """The adapter of this name, where `find` gives the model that it belongs to; mostly None."""
+        if not self._adapters or name is None:
+            return None
+        key = name.strip().casefold()
+        return self._adapters.get(key) or self._adapters.get(key.removesuffix(_LATEST))
 
     def find_embedding(self, name: str | None) -> EncoderSlot:
         """As `find`, for embeddings. Raises ModelNotFound also if there is no embedding model at all."""
@@ -88,6 +105,16 @@ class Registry:
         slot = self._named(name)
         if slot is None:
             raise ModelNotFound(name, self._served())
+        return slot
+
+    def whole(self, name: str) -> AnySlot:
+        """As `exact`, for what is done to all of a model. Raises also: InvalidRequest for an adapter."""
+        slot = self.exact(name)
+        if self.adapter(name) is not None:
+            raise InvalidRequest(
+                f"'{name}' is an adapter, which comes and goes with its model. Name that: {slot.name}.",
+                "model",
+            )
         return slot
 
     def chatting(self) -> list[ChatSlot]:
@@ -129,10 +156,10 @@ class Registry:
     async def load(self, name: str) -> AnySlot:
         """Have the model of this name loaded, which then can answer; at once if it can already.
 
-        Whoever waits may leave: loading goes on. Raises: ModelNotFound, ModelUnavailable (it failed, or the
+        Whoever waits may leave: loading goes on. Raises: as `whole`, ModelUnavailable (it failed, or the
         server is stopping), ModelLoading (it takes longer than anybody waits).
         """
-        slot = self.exact(name)
+        slot = self.whole(name)
         if self._closing is None:
             slot.start()
         await slot.soon(LOAD_WAIT_S)
@@ -142,10 +169,10 @@ class Registry:
         """Have nothing of the model of this name in memory; `remedy` tells its users how to have it back.
 
         New requests are refused at once, running ones get the time they have when the server stops. Once that
-        has begun, whoever waits may leave. Raises: ModelNotFound, ModelLoading (it takes longer than anybody
-        waits).
+        has begun, whoever waits may leave. Raises: as `whole`, ModelLoading (it takes
+        longer than anybody waits).
         """
-        slot = self.exact(name)
+        slot = self.whole(name)
         await slot.unload(self._drain_s, f"it was unloaded. {remedy}", LOAD_WAIT_S)
         return slot
 
@@ -163,8 +190,8 @@ class Registry:
         if self._closing is not None:
             await self._closing
 
-    def _chat(self, name: str, *, on_demand: bool) -> ChatSlot:
-        own = self._settings.model_copy(update={"model_name": name})
+    def _chat(self, name: str, *, on_demand: bool, lora: tuple[str, ...] = ()) -> ChatSlot:
+        own = self._settings.model_copy(update={"model_name": name, "lora": lora})
 
         def load() -> ChatModel:
             granted = self._grant(slot, own)
@@ -190,7 +217,7 @@ class Registry:
 
     def _how(self, name: str) -> dict[str, Any]:
         settings = self._settings
-        folders = folders_of(name, settings.cache_dir)
+        folders = folders_of(name, settings.cache_dir, *(each.directory.parent for each in self.adapters))
         return {"max_waiting": settings.max_concurrency + settings.max_queue, "folders": folders}
 
     def _grant(self, slot: AnySlot, own: Settings) -> int | None:
@@ -217,6 +244,19 @@ class Registry:
             if name in names[:i] or name in self._slots:
                 raise SettingsError(f"{what}: '{name}' names two of the models. Leave one out.")
 
+    def _name_adapters(self, settings: Settings) -> None:
+        if self.adapters and settings.engine in DIRECTORY_BACKENDS:
+            raise SettingsError(no_adapters(settings.engine))
+        for adapter in self.adapters:
+            key = adapter.name.casefold()
+            if key in self._slots:
+                what = f"{flag_name('lora')} ({env_name('lora')})"
+                raise SettingsError(
+                    f"{what}: '{adapter.name}' names two of the models. Give it another name."
+                )
+            self._slots[key] = self.default
+            self._adapters[key] = adapter
+
     def _name(self, slot: AnySlot, setting: str) -> None:
         spec = find_model(setting)
         for name in (setting, slot.name, *(spec.aliases if spec else ())):
@@ -224,7 +264,7 @@ class Registry:
 
     def _named(self, name: str) -> AnySlot | None:
         key = name.strip().casefold()
-        return self._slots.get(key) or self._slots.get(key.removesuffix(":latest"))  # as Ollama's clients say
+        return self._slots.get(key) or self._slots.get(key.removesuffix(_LATEST))
 
     def _choose(self, name: str | None, able: Sequence[AnySlot], remedy: str) -> AnySlot:
         slot = self._named(name) if name else able[0]
@@ -239,4 +279,4 @@ class Registry:
         return slot
 
     def _served(self) -> str:
-        return f"Served here: {', '.join(slot.name for slot in self.slots())}."
+        return f"Served here: {', '.join(each.name for each in (*self.slots(), *self.adapters))}."

@@ -16,6 +16,7 @@ class DrivenSequence:
 
     num_tokens: int = 0
     blocks: list[int] = field(default_factory=list)
+    adapter: int = -1
 
 
 class RunnerDriver:
@@ -51,6 +52,7 @@ class RunnerDriver:
         positions = [s.num_tokens + i for s, tokens in work for i in range(len(tokens))]
         if rows is None:
             rows = range(len(positions))
+        adapters = np.array([sequence.adapter for sequence, _ in work], np.int32)
         logits = self.runner.run(
             Step(
                 token_ids=np.array([t for _, tokens in work for t in tokens], np.int32),
@@ -61,16 +63,17 @@ class RunnerDriver:
                 given=None if given is None else given[0],
                 given_rows=None if given is None else given[1].astype(np.int32),
                 seen=seen,
+                adapters=adapters if (adapters >= 0).any() else None,
             )
         )
         for sequence, tokens in work:
             sequence.num_tokens += len(tokens)
         return np.array(logits)
 
-    def logits(self, token_ids: Sequence[int], chunk: int = 0) -> np.ndarray:
+    def logits(self, token_ids: Sequence[int], chunk: int = 0, adapter: int = -1) -> np.ndarray:
         """All logits of one sequence from position 0, fed alone; 0 means the largest chunks there are."""
         chunk = chunk or self.runner.limits.max_step_tokens
-        sequence = DrivenSequence()
+        sequence = DrivenSequence(adapter=adapter)
         parts = [
             self.step([(sequence, token_ids[start : start + chunk])])
             for start in range(0, len(token_ids), chunk)

@@ -41,7 +41,7 @@ def new_id(prefix: str, between: str = "-") -> str:
 
 
 def head_of(generation: Generation, request_id: str) -> Head:
-    return Head(request_id, generation.model.name, generation.model.fingerprint)
+    return Head(request_id, generation.name, generation.fingerprint)
 
 
 def usage_fields(generation: Generation, readers: Sequence[AnswerReader] = ()) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from llm_serving.api.convert.ollama_output import time_text
 from llm_serving.chat.reasoning import reasons
 from llm_serving.config import Settings
 from llm_serving.models import find_model
+from llm_serving.service.adapters import NamedAdapter
 from llm_serving.service.facts import ModelFacts
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
 from llm_serving.service.residency import AnySlot
@@ -29,15 +30,18 @@ _UNKNOWN = ModelFacts(format="", num_bytes=0, modified_s=0, num_parameters=0, qu
 _ON_GPU = ("cuda", "mps")
 
 
-def listed(slot: AnySlot) -> dict[str, Any]:
-    """A model of `/api/tags`. Its digest is that of what is said here: files are not read for it."""
-    facts, name = _facts(slot), _tagged(slot.name)
+def listed(slot: AnySlot, adapter: NamedAdapter | None = None) -> dict[str, Any]:
+    """A model of `/api/tags`, or an adapter of one.
+
+    Its digest is that of what is said here: files are not read for it.
+    """
+    facts, name = _facts(slot), _tagged(adapter.name if adapter else slot.name)
     told = {
         "name": name,
         "model": name,
         "modified_at": time_text(facts.modified_s),
         "size": facts.num_bytes,
-        "details": _details(slot, facts),
+        "details": _details(slot, facts, adapter),
     }
     return {**told, "digest": sha256(orjson.dumps(told)).hexdigest()}
 
@@ -55,7 +59,7 @@ def running(slot: AnySlot, model: ChatModel | EncoderModel, unload_after_s: floa
     }
 
 
-def shown(slot: AnySlot, settings: Settings) -> dict[str, Any]:
+def shown(slot: AnySlot, settings: Settings, adapter: NamedAdapter | None = None) -> dict[str, Any]:
     """`/api/show`. The template is a Jinja one."""
     model, facts, spec = slot.model, _facts(slot), find_model(slot.name)
     family = _family(slot)
@@ -63,7 +67,7 @@ def shown(slot: AnySlot, settings: Settings) -> dict[str, Any]:
     parameters = _parameters(model, settings) if isinstance(model, ChatModel) else {}
     info: dict[str, Any] = {
         "general.architecture": family,
-        "general.basename": slot.name,
+        "general.basename": adapter.name if adapter else slot.name,
         "general.parameter_count": facts.num_parameters,
     }
     if (profile := slot.profile) is not None:
@@ -77,7 +81,7 @@ def shown(slot: AnySlot, settings: Settings) -> dict[str, Any]:
         "system": settings.system_prompt if slot.kind is ModelKind.CHAT else "",
         "license": spec.licence if spec else "",
         "modified_at": time_text(facts.modified_s),
-        "details": _details(slot, facts),
+        "details": _details(slot, facts, adapter),
         "model_info": info,
         "capabilities": [*_CAPABILITIES[slot.kind], *_skills(model)],
     }
@@ -113,10 +117,10 @@ def _parameters(model: ChatModel, settings: Settings) -> dict[str, float]:
     }
 
 
-def _details(slot: AnySlot, facts: ModelFacts) -> dict[str, Any]:
+def _details(slot: AnySlot, facts: ModelFacts, adapter: NamedAdapter | None) -> dict[str, Any]:
     family = _family(slot)
     return {
-        "parent_model": "",
+        "parent_model": _tagged(slot.name) if adapter else "",
         "format": facts.format,
         "family": family,
         "families": [family] if family else [],

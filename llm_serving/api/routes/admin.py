@@ -30,7 +30,7 @@ async def unload_model(request: Request) -> Response:
     """Answers when running requests have ended and the memory is given back."""
     headers = await _checked(request)
     registry = services_of(request).registry
-    name = registry.exact(request.path_params["model_id"]).name
+    name = registry.whole(request.path_params["model_id"]).name
     remedy = f"Load it with POST /admin/models/{quote(name)}/load."
     slot = await until_disconnect(request.receive, registry.unload(name, remedy))
     return _answer(registry, slot, headers)

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
+from llm_serving.service.adapters import NamedAdapter
 from llm_serving.service.model import ChatModel, ModelKind
 from llm_serving.service.registry import Registry
 from llm_serving.service.residency import AnySlot
@@ -31,14 +32,20 @@ _CAPABILITIES = {
 
 
 async def list_models(request: Request) -> Response:
+    """All that a request may name, adapters behind the models."""
     registry = services_of(request).registry
-    return _json({"object": "list", "data": [model_object(registry, slot) for slot in registry.slots()]})
+    models = [model_object(registry, slot) for slot in registry.slots()]
+    adapters = [adapter_object(registry, adapter) for adapter in registry.adapters]
+    return _json({"object": "list", "data": models + adapters})
 
 
 async def get_model(request: Request) -> Response:
     """Names and aliases; unknown ones are 404 here, whatever other routes answer with."""
-    registry = services_of(request).registry
-    return _json(model_object(registry, registry.exact(request.path_params["model_id"])))
+    registry, name = services_of(request).registry, request.path_params["model_id"]
+    adapter = registry.adapter(name)
+    if adapter is not None:
+        return _json(adapter_object(registry, adapter))
+    return _json(model_object(registry, registry.exact(name)))
 
 
 def model_object(registry: Registry, slot: AnySlot) -> dict[str, Any]:
@@ -62,6 +69,13 @@ def model_object(registry: Registry, slot: AnySlot) -> dict[str, Any]:
         "state": _STATES[slot.state],
         **(model.details if model else {}),
     }
+
+
+def adapter_object(registry: Registry, adapter: NamedAdapter) -> dict[str, Any]:
+    """The same of an adapter: as its model, by its own name; `root` is its directory's, without folders."""
+    base = model_object(registry, registry.default)
+    own = {"id": adapter.name, "aliases": [], "root": adapter.directory.name, "parent": base["id"]}
+    return {**base, **own}
 
 
 def _json(value: Any) -> Response:

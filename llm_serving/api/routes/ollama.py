@@ -130,7 +130,10 @@ async def _generated(
     started_s = time.monotonic()
     body, headers = await _read(request, schema, neutral)
     if body.is_empty():
-        model = await _loaded(request, services_of(request).registry.find(body.model), body)
+        registry = services_of(request).registry
+        model = await _loaded(request, registry.find(body.model), body)
+        adapter = registry.adapter(body.model)
+        model = adapter.name if adapter else model
         empty = shape("", "", ())
         return _json({**start_of(model), **empty, "done": True, "done_reason": "load"}, headers)
     with named_as_sent(NAMES):

@@ -22,8 +22,10 @@ Named = TypeVar("Named", bound=OllamaModelRequest)
 
 
 async def list_tags(request: Request) -> Response:
-    """All models of this server, loaded or not."""
-    return _json({"models": [listed(slot) for slot in services_of(request).registry.slots()]})
+    """All models of this server, loaded or not, and adapters."""
+    registry = services_of(request).registry
+    adapters = [listed(registry.default, adapter) for adapter in registry.adapters]
+    return _json({"models": [*(listed(slot) for slot in registry.slots()), *adapters]})
 
 
 async def list_running(request: Request) -> Response:
@@ -36,8 +38,10 @@ async def list_running(request: Request) -> Response:
 
 async def show_model(request: Request) -> Response:
     """Names and aliases; unknown ones are 404 here, whatever other routes answer with."""
-    _, slot, headers = await _named(request, OllamaModelRequest, OLLAMA_SHOW)
-    return _json(shown(slot, services_of(request).settings), headers)
+    body, slot, headers = await _named(request, OllamaModelRequest, OLLAMA_SHOW)
+    services = services_of(request)
+    adapter = services.registry.adapter(body.model or body.name)
+    return _json(shown(slot, services.settings, adapter), headers)
 
 
 async def pull_model(request: Request) -> Response:

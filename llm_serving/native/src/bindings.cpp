@@ -48,17 +48,18 @@ Linear* new_linear(const Plan& plan, const std::vector<std::tuple<int, int, int,
 }
 
 Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable block_tables, Ids logit_rows, int output,
-           std::optional<Table> given, std::optional<Ids> given_rows, std::optional<Ids> seen) {
+           std::optional<Table> given, std::optional<Ids> given_rows, std::optional<Ids> seen, std::optional<Ids> adapters) {
     if (given.has_value() != given_rows.has_value() || (given && given->shape(0) != given_rows->size()))
         throw std::invalid_argument("given rows and their places do not fit together");
-    if (positions.size() != token_ids.size() || (seen && seen->size() != token_ids.size()) || query_starts.size() != block_tables.shape(0) + 1)
+    if (positions.size() != token_ids.size() || (seen && seen->size() != token_ids.size()) ||
+        query_starts.size() != block_tables.shape(0) + 1 || (adapters && adapters->size() != block_tables.shape(0)))
         throw std::invalid_argument("the arrays of a step do not fit together");
     const StepInput input{token_ids.data(), positions.data(), int(token_ids.size()), query_starts.data(),
                           int(block_tables.shape(0)), block_tables.data(), int(block_tables.shape(1)),
                           logit_rows.data(), int(logit_rows.size()),
                           given ? given->data() : nullptr, given ? given_rows->data() : nullptr,
                           given ? int(given->shape(0)) : 0, given ? int(given->shape(1)) : 0,
-                          seen ? seen->data() : nullptr};
+                          seen ? seen->data() : nullptr, adapters ? adapters->data() : nullptr};
     const float* logits;
     {
         nb::gil_scoped_release release;
@@ -99,6 +100,7 @@ void bind_turns(nb::module_& m) {
 
 }  // namespace
 
+void bind_adapters(nb::class_<Plan>& plan);  // bindings_adapters.cpp
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
@@ -273,7 +275,8 @@ NB_MODULE(_llm_serving_native, m) {
         }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1)
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"), nb::arg("block_tables"),
              nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(),
-             nb::arg("seen").none() = nb::none());
+             nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none());
+    bind_adapters(plan);
     bind_experts(plan);
     bind_measure(m);
     bind_sampler(m);

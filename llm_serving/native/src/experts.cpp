@@ -72,7 +72,7 @@ int Gather::num_tiles(const Model&, const StepState& step) const { return tiles_
 void Gather::run_tile(Model& model, const StepState& step, int tile, int) const {
     Buffer& from = model.buffers[size_t(source)];
     for_rows(tile, num_rows(step), [&](int slot) {
-        quantize_row(model, *this, from.row(step.routing.row_of[size_t(slot)]), from.width, slot);
+        quantize_row(model, step, *this, from.row(step.routing.row_of[size_t(slot)]), from.width, slot);
     });
 }
 

@@ -54,7 +54,7 @@ void Quantize::run_tile(Model& model, const StepState& step, int tile, int worke
         if (gain && bias < 0) model.kernels->rms_norm(x, gain, epsilon, from.width, normed);
         if (gain && bias >= 0)
             model.kernels->layer_norm(x, gain, model.vectors[size_t(bias)].data(), epsilon, from.width, normed);
-        quantize_row(model, *this, normed, from.width, r);
+        quantize_row(model, step, *this, normed, from.width, r);
     });
 }
 
@@ -67,7 +67,7 @@ void Gated::run_tile(Model& model, const StepState& step, int tile, int worker) 
         const auto activate = tanh ? model.kernels->gated_gelu_tanh : gelu ? model.kernels->gated_gelu : model.kernels->gated_silu;
         if (limit > 0) model.kernels->gated_within(x, x + cols, cols, slope, limit, gated);
         else activate(x, x + cols, cols, gated);
-        quantize_row(model, *this, gated, cols, r);
+        quantize_row(model, step, *this, gated, cols, r);
     });
 }
 
@@ -79,7 +79,7 @@ void Gelu::run_tile(Model& model, const StepState& step, int tile, int worker) c
     const auto activate = tanh ? model.kernels->gelu_tanh : model.kernels->gelu;
     for_rows(tile, num_rows(step), [&](int r) {
         activate(from.row(r), from.width, activated);
-        quantize_row(model, *this, activated, from.width, r);
+        quantize_row(model, step, *this, activated, from.width, r);
     });
 }
 

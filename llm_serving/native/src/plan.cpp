@@ -108,16 +108,24 @@ void Plan::add(std::unique_ptr<Operation> operation, int activation_cols, bool o
     operations_.push_back(std::move(operation));
 }
 
-void Plan::read_activations(const PackedMatrix& matrix) {
-    for (auto operation = operations_.rbegin(); operation != operations_.rend(); ++operation) {
-        Operation& writer = **operation;
-        if (!writer.activation_cols) continue;
-        require(matrix.cols == writer.activation_cols, "a matrix has " + std::to_string(matrix.cols) + " columns where " +
-                                                           std::to_string(writer.activation_cols) + " are needed");
-        (reads_wide(matrix.format) ? writer.wide : writer.narrow) = true;
-        return model.reserve_activations(writer);
-    }
+void Plan::add_beside(std::unique_ptr<Operation> operation) {
+    require(!operations_.empty(), "there is no operation to run beside");
+    operation->on_logit_rows = selecting_;
+    operations_.back()->beside = std::move(operation);
+}
+
+Operation& Plan::last_writer() const {
+    for (auto operation = operations_.rbegin(); operation != operations_.rend(); ++operation)
+        if ((*operation)->activation_cols) return **operation;
     throw std::invalid_argument("a matrix product needs activations before it");
+}
+
+void Plan::read_activations(const PackedMatrix& matrix) {
+    Operation& writer = last_writer();
+    require(matrix.cols == writer.activation_cols, "a matrix has " + std::to_string(matrix.cols) + " columns where " +
+                                                       std::to_string(writer.activation_cols) + " are needed");
+    (reads_wide(matrix.format) ? writer.wide : writer.narrow) = true;
+    model.reserve_activations(writer);
 }
 
 void Plan::check(const StepInput& s) const {
@@ -141,6 +149,8 @@ void Plan::check(const StepInput& s) const {
     }
     check_given(s);
     check_seen(s);
+    for (int i = 0; s.adapters && i < s.num_sequences; i++)
+        require(s.adapters[i] >= -1 && s.adapters[i] < model.adapters, "a sequence has an adapter that the model does not know");
     for (int t = 0; model.vocab && t < s.num_tokens; t++)
         require(s.token_ids[t] >= 0 && s.token_ids[t] < model.vocab, "a token id is outside the vocabulary");
     for (int i = 0; i < s.num_rows; i++)
@@ -198,6 +208,7 @@ void Plan::prepare(const StepInput& input) {
         for (int t = input.query_starts[s]; t < input.query_starts[s + 1]; t++) step_.sequence_of[size_t(t)] = s;
     step_.given_of.assign(input.num_given ? size_t(input.num_tokens) : 0, -1);
     for (int i = 0; i < input.num_given; i++) step_.given_of[size_t(input.given_rows[i])] = i;
+    prepare_adapters(input);
     if (model.kv.memory) prepare_attention(input);
     const int rows = std::max(input.num_tokens, input.num_rows);
     const size_t slots = size_t(input.num_tokens) * size_t(model.experts_used);
@@ -224,11 +235,14 @@ const float* Plan::run(const StepInput& input, int output_buffer) {
         take_priority(side_);
         for (const auto& operation : operations_) {
             pool_.check_core(worker);
-            const int tiles = operation->num_tiles(model, step_);
+            const int own = operation->num_tiles(model, step_);
+            const int tiles = own + (operation->beside ? operation->beside->num_tiles(model, step_) : 0);
+            if (!tiles) continue;  // for all workers alike, so there is nothing to wait for
             for (int tile = shares.take(worker, tiles); tile >= 0; tile = shares.take(worker, tiles)) {
                 turn.pass();
                 if (interrupted.load(std::memory_order_relaxed)) continue;
-                operation->run_tile(model, step_, tile, worker);
+                if (tile < own) operation->run_tile(model, step_, tile, worker);
+                else operation->beside->run_tile(model, step_, tile - own, worker);
             }
             barrier.arrive([&] { shares.restart(); });
         }

@@ -66,6 +66,7 @@ struct StepInput {
     const int32_t* given_rows;  // [num_given]: of these, by index, ascending
     int num_given = 0, given_width = 0;
     const int32_t* seen = nullptr;  // [num_tokens]: how many keys each token sees, from the first on; null: up to its own
+    const int32_t* adapters = nullptr;  // [num_sequences]: the adapter of each, or -1; null if none has one
 };
 
 // Up to kAttentionTokens consecutive tokens of one sequence. The context of few tokens is split, a tile for some pieces of
@@ -93,12 +94,26 @@ struct Routing {
     std::vector<Run> runs;       // all slots
 };
 
+// The rows whose sequences have an adapter. Each has a slot; slots of an adapter lie next to each other, by row.
+struct AdaptedRows {
+    struct Run {
+        int adapter, begin, end;  // some slots of one adapter
+    };
+    std::vector<int> slot_of;  // [row], or -1; empty if no row has one
+    std::vector<int> row_of;   // [slot]
+    std::vector<Run> runs;     // all slots
+    // `adapter_of` [row], or -1; below `adapters`.
+    void group(const std::vector<int>& adapter_of, int adapters);
+};
+
 struct StepState {
     StepInput input;
     std::vector<int> sequence_of;  // [token]
     std::vector<int> given_of;     // [token]: which of the given rows is its own, or -1; empty if there are none
     std::vector<TokenTile> token_tiles;
     mutable Routing routing;  // by Route and Arrange
+    AdaptedRows adapted_tokens, adapted_logit_rows;
+    const AdaptedRows& adapted(bool of_logits) const { return of_logits ? adapted_logit_rows : adapted_tokens; }
     const float* given(int token) const {
         if (given_of.empty() || given_of[size_t(token)] < 0) return nullptr;
         return input.given + size_t(given_of[size_t(token)]) * size_t(input.given_width);
@@ -111,6 +126,8 @@ public:
     bool on_slots = false;       // works on the slots of these rows
     int activation_cols = 0;     // > 0: writes quantised rows of that width
     bool narrow = false, wide = false;  // which of them the next matrices read
+    bool keeps_adapted = false;  // adapters read rows of them in f32
+    std::unique_ptr<Operation> beside;  // null, or what may run at the same time
     virtual ~Operation() = default;
     virtual int num_tiles(const Model& model, const StepState& step) const = 0;
     virtual void run_tile(Model& model, const StepState& step, int tile, int worker) const = 0;
@@ -142,6 +159,12 @@ struct Model {
     std::vector<float> wide_scales;
     std::vector<float> values;  // activations as they are, for f32 weights
     bool exact = false;         // weights are f32: nothing is quantised
+    int adapters = 0;           // that a step may name
+    int adapted_cols = 0;       // of activations that adapters read, at most
+    int most_rank = 0;          // of all that one adapter has behind one operation, at most
+    std::vector<PackedMatrix> low_ranks;  // f32, of any number of columns
+    std::vector<float> adapted;           // [slot][activation_cols]: rows that adapters read, of the operation at hand
+    std::vector<float> low;               // [slot][most_rank], see AdapterDown
     int query_heads = 0;        // of attention over the KV cache
     std::vector<float> states;  // [split context][piece][KV head][token][group][state_floats()]
     std::vector<std::atomic<int>> pieces_done;  // [split context][KV head]
@@ -163,6 +186,8 @@ public:
     int adopt(const std::string& format, const uint8_t* data, size_t bytes, int rows, int cols, bool copy);
     // Of the bytes and their number; the same on every machine, whatever the threads.
     uint64_t checksum(const uint8_t* data, size_t bytes);
+    // A matrix of an adapter, row by row; its number in `low_ranks`.
+    int low_rank(const float* values, int rows, int cols);
     int vector(const float* values, int count);
     int buffer(int width, bool of_slots = false);
     // `format` is "q16" or "q8". Throws std::invalid_argument for another one, or sizes that kernels do not take.
@@ -173,6 +198,10 @@ public:
     void write_block(int block, const uint8_t* data, size_t bytes);
     void rope_table(const float* values, int positions, int rotated);
     void add(std::unique_ptr<Operation> operation, int activation_cols = 0, bool on_slots = false);
+    // Behind the last operation there is no need to wait for this one.
+    void add_beside(std::unique_ptr<Operation> operation);
+    // Who writes the activations that are read next. Throws std::invalid_argument if nobody does.
+    Operation& last_writer() const;
     // This matrix reads the last activations. Throws std::invalid_argument if they are of another width.
     void read_activations(const PackedMatrix& matrix);
     void select_rows() { selecting_ = true; }
@@ -194,6 +223,7 @@ private:
     void check_seen(const StepInput& input) const;
     void prepare(const StepInput& input);
     void prepare_attention(const StepInput& input);
+    void prepare_adapters(const StepInput& input);
 
     const Side side_;
     ThreadPool pool_;

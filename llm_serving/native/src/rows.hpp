@@ -22,7 +22,12 @@ inline float* worker_scratch(Model& model, int worker, size_t floats) {
     return scratch.data();
 }
 
-inline void quantize_row(Model& model, const Operation& writer, const float* x, int cols, int row) {
+inline void quantize_row(Model& model, const StepState& step, const Operation& writer, const float* x, int cols, int row) {
+    if (writer.keeps_adapted) {
+        const std::vector<int>& slot_of = step.adapted(writer.on_logit_rows).slot_of;
+        const int slot = slot_of.empty() ? -1 : slot_of[size_t(row)];
+        if (slot >= 0) std::memcpy(model.adapted.data() + size_t(slot) * size_t(cols), x, sizeof(float) * size_t(cols));
+    }
     const Activations a = model.activations(cols);
     if (model.exact) {
         std::memcpy(a.values + size_t(row) * cols, x, sizeof(float) * size_t(cols));

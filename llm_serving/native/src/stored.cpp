@@ -75,6 +75,7 @@ uint64_t Plan::checksum(const uint8_t* data, size_t bytes) {
 size_t Plan::weight_bytes() const {
     size_t bytes = 0;
     for (const PackedMatrix& matrix : model.matrices) bytes += matrix.bytes();
+    for (const PackedMatrix& matrix : model.low_ranks) bytes += matrix.bytes();
     return bytes;
 }
 
