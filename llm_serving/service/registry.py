@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from llm_serving.backends.memory_need import MemoryNeed
@@ -160,7 +161,8 @@ class Registry:
             await self._closing
 
     def _chat(self, name: str, *, on_demand: bool) -> ChatSlot:
-        own = self._settings.model_copy(update={"model_name": name})
+        draft = self._settings.draft_model if name == self._settings.model_name else ""
+        own = self._settings.model_copy(update={"model_name": name, "draft_model": draft})
 
         def load() -> ChatModel:
             granted = self._grant(slot, own)
@@ -186,7 +188,7 @@ class Registry:
 
     def _how(self, name: str) -> dict[str, Any]:
         settings = self._settings
-        folders = folders_of(name, settings.cache_dir)
+        folders = folders_of(name, settings.cache_dir, Path(settings.draft_model).parent)
         return {"max_waiting": settings.max_concurrency + settings.max_queue, "folders": folders}
 
     def _grant(self, slot: AnySlot, own: Settings) -> int | None:
