@@ -13,9 +13,7 @@ from llm_serving.engine.protocol import ModelRunner, Sampler, SamplingRow, Step
 from llm_serving.engine.sequence import Sequence
 from llm_serving.engine.speculation import MAX_DRAFTING
 
-FIRST_READ = (
-    16  # tokens of the first long reading; each further one may be twice as long: costs are known then
-)
+FIRST_READ = 16  # tokens at once, then twice as many each time: meanwhile their cost is learnt
 
 
 class _Place:
@@ -126,7 +124,8 @@ class DraftModel:
 
     def _read(self, lengths: dict[Sequence, int], most: int) -> dict[Sequence, list[int]]:
         """Read on, and guess a token for each that is through."""
-        left = min(most, self._most_read, self._runner.limits.max_step_tokens - MAX_DRAFTING)
+        room = self._runner.limits.max_step_tokens - MAX_DRAFTING  # each has one token at least
+        left = min(most, self._most_read, room)
         added: dict[Sequence, list[int]] = {}
         drafts: dict[Sequence, list[int]] = {}
         for sequence in lengths:
@@ -143,7 +142,7 @@ class DraftModel:
             if end == len(sequence.token_ids):
                 drafts[sequence] = []
         if left <= 0:
-            self._most_read *= 2
+            self._most_read = min(2 * self._most_read, room)
         if added:
             for sequence, token_id in zip(drafts, self._run(added, drafts), strict=True):
                 drafts[sequence].append(token_id)

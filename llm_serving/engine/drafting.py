@@ -56,6 +56,7 @@ class Drafting:
 
     def leave(self, sequence: Sequence) -> None:
         """The sequence has ended."""
+        self._guessed.discard(sequence)
         if self.model is not None:
             self.model.leave(sequence)
 
