@@ -169,7 +169,14 @@ class Settings(BaseSettings):
         64, ge=0, description="Requests that may wait for a place; more are refused with 429"
     )
     speculation: Literal["auto", "off"] = Field(
-        "auto", description="Guess ahead when a text repeats itself: auto or off; never changes an answer"
+        "auto",
+        description="Guess ahead, where a text repeats itself or by --draft-model: auto or off; "
+        "never changes an answer",
+    )
+    draft_model: str = Field(
+        "",
+        description="Small model of the same vocabulary that guesses ahead for the chat model, a name or a "
+        "path; never changes an answer; empty = none",
     )
     step_ms: float = Field(
         60.0,

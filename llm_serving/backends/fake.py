@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
 
+from llm_serving.backends.fake_keys import GIVEN_WIDTH as GIVEN_WIDTH
+from llm_serving.backends.fake_keys import digest, written
 from llm_serving.backends.tier import open_tier
 from llm_serving.chat import harmony
 from llm_serving.chat.reasoning import THINK
@@ -43,8 +44,6 @@ REPLIES = (
     "Nothing was computed for this answer — and yet here it is. 😀",
     "Ask me anything; I shall say something.",
 )
-
-GIVEN_WIDTH = 8  # of rows in place of embeddings
 
 FAKE_MODEL = b"the fake model 1"  # names blocks on disk: 16 bytes
 
@@ -161,7 +160,7 @@ class FakeRunner:
         blocks = step.block_tables[owners, step.positions // block_size]
         if (blocks < 0).any() or (blocks >= self.limits.num_blocks).any():
             raise RuntimeError("a block table has no block for a position")
-        self._kv_tokens[blocks, step.positions % block_size] = _written(step)
+        self._kv_tokens[blocks, step.positions % block_size] = written(step)
         self._kv_positions[blocks, step.positions % block_size] = step.positions
         logits = self._logits[: len(step.logit_rows)]
         for row, index in enumerate(step.logit_rows):
@@ -210,7 +209,7 @@ class FakeRunner:
         return context
 
     def _write_logits(self, out: np.ndarray, context: np.ndarray) -> None:
-        z = self._ids + np.uint64(_digest(context))
+        z = self._ids + np.uint64(digest(context))
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z ^= z >> np.uint64(27)
         np.multiply(z >> np.uint64(40), np.float32(2.0**-24), out=out, casting="unsafe")
@@ -228,47 +227,9 @@ class FakeRunner:
         said = (context >= NUM_BYTES) & (context < FIRST_SPECIAL)
         is_prompt = np.flatnonzero(~said)
         num_prompt = int(is_prompt[-1]) + 1 if len(is_prompt) else 0
-        reply = self._replies[_digest(context[:num_prompt]) % len(self._replies)]
+        reply = self._replies[digest(context[:num_prompt]) % len(self._replies)]
         num_said = len(context) - num_prompt
         return NUM_BYTES + reply[num_said] if num_said < len(reply) else EOS_ID
-
-
-def _written(step: Step) -> np.ndarray:
-    """int32: the token ids; for given rows, negative numbers that depend on all of a row, or of its span.
-
-    The first token of a sequence with an adapter is another one.
-    """
-    if step.adapters is not None:
-        starts = step.query_starts[:-1]
-        adapted = starts[(step.adapters >= 0) & (step.positions[starts] == 0)]
-        own = step.adapters[np.searchsorted(starts, adapted)]
-        step = replace(step, token_ids=step.token_ids.copy())
-        step.token_ids[adapted] = -2 - step.token_ids[adapted] - (own + 1) * VOCAB_SIZE
-    if step.given is None or step.given_rows is None:
-        return step.token_ids
-    if step.given.dtype != np.float32 or step.given.shape != (len(step.given_rows), GIVEN_WIDTH):
-        raise RuntimeError("given rows are not of the agreed type and shape")
-    if (np.diff(step.given_rows) < 1).any() or not 0 <= step.given_rows[0] <= step.given_rows[-1] < len(
-        step.token_ids
-    ):
-        raise RuntimeError("given rows are not for tokens of the step, in order")
-    written: np.ndarray = step.token_ids.copy()
-    written[step.given_rows] = [-2 - (_digest(row) >> 34) for row in step.given]
-    if step.seen is not None:
-        ahead = step.seen - 1 - step.positions
-        if (ahead < 0).any() or (ahead[np.setdiff1d(np.arange(len(ahead)), step.given_rows)] > 0).any():
-            raise RuntimeError("a token that stands for no picture sees what comes")
-        begins = (np.diff(step.seen, prepend=-1) != 0) | (np.diff(step.positions, prepend=-2) != 1)
-        for first in np.flatnonzero((ahead > 0) & begins):
-            span = slice(first, first + ahead[first] + 1)
-            if len(written[span]) <= ahead[first] or (step.seen[span] != step.seen[first]).any():
-                raise RuntimeError("a step cuts a span")
-            written[span] -= _digest(written[span]) >> 34
-    return written
-
-
-def _digest(ids: np.ndarray) -> int:
-    return int.from_bytes(blake2b(ids.tobytes(), digest_size=8).digest(), "little")
 
 
 def fake_limits(options: EngineOptions) -> RunnerLimits:

@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
 
 from llm_serving.architectures import adapted, describe
-from llm_serving.backends.memory_need import MemoryNeed, kv_share
-from llm_serving.backends.sight import sight_need
+from llm_serving.backends.memory_need import MemoryNeed
+from llm_serving.backends.native_draft import Draft, check_vocabulary, open_draft
+from llm_serving.backends.native_memory import (
+    KV_FORMATS,
+    QUANTIZATIONS,
+    MemoryPlan,
+    blocks_of,
+    memory_plan,
+    pool_blocks,
+)
 from llm_serving.backends.tier import open_tier
 from llm_serving.checkpoints import Checkpoint, read_adapter
 from llm_serving.engine.async_engine import AsyncEngine
+from llm_serving.engine.draft_model import DraftModel
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.errors import CheckpointError, InvalidRequest, ServingError
+from llm_serving.engine.speculation import MAX_DRAFTING
+from llm_serving.errors import CheckpointError, InvalidRequest
 from llm_serving.native.adapters import Adapted
-from llm_serving.native.cpu import cpu_budget, memory_limit_bytes
+from llm_serving.native.cpu import cpu_budget
 from llm_serving.native.ops import ModelPlan
 from llm_serving.native.packed_cache import PackedCache
-from llm_serving.native.runner import BLOCK_SIZE, NativeRunner, kv_block_bytes
+from llm_serving.native.runner import BLOCK_SIZE, NativeRunner
 from llm_serving.native.sampler import NativeSampler
 
 logger = logging.getLogger(__name__)
 
 MAX_STEP_TOKENS = 512
-WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
-LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
-# Bytes a weight takes in memory, at most; None: about what it takes in the file.
-QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
-KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
 
 
 def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "auto") -> NativeRunner:
-    """Load weights and size the KV pool.
+    """Load weights and size the KV pool, with room beside it for the draft model that the options name.
 
-    Raises: CheckpointError; InvalidRequest for a quantisation or KV cache that is not to be had;
-    ServingError when the memory bound leaves no room for one sequence.
+    Raises: CheckpointError; InvalidRequest for a quantisation or KV cache that is not to be had, or a draft
+    model that cannot be used; ServingError when the memory bound leaves no room for one sequence.
     """
     _check(options)
     plan = describe(checkpoint)
     adapters = _adapters(plan, checkpoint, options)
-    context = _context(plan, options)
-    weights = _weight_bytes(checkpoint, options, adapters) + WORKING_BYTES
-    num_blocks = _num_blocks(plan, weights, options, context)
+    memory = memory_plan(plan, checkpoint, options, open_draft(options), adapters)
+    num_blocks, context = pool_blocks(memory, options), memory.context
     if num_blocks * BLOCK_SIZE < context:
         logger.warning(
             "A conversation may hold %d tokens, for more of the model's %d there is no memory. "
@@ -62,24 +64,38 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
         isa=isa,
         weight_format=options.quantization,
         kv_format=KV_FORMATS[options.kv_cache],
-        packed=PackedCache(options.packed_dir, options.packed_bytes) if options.packed_dir else None,
+        packed=_packed(options),
         adapters=adapters,
     )
 
 
+def build_draft_runner(draft: Draft, options: EngineOptions, large: NativeRunner) -> NativeRunner:
+    """The runner of a draft model: as many threads as the large model has, and a context as long, if its own
+    model was trained for it. Raises: CheckpointError.
+    """
+    context = min(draft.plan.max_context, large.limits.max_context)
+    return NativeRunner(
+        draft.plan,
+        draft.checkpoint,
+        num_blocks=MAX_DRAFTING * blocks_of(context),
+        max_context=context,
+        max_step_tokens=MAX_STEP_TOKENS,
+        max_sequences=MAX_DRAFTING,
+        threads=large.threads,
+        isa=large.isa,
+        weight_format=options.quantization,
+        kv_format=large.kv_format,
+        packed=_packed(options),
+    )
+
+
 def memory_need(checkpoint: Checkpoint, options: EngineOptions) -> MemoryNeed:
-    """What `build_runner` will ask for. Raises: CheckpointError, InvalidRequest as `build_runner`."""
+    """What `load` will ask for. Raises: CheckpointError, InvalidRequest as `build_runner`."""
     _check(options)
     plan = describe(checkpoint)
-    context = _context(plan, options)
-    a_block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
-    conversation = -(-context // BLOCK_SIZE) * a_block
-    return MemoryNeed(
-        _weight_bytes(checkpoint, options, _adapters(plan, checkpoint, options)) + WORKING_BYTES,
-        -(-_least_context(context, options) // BLOCK_SIZE) * a_block,
-        conversation,
-        conversation * options.max_concurrency,
-    )
+    adapters = _adapters(plan, checkpoint, options)
+    memory: MemoryPlan = memory_plan(plan, checkpoint, options, open_draft(options), adapters)
+    return memory.need(options.max_concurrency)
 
 
 def _check(options: EngineOptions) -> None:
@@ -96,32 +112,6 @@ def _check(options: EngineOptions) -> None:
         )
 
 
-def _context(plan: ModelPlan, options: EngineOptions) -> int:
-    return min(options.context_length or plan.max_context, plan.max_context)
-
-
-def _least_context(context: int, options: EngineOptions) -> int:
-    """A context that nobody asked for gives way."""
-    return context if options.context_length else min(context, LEAST_CONTEXT)
-
-
-def _num_blocks(plan: ModelPlan, weights: int, options: EngineOptions, context: int) -> int:
-    block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
-    blocks_per_sequence = -(-context // BLOCK_SIZE)
-    wanted = blocks_per_sequence * options.max_concurrency
-    given = options.memory_bytes
-    room = given - weights if given else kv_share(weights, memory_limit_bytes())
-    blocks = min(wanted, room // block)
-    least = _least_context(context, options)
-    if blocks * BLOCK_SIZE < least:
-        need = (weights + -(-least // BLOCK_SIZE) * block) >> 20
-        raise ServingError(
-            f"Not enough memory for one sequence of {least} tokens: about {need} MiB are needed. "
-            "Raise --memory or lower --context-length."
-        )
-    return int(blocks)
-
-
 def _adapters(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions) -> list[Adapted]:
     adapters = []
     for path in options.adapters:
@@ -132,21 +122,27 @@ def _adapters(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions) -
     return adapters
 
 
-def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions, adapters: Sequence[Adapted]) -> int:
-    """Of the model, its adapters, and all that its eyes take: those are loaded beside it."""
-    eyes = sight_need(checkpoint, options)
-    tensors = [tensor for name, tensor in checkpoint.tensors.items() if name not in eyes.tensors]
-    a_weight = QUANTIZATIONS[options.quantization]
-    more = eyes.num_bytes + sum(adapter.num_bytes for adapter in adapters)
-    if a_weight is None:
-        return more + sum(tensor.data.nbytes for tensor in tensors)
-    return more + int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors))
+def _packed(options: EngineOptions) -> PackedCache | None:
+    return PackedCache(options.packed_dir, options.packed_bytes) if options.packed_dir else None
 
 
 def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOptions) -> AsyncEngine:
-    """Load a model and start its engine. Blocking; call it from a loader thread."""
+    """Load a model, and its draft model if there is one, and start its engine. Blocking; call it from a
+    loader thread.
+    """
+    draft = open_draft(options)
+    if draft is not None:
+        check_vocabulary(draft, checkpoint, token_bytes)  # before any weight is read
     runner = build_runner(checkpoint, options)
-    device = f"cpu ({runner.isa}, {runner.threads} threads, {runner.kv_format} KV cache)"
     sampler = NativeSampler(runner.threads, runner.isa)
+    prepare, draft_model = runner.prepare, None
+    if draft is not None:
+        draft_runner = build_draft_runner(draft, options, runner)
+        draft_model = DraftModel(draft_runner, sampler, runner.limits.vocab_size)
+
+        def prepare() -> bool:
+            return runner.prepare() or draft_runner.prepare()
+
+    device = f"cpu ({runner.isa}, {runner.threads} threads, {runner.kv_format} KV cache)"
     tier = open_tier(runner, runner.content, options)
-    return AsyncEngine(runner, sampler, token_bytes, options, device, tier, runner.prepare)
+    return AsyncEngine(runner, sampler, token_bytes, options, device, tier, prepare, draft_model)

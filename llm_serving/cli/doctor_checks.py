@@ -150,6 +150,11 @@ def _chat_models(settings: Settings) -> list[Check]:
             _served("further", "LLM_SERVING_FURTHER_MODELS", name, settings, choose)
             for name in settings.further_models
         ),
+        *(
+            [_served("draft", "LLM_SERVING_DRAFT_MODEL", settings.draft_model, settings, choose)]
+            if settings.draft_model
+            else []
+        ),
     ]
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 
 from llm_serving.engine.core import EngineCore
+from llm_serving.engine.draft_model import DraftModel
 from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
 from llm_serving.engine.request import GenerateRequest, TokenEvent
 from llm_serving.engine.streams import AsyncTokenStream, Streams
@@ -44,8 +45,10 @@ class AsyncEngine:
         device: str,
         tier: BlockTier | None = None,
         prepare: Callable[[], bool] | None = None,
+        draft_model: DraftModel | None = None,
     ) -> None:
         self._runner = runner
+        self._draft_model = draft_model
         self._device = device
         self._core = EngineCore(
             runner,
@@ -56,6 +59,7 @@ class AsyncEngine:
             self._on_death,
             tier,
             prepare or (lambda: False),
+            draft_model,
         )
         self._thread = threading.Thread(target=self._core.run, name="engine", daemon=True)
         self._streams = Streams(self._core.abort)
@@ -75,7 +79,7 @@ class AsyncEngine:
         return self._streams.open(request.request_id, lambda: self._accept(request))
 
     async def close(self, drain_s: float = 0.0) -> None:
-        """Admit nothing more, wait for accepted requests, cancel the rest, close the store and the runner."""
+        """Admit nothing more, wait for accepted requests, cancel the rest, close store and runners."""
         self._core.drain()
         if drain_s > 0:
             await asyncio.to_thread(self._core.wait_idle, drain_s)
@@ -84,6 +88,8 @@ class AsyncEngine:
         self._streams.fail_all(RequestCancelled)
         await asyncio.to_thread(self._core.close)
         self._runner.close()
+        if self._draft_model is not None:
+            self._draft_model.close()
 
     def _accept(self, request: GenerateRequest) -> None:
         self._core.submit(request)

@@ -95,8 +95,12 @@ class PrefillBudget:
         """The budget of a step in which `num_rows` sequences decode and `num_waiting`, which have waited for
         long already, could begin to if their prompts were read; at least `LEAST_TOKENS`.
         """
+        prompt_s = self.prompt_s(num_rows, num_waiting)
+        return max(self.LEAST_TOKENS, int(prompt_s / self.costs.prompt_token_s))
+
+    def prompt_s(self, num_rows: int, num_waiting: int = 1) -> float:
+        """Seconds of such a step that may go to reading."""
         decode_s = self.costs.decode_s(num_rows)
         share = self.PROMPT_SHARE * max(1.0, num_waiting / num_rows)
         wanted_s = min(share * decode_s, self._step_s - decode_s)
-        prompt_s = max(self.LEAST_SHARE * decode_s, wanted_s)
-        return max(self.LEAST_TOKENS, int(prompt_s / self.costs.prompt_token_s))
+        return max(self.LEAST_SHARE * decode_s, wanted_s)

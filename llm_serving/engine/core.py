@@ -17,6 +17,7 @@ from llm_serving.engine.admission import check_adapter, check_given, check_promp
 from llm_serving.engine.budget import PrefillBudget
 from llm_serving.engine.constraint import forbid_others
 from llm_serving.engine.detokenizer import Detokenizer
+from llm_serving.engine.draft_model import DraftModel
 from llm_serving.engine.prompt_logprobs import score_prompts
 from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
 from llm_serving.engine.request import GenerateRequest, TokenEvent, TokenLogprobs
@@ -48,12 +49,14 @@ class EngineCore:
         on_death: Callable[[BaseException], None],
         tier: BlockTier | None = None,
         prepare: Callable[[], bool] = lambda: False,
+        draft_model: DraftModel | None = None,
     ) -> None:
         self.limits = runner.limits
         budget = PrefillBudget(options.step_ms / 1000)
         self.scheduler = Scheduler(runner.limits, options.max_concurrency, budget)
         self.scheduler.prefixes.tier = tier
         self.scheduler.speculates &= options.speculation != "off"
+        self.scheduler.drafting.model = draft_model
         if options.context_length:
             self.scheduler.max_context = min(self.scheduler.max_context, options.context_length)
         self.max_context = self.scheduler.max_context
@@ -191,6 +194,7 @@ class EngineCore:
             self._step_seconds += seconds
             if self._tier:
                 seconds -= self._tier.take_loading_s()
+            seconds -= self.scheduler.drafting.take_seconds()
             self.scheduler.budget.costs.observe(
                 plan.num_rows, len(plan.step.token_ids) - plan.num_rows, seconds
             )
@@ -230,7 +234,7 @@ class EngineCore:
             end = begin + len(draft_ids) + 1
             count = num_accepted(draft_ids, chosen_ids[begin:end])
             if draft_ids:
-                sequence.record_draft(count)
+                self.scheduler.drafting.record(sequence, count)
                 self._num_drafted_tokens += len(draft_ids)
                 self._num_accepted_tokens += count
             for row in range(begin, begin + count + 1):

@@ -16,13 +16,13 @@ from collections import deque
 from llm_serving.engine.batch import Plan, StepBuilder
 from llm_serving.engine.blocks import BlockPool
 from llm_serving.engine.budget import PrefillBudget
+from llm_serving.engine.drafting import Drafting
 from llm_serving.engine.policy import PrefillPolicy
 from llm_serving.engine.prefixes import PrefixCache
 from llm_serving.engine.prompt_logprobs import MOST_ROWS
 from llm_serving.engine.protocol import RunnerLimits
 from llm_serving.engine.sequence import Sequence, SequenceStatus
 from llm_serving.engine.spans import whole_tokens
-from llm_serving.engine.speculation import MAX_DRAFTING
 
 
 class Scheduler:
@@ -49,6 +49,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.speculates = limits.takes_drafts
+        self.drafting = Drafting(self.budget)
         self.num_preemptions = 0
         self.num_prompt_tokens = 0
         self._num_arrived = 0
@@ -121,6 +122,7 @@ class Scheduler:
         elif sequence.status is SequenceStatus.WAITING:
             self.waiting.remove(sequence)
         self._policy.leave(sequence)
+        self.drafting.leave(sequence)
         sequence.status = SequenceStatus.FINISHED
 
     def check_integrity(self) -> None:
@@ -184,15 +186,12 @@ class Scheduler:
         if not self.speculates or self.waiting or is_reading:
             return
         room = self.max_step_tokens - len(planned)
-        for sequence in planned:
-            if len(self.running) > MAX_DRAFTING and sequence.request.constraint is None:
-                continue
-            draft = sequence.propose_draft(room)
+        drafts = self.drafting.propose(list(planned), len(self.running), room)
+        for sequence, draft in drafts.items():
             num_blocks = -(-(sequence.num_tokens + len(draft)) // self.block_size)
-            if draft and num_blocks - len(sequence.block_ids) <= self.pool.num_free:
+            if num_blocks - len(sequence.block_ids) <= self.pool.num_free:
                 planned[sequence] = self._reserve(sequence, 1 + len(draft), planned)
                 sequence.draft_ids = draft
-                room -= len(draft)
 
     def _prefill(self, sequence: Sequence, budget: int, planned: dict[Sequence, int]) -> int:
         """How many tokens to compute now; 0 = wait for blocks, or for another that computes the same."""

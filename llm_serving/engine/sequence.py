@@ -82,6 +82,11 @@ class Sequence:
         return len(self.token_ids) - self.num_computed_tokens
 
     @property
+    def num_left(self) -> int:
+        """Tokens that may still come."""
+        return self.max_tokens - len(self.output_ids)
+
+    @property
     def is_scoring(self) -> bool:
         """Whether log-probabilities of prompt tokens are still to be found."""
         is_asked = self.request.sampling.prompt_logprobs is not None
@@ -93,13 +98,13 @@ class Sequence:
 
     def propose_draft(self, most: int) -> list[int]:
         """Up to `most` tokens that may follow: what a constraint forces, or what followed the same before."""
-        most = min(most, self.max_tokens - len(self.output_ids) - 1)
+        most = min(most, self.num_left - 1)
         if self.request.constraint is not None:
             return self.request.constraint.forced()[: min(most, MOST_FORCED)] if most > 0 else []
         return self.lookup.propose(self.token_ids, most)
 
     def record_draft(self, num_accepted: int) -> None:
-        """What became of the draft of this step."""
+        """What became of a draft of this kind."""
         if self.request.constraint is None:
             self.lookup.record(len(self.draft_ids), num_accepted)
 

@@ -54,11 +54,11 @@ def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -
 
 
 def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
-    options = engine_options(settings)
     name = public_name(settings.model_name)
     found = _find(settings, on_progress)
     if found is None:
-        return ChatModel(name, load_fake_engine(options), FakeTokenizer(), created=int(time.time()))
+        fake = load_fake_engine(engine_options(settings))
+        return ChatModel(name, fake, FakeTokenizer(), created=int(time.time()))
     path, choice = found
     logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
     if choice.name in DIRECTORY_BACKENDS:
@@ -72,6 +72,7 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
     tokenizer = build_tokenizer(checkpoint)
     with naming_the_setting(settings):
         vision = _load_vision(checkpoint, tokenizer, settings)  # before there is an engine to be closed
+        options = engine_options(settings, find_draft(settings, on_progress))
         engine = load_engine(choice.name, checkpoint, tokenizer.token_bytes, options)
     return ChatModel(
         name,
@@ -80,7 +81,11 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
         _template(checkpoint.chat_template or tokenizer.chat_template, tokenizer),
         fingerprint=fingerprint(path, settings),
         created=int(time.time()),
-        details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
+        details={
+            "architecture": checkpoint.architecture,
+            **of_engine(choice, path, name),
+            **({"draft_model": public_name(settings.draft_model)} if options.draft_model else {}),
+        },
         facts=facts_of(checkpoint),
         vision=vision,
         adapters=tuple(fingerprint(path, settings, adapter) for adapter in options.adapters),
@@ -97,19 +102,40 @@ def measure_chat_model(settings: Settings) -> MemoryNeed | None:
         return None
     path, choice = found
     with naming_the_setting(settings):
-        return memory_need(choice, path, engine_options(settings), settings.device)
+        options = engine_options(settings, find_draft(settings))
+        return memory_need(choice, path, options, settings.device)
 
 
 def _find(settings: Settings, on_progress: OnProgress | None) -> tuple[Path, EngineChoice] | None:
     """Where the model is, fetched if need be, and what runs it; None if nothing has to be there."""
     with naming_the_setting(settings):
         check_engine(settings.engine, settings.device)  # before anything is fetched
+        if settings.engine != "auto":
+            _check_draft(settings, settings.engine)
     if settings.engine == "fake":
         return None
     name = settings.model_name
     path = find_path(name, settings, on_progress or ProgressLog(public_name(name)))
     with naming_the_setting(settings):
-        return path, choose_engine(settings.engine, settings.device, path)
+        choice = choose_engine(settings.engine, settings.device, path)
+        _check_draft(settings, choice.name)
+    return path, choice
+
+
+def find_draft(settings: Settings, on_progress: OnProgress | None = None) -> Path | None:
+    """Where the draft model is, fetched if need be; None if none is to guess. Raises: as `find_path`."""
+    name = settings.draft_model
+    if not name or settings.speculation == "off":
+        return None
+    return find_path(name, settings, on_progress or ProgressLog(public_name(name)))
+
+
+def _check_draft(settings: Settings, engine: str) -> None:
+    if settings.draft_model and engine != "native":
+        raise InvalidRequest(
+            f"The {engine} engine takes no draft model. Use the native engine, or leave the draft model out.",
+            "draft_model",
+        )
 
 
 def _load_directory(name: str, path: Path, settings: Settings, choice: EngineChoice) -> ChatModel:
@@ -175,8 +201,8 @@ def of_engine(choice: EngineChoice, path: Path, name: str) -> dict[str, str]:
     return {"engine": choice.name, "engine_reason": without_folders(choice.reason.replace(str(path), name))}
 
 
-def engine_options(settings: Settings) -> EngineOptions:
-    """The part of the settings that engines know."""
+def engine_options(settings: Settings, draft_model: Path | None = None) -> EngineOptions:
+    """The part of the settings that engines know, and where the draft model is."""
     return EngineOptions(
         threads=settings.threads,
         context_length=settings.context_length,
@@ -186,6 +212,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         quantization=settings.quantization,
         kv_cache=settings.kv_cache,
         speculation=settings.speculation,
+        draft_model=draft_model,
         step_ms=settings.step_ms,
         packed_dir=packed_directory(settings.cache_dir),
         packed_bytes=settings.packed_cache,

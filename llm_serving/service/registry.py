@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from llm_serving.backends import DIRECTORY_BACKENDS
@@ -191,7 +192,10 @@ class Registry:
             await self._closing
 
     def _chat(self, name: str, *, on_demand: bool, lora: tuple[str, ...] = ()) -> ChatSlot:
-        own = self._settings.model_copy(update={"model_name": name, "lora": lora})
+        """Only the first model has adapters and a draft model."""
+        is_first = name == self._settings.model_name
+        beside = {"lora": lora, "draft_model": self._settings.draft_model if is_first else ""}
+        own = self._settings.model_copy(update={"model_name": name, **beside})
 
         def load() -> ChatModel:
             granted = self._grant(slot, own)
@@ -217,7 +221,8 @@ class Registry:
 
     def _how(self, name: str) -> dict[str, Any]:
         settings = self._settings
-        folders = folders_of(name, settings.cache_dir, *(each.directory.parent for each in self.adapters))
+        others = (Path(settings.draft_model), *(each.directory for each in self.adapters))
+        folders = folders_of(name, settings.cache_dir, *(path.parent for path in others))
         return {"max_waiting": settings.max_concurrency + settings.max_queue, "folders": folders}
 
     def _grant(self, slot: AnySlot, own: Settings) -> int | None:

@@ -114,6 +114,15 @@ def test_further_models_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp
     assert "the first request for it fetches" in absent.text
 
 
+def test_the_draft_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    llama = write_tiny_llama(tmp_path / "llama.gguf")
+    for name, status in ((str(llama), "ok"), ("nonsense", "problem")):
+        monkeypatch.setenv("LLM_SERVING_DRAFT_MODEL", name)
+        [check] = [check for check in all_checks(None) if check.name == "draft"]
+        assert check.status == status
+    assert "LLM_SERVING_DRAFT_MODEL" in check.remedy
+
+
 def test_more_threads_than_are_granted_is_a_warning(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

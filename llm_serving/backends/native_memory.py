@@ -1,0 +1,118 @@
+"""What a chat model of the native engine takes of the memory, its draft model included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llm_serving.backends.memory_need import MemoryNeed, kv_share
+from llm_serving.backends.native_draft import Draft
+from llm_serving.backends.sight import sight_need
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.engine.speculation import MAX_DRAFTING
+from llm_serving.errors import ServingError
+from llm_serving.native.adapters import Adapted
+from llm_serving.native.cpu import memory_limit_bytes
+from llm_serving.native.ops import ModelPlan
+from llm_serving.native.runner import BLOCK_SIZE, kv_block_bytes
+
+WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
+LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
+# Bytes a weight takes in memory, at most; None: about what it takes in the file.
+QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
+KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes; of keys and values by the blocks that the chat model's pool has.
+
+    The draft model holds `MAX_DRAFTING` whole conversations, each as long as its own context at most, and as
+    all that the pool holds.
+    """
+
+    weights: int  # of both models, adapters and eyes, and whatever is neither weights nor keys and values
+    block: int
+    context: int  # tokens a conversation may have, if the pool holds as many
+    least_context: int
+    draft_block: int = 0
+    draft_context: int = 0
+
+    def draft_blocks(self, num_blocks: int) -> int:
+        """Of the draft model, for all that it holds at once."""
+        return MAX_DRAFTING * min(num_blocks, blocks_of(min(self.context, self.draft_context)))
+
+    def kv(self, num_blocks: int) -> int:
+        """Of a pool of so many blocks, and beside it."""
+        return num_blocks * self.block + self.draft_blocks(num_blocks) * self.draft_block
+
+    def num_blocks(self, room: int) -> int:
+        """The largest pool for which `kv` is no more than `room`."""
+        beside = MAX_DRAFTING * blocks_of(min(self.context, self.draft_context)) * self.draft_block
+        return max(room // (self.block + MAX_DRAFTING * self.draft_block), (room - beside) // self.block)
+
+    def need(self, max_concurrency: int) -> MemoryNeed:
+        """The same for those who plan with several models."""
+        conversation = blocks_of(self.context)
+        return MemoryNeed(
+            self.weights,
+            self.kv(blocks_of(self.least_context)),
+            self.kv(conversation),
+            self.kv(conversation * max_concurrency),
+        )
+
+
+def memory_plan(
+    plan: ModelPlan,
+    checkpoint: Checkpoint,
+    options: EngineOptions,
+    draft: Draft | None,
+    adapters: Sequence[Adapted] = (),
+) -> MemoryPlan:
+    """Raises: KeyError for a quantisation or KV cache that is not to be had."""
+    kv_format = KV_FORMATS[options.kv_cache]
+    context = min(options.context_length or plan.max_context, plan.max_context)
+    return MemoryPlan(
+        WORKING_BYTES
+        + _weight_bytes(checkpoint, options)
+        + sum(adapter.num_bytes for adapter in adapters)
+        + (_weight_bytes(draft.checkpoint, replace(options, sees=False)) if draft else 0),
+        kv_block_bytes(plan, kv_format),
+        context,
+        # A context that nobody asked for gives way.
+        context if options.context_length else min(context, LEAST_CONTEXT),
+        kv_block_bytes(draft.plan, kv_format) if draft else 0,
+        draft.plan.max_context if draft else 0,
+    )
+
+
+def blocks_of(num_tokens: int) -> int:
+    return -(-num_tokens // BLOCK_SIZE)
+
+
+def pool_blocks(memory: MemoryPlan, options: EngineOptions) -> int:
+    """How many the pool may have. Raises: ServingError when there is no room for one sequence."""
+    given = options.memory_bytes
+    room = given - memory.weights if given else kv_share(memory.weights, memory_limit_bytes())
+    blocks = min(blocks_of(memory.context) * options.max_concurrency, memory.num_blocks(room))
+    least = memory.least_context
+    if blocks * BLOCK_SIZE < least:
+        need = (memory.weights + memory.kv(blocks_of(least))) >> 20
+        raise ServingError(
+            f"Not enough memory for one sequence of {least} tokens: about {need} MiB are needed. "
+            "Raise --memory or lower --context-length"
+            + (", or leave --draft-model out." if memory.draft_block else ".")
+        )
+    return blocks
+
+
+def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
+    """Of the model, and all that its eyes take: those are loaded beside it."""
+    eyes = sight_need(checkpoint, options)
+    tensors = [tensor for name, tensor in checkpoint.tensors.items() if name not in eyes.tensors]
+    a_weight = QUANTIZATIONS[options.quantization]
+    if a_weight is None:
+        return eyes.num_bytes + sum(tensor.data.nbytes for tensor in tensors)
+    return eyes.num_bytes + int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors))
