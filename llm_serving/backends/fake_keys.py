@@ -1,4 +1,4 @@
-"""What the fake model keeps of tokens, where others keep keys and values: it depends on all they depend on."""
+"""What the fake model keeps of tokens, in place of keys and values: it depends on all they would."""
 
 from __future__ import annotations
 
