@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
@@ -238,21 +237,18 @@ def _seen(step: Step) -> np.ndarray:
 
     The first token of a sequence with an adapter is another one.
     """
+    seen: np.ndarray = step.token_ids.copy()
     if step.adapters is not None:
         starts = step.query_starts[:-1]
-        adapted = starts[(step.adapters >= 0) & (step.positions[starts] == 0)]
-        own = step.adapters[np.searchsorted(starts, adapted)]
-        step = replace(step, token_ids=step.token_ids.copy())
-        step.token_ids[adapted] = -2 - step.token_ids[adapted] - (own + 1) * VOCAB_SIZE
+        seen[starts] -= np.where(step.positions[starts], 0, step.adapters + 1) * VOCAB_SIZE
     if step.given is None or step.given_rows is None:
-        return step.token_ids
+        return seen
     if step.given.dtype != np.float32 or step.given.shape != (len(step.given_rows), GIVEN_WIDTH):
         raise RuntimeError("given rows are not of the agreed type and shape")
     if (np.diff(step.given_rows) < 1).any() or not 0 <= step.given_rows[0] <= step.given_rows[-1] < len(
         step.token_ids
     ):
         raise RuntimeError("given rows are not for tokens of the step, in order")
-    seen: np.ndarray = step.token_ids.copy()
     seen[step.given_rows] = [-2 - (_digest(row) >> 34) for row in step.given]
     return seen
 
