@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
@@ -17,21 +16,18 @@ def written(step: Step) -> np.ndarray:
 
     The first token of a sequence with an adapter is another one.
     """
+    written: np.ndarray = step.token_ids.copy()
     if step.adapters is not None:
         starts = step.query_starts[:-1]
-        adapted = starts[(step.adapters >= 0) & (step.positions[starts] == 0)]
-        own = step.adapters[np.searchsorted(starts, adapted)]
-        step = replace(step, token_ids=step.token_ids.copy())
-        step.token_ids[adapted] = -2 - step.token_ids[adapted] - (own + 1 << 20)
+        written[starts] -= np.where(step.positions[starts], 0, step.adapters + 1) << 20
     if step.given is None or step.given_rows is None:
-        return step.token_ids
+        return written
     if step.given.dtype != np.float32 or step.given.shape != (len(step.given_rows), GIVEN_WIDTH):
         raise RuntimeError("given rows are not of the agreed type and shape")
     if (np.diff(step.given_rows) < 1).any() or not 0 <= step.given_rows[0] <= step.given_rows[-1] < len(
         step.token_ids
     ):
         raise RuntimeError("given rows are not for tokens of the step, in order")
-    written: np.ndarray = step.token_ids.copy()
     written[step.given_rows] = [-2 - (digest(row) >> 34) for row in step.given]
     if step.seen is not None:
         ahead = step.seen - 1 - step.positions

@@ -254,7 +254,7 @@ class Registry:
             raise SettingsError(no_adapters(settings.engine))
         for adapter in self.adapters:
             key = adapter.name.casefold()
-            if key in self._slots:
+            if key in self._slots or key.removesuffix(_LATEST) in self._slots:
                 what = f"{flag_name('lora')} ({env_name('lora')})"
                 raise SettingsError(
                     f"{what}: '{adapter.name}' names two of the models. Give it another name."

@@ -199,6 +199,7 @@ async def test_an_engine_that_was_chosen_and_has_none(
     [
         ({"lora": ("a=/x", "A=/y")}, "'A' names two"),
         ({"lora": ("fake=/x",)}, "'fake' names two"),
+        ({"lora": ("fake:latest=/x",)}, "'fake:latest' names two"),
         ({"lora": ("SmolLM2=/x",), "model_name": "smollm2-135m-instruct"}, "'SmolLM2' names two"),
         ({"lora": ("fake-embed=/x",)}, "'fake-embed' names two"),
         ({"lora": ("b=/x",), "further_models": ("b",)}, "'b' names two"),
