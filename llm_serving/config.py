@@ -11,7 +11,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from llm_serving.errors import ServingError
@@ -260,6 +267,11 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsError(_explain(error)) from None
 
+    @property
+    def guessing_model(self) -> str:
+        """The draft model; empty if there is none, or nobody is to guess."""
+        return self.draft_model if self.speculation != "off" else ""
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -271,6 +283,14 @@ class Settings(BaseSettings):
         if 0 < limit < 1024:
             raise ValueError("must be 1024 at least, or 0")
         return limit
+
+    @field_validator("draft_model")
+    @classmethod
+    def _of_the_native_engine(cls, name: str, info: ValidationInfo) -> str:
+        engine = info.data.get("engine", "auto")
+        if name and engine not in ("auto", "native"):
+            raise ValueError(f"the {engine} engine takes none; use the native engine, or leave it out")
+        return name
 
     @field_validator("api_key")
     @classmethod

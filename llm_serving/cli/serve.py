@@ -77,9 +77,9 @@ def _fetch(settings: Settings) -> None:
 
     encoders = (settings.embedding_model, settings.reranker_model)
     others = [name for name in (*encoders, *settings.further_models) if name]
-    before = [settings.draft_model] if settings.draft_model and settings.speculation != "off" else []
-    before += [name for name in others if find_model(name) is None]
-    for name in [*before, settings.model_name]:
+    before = [name for name in others if find_model(name) is None]
+    draft = [settings.guessing_model] if settings.guessing_model else []
+    for name in [*before, *draft, settings.model_name]:
         with fetch_progress(name) as on_progress:
             find_path(name, settings, on_progress)
 
@@ -103,7 +103,7 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
             else []
         ),
         *([f"LoRA     {', '.join(adapters)}"] if adapters else []),
-        *([f"Draft    {public_name(settings.draft_model)}"] if settings.draft_model else []),
+        *([f"Draft    {public_name(settings.guessing_model)}"] if settings.guessing_model else []),
         f"Engine   {engine}",
         f"Address  {url}  (OpenAI API: {url}/v1)",
         *([f"Chat     {url}  (in a browser)"] if settings.playground else []),

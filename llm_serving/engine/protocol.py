@@ -159,7 +159,6 @@ class EngineOptions:
     quantization: str = "auto"
     kv_cache: str = "auto"  # what keys and values are kept as
     speculation: str = "auto"  # or "off"
-    draft_model: Path | None = None  # a small model of the same vocabulary, which guesses ahead
     step_ms: float = 60.0  # longest step, as far as prompts make it, while anyone decodes
     packed_dir: Path | None = None  # where packed weights are kept for the next start
     packed_bytes: int = 0  # bound for them; 0 = keep none
@@ -167,6 +166,7 @@ class EngineOptions:
     prefix_bytes: int = 0  # bound for them
     sees: bool = True  # whether images may be sent, so that a model's eyes are loaded
     adapters: tuple[Path, ...] = ()  # directories of low-rank adapters, which requests name by their place
+    draft_model: Path | None = None  # a small model of the same vocabulary, which guesses ahead
 
 
 @dataclass(frozen=True, slots=True)

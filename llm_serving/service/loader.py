@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES
 from llm_serving.backends import (
+    BACKENDS,
     DIRECTORY_BACKENDS,
     EngineChoice,
     check_engine,
@@ -84,7 +85,7 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
         details={
             "architecture": checkpoint.architecture,
             **of_engine(choice, path, name),
-            **({"draft_model": public_name(settings.draft_model)} if options.draft_model else {}),
+            **({"draft_model": public_name(settings.guessing_model)} if settings.guessing_model else {}),
         },
         facts=facts_of(checkpoint),
         vision=vision,
@@ -110,32 +111,25 @@ def _find(settings: Settings, on_progress: OnProgress | None) -> tuple[Path, Eng
     """Where the model is, fetched if need be, and what runs it; None if nothing has to be there."""
     with naming_the_setting(settings):
         check_engine(settings.engine, settings.device)  # before anything is fetched
-        if settings.engine != "auto":
-            _check_draft(settings, settings.engine)
     if settings.engine == "fake":
         return None
     name = settings.model_name
     path = find_path(name, settings, on_progress or ProgressLog(public_name(name)))
     with naming_the_setting(settings):
         choice = choose_engine(settings.engine, settings.device, path)
-        _check_draft(settings, choice.name)
+        if settings.draft_model and choice.name not in BACKENDS:
+            raise InvalidRequest(
+                f"The {choice.name} engine takes none, and it was chosen because {choice.reason}. "
+                "Leave the draft model out.",
+                "draft_model",
+            )
     return path, choice
 
 
 def find_draft(settings: Settings, on_progress: OnProgress | None = None) -> Path | None:
     """Where the draft model is, fetched if need be; None if none is to guess. Raises: as `find_path`."""
-    name = settings.draft_model
-    if not name or settings.speculation == "off":
-        return None
-    return find_path(name, settings, on_progress or ProgressLog(public_name(name)))
-
-
-def _check_draft(settings: Settings, engine: str) -> None:
-    if settings.draft_model and engine != "native":
-        raise InvalidRequest(
-            f"The {engine} engine takes no draft model. Use the native engine, or leave the draft model out.",
-            "draft_model",
-        )
+    name = settings.guessing_model
+    return find_path(name, settings, on_progress or ProgressLog(public_name(name))) if name else None
 
 
 def _load_directory(name: str, path: Path, settings: Settings, choice: EngineChoice) -> ChatModel:
@@ -212,7 +206,6 @@ def engine_options(settings: Settings, draft_model: Path | None = None) -> Engin
         quantization=settings.quantization,
         kv_cache=settings.kv_cache,
         speculation=settings.speculation,
-        draft_model=draft_model,
         step_ms=settings.step_ms,
         packed_dir=packed_directory(settings.cache_dir),
         packed_bytes=settings.packed_cache,
@@ -220,6 +213,7 @@ def engine_options(settings: Settings, draft_model: Path | None = None) -> Engin
         prefix_bytes=settings.prefix_cache_disk,
         sees=settings.max_images > 0,
         adapters=tuple(adapter.directory for adapter in named_adapters(settings)),
+        draft_model=draft_model,
     )
 
 

@@ -66,6 +66,10 @@ def test_the_announcement_has_a_command_to_try(host: str, url: str) -> None:
     assert "3 threads" in text
     assert f"Chat     http://{url}  (in a browser)\n" in text
     assert "browser" not in _announcement(Settings(playground=False), host, 8001, has_key=True)
+    draft = Settings(draft_model="/models/small.gguf")
+    assert "Draft    small\n" in _announcement(draft, host, 8001, has_key=False)
+    off = Settings(draft_model="/models/small.gguf", speculation="off")
+    assert "Draft" not in _announcement(off, host, 8001, has_key=False)
     assert "YOUR_KEY" not in _announcement(settings, host, 8001, has_key=False)
 
 

@@ -176,6 +176,21 @@ def test_forms_and_pictures_are_nothing_for_the_model() -> None:
         assert driver.text("a").startswith(TEXT[:60])
 
 
+def test_who_gave_way_goes_on_being_guessed_for() -> None:
+    driver = Drafted(reply=TEXT)
+    for name in "ab":
+        driver.core.submit(request(name, f"Say {name}.", max_tokens=80))
+    while driver.core.stats("x").num_accepted_tokens < 20:
+        driver.step()
+    driver.core.scheduler.preempt(driver.core.scheduler.running[-1])
+    read = driver.draft.num_tokens
+    driver.run()
+    assert driver.text("a") == driver.text("b") == TEXT[:80]
+    stats = driver.core.stats("x")
+    assert stats.num_accepted_tokens == stats.num_drafted_tokens > 100
+    assert driver.draft.num_tokens - read < 170  # what it had read of them is still there
+
+
 def test_text_that_repeats_itself_needs_no_model() -> None:
     prompt = TOKENIZER.encode("Say it") + [256 + byte for byte in TEXT.encode()] + TOKENIZER.encode(".")
     with_model = run(Drafted(reply=TEXT, draft="~" * 90), request("a", prompt, max_tokens=80))
@@ -248,7 +263,7 @@ def test_what_does_not_help_costs_little(right: float, base_s: float) -> None:
 def test_requests_that_come_go_and_give_way(seed: int) -> None:
     """A pool too small for all: every answer is what the request gets alone."""
     rng = random.Random(seed)
-    driver = Drafted(limits(num_blocks=24, max_context=64), draft=None, random=True)
+    driver = Drafted(limits(num_blocks=17, max_context=64), draft=None, random=True)
     expected: dict[str, GenerateRequest] = {}
     for number in range(30):
         prompt = [rng.randrange(250) for _ in range(rng.randrange(1, 30))]

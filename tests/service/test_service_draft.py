@@ -10,8 +10,10 @@ import tiny_models
 from fake_server import open_client
 from tiny_models import write_tiny_llama
 
+from llm_serving.backends import EngineChoice
 from llm_serving.config import Settings, SettingsError
 from llm_serving.errors import ModelNotFound
+from llm_serving.service import loader
 from llm_serving.service.loader import engine_options, find_draft, load_chat_model, measure_chat_model
 from llm_serving.service.registry import Registry
 
@@ -60,11 +62,18 @@ async def test_its_memory_is_planned(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("engine", ["transformers", "vllm", "fake"])
 async def test_other_engines_take_none(engine: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError) as caught:
-        load_chat_model(Settings(**{**settings, "engine": engine}))
-    if "pip install" not in str(caught.value):  # else the engine itself is missing
-        assert str(caught.value).startswith("--draft-model (LLM_SERVING_DRAFT_MODEL): ")
-        assert f"The {engine} engine takes no draft model" in str(caught.value)
+    with pytest.raises(SettingsError, match=f"the {engine} engine takes none; use the native") as caught:
+        Settings(**{**settings, "engine": engine})
+    assert str(caught.value).startswith("--draft-model (LLM_SERVING_DRAFT_MODEL): ")
+
+
+async def test_an_engine_that_was_chosen_takes_none_either(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = EngineChoice("transformers", "the native engine does not run it")
+    monkeypatch.setattr(loader, "choose_engine", lambda *_: choice)
+    with pytest.raises(SettingsError, match="^--draft-model .*transformers engine takes none.*not run it"):
+        load_chat_model(Settings(**settings))
 
 
 async def test_another_vocabulary_is_an_error_of_the_setting(
