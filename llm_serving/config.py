@@ -7,26 +7,17 @@ were typed; parsing and range checks live here only.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from llm_serving.errors import ServingError
+from llm_serving.setting_values import Adapters, Bytes, Listed, Names
 
 MOST_PIXELS = 89_000_000  # of an image; Pillow warns of more, and of twice that it opens none
-MOST_ADAPTERS = 64
 ENV_PREFIX = "LLM_SERVING_"
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 class SettingsError(ServingError):
@@ -41,48 +32,6 @@ def env_name(field: str) -> str:
 def flag_name(field: str) -> str:
     """`max_queue` → `--max-queue`."""
     return "--" + field.replace("_", "-")
-
-
-def parse_bytes(value: object) -> object:
-    """`"4G"`, `"512 MiB"`, `"1.5gb"` → bytes (powers of 1024); `"auto"` and `""` → 0; numbers pass."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip().lower().removesuffix("b").removesuffix("i")
-    if text in ("", "auto"):
-        return 0
-    unit = text[-1] if text[-1] in _UNITS else ""
-    try:
-        return int(float(text.removesuffix(unit)) * _UNITS[unit])
-    except (ValueError, OverflowError):
-        raise ValueError("must be a number of bytes such as 4G, 512M or 1073741824") from None
-
-
-def _split(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _split_all(value: Any) -> Any:
-    """As `_split`, also of what was given several times."""
-    return (
-        tuple(part for one in value for part in _split(one))
-        if isinstance(value, (list, tuple))
-        else _split(value)
-    )
-
-
-def _check_adapters(items: tuple[str, ...]) -> tuple[str, ...]:
-    if len(items) > MOST_ADAPTERS:
-        raise ValueError(f"names {len(items)} adapters; {MOST_ADAPTERS} are possible")
-    if not all(re.fullmatch(r"[\w.:/-]{1,128}=.+", item) for item in items):
-        raise ValueError("must be NAME=DIR, with a name of letters, digits and . _ - : /")
-    return items
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_all)]
-Adapters = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_adapters)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 
 
 class Settings(BaseSettings):
@@ -215,7 +164,7 @@ class Settings(BaseSettings):
     strict_parameters: bool = Field(
         False, description="Refuse unknown request fields with 400 instead of listing them in a header"
     )
-    api_key: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+    api_key: Listed = Field(
         (),
         repr=False,
         description="Key that clients must send; repeatable (in the variable: separated by commas)",

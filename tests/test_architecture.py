@@ -16,6 +16,7 @@ PACKAGE = ROOT / "llm_serving"
 LEVELS = {
     "errors": 1,
     **dict.fromkeys(("engine", "blockstore", "chat", "embeddings", "images", "models", "checkpoints"), 2),
+    "setting_values": 2,
     **dict.fromkeys(("native", "architectures"), 3),
     **dict.fromkeys(("config", "backends"), 4),
     "service": 5,

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from llm_serving.config import Settings, SettingsError, env_name, flag_name, parse_bytes
+from llm_serving.config import Settings, SettingsError, env_name, flag_name
+from llm_serving.setting_values import parse_bytes
 
 SEED_SETTINGS = ("model_name", "max_new_tokens", "device", "do_sample", "system_prompt")
 

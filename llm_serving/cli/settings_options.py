@@ -13,7 +13,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from llm_serving.config import Settings, env_name, flag_name, parse_bytes
+from llm_serving.config import Settings, env_name, flag_name
+from llm_serving.setting_values import parse_bytes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
