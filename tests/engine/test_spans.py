@@ -162,8 +162,11 @@ def test_prompts_with_spans_are_not_scored() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_random_company(seed: int) -> None:
-    """Few prefixes, small pools, budgets that end anywhere; the fake runner refuses a span that is cut."""
+def test_random_company(seed: int, tmp_path: Path) -> None:
+    """Few prefixes, small pools, budgets that end anywhere, also in what a disk holds.
+
+    The fake runner refuses a span that is cut.
+    """
     rng = random.Random(seed)
     block_size = rng.choice([1, 2, 4, 8])
     num_blocks = -(-60 // block_size) * rng.choice([1, 2, 3]) + rng.randrange(3)
@@ -176,6 +179,7 @@ def test_random_company(seed: int) -> None:
         ),
         EngineOptions(max_concurrency=rng.choice([1, 3, 6]), max_queue=40),
         prefill_budget=rng.choice([None, 1, 4, 12]),
+        store=DiskBlockStore(tmp_path, 1 << 14, b"the fake model 1", 8 * block_size) if seed % 2 else None,
         random=True,
     )
     asked = []
@@ -191,3 +195,4 @@ def test_random_company(seed: int) -> None:
     for each in asked:
         assert driver.tokens(each.request_id) == answer(each)
     assert driver.core.scheduler.pool.num_claims == 0
+    driver.core.close()

@@ -14,7 +14,7 @@ from tiny_gemma import HIDDEN, LAYERS, PLACE, ROWS, TILE, WINDOW, write_tiny_gem
 from llm_serving.architectures import describe, describe_vision, sees
 from llm_serving.backends.native_backend import build_runner, memory_need
 from llm_serving.backends.sight import load_sight, sight_need
-from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.checkpoints import Checkpoint, Tensor, open_checkpoint
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError
 from llm_serving.native.core import load_core
@@ -60,6 +60,56 @@ def test_a_plan_says_who_sees_whom(checkpoint: Checkpoint) -> None:
     assert (plan.rope.theta, plan.rope.linear_factor) == (1e6, 8.0)
     assert sees(checkpoint)
     assert not sees(replace(checkpoint, format="gguf"))
+
+
+def test_the_published_settings(checkpoint: Checkpoint) -> None:
+    """Gemma 3 4B's config.json leaves out what is the smallest model's; 4304 is no multiple of 32."""
+    text = {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 2,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    }
+    vision = {
+        "hidden_size": 1152,
+        "image_size": 896,
+        "intermediate_size": 4304,
+        "model_type": "siglip_vision_model",
+        "num_attention_heads": 16,
+        "num_hidden_layers": 1,
+        "patch_size": 14,
+        "vision_use_head": False,
+    }
+    tower, projector = "vision_tower.vision_model.", "multi_modal_projector."
+    layer = f"{tower}encoder.layers.0."
+    shapes = {
+        "language_model.model.embed_tokens.weight": (262208, 2560),
+        "language_model.model.layers.0.mlp.up_proj.weight": (10240, 2560),
+        f"{tower}embeddings.patch_embedding.weight": (1152, 3, 14, 14),
+        f"{tower}embeddings.position_embedding.weight": (4096, 1152),
+        f"{projector}mm_input_projection_weight": (1152, 2560),
+        **{f"{layer}self_attn.{name}_proj.weight": (1152, 1152) for name in ("q", "k", "v", "out")},
+        f"{layer}mlp.fc1.weight": (4304, 1152),
+        f"{layer}mlp.fc1.bias": (4304,),
+        f"{layer}mlp.fc2.weight": (1152, 4304),
+    }
+    tensors = {
+        name: Tensor(name, "BF16", shape, np.zeros(2 * int(np.prod(shape)), np.uint8))
+        for name, shape in shapes.items()
+    }
+    metadata = {"mm_tokens_per_image": 256, "text_config": text, "vision_config": vision}
+    published = replace(checkpoint, metadata=metadata, tensors=tensors)
+    plan = describe(published)
+    assert (plan.query_heads, plan.kv_heads, plan.head_dim, plan.max_context) == (8, 4, 256, 131072)
+    assert (plan.rope.linear_factor, plan.given_span, plan.vocab_size) == (8.0, 256, 262208)
+    eyes, shaped = describe_vision(published, 896)
+    assert (eyes.rows, eyes.patches, eyes.side, eyes.width, eyes.columns) == (256, 64, 4, 2560, 608)
+    wide = shaped.tensor(f"{layer}mlp.fc1.weight").as_rows()
+    assert (wide.shape, wide.data.nbytes) == ((4320, 1152), 2 * 4320 * 1152)
+    assert shaped.tensor(f"{layer}mlp.fc1.bias").shape == (4320,)
+    assert shaped.tensor(f"{layer}mlp.fc2.weight").as_rows().data.nbytes == 2 * 4320 * 1152
 
 
 def test_names_of_both_kinds(checkpoint: Checkpoint, tmp_path: Path) -> None:
