@@ -15,13 +15,14 @@ from llm_serving.errors import InvalidRequest, ServingError
 from llm_serving.native.cpu import cpu_budget, memory_limit_bytes
 from llm_serving.native.ops import ModelPlan
 from llm_serving.native.packed_cache import PackedCache
-from llm_serving.native.runner import BLOCK_SIZE, NativeRunner, kv_block_bytes
+from llm_serving.native.runner import BLOCK_SIZE, NativeRunner, kv_block_bytes, state_bytes
 from llm_serving.native.sampler import NativeSampler
 
 logger = logging.getLogger(__name__)
 
 MAX_STEP_TOKENS = 512
 WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
+LEAST_SNAPSHOTS = 8  # of the states of recurrent layers
 LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
@@ -37,7 +38,7 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
     _check(options)
     plan = describe(checkpoint)
     context = _context(plan, options)
-    num_blocks = _num_blocks(plan, checkpoint, options, context)
+    num_blocks, num_states = _num_blocks(plan, checkpoint, options, context)
     if num_blocks * BLOCK_SIZE < context:
         logger.warning(
             "A conversation may hold %d tokens, for more of the model's %d there is no memory. "
@@ -50,6 +51,7 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
         plan,
         checkpoint,
         num_blocks=num_blocks,
+        num_states=num_states,
         max_context=context,
         max_step_tokens=MAX_STEP_TOKENS,
         max_sequences=options.max_concurrency,
@@ -68,11 +70,12 @@ def memory_need(checkpoint: Checkpoint, options: EngineOptions) -> MemoryNeed:
     context = _context(plan, options)
     a_block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
     conversation = -(-context // BLOCK_SIZE) * a_block
+    two_states = 2 * state_bytes(plan)
     return MemoryNeed(
         _weight_bytes(checkpoint, options) + WORKING_BYTES,
-        -(-_least_context(context, options) // BLOCK_SIZE) * a_block,
-        conversation,
-        conversation * options.max_concurrency,
+        -(-_least_context(context, options) // BLOCK_SIZE) * a_block + two_states,
+        conversation + two_states,
+        conversation * options.max_concurrency + _wanted_states(plan, options) * state_bytes(plan),
     )
 
 
@@ -99,13 +102,26 @@ def _least_context(context: int, options: EngineOptions) -> int:
     return context if options.context_length else min(context, LEAST_CONTEXT)
 
 
-def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions, context: int) -> int:
+def _wanted_states(plan: ModelPlan, options: EngineOptions) -> int:
+    """A slot for each sequence, and as many for snapshots."""
+    return 2 * max(options.max_concurrency, LEAST_SNAPSHOTS) if plan.state_floats else 0
+
+
+def _num_blocks(
+    plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions, context: int
+) -> tuple[int, int]:
+    """Blocks for keys and values, and slots for states: in up to half of the room, but two at least."""
     block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
     blocks_per_sequence = -(-context // BLOCK_SIZE)
     wanted = blocks_per_sequence * options.max_concurrency
     weights = _weight_bytes(checkpoint, options) + WORKING_BYTES
     given = options.memory_bytes
     room = given - weights if given else kv_share(weights, memory_limit_bytes())
+    states = _wanted_states(plan, options)
+    if states:
+        states = min(states, max(2, room // 2 // state_bytes(plan)))
+        weights += states * state_bytes(plan)
+        room -= states * state_bytes(plan)
     blocks = min(wanted, room // block)
     least = _least_context(context, options)
     if blocks * BLOCK_SIZE < least:
@@ -114,7 +130,7 @@ def _num_blocks(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions,
             f"Not enough memory for one sequence of {least} tokens: about {need} MiB are needed. "
             "Raise --memory or lower --context-length."
         )
-    return int(blocks)
+    return int(blocks), int(states)
 
 
 def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
@@ -130,5 +146,9 @@ def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOption
     runner = build_runner(checkpoint, options)
     device = f"cpu ({runner.isa}, {runner.threads} threads, {runner.kv_format} KV cache)"
     sampler = NativeSampler(runner.threads, runner.isa)
-    tier = open_tier(runner, runner.content, options)
+    tier = None
+    if not runner.limits.num_states:
+        tier = open_tier(runner, runner.content, options)
+    elif options.prefix_dir is not None and options.prefix_bytes:
+        logger.info("Prefixes are not kept on disk: this model has recurrent layers, whose states are not.")
     return AsyncEngine(runner, sampler, token_bytes, options, device, tier, runner.prepare)

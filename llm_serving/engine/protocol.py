@@ -31,6 +31,7 @@ class RunnerLimits:
     takes_drafts: bool = True  # whether tokens of a sequence may be computed and then replaced by others
     has_all_logits: bool = True  # whether logits of any token may be wanted, not only of a sequence's last
     given_width: int = 0  # of rows that may stand for a token's embedding; 0 = it takes none
+    num_states: int = 0  # slots for states of recurrent layers; 0 = it has none. Then `takes_drafts` is False
 
 
 @dataclass(slots=True)
@@ -51,6 +52,11 @@ class Step:
     # float32 [num_given, given_width]: what stands for embeddings of some tokens, if the runner takes that
     given: np.ndarray | None = None
     given_rows: np.ndarray | None = None  # int32 [num_given]: indices into token_ids, ascending
+    # int32 [num_segments, 3], if the runner has states. They cut the tokens, in order, into stretches of one
+    # sequence each. (end, source, target): the tokens up to index `end` go on from the state in slot
+    # `source`, at position 0 from zeros, which is -1, and leave theirs in slot `target`. What one sequence
+    # writes, no other reads or writes in this step.
+    state_segments: np.ndarray | None = None
 
 
 class ModelRunner(Protocol):

@@ -259,6 +259,7 @@ class ModelPlan:
     operations: tuple[Operation, ...]
     norm_offset: float = 0.0  # added to the weights of all norms
     slots: dict[str, int] = field(default_factory=dict)  # buffers with a row for each slot, see `Route`
+    state_floats: int = 0  # that recurrent layers remember of a sequence, f32
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ void Plan::check(const StepInput& s) const {
         }
     }
     check_given(s);
+    model.recurrent.check(s);
     for (int t = 0; model.vocab && t < s.num_tokens; t++)
         require(s.token_ids[t] >= 0 && s.token_ids[t] < model.vocab, "a token id is outside the vocabulary");
     for (int i = 0; i < s.num_rows; i++)
@@ -190,6 +191,7 @@ void Plan::prepare(const StepInput& input) {
     step_.given_of.assign(input.num_given ? size_t(input.num_tokens) : 0, -1);
     for (int i = 0; i < input.num_given; i++) step_.given_of[size_t(input.given_rows[i])] = i;
     if (model.kv.memory) prepare_attention(input);
+    model.recurrent.prepare(input, step_.segments, step_.first_segment);
     const int rows = std::max(input.num_tokens, input.num_rows);
     const size_t slots = size_t(input.num_tokens) * size_t(model.experts_used);
     step_.routing.chosen.resize(slots);

@@ -11,6 +11,7 @@
 
 #include "kernels.hpp"
 #include "memory.hpp"
+#include "states.hpp"
 #include "threads.hpp"
 #include "turns.hpp"
 
@@ -65,6 +66,8 @@ struct StepInput {
     const float* given;         // [num_given][given_width]: what stands for the embeddings of some tokens
     const int32_t* given_rows;  // [num_given]: of these, by index, ascending
     int num_given = 0, given_width = 0;
+    const int32_t* state_segments = nullptr;  // [num_segments][end, source, target]
+    int num_segments = 0;
 };
 
 // Up to kAttentionTokens consecutive tokens of one sequence. The context of few tokens is split, a tile for some pieces of
@@ -97,6 +100,8 @@ struct StepState {
     std::vector<int> sequence_of;  // [token]
     std::vector<int> given_of;     // [token]: which of the given rows is its own, or -1; empty if there are none
     std::vector<TokenTile> token_tiles;
+    std::vector<StateSegment> segments;  // of recurrent layers
+    std::vector<int> first_segment;      // [sequence + 1]
     mutable Routing routing;  // by Route and Arrange
     const float* given(int token) const {
         if (given_of.empty() || given_of[size_t(token)] < 0) return nullptr;
@@ -134,6 +139,7 @@ struct Model {
     std::vector<std::vector<float>> vectors;
     std::vector<Buffer> buffers;
     KvCache kv;
+    StatePool recurrent;
     std::vector<float> rope;  // [position][cos rotated/2, sin rotated/2]
     int rotated = 0;
     std::vector<NarrowGroup> narrow;
