@@ -14,6 +14,7 @@ import numpy as np
 
 from llm_serving.backends.fake_keys import GIVEN_WIDTH as GIVEN_WIDTH
 from llm_serving.backends.fake_keys import digest, written
+from llm_serving.backends.fake_states import FakeStates
 from llm_serving.backends.tier import open_tier
 from llm_serving.chat import harmony
 from llm_serving.chat.reasoning import THINK
@@ -140,6 +141,7 @@ class FakeRunner:
         shape = (limits.num_blocks, limits.block_size)
         self._kv_tokens = np.full(shape, -1, np.int32)
         self._kv_positions = np.full(shape, -1, np.int32)
+        self._states = FakeStates(limits) if limits.num_states else None
         self._logits = np.empty((limits.max_step_tokens, limits.vocab_size), np.float32)
         self._ids = np.arange(limits.vocab_size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
@@ -162,6 +164,10 @@ class FakeRunner:
             raise RuntimeError("a block table has no block for a position")
         self._kv_tokens[blocks, step.positions % block_size] = written(step)
         self._kv_positions[blocks, step.positions % block_size] = step.positions
+        if self._states:
+            self._states.run(step, lambda i: self._context(step.block_tables[owners[i]], step.positions[i]))
+        elif step.state_segments is not None:
+            raise RuntimeError("a step has states, and the runner none")
         logits = self._logits[: len(step.logit_rows)]
         for row, index in enumerate(step.logit_rows):
             self._write_logits(

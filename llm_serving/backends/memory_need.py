@@ -9,7 +9,10 @@ DEFAULT_KV_BYTES = 4 << 30  # at most, in a memory that others use too
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """Bytes. Keys and values: the least and the most a model can use, and those of one whole conversation."""
+    """Bytes. Keys and values: the least and the most a model can use, and those of one whole conversation.
+
+    With them go the states of recurrent layers.
+    """
 
     weights: int  # and whatever is neither weights nor keys and values
     least_kv: int

@@ -6,14 +6,14 @@ import logging
 
 from llm_serving.architectures import adapted, describe
 from llm_serving.backends.memory_need import MemoryNeed
-from llm_serving.backends.native_draft import Draft, check_vocabulary, open_draft
+from llm_serving.backends.native_draft import Draft, check_states, check_vocabulary, open_draft
 from llm_serving.backends.native_memory import (
     KV_FORMATS,
     QUANTIZATIONS,
     MemoryPlan,
     blocks_of,
     memory_plan,
-    pool_blocks,
+    pool_sizes,
 )
 from llm_serving.backends.tier import open_tier
 from llm_serving.checkpoints import Checkpoint, read_adapter
@@ -44,7 +44,8 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
     plan = describe(checkpoint)
     adapters = _adapters(plan, checkpoint, options)
     memory = memory_plan(plan, checkpoint, options, open_draft(options), adapters)
-    num_blocks, context = pool_blocks(memory, options), memory.context
+    num_blocks, num_states = pool_sizes(memory, options)
+    context = memory.context
     if num_blocks * BLOCK_SIZE < context:
         logger.warning(
             "A conversation may hold %d tokens, for more of the model's %d there is no memory. "
@@ -57,6 +58,7 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
         plan,
         checkpoint,
         num_blocks=num_blocks,
+        num_states=num_states,
         max_context=context,
         max_step_tokens=max(MAX_STEP_TOKENS, 2 * plan.given_span),
         max_sequences=options.max_concurrency,
@@ -132,6 +134,7 @@ def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOption
     """
     draft = open_draft(options)
     if draft is not None:
+        check_states(draft, describe(checkpoint))
         check_vocabulary(draft, checkpoint, token_bytes)  # before any weight is read
     runner = build_runner(checkpoint, options)
     sampler = NativeSampler(runner.threads, runner.isa)
@@ -144,5 +147,9 @@ def load(checkpoint: Checkpoint, token_bytes: list[bytes], options: EngineOption
             return runner.prepare() or draft_runner.prepare()
 
     device = f"cpu ({runner.isa}, {runner.threads} threads, {runner.kv_format} KV cache)"
-    tier = open_tier(runner, runner.content, options)
+    tier = None
+    if not runner.limits.num_states:
+        tier = open_tier(runner, runner.content, options)
+    elif options.prefix_dir is not None and options.prefix_bytes:
+        logger.info("Prefixes are not kept on disk: this model has recurrent layers, whose states are not.")
     return AsyncEngine(runner, sampler, token_bytes, options, device, tier, prepare, draft_model)

@@ -37,6 +37,17 @@ def open_draft(options: EngineOptions) -> Draft | None:
         raise InvalidRequest(f"The draft model cannot be used: {error}", SETTING) from error
 
 
+def check_states(draft: Draft, plan: ModelPlan) -> None:
+    """Raises: InvalidRequest where a guess that did not hold cannot be taken back."""
+    if plan.state_floats or draft.plan.state_floats:
+        which = "chat" if plan.state_floats else "draft"
+        raise InvalidRequest(
+            f"The {which} model has recurrent layers, which cannot take back what they have read. "
+            "Choose one without, or no draft model.",
+            SETTING,
+        )
+
+
 def check_vocabulary(draft: Draft, checkpoint: Checkpoint, token_bytes: Sequence[bytes]) -> None:
     """`token_bytes` is what the chat model's tokens add to a text; the draft model's must add the same.
 

@@ -16,9 +16,10 @@ from llm_serving.errors import ServingError
 from llm_serving.native.adapters import Adapted
 from llm_serving.native.cpu import memory_limit_bytes
 from llm_serving.native.ops import ModelPlan
-from llm_serving.native.runner import BLOCK_SIZE, kv_block_bytes
+from llm_serving.native.runner import BLOCK_SIZE, kv_block_bytes, state_bytes
 
 WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
+LEAST_SNAPSHOTS = 8  # of the states of recurrent layers
 LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
@@ -39,6 +40,8 @@ class MemoryPlan:
     least_context: int
     draft_block: int = 0
     draft_context: int = 0
+    state: int = 0  # of recurrent layers, for one sequence
+    wanted_states: int = 0  # slots: one for each sequence, and as many for snapshots
 
     def draft_blocks(self, num_blocks: int) -> int:
         """Of the draft model, for all that it holds at once."""
@@ -48,6 +51,10 @@ class MemoryPlan:
         """Of a pool of so many blocks, and beside it."""
         return num_blocks * self.block + self.draft_blocks(num_blocks) * self.draft_block
 
+    def num_states(self, room: int) -> int:
+        """Slots in up to half of `room`, but two at least."""
+        return min(self.wanted_states, max(2, room // 2 // self.state)) if self.state else 0
+
     def num_blocks(self, room: int) -> int:
         """The largest pool for which `kv` is no more than `room`."""
         beside = MAX_DRAFTING * blocks_of(min(self.context, self.draft_context)) * self.draft_block
@@ -55,12 +62,12 @@ class MemoryPlan:
 
     def need(self, max_concurrency: int) -> MemoryNeed:
         """The same for those who plan with several models."""
-        conversation = blocks_of(self.context)
+        conversation, two_states = blocks_of(self.context), 2 * self.state
         return MemoryNeed(
             self.weights,
-            self.kv(blocks_of(self.least_context)),
-            self.kv(conversation),
-            self.kv(conversation * max_concurrency),
+            self.kv(blocks_of(self.least_context)) + two_states,
+            self.kv(conversation) + two_states,
+            self.kv(conversation * max_concurrency) + self.wanted_states * self.state,
         )
 
 
@@ -85,6 +92,8 @@ def memory_plan(
         context if options.context_length else min(context, LEAST_CONTEXT),
         kv_block_bytes(draft.plan, kv_format) if draft else 0,
         draft.plan.max_context if draft else 0,
+        state_bytes(plan),
+        2 * max(options.max_concurrency, LEAST_SNAPSHOTS) if plan.state_floats else 0,
     )
 
 
@@ -92,20 +101,25 @@ def blocks_of(num_tokens: int) -> int:
     return -(-num_tokens // BLOCK_SIZE)
 
 
-def pool_blocks(memory: MemoryPlan, options: EngineOptions) -> int:
-    """How many the pool may have. Raises: ServingError when there is no room for one sequence."""
+def pool_sizes(memory: MemoryPlan, options: EngineOptions) -> tuple[int, int]:
+    """Blocks of keys and values, and slots of states, that there may be.
+
+    Raises: ServingError when there is no room for one sequence.
+    """
     given = options.memory_bytes
     room = given - memory.weights if given else kv_share(memory.weights, memory_limit_bytes())
+    states = memory.num_states(room)
+    room -= states * memory.state
     blocks = min(blocks_of(memory.context) * options.max_concurrency, memory.num_blocks(room))
     least = memory.least_context
     if blocks * BLOCK_SIZE < least:
-        need = (memory.weights + memory.kv(blocks_of(least))) >> 20
+        need = (memory.weights + memory.kv(blocks_of(least)) + states * memory.state) >> 20
         raise ServingError(
             f"Not enough memory for one sequence of {least} tokens: about {need} MiB are needed. "
             "Raise --memory or lower --context-length"
             + (", or leave --draft-model out." if memory.draft_block else ".")
         )
-    return blocks
+    return blocks, states
 
 
 def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:

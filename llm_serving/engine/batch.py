@@ -10,6 +10,7 @@ import numpy as np
 
 from llm_serving.engine.protocol import RunnerLimits, Step
 from llm_serving.engine.sequence import Sequence
+from llm_serving.engine.states import StateSlots
 
 
 @dataclass(slots=True)
@@ -27,7 +28,10 @@ class Plan:
 class StepBuilder:
     """Keeps a row of a matrix for each running sequence's block table, and buffers that every step reuses."""
 
-    def __init__(self, limits: RunnerLimits, max_running: int, max_context: int) -> None:
+    def __init__(
+        self, limits: RunnerLimits, max_running: int, max_context: int, states: StateSlots | None = None
+    ) -> None:
+        self._states = states
         self._free_slots = list(range(max_running - 1, -1, -1))
         width = -(-max_context // limits.block_size)
         self._tables = np.full((max_running, width), -1, np.int32)
@@ -70,6 +74,7 @@ class StepBuilder:
         scored: list[tuple[Sequence, int]] = []
         scored_rows: list[np.ndarray] = []
         given: list[tuple[Sequence, int, int]] = []
+        segments: list[tuple[int, int, int]] = []
         end = width = num_rows = num_logits = 0
         for row, (sequence, count) in enumerate(planned.items()):
             first = sequence.num_computed_tokens
@@ -80,6 +85,8 @@ class StepBuilder:
             else:
                 token_ids[begin:end] = sequence.token_ids[first : first + count] + sequence.draft_ids
                 positions[begin:end] = self._counting[first : first + count]
+            if self._states:
+                segments += self._states.segments(sequence, count, begin)
             if first < sequence.given_end:
                 given.append((sequence, count, begin))
             starts[row + 1] = end
@@ -110,6 +117,8 @@ class StepBuilder:
         )
         if self._has_adapters:
             step.adapters = _adapters_of(planned)
+        if segments:
+            step.state_segments = np.array(segments, np.int32)
         if given:
             step.given, step.given_rows = _rows_of(given)
             step.seen = _seen_in(given, step.positions)

@@ -115,6 +115,14 @@ class BlockPool:
                 else:
                     self._kept[block] = None
 
+    def discard(self, digest: bytes) -> None:
+        """This content is of no use any more: if nobody holds the block, it is the next to be handed out."""
+        block = self._found.get(digest)
+        if block is not None and self._refs[block] == 0:
+            del self._kept[block], self._found[digest]
+            self._digests[block] = None
+            self._free.append(block)
+
     def publish(self, block: int, digest: bytes) -> None:
         """The block's last token is computed: from now on it can be found and shared.
 

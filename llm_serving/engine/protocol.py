@@ -33,6 +33,7 @@ class RunnerLimits:
     given_width: int = 0  # of rows that may stand for a token's embedding; 0 = it takes none
     given_span: int = 0  # rows given together that may see each other all, also those that come; 0 = none do
     adapters: tuple[bytes, ...] = ()  # of each that a sequence may have: 16 bytes that name what it does
+    num_states: int = 0  # slots for states of recurrent layers; 0 = it has none. Then `takes_drafts` is False
 
 
 @dataclass(slots=True)
@@ -57,6 +58,11 @@ class Step:
     # sees less than the one before it, or more than up to the last of the sequence in this step.
     seen: np.ndarray | None = None
     adapters: np.ndarray | None = None  # int32 [num_sequences]: indices into limits.adapters, or -1
+    # int32 [num_segments, 3], if the runner has states. They cut the tokens, in order, into stretches of one
+    # sequence each. (end, source, target): the tokens up to index `end` go on from the state in slot
+    # `source`, at position 0 from zeros, which is -1, and leave theirs in slot `target`. What one sequence
+    # writes, no other reads or writes in this step.
+    state_segments: np.ndarray | None = None
 
 
 class ModelRunner(Protocol):

@@ -23,6 +23,7 @@ from llm_serving.engine.prompt_logprobs import MOST_ROWS
 from llm_serving.engine.protocol import RunnerLimits
 from llm_serving.engine.sequence import Sequence, SequenceStatus
 from llm_serving.engine.spans import whole_tokens
+from llm_serving.engine.states import StateSlots
 
 
 class Scheduler:
@@ -46,6 +47,10 @@ class Scheduler:
         # One token each must fit into a step, or decoding would starve someone; so must a span beside them.
         beside = limits.max_step_tokens - max(0, limits.given_span - 1)
         self.max_running = max(1, min(max_concurrency, limits.max_sequences, beside))
+        self.states: StateSlots | None = None
+        if limits.num_states:  # as many snapshots as sequences
+            self.max_running = min(self.max_running, max(1, limits.num_states // 2))
+            self.states = StateSlots(limits.num_states, self.max_running, limits.block_size)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.speculates = limits.takes_drafts
@@ -54,8 +59,8 @@ class Scheduler:
         self.num_prompt_tokens = 0
         self._num_arrived = 0
         self._policy = PrefillPolicy()
-        self._builder = StepBuilder(limits, self.max_running, self.max_context)
-        self.prefixes = PrefixCache(self.pool, self._builder, self.block_size, limits.adapters)
+        self._builder = StepBuilder(limits, self.max_running, self.max_context, self.states)
+        self.prefixes = PrefixCache(self.pool, self._builder, self.block_size, limits.adapters, self.states)
 
     @property
     def has_work(self) -> bool:
@@ -94,12 +99,14 @@ class Scheduler:
         sequence is never computed yet.
         """
         for sequence, count in zip(plan.sequences, plan.counts, strict=True):
-            first = sequence.num_computed_tokens // self.block_size
-            sequence.num_computed_tokens = min(sequence.num_computed_tokens + count, sequence.num_tokens - 1)
+            first, end = sequence.num_computed_tokens // self.block_size, sequence.num_computed_tokens + count
+            sequence.num_computed_tokens = min(end, sequence.num_tokens - 1)
             self._policy.serve(sequence, count)
             last = sequence.num_computed_tokens // self.block_size
             if last > first:
                 self.prefixes.publish(sequence, first, last)
+            if self.states:
+                self.states.commit(sequence, end)
             if sequence.draft_ids:
                 sequence.draft_ids = []
                 num_blocks = -(-sequence.num_computed_tokens // self.block_size)
@@ -129,6 +136,8 @@ class Scheduler:
         """Verify blocks, tables and slots against each other. Raises: AssertionError."""
         self.pool.check_integrity(sequence.block_ids for sequence in self.running)
         self._builder.check_integrity(self.running)
+        if self.states:
+            self.states.check_integrity(self.running)
         for sequence in self.running:
             if len(sequence.block_ids) != -(-sequence.num_computed_tokens // self.block_size):
                 raise AssertionError("a sequence holds more or fewer blocks than it has computed")
@@ -197,7 +206,7 @@ class Scheduler:
         """How many tokens to compute now; 0 = wait for blocks, or for another that computes the same."""
         index = self.prefixes.adopt(sequence)
         if not sequence.num_computed_tokens % self.block_size and index < len(sequence.digests):
-            owner = self.pool.claimant(sequence.digests[index])
+            owner = self.prefixes.owner(sequence, index)
             if owner is None:
                 for digest in sequence.digests[index:]:
                     self.pool.claim(digest, sequence)
@@ -214,10 +223,8 @@ class Scheduler:
             return False
         self.prefixes.name_blocks(sequence)
         needed = sequence.num_tokens // self.block_size + 1
-        for digest in sequence.digests[: self.prefixes.num_sharable(sequence)]:
+        for digest in sequence.digests[: self.prefixes.num_coming(sequence)]:
             block = self.pool.find(digest)
-            if block is None and self.pool.claimant(digest) is None:
-                break
             if block is None or self.pool.is_held(block):
                 needed -= 1
         # Each running sequence may need one block more before it gives any back.
@@ -226,6 +233,8 @@ class Scheduler:
         self.waiting.remove(sequence)
         self.running.append(sequence)
         self._builder.open(sequence)
+        if self.states:
+            self.states.open(sequence, self.prefixes.num_shared(sequence))
         sequence.status = SequenceStatus.RUNNING
         sequence.may_load = True
         if not sequence.timings.num_preemptions:
@@ -268,5 +277,7 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.pool.withdraw(sequence.digests, sequence)
+        if self.states:
+            self.states.close(sequence)
         self.pool.release(self._builder.close(sequence))
         sequence.num_computed_tokens = 0

@@ -41,7 +41,7 @@ class Sequence:
         "request", "token_ids", "output_ids", "num_computed_tokens", "num_cached_tokens", "block_ids",
         "digests", "num_found_blocks", "may_load", "slot", "arrival", "status", "finish_reason",
         "timings", "detokenizer", "max_tokens", "lookup", "draft_ids", "prompt_logprobs", "given_end",
-        "spans",
+        "spans", "state", "stops", "snapshot", "leaving",
     )  # fmt: skip
 
     def __init__(self, request: GenerateRequest, detokenizer: Detokenizer, max_context: int) -> None:
@@ -67,6 +67,11 @@ class Sequence:
         self.prompt_logprobs: list[
             TokenLogprobs
         ] = []  # of the second token and those behind it, if asked for
+        # Of models with recurrent layers, see `StateSlots`:
+        self.state = -1  # slot that holds the state after the computed tokens; -1 = there are none
+        self.stops: tuple[int, ...] = ()  # snapshots stay behind so many blocks
+        self.snapshot: bytes | None = None  # digest of the one that goes along
+        self.leaving: list[tuple[int, int]] = []  # in this step: behind so many blocks, in which slot
         self.max_tokens = min(request.sampling.max_tokens, max_context - len(request.prompt_ids))
 
     @property

@@ -262,6 +262,7 @@ class ModelPlan:
     # Rows given together that see each other all, at most; 0: they see what came before. Texts are computed
     # alike, so it names no arithmetic.
     given_span: int = field(default=0, repr=False)
+    state_floats: int = 0  # that recurrent layers remember of a sequence, f32
 
 
 @dataclass(frozen=True, slots=True)

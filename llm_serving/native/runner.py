@@ -25,6 +25,11 @@ def kv_block_bytes(plan: ModelPlan, kv_format: str) -> int:
     return plan.layers * 2 * plan.kv_heads * vector * BLOCK_SIZE
 
 
+def state_bytes(plan: ModelPlan) -> int:
+    """Bytes that a slot for states of the recurrent layers takes."""
+    return 4 * plan.state_floats
+
+
 class NativeRunner:
     """Owns weights, KV pool and threads. Not thread-safe: one engine thread calls it.
 
@@ -42,6 +47,7 @@ class NativeRunner:
         checkpoint: Checkpoint,
         *,
         num_blocks: int,
+        num_states: int = 0,
         max_context: int,
         max_step_tokens: int = 512,
         max_sequences: int = 32,
@@ -62,6 +68,8 @@ class NativeRunner:
             given_width=plan.buffers["x"],
             given_span=plan.given_span,
             adapters=tuple(adapter.digest for adapter in adapters),
+            takes_drafts=not num_states,  # what a state has taken in it cannot give back
+            num_states=num_states,
         )
         self._core = core_plan(threads=threads, isa=isa, max_tokens=max_step_tokens, max_context=max_context)
         builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context, packed, adapters)
@@ -69,6 +77,8 @@ class NativeRunner:
         rope = rope_table(plan.rope, checkpoint, max_context)
         self._core.rope_table(rope)
         self._core.kv_cache(plan.layers, num_blocks, plan.kv_heads, plan.head_dim, kv_format)
+        if num_states:
+            self._core.states(num_states)
         self.block_bytes: int = self._core.block_bytes
         self.content = builder.content_digest(kv_format, self.block_bytes, rope[:ROPE_SAMPLE].tobytes())
         self.kv_format = kv_format
@@ -90,6 +100,7 @@ class NativeRunner:
             step.given_rows,
             step.seen,
             step.adapters,
+            step.state_segments,
         )
         return logits
 

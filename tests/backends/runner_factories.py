@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tiny_models import write_tiny_llama, write_tiny_qwen2
@@ -34,6 +35,7 @@ def native(write: Callable[[Path], Path], kv_cache: str = "auto") -> ModelRunner
 
 FACTORIES: list[tuple[str, Callable[[], ModelRunner]]] = [
     ("fake", lambda: FakeRunner(LIMITS)),
+    ("fake-states", lambda: FakeRunner(replace(LIMITS, num_states=12, takes_drafts=False))),
     ("fake-random", lambda: FakeRunner(LIMITS, random=True)),
     ("native-llama", lambda: native(write_tiny_llama)),
     ("native-qwen2", lambda: native(write_tiny_qwen2)),

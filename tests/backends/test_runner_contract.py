@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -20,6 +21,9 @@ def runner(request: pytest.FixtureRequest) -> Iterator[ModelRunner]:
     made.close()
 
 
+SLOTS = itertools.count()
+
+
 class Fed:
     """A sequence on the runner: its tokens, how many are computed, its blocks."""
 
@@ -27,6 +31,8 @@ class Fed:
         self.token_ids = token_ids
         self.num_computed = 0
         self.blocks = blocks
+        self.slot = next(SLOTS)  # of its state, if the runner has states
+        self.state = -1  # where that is now
 
 
 def blocks_for(runner: ModelRunner, token_ids: list[int], rng: random.Random, taken: set[int]) -> list[int]:
@@ -56,11 +62,24 @@ def step(runner: ModelRunner, work: list[tuple[Fed, int]]) -> list[np.ndarray]:
                 [fed.blocks + [-1] * (width - len(fed.blocks)) for fed, _ in work], np.int32
             ),
             logit_rows=np.arange(starts[-1], dtype=np.int32),
+            state_segments=segments(runner, [fed for fed, _ in work], starts[1:].tolist()),
         )
     )
     assert logits.dtype == np.float32
     assert logits.shape == (starts[-1], runner.limits.vocab_size)
     return [logits[a:b].copy() for a, b in zip(starts, starts[1:], strict=False)]
+
+
+def segments(runner: ModelRunner, sequences: list[Fed], ends: list[int]) -> np.ndarray | None:
+    """Each goes on from its state, in its own slot."""
+    num_states = runner.limits.num_states
+    if not num_states:
+        return None
+    rows = []
+    for fed, end in zip(sequences, ends, strict=True):
+        rows.append((end, fed.state, fed.slot % num_states))
+        fed.state = fed.slot % num_states
+    return np.array(rows, np.int32)
 
 
 def alone(runner: ModelRunner, token_ids: list[int], chunk: int, seed: int = 0) -> np.ndarray:
@@ -108,10 +127,10 @@ def test_a_shared_prefix_is_as_good_as_an_own_one(runner: ModelRunner):
     block_size = runner.limits.block_size
     prefix, taken, rng = tokens(2 * block_size, 3), set(), random.Random(3)
     first = Fed([*prefix, 1, 2, 3], blocks_for(runner, [*prefix, 1, 2, 3], rng, taken))
-    step(runner, [(first, len(first.token_ids))])
+    step(runner, [(first, len(prefix))])
     other = [*prefix, 9, 8]
     second = Fed(other, first.blocks[:2] + blocks_for(runner, [9, 8], rng, taken))
-    second.num_computed = len(prefix)
+    second.num_computed, second.state = len(prefix), first.state
     shared = step(runner, [(second, 2)])[0]
     assert same(shared, alone(runner, other, 5)[-2:])
 
@@ -126,6 +145,8 @@ def test_blocks_can_be_used_again(runner: ModelRunner):
 
 
 def test_drafts_that_are_taken_back_leave_nothing(runner: ModelRunner):
+    if not runner.limits.takes_drafts:
+        return
     prompt = tokens(30, 7)
     fed = Fed([*prompt[:14], 1, 2, 3, 4, 5, 6], blocks_for(runner, prompt, random.Random(7), set()))
     step(runner, [(fed, 14)])
@@ -158,6 +179,7 @@ def test_only_the_wanted_rows_in_the_wanted_order(runner: ModelRunner):
                 query_starts=np.array([0, 10], np.int32),
                 block_tables=np.arange(width, dtype=np.int32)[None],
                 logit_rows=np.array(rows, np.int32),
+                state_segments=segments(runner, [Fed(prompt, [])], [10]),
             )
         )
         assert logits.shape == (len(rows), runner.limits.vocab_size)

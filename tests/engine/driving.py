@@ -25,6 +25,7 @@ def limits(
     max_sequences: int = 8,
     max_context: int = 128,
     takes_drafts: bool = True,
+    num_states: int = 0,
 ) -> RunnerLimits:
     return RunnerLimits(
         VOCAB_SIZE,
@@ -33,8 +34,9 @@ def limits(
         max_step_tokens,
         max_sequences,
         max_context,
-        takes_drafts,
+        takes_drafts and not num_states,
         given_width=GIVEN_WIDTH,
+        num_states=num_states,
     )
 
 

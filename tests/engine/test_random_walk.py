@@ -48,14 +48,16 @@ def pictures(prompt: list[int], number: int) -> tuple[GivenRows, ...]:
     return tuple(picture(i, number % 4, min(6, len(prompt) - i)) for i in starts)
 
 
+@pytest.mark.parametrize("num_states", [0, 1, 3, 16])
 @pytest.mark.parametrize("seed", range(6))
-def test_random_walk(seed: int):
+def test_random_walk(seed: int, num_states: int):
     rng = random.Random(seed)
     behaviour = BEHAVIOURS[seed % 2]
     max_context = rng.choice([24, 40])
     block_size = rng.choice([1, 2, 4, 8])
     num_blocks = -(-max_context // block_size) * rng.choice([1, 2, 4]) + rng.randrange(3)
-    runner_limits = limits(num_blocks, block_size, rng.choice([3, 8, 32]), 6, max_context)
+    max_step_tokens = rng.choice([3, 8, 32])
+    runner_limits = limits(num_blocks, block_size, max_step_tokens, 6, max_context, num_states=num_states)
     options = EngineOptions(max_concurrency=rng.choice([1, 3, 6]), max_queue=5)
     driver = Driver(runner_limits, options, prefill_budget=rng.choice([None, 1, 4, 16]), **behaviour)
     accepted: dict[str, GenerateRequest] = {}

@@ -17,6 +17,7 @@ class DrivenSequence:
     num_tokens: int = 0
     blocks: list[int] = field(default_factory=list)
     adapter: int = -1
+    slot: int = -1  # of its state, if the runner has states
 
 
 class RunnerDriver:
@@ -26,11 +27,14 @@ class RunnerDriver:
         self.runner = runner
         order = np.random.default_rng(seed).permutation(runner.limits.num_blocks)
         self._free_blocks: list[int] = order.tolist()
+        self._free_slots = list(range(runner.limits.num_states))
 
     def finish(self, sequence: DrivenSequence) -> None:
         """Give the blocks back; the next sequence writes over them, last used first."""
         self._free_blocks.extend(sequence.blocks)
         sequence.blocks = []
+        if sequence.slot >= 0:
+            self._free_slots.append(sequence.slot)
 
     def step(
         self,
@@ -64,6 +68,7 @@ class RunnerDriver:
                 given_rows=None if given is None else given[1].astype(np.int32),
                 seen=seen,
                 adapters=adapters if (adapters >= 0).any() else None,
+                state_segments=self._segments(work),
             )
         )
         for sequence, tokens in work:
@@ -93,6 +98,17 @@ class RunnerDriver:
             tokens = [token]
         self.finish(sequence)
         return output
+
+    def _segments(self, work: Sequence[tuple[DrivenSequence, Sequence[int]]]) -> np.ndarray | None:
+        if not self.runner.limits.num_states:
+            return None
+        rows, end = [], 0
+        for sequence, tokens in work:
+            end += len(tokens)
+            if sequence.slot < 0:
+                sequence.slot = self._free_slots.pop()
+            rows.append((end, sequence.slot if sequence.num_tokens else -1, sequence.slot))
+        return np.array(rows, np.int32)
 
     def _reserve(self, sequence: DrivenSequence, num_tokens: int) -> None:
         while len(sequence.blocks) * self.runner.limits.block_size < num_tokens:

@@ -48,7 +48,9 @@ Linear* new_linear(const Plan& plan, const std::vector<std::tuple<int, int, int,
 }
 
 Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable block_tables, Ids logit_rows, int output,
-           std::optional<Table> given, std::optional<Ids> given_rows, std::optional<Ids> seen, std::optional<Ids> adapters) {
+           std::optional<Table> given, std::optional<Ids> given_rows, std::optional<Ids> seen, std::optional<Ids> adapters,
+           std::optional<IdTable> segments) {
+    if (segments && segments->shape(1) != 3) throw std::invalid_argument("a state segment is an end, a source and a target");
     if (given.has_value() != given_rows.has_value() || (given && given->shape(0) != given_rows->size()))
         throw std::invalid_argument("given rows and their places do not fit together");
     if (positions.size() != token_ids.size() || (seen && seen->size() != token_ids.size()) ||
@@ -59,7 +61,8 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
                           logit_rows.data(), int(logit_rows.size()),
                           given ? given->data() : nullptr, given ? given_rows->data() : nullptr,
                           given ? int(given->shape(0)) : 0, given ? int(given->shape(1)) : 0,
-                          seen ? seen->data() : nullptr, adapters ? adapters->data() : nullptr};
+                          seen ? seen->data() : nullptr, adapters ? adapters->data() : nullptr,
+                          segments ? segments->data() : nullptr, segments ? int(segments->shape(0)) : 0};
     const float* logits;
     {
         nb::gil_scoped_release release;
@@ -128,6 +131,8 @@ NB_MODULE(_llm_serving_native, m) {
         .def("buffer", &Plan::buffer, nb::arg("width"), nb::arg("of_slots") = false)
         .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("format"))
         .def_prop_rw("interrupted", [](const Plan& p) { return p.interrupted.load(); }, [](Plan& p, bool value) { p.interrupted = value; })
+        .def("states", [](Plan& p, int slots) { p.model.recurrent.allocate(slots); }, nb::arg("slots"))
+        .def_prop_ro("state_floats", [](const Plan& p) { return p.model.recurrent.floats; })
         .def_prop_ro("block_bytes", [](const Plan& p) { return p.model.kv.block_bytes(); })
         .def("touch_while_idle", [](Plan& p) { return p.model.kv.touch_while_idle(); }, nb::call_guard<nb::gil_scoped_release>())
         .def("read_block", [](const Plan& p, int block, Room out) { p.read_block(block, out.data(), out.size()); })
@@ -275,7 +280,7 @@ NB_MODULE(_llm_serving_native, m) {
         }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1)
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"), nb::arg("block_tables"),
              nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(),
-             nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none());
+             nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
     bind_adapters(plan);
     bind_experts(plan);
     bind_measure(m);

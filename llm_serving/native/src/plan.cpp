@@ -151,6 +151,7 @@ void Plan::check(const StepInput& s) const {
     check_seen(s);
     for (int i = 0; s.adapters && i < s.num_sequences; i++)
         require(s.adapters[i] >= -1 && s.adapters[i] < model.adapters, "a sequence has an adapter that the model does not know");
+    model.recurrent.check(s);
     for (int t = 0; model.vocab && t < s.num_tokens; t++)
         require(s.token_ids[t] >= 0 && s.token_ids[t] < model.vocab, "a token id is outside the vocabulary");
     for (int i = 0; i < s.num_rows; i++)
@@ -210,6 +211,7 @@ void Plan::prepare(const StepInput& input) {
     for (int i = 0; i < input.num_given; i++) step_.given_of[size_t(input.given_rows[i])] = i;
     prepare_adapters(input);
     if (model.kv.memory) prepare_attention(input);
+    model.recurrent.prepare(input, step_.segments, step_.first_segment);
     const int rows = std::max(input.num_tokens, input.num_rows);
     const size_t slots = size_t(input.num_tokens) * size_t(model.experts_used);
     step_.routing.chosen.resize(slots);

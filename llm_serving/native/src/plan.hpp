@@ -11,6 +11,7 @@
 
 #include "kernels.hpp"
 #include "memory.hpp"
+#include "states.hpp"
 #include "threads.hpp"
 #include "turns.hpp"
 
@@ -67,6 +68,8 @@ struct StepInput {
     int num_given = 0, given_width = 0;
     const int32_t* seen = nullptr;  // [num_tokens]: how many keys each token sees, from the first on; null: up to its own
     const int32_t* adapters = nullptr;  // [num_sequences]: the adapter of each, or -1; null if none has one
+    const int32_t* state_segments = nullptr;  // [num_segments][end, source, target]
+    int num_segments = 0;
 };
 
 // Up to kAttentionTokens consecutive tokens of one sequence. The context of few tokens is split, a tile for some pieces of
@@ -111,6 +114,8 @@ struct StepState {
     std::vector<int> sequence_of;  // [token]
     std::vector<int> given_of;     // [token]: which of the given rows is its own, or -1; empty if there are none
     std::vector<TokenTile> token_tiles;
+    std::vector<StateSegment> segments;  // of recurrent layers
+    std::vector<int> first_segment;      // [sequence + 1]
     mutable Routing routing;  // by Route and Arrange
     AdaptedRows adapted_tokens, adapted_logit_rows;
     const AdaptedRows& adapted(bool of_logits) const { return of_logits ? adapted_logit_rows : adapted_tokens; }
@@ -152,6 +157,7 @@ struct Model {
     std::vector<std::vector<float>> vectors;
     std::vector<Buffer> buffers;
     KvCache kv;
+    StatePool recurrent;
     std::vector<float> rope;  // [position][cos rotated/2, sin rotated/2]
     int rotated = 0;
     std::vector<NarrowGroup> narrow;
