@@ -72,9 +72,10 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
         )
     plan = family(checkpoint)
     _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.max_context)
-    if plan.head_dim > MOST_HEAD:
+    largest = max(layer.head_dim for layer in plan.kv)
+    if largest > MOST_HEAD:
         raise CheckpointError(
-            f"Attention heads of '{checkpoint.path}' have {plan.head_dim} dimensions; "
+            f"Attention heads of '{checkpoint.path}' have {largest} dimensions; "
             f"the native engine keeps keys and values of up to {MOST_HEAD}."
         )
     return plan
