@@ -7,6 +7,7 @@ from llm_serving.architectures import (
     decoder_experts,
     gemma2,
     gemma3,
+    gemma4,
     glm4,
     gpt_oss,
     granite,
@@ -37,6 +38,10 @@ FAMILIES = {
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
+    "gemma4": gemma4.describe,
+    "gemma4_text": gemma4.describe,  # as directories call it,
+    "gemma4_unified": gemma4.describe,  # with the text model of 12 B,
+    "gemma4_unified_text": gemma4.describe,
     "glm4": glm4.describe,
     "gpt-oss": gpt_oss.describe,  # as GGUF files call it
     "gpt_oss": gpt_oss.describe,

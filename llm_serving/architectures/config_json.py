@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +17,17 @@ from llm_serving.native.rope import (
     yarn_magnitude,
 )
 
-_TEXT = "model.text_model."  # of a model that sees
+# Of models that see: Idefics 3's, Gemma 3's, and Gemma 3's as it was written first.
+_TEXTS = ("model.text_model.", "model.language_model.", "language_model.model.")
 _TRAINED_FOR = "original_max_position_embeddings"
+
+
+def part(checkpoint: Checkpoint, key: str) -> Mapping[str, Any]:
+    """The settings of a part of the model. Raises: CheckpointError unless they are an object."""
+    found = checkpoint.metadata.get(key)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"'{key}' in the config.json of '{checkpoint.path}' is no object.")
+    return found
 
 
 def positive(checkpoint: Checkpoint, *keys: str, default: int | None = None) -> int:
@@ -191,6 +200,6 @@ def prefix_of(checkpoint: Checkpoint, tensor: str) -> str:
     found = sorted((name for name in checkpoint.tensors if name.endswith(tensor)), key=len)
     for name in found:
         prefix = name[: -len(tensor)]
-        if prefix in ("", _TEXT) or (prefix.endswith(".") and prefix.count(".") == 1):
+        if prefix in ("", *_TEXTS) or (prefix.endswith(".") and prefix.count(".") == 1):
             return prefix
     raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{tensor}'.")
