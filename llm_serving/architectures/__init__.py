@@ -8,6 +8,7 @@ from llm_serving.architectures import (
     gemma2,
     gemma3,
     gemma3_vision,
+    gemma4,
     gemma_embedding,
     glm4,
     gpt_oss,
@@ -40,6 +41,10 @@ FAMILIES = {
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
+    "gemma4": gemma4.describe,
+    "gemma4_text": gemma4.describe,  # as directories call it,
+    "gemma4_unified": gemma4.describe,  # with the text model of 12 B,
+    "gemma4_unified_text": gemma4.describe,
     "glm4": glm4.describe,
     "gpt-oss": gpt_oss.describe,  # as GGUF files call it
     "gpt_oss": gpt_oss.describe,
@@ -79,9 +84,10 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
         )
     plan = family(checkpoint)
     _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.max_context)
-    if plan.head_dim > MOST_HEAD:
+    largest = max(layer.head_dim for layer in plan.kv)
+    if largest > MOST_HEAD:
         raise CheckpointError(
-            f"Attention heads of '{checkpoint.path}' have {plan.head_dim} dimensions; "
+            f"Attention heads of '{checkpoint.path}' have {largest} dimensions; "
             f"the native engine keeps keys and values of up to {MOST_HEAD}."
         )
     return plan

@@ -35,10 +35,8 @@ def plan_of(checkpoint: Checkpoint, names: Names, shape: Shape, kind: Kind) -> o
     return ops.ModelPlan(
         vocab_size=vocab,
         max_context=shape.context,
-        layers=shape.layers,
         query_heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
+        kv=(ops.KvShape(shape.kv_heads, shape.head_dim),) * shape.layers,
         rope=shape.rope,
         buffers={
             "x": shape.hidden,

@@ -38,6 +38,7 @@ class ExpertNames:
     fused: bool = False  # `up` holds the gate, too
     in_turn: bool = False  # then its rows and the gate's alternate, the gate's first
     biases: ExpertBiases = ExpertBiases()
+    scales: str | None = None  # as in `Route`
 
     @property
     def is_gated(self) -> bool:
@@ -55,6 +56,7 @@ class ExpertSizes:
     normalized: bool = False  # the weights of those used have a sum of one
     limit: float = 0.0  # of gates, as in `Gated`,
     slope: float = 1.0
+    activation: str = "silu"  # of gates
 
 
 def expert_buffers(sizes: ExpertSizes | None) -> dict[str, int]:
@@ -70,9 +72,16 @@ def expert_slots(hidden: int, sizes: ExpertSizes | None, names: ExpertNames) -> 
 
 
 def mixture(
-    checkpoint: Checkpoint, names: ExpertNames, sizes: ExpertSizes, i: int, source: str = "x"
+    checkpoint: Checkpoint,
+    names: ExpertNames,
+    sizes: ExpertSizes,
+    i: int,
+    source: str = "x",
+    target: str | None = None,
 ) -> tuple[ops.Operation, ...]:
-    """x += the weighted sum of what the experts make of `source`, whose rows the activations must be.
+    """x += the weighted sum of what the experts make of `source`; or `target` = that.
+
+    The router reads the activations, which are the rows of `source` in most families.
 
     Raises: CheckpointError if more experts are to be used than there are, or the router knows others.
     """
@@ -84,6 +93,28 @@ def mixture(
             f"Tensor '{router.name}' has {router.shape[0]} rows where there are {sizes.count} experts."
         )
     bias = names.bias and names.bias.format(i=i)
+    up, down = _matrices(names, sizes, i)
+    router_bias = names.biases.router and names.biases.router.format(i=i)
+    return (
+        ops.Linear((ops.Projection(router.name, "router", bias=router_bias, fine=True),)),
+        ops.Route("router", sizes.used, sizes.normalized, names.scales and names.scales.format(i=i)),
+        ops.Gather(source),
+        ops.ExpertLinear(up),
+        ops.Gated("expert_up", sizes.ffn, sizes.activation, limit=sizes.limit, slope=sizes.slope)
+        if names.is_gated
+        else ops.Gelu("expert_up"),
+        ops.ExpertLinear(down),
+        ops.Combine(
+            "expert_out", target or "x", bias if bias in checkpoint.tensors else None, target is None
+        ),
+    )
+
+
+_Projections = tuple[tuple[ops.Projection, ...], ...]
+
+
+def _matrices(names: ExpertNames, sizes: ExpertSizes, i: int) -> tuple[_Projections, _Projections]:
+    """Of each expert, what makes "expert_up" of a row and "expert_out" of that."""
     biases = names.biases
 
     def projection(
@@ -116,16 +147,5 @@ def mixture(
     def down(e: int) -> ops.Projection:
         return projection(names.down, e, "expert_out", biases.down, transposed=names.transposed)
 
-    router_bias = biases.router and biases.router.format(i=i)
     experts = range(sizes.count)
-    return (
-        ops.Linear((ops.Projection(router.name, "router", bias=router_bias, fine=True),)),
-        ops.Route("router", sizes.used, sizes.normalized),
-        ops.Gather(source),
-        ops.ExpertLinear(tuple(up(e) for e in experts)),
-        ops.Gated("expert_up", sizes.ffn, limit=sizes.limit, slope=sizes.slope)
-        if names.is_gated
-        else ops.Gelu("expert_up"),
-        ops.ExpertLinear(tuple((down(e),) for e in experts)),
-        ops.Combine("expert_out", "x", bias if bias in checkpoint.tensors else None),
-    )
+    return tuple(up(e) for e in experts), tuple((down(e),) for e in experts)

@@ -1,7 +1,7 @@
 """A model as data: the operations of one forward pass, over named buffers and checkpoint tensors.
 
 Families in `architectures/` write these; `native/plan.py` turns them into the C++ plan. Rows are tokens
-until `SelectRows`, and the rows whose logits are wanted after it.
+until the first `SelectRows`, and the rows whose logits are wanted after it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from llm_serving.native.biases import BucketBias as BucketBias
 from llm_serving.native.biases import LinearBias as LinearBias
 from llm_serving.native.biases import WindowBias as WindowBias
+from llm_serving.native.expert_ops import Combine as Combine
+from llm_serving.native.expert_ops import ExpertLinear as ExpertLinear
+from llm_serving.native.expert_ops import Gather as Gather
+from llm_serving.native.expert_ops import Route as Route
 from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
 from llm_serving.native.rope import Rope as Rope
@@ -34,6 +38,15 @@ class Given:
     """target = rows that each step brings along, one for each of its tokens, which have no embedding."""
 
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddRows:
+    """target += scale * rows of `tensor`, by token id, read where the file has them and as it has them."""
+
+    tensor: str
+    target: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,9 @@ class Gated:
     activation: str = "silu"  # or gelu, or gelu_tanh
     limit: float = 0.0
     slope: float = 1.0
+    opened: tuple[str, int] | None = (
+        None  # what gates open, where it is of another buffer, from this column on
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +120,14 @@ class RopeStore:
 
     source: str
     layer: int
-    rope: Rope | None = None  # of this layer; it rotates as many dimensions as the plan's
+    rope: Rope | None = None  # of this layer, where it is not the plan's
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
     """target = softmax(queries @ keys * scale) @ values over each token's own context.
 
+    `source` begins with the queries; `layer` is the one whose keys and values are read.
     With a `cap` scores are cap * tanh(score / cap) before the softmax. `sinks` is a tensor with a score for
     each query head, one more in the softmax that has no value: weights then add up to less than one.
     """
@@ -142,15 +159,19 @@ class SelectRows:
 
 @dataclass(frozen=True, slots=True)
 class HeadNorm:
-    """rms_norm of each head of `source[:, offset : offset + width]`; layer_norm with a bias."""
+    """rms_norm of each head of `source[:, offset : offset + width]`; layer_norm with a bias.
+
+    `gain` multiplies the weights, which are ones without a tensor.
+    """
 
     source: str
     offset: int
     width: int
     heads: int  # which share that equally
-    weight: str
+    weight: str | None
     epsilon: float
     bias: str | None = None
+    gain: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,52 +199,19 @@ class EncoderAttention:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """target = source + bias, or target += that."""
+    """target = source + bias, or target += that; then target *= `scale`, a tensor of one number."""
 
     source: str
     target: str
     bias: str | None = None
     accumulate: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Each row goes to the `used` experts with the largest softmax(source), which are its weights there.
-
-    From here on it has a slot for each of them. `normalized` weights have a sum of one.
-    """
-
-    source: str
-    used: int
-    normalized: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Gather:
-    """activations = int8(source), a row for each slot."""
-
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertLinear:
-    """target = activations @ tensor.T, of each slot by the projections of its expert."""
-
-    experts: tuple[tuple[Projection, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Combine:
-    """target += bias + the sum of weight * source over the slots of a row."""
-
-    source: str
-    target: str
-    bias: str | None = None
+    scale: str | None = None
 
 
 Operation = (
     Embed
     | Given
+    | AddRows
     | AddPositions
     | Quantize
     | Gelu
@@ -245,15 +233,21 @@ Operation = (
 
 
 @dataclass(frozen=True, slots=True)
+class KvShape:
+    """What a layer keeps of each token: keys and values of so many heads."""
+
+    heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPlan:
     """Everything the native engine needs to know of a decoder."""
 
     vocab_size: int
     max_context: int  # tokens the model was trained for
-    layers: int
     query_heads: int
-    kv_heads: int
-    head_dim: int
+    kv: tuple[KvShape, ...]  # of layers that keep keys and values, as `RopeStore` and `Attention` count them
     rope: Rope
     buffers: dict[str, int]  # name -> width; the logits come last
     operations: tuple[Operation, ...]

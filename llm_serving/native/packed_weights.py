@@ -56,6 +56,12 @@ class PackedWeights:
             number = self._stored(key, tensor, pairs)
             return self._pack(key, tensor, pairs, weight_format, order) if number is None else number
 
+    def note_unread(self, tensor: Tensor) -> None:
+        """A tensor stays in its file; `sums` names it by stamps and samples, for a sum would read it all."""
+        content = content_digest(self._checkpoint.files)
+        named = int(content[:16], 16) if content else self._core.checksum(tensor.as_rows().data)
+        self.sums.append((tensor.name, "", tensor.kind, named))
+
     def finish(self) -> None:
         """All matrices are there: keep what was packed, if the model is still what it was when opened."""
         if self._missed and self._cache is not None and self._digest is not None:

@@ -94,20 +94,24 @@ class PlanBuilder:
                 core.embed(self._matrix(ops.Projection(tensor, target, fine=fine)), buffers[target], scale)
             case ops.Given(target):
                 core.given(buffers[target])
+            case ops.AddRows(tensor, target, scale):
+                self._add_rows(tensor, buffers[target], scale)
             case ops.AddPositions():
                 core.add_positions(self._positions(operation), buffers[operation.target])
             case ops.Quantize():
                 self._quantize(operation)
             case ops.Gelu(source, tanh):
                 core.gelu(buffers[source], tanh)
-            case ops.Gated(source, cols, activation, limit, slope):
+            case ops.Gated(source, cols, activation, limit, slope, opened):
                 is_gelu, by_tanh = activation != "silu", activation == "gelu_tanh"
-                core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope)
+                place = (buffers[opened[0]], opened[1]) if opened else (-1, 0)
+                core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope, *place)
             case ops.Linear(projections, accumulate):
                 core.linear(self._projections(projections), accumulate)
                 self._adapters.adapt(projections, buffers)
             case ops.RopeStore(source, layer, rope):
-                core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope))
+                rotated = 0 if rope is None else rope.rotated
+                core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope), rotated)
             case ops.Attention(source, target, layer, scale, window, cap, sinks):
                 # Rows of a span see those that come, however far a window reaches.
                 bias = self._bias(ops.WindowBias(window - 1, self._has_spans)) if window else -1
@@ -116,9 +120,11 @@ class PlanBuilder:
                 core.attention(rows, into, layer, heads, scale, window, bias, cap, own)
             case ops.SoftCap(source, cap):
                 core.soft_cap(buffers[source], cap)
-            case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias):
+            case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias, gain):
                 shift = self._optional(bias, width // heads)
-                norm = self._optional(weight, width // heads, self._norm_offset)
+                norm = self._optional(weight, width // heads, self._norm_offset, gain)
+                if norm < 0:
+                    norm = self._constant(np.full(width // heads, gain, np.float32))
                 core.head_norm(buffers[source], offset, heads, norm, epsilon, shift)
             case ops.Rotate(source, heads, head_dim, rope):
                 core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope))
@@ -135,17 +141,25 @@ class PlanBuilder:
                 )
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
-            case ops.Copy(source, target, bias, accumulate):
+            case ops.Copy(source, target, bias, accumulate, scale):
                 shift = self._optional(bias, self._widths[source])
-                core.copy(buffers[source], buffers[target], shift, accumulate)
-            case ops.Route(source, used, normalized):
-                core.route(buffers[source], used, normalized)
+                core.copy(buffers[source], buffers[target], shift, accumulate, self._optional(scale, 1))
+            case ops.Route() | ops.Gather() | ops.ExpertLinear() | ops.Combine():
+                self._add_of_experts(operation)
+
+    def _add_of_experts(self, operation: ops.Route | ops.Gather | ops.ExpertLinear | ops.Combine) -> None:
+        core, buffers = self.core, self._buffers
+        match operation:
+            case ops.Route(source, used, normalized, scales):
+                own = self._optional(scales, self._widths[source])
+                core.route(buffers[source], used, normalized, own)
             case ops.Gather(source):
                 core.gather(buffers[source])
             case ops.ExpertLinear(experts):
                 core.expert_linear([self._projections(projections) for projections in experts])
-            case ops.Combine(source, target, bias):
-                core.combine(buffers[source], buffers[target], self._optional(bias, self._widths[source]))
+            case ops.Combine(source, target, bias, accumulate):
+                shift = self._optional(bias, self._widths[source])
+                core.combine(buffers[source], buffers[target], shift, accumulate)
 
     def _projections(self, projections: tuple[ops.Projection, ...]) -> list[tuple[int, int, int, int]]:
         """Those of one operation fill the rows of their target: what nobody wrote would be another step's."""
@@ -183,6 +197,13 @@ class PlanBuilder:
 
     def _optional(self, name: str | None, size: int, add: float = 0.0, times: float = 1.0) -> int:
         return -1 if name is None else self._vector(self.checkpoint.tensor(name), size, add, times)
+
+    def _add_rows(self, name: str, target: int, scale: float) -> None:
+        tensor = self.checkpoint.tensor(name)
+        if len(tensor.shape) != 2:
+            raise CheckpointError(f"Tensor '{name}' has shape {tensor.shape}; a table has two dimensions.")
+        self._weights.note_unread(tensor)
+        self.core.add_rows(tensor.kind, tensor.as_rows().data, tensor.shape[0], target, scale)
 
     def _quantize(self, q: ops.Quantize) -> None:
         width = self._widths[q.source]

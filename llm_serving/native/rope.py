@@ -25,6 +25,12 @@ class Rope:
         return Rope(self.theta, self.rotated, linear_factor=math.inf)
 
 
+def proportional_factors(rotated: int, share: float) -> tuple[float, ...]:
+    """Of all frequencies this share turns, the fastest ones; the others stand (Gemma 4)."""
+    turning = int(share * rotated // 2)
+    return (1.0,) * turning + (math.inf,) * (rotated // 2 - turning)
+
+
 def llama3_factors(
     theta: float, rotated: int, factor: float, low: float, high: float, length: float
 ) -> tuple[float, ...]:

@@ -21,8 +21,8 @@ ROPE_SAMPLE = 64  # positions whose sines and cosines tell those of another math
 
 def kv_block_bytes(plan: ModelPlan, kv_format: str) -> int:
     """Bytes of keys and values, `q16` or `q8`, one block of `BLOCK_SIZE` tokens takes over all layers."""
-    vector = plan.head_dim * (1 if kv_format == "q8" else 2) + 4
-    return plan.layers * 2 * plan.kv_heads * vector * BLOCK_SIZE
+    size = 1 if kv_format == "q8" else 2
+    return sum(2 * layer.heads * (layer.head_dim * size + 4) * BLOCK_SIZE for layer in plan.kv)
 
 
 def state_bytes(plan: ModelPlan) -> int:
@@ -76,7 +76,7 @@ class NativeRunner:
         self._logits = builder.build()
         rope = rope_table(plan.rope, checkpoint, max_context)
         self._core.rope_table(rope)
-        self._core.kv_cache(plan.layers, num_blocks, plan.kv_heads, plan.head_dim, kv_format)
+        self._core.kv_cache([(layer.heads, layer.head_dim) for layer in plan.kv], num_blocks, kv_format)
         if num_states:
             self._core.states(num_states)
         self.block_bytes: int = self._core.block_bytes

@@ -49,7 +49,7 @@ class Tiny:
         plan.quantize(last, self.vector(HIDDEN), -1, 1e-5)
         plan.linear([(embedding, -1, self.logits, 0)])
         plan.rope_table(self.values(64, HEAD_DIM))
-        plan.kv_cache(1, BLOCKS, KV_HEADS, HEAD_DIM, kv_format)
+        plan.kv_cache([(KV_HEADS, HEAD_DIM)], BLOCKS, kv_format)
 
     def values(self, *shape: int) -> np.ndarray:
         """float32 in -1 … 1, exact."""

@@ -47,7 +47,7 @@ class Heads:
         plan.linear([(plan.pack("F32", identity, attended, attended, "f32", None), -1, self.logits, 0)])
         still = np.concatenate([np.ones((TOKENS, HEAD_DIM // 2)), np.zeros((TOKENS, HEAD_DIM // 2))], axis=1)
         plan.rope_table(still.astype(np.float32))
-        plan.kv_cache(1, -(-TOKENS // 16), KV_HEADS, HEAD_DIM, kv_format)
+        plan.kv_cache([(KV_HEADS, HEAD_DIM)], -(-TOKENS // 16), kv_format)
         self.plan = plan
 
     def run(self, chunk: int = TOKENS) -> np.ndarray:

@@ -28,7 +28,7 @@ def attended(isa: str, kv_format: str, head_dim: int, rows: np.ndarray) -> np.nd
     unrotated = np.concatenate([np.ones((TOKENS, head_dim // 2)), np.zeros((TOKENS, head_dim // 2))], axis=1)
     plan.rope_table(unrotated.astype(np.float32))
     blocks = TOKENS // 16
-    plan.kv_cache(1, blocks, 1, head_dim, kv_format)
+    plan.kv_cache([(1, head_dim)], blocks, kv_format)
     every = np.arange(TOKENS, dtype=np.int32)
     tables = np.arange(blocks, dtype=np.int32)[None]
     return plan.run(every, every, np.array([0, TOKENS], np.int32), tables, every, logits)

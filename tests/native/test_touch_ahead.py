@@ -44,7 +44,7 @@ def plan_without_layers() -> tuple[Any, int]:
 def test_memory_is_there_a_chunk_ahead_and_no_further(blocks: int) -> None:
     plan, buffer = plan_without_layers()
     before = resident_bytes()
-    plan.kv_cache(LAYERS, blocks, HEADS, HEAD_DIM, "q16")
+    plan.kv_cache([(HEADS, HEAD_DIM)] * LAYERS, blocks, "q16")
     whole = -(-blocks // CHUNK_BLOCKS) * CHUNK_BLOCKS
     new = [addresses for addresses in resident_bytes() if addresses not in before]
     [memory] = [addresses for addresses in new if size(addresses) >= whole * plan.block_bytes]
@@ -69,7 +69,7 @@ def test_while_idle_more_of_it_gets_ready_until_there_is_enough() -> None:
     before = resident_bytes()
     block_bytes = LAYERS * 2 * HEADS * HEAD_DIM * 2 * 16
     blocks = CHUNK_BLOCKS * -(-2 * ahead // (CHUNK_BLOCKS * block_bytes))
-    plan.kv_cache(LAYERS, blocks, HEADS, HEAD_DIM, "q16")
+    plan.kv_cache([(HEADS, HEAD_DIM)] * LAYERS, blocks, "q16")
     whole = blocks * plan.block_bytes
     new = [addresses for addresses in resident_bytes() if addresses not in before]
     [memory] = [addresses for addresses in new if size(addresses) >= whole]

@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -105,6 +106,7 @@ void bind_turns(nb::module_& m) {
 
 void bind_adapters(nb::class_<Plan>& plan);  // bindings_adapters.cpp
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
+void bind_lookup(nb::class_<Plan>& plan);  // lookup.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
@@ -129,11 +131,11 @@ NB_MODULE(_llm_serving_native, m) {
         .def("checksum", &checksum)
         .def("vector", [](Plan& p, Floats v) { return p.vector(v.data(), int(v.size())); })
         .def("buffer", &Plan::buffer, nb::arg("width"), nb::arg("of_slots") = false)
-        .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("format"))
+        .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("format"))
         .def_prop_rw("interrupted", [](const Plan& p) { return p.interrupted.load(); }, [](Plan& p, bool value) { p.interrupted = value; })
         .def("states", [](Plan& p, int slots) { p.model.recurrent.allocate(slots); }, nb::arg("slots"))
         .def_prop_ro("state_floats", [](const Plan& p) { return p.model.recurrent.floats; })
-        .def_prop_ro("block_bytes", [](const Plan& p) { return p.model.kv.block_bytes(); })
+        .def_prop_ro("block_bytes", [](const Plan& p) { return p.model.kv.block_bytes; })
         .def("touch_while_idle", [](Plan& p) { return p.model.kv.touch_while_idle(); }, nb::call_guard<nb::gil_scoped_release>())
         .def("read_block", [](const Plan& p, int block, Room out) { p.read_block(block, out.data(), out.size()); })
         .def("write_block", [](Plan& p, int block, Bytes data) { p.write_block(block, data.data(), data.size()); })
@@ -212,8 +214,10 @@ NB_MODULE(_llm_serving_native, m) {
             op->bias_per_head = bias_per_head;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"), nb::arg("heads"), nb::arg("kv_heads"), nb::arg("scale"), nb::arg("causal") = false, nb::arg("bias") = -1, nb::arg("bias_per_head") = false)
-        .def("gated", [](Plan& p, int source, int cols, bool gelu, bool tanh, float limit, float slope) {
+        .def("gated", [](Plan& p, int source, int cols, bool gelu, bool tanh, float limit, float slope, int opened, int opened_offset) {
             if (limit < 0) throw std::invalid_argument("a limit of gates must be positive");
+            if (opened >= 0 && (opened_offset < 0 || opened_offset + cols > p.model.buffers.at(size_t(opened)).width))
+                throw std::invalid_argument("the buffer has no such columns to be opened");
             auto op = std::make_unique<Gated>();
             op->source = source;
             op->cols = cols;
@@ -221,8 +225,10 @@ NB_MODULE(_llm_serving_native, m) {
             op->tanh = tanh;
             op->limit = limit;
             op->slope = slope;
+            op->opened = opened;
+            op->opened_offset = opened_offset;
             p.add(std::move(op), cols, p.model.buffers.at(size_t(source)).of_slots);
-        }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false, nb::arg("limit") = 0.0f, nb::arg("slope") = 1.0f)
+        }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false, nb::arg("limit") = 0.0f, nb::arg("slope") = 1.0f, nb::arg("opened") = -1, nb::arg("opened_offset") = 0)
         .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon, int bias) {
             const size_t size = p.model.vectors.at(size_t(weight)).size(), width = size_t(p.model.buffers.at(size_t(source)).width);
             const bool fits = offset >= 0 && heads > 0 && size_t(offset) + size_t(heads) * size <= width;
@@ -253,14 +259,18 @@ NB_MODULE(_llm_serving_native, m) {
                 p.read_activations(p.model.matrices.at(size_t(std::get<0>(projection))));
             p.add(std::unique_ptr<Operation>(new_linear(p, projections, accumulate)));
         }, nb::arg("projections"), nb::arg("accumulate") = false)
-        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table) {
+        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table, int rotated) {
+            if (table >= 0 && (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated)))
+                throw std::invalid_argument("the rotation table is shorter than the context");
+            if (p.selects_rows()) throw std::invalid_argument("keys and values are those of all tokens");
             auto op = std::make_unique<RopeStore>();
             op->table = table;
+            op->rotated = rotated;
             op->source = source;
             op->layer = layer;
             op->query_heads = query_heads;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1)
+        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0)
         .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks) {
             if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
                 throw std::invalid_argument("a window needs what is added by distance, for all distances");
@@ -270,6 +280,7 @@ NB_MODULE(_llm_serving_native, m) {
             op->source = source;
             op->target = target;
             op->layer = layer;
+            p.model.attends_rows |= p.selects_rows();
             op->query_heads = p.model.query_heads = query_heads;
             op->scale = scale;
             op->window = window;
@@ -283,6 +294,7 @@ NB_MODULE(_llm_serving_native, m) {
              nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
     bind_adapters(plan);
     bind_experts(plan);
+    bind_lookup(plan);
     bind_measure(m);
     bind_sampler(m);
 }

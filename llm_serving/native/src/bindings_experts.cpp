@@ -18,9 +18,10 @@ void require_same_width(const Plan& plan, int source, int target) {
     if (width_of(plan, source) != width_of(plan, target)) throw std::invalid_argument("the buffers differ in width");
 }
 
-void require_bias(const Plan& plan, int source, int bias) {
-    if (bias >= 0 && plan.model.vectors.at(size_t(bias)).size() != size_t(width_of(plan, source)))
-        throw std::invalid_argument("the bias does not fit the buffer");
+// None, or a vector of that size.
+void require_vector(const Plan& plan, int vector, size_t size) {
+    if (vector >= 0 && plan.model.vectors.at(size_t(vector)).size() != size)
+        throw std::invalid_argument("a vector does not fit the buffer");
 }
 
 using Projections = std::vector<std::tuple<int, int, int, int>>;  // (matrix, bias, target, offset)
@@ -49,8 +50,9 @@ ExpertLinear* new_expert_linear(Plan& plan, const std::vector<Projections>& expe
 }  // namespace
 
 void bind_experts(nb::class_<Plan>& plan) {
-    plan.def("route", [](Plan& p, int source, int used, bool normalized) {
+    plan.def("route", [](Plan& p, int source, int used, bool normalized, int scales) {
             const int experts = width_of(p, source);
+            require_vector(p, scales, size_t(experts));
             if (used < 1 || used > experts) throw std::invalid_argument("so many experts cannot be used");
             if (p.model.experts_used && p.model.experts_used != used)
                 throw std::invalid_argument("all layers must use as many experts");
@@ -59,11 +61,12 @@ void bind_experts(nb::class_<Plan>& plan) {
             auto route = std::make_unique<Route>();
             route->source = source;
             route->normalized = normalized;
+            route->scales = scales;
             p.add(std::move(route));
             auto arrange = std::make_unique<Arrange>();
             arrange->experts = experts;
             p.add(std::move(arrange));
-        }, nb::arg("source"), nb::arg("used"), nb::arg("normalized") = false)
+        }, nb::arg("source"), nb::arg("used"), nb::arg("normalized") = false, nb::arg("scales") = -1)
         .def("gather", [](Plan& p, int source) {
             auto op = std::make_unique<Gather>();
             op->source = source;
@@ -72,23 +75,26 @@ void bind_experts(nb::class_<Plan>& plan) {
         .def("expert_linear", [](Plan& p, const std::vector<Projections>& experts) {
             p.add(std::unique_ptr<Operation>(new_expert_linear(p, experts)), 0, true);
         }, nb::arg("experts"))
-        .def("combine", [](Plan& p, int source, int target, int bias) {
+        .def("combine", [](Plan& p, int source, int target, int bias, bool accumulate) {
             require_same_width(p, source, target);
-            require_bias(p, source, bias);
+            require_vector(p, bias, size_t(width_of(p, source)));
             auto op = std::make_unique<Combine>();
-            op->source = source;
-            op->target = target;
-            op->bias = bias;
-            p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1)
-        .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate) {
-            require_same_width(p, source, target);
-            require_bias(p, source, bias);
-            auto op = std::make_unique<Copy>();
             op->source = source;
             op->target = target;
             op->bias = bias;
             op->accumulate = accumulate;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = false);
+        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = true)
+        .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate, int scale) {
+            require_same_width(p, source, target);
+            require_vector(p, bias, size_t(width_of(p, source)));
+            require_vector(p, scale, 1);
+            auto op = std::make_unique<Copy>();
+            op->source = source;
+            op->target = target;
+            op->bias = bias;
+            op->accumulate = accumulate;
+            op->scale = scale;
+            p.add(std::move(op));
+        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = false, nb::arg("scale") = -1);
 }

@@ -25,6 +25,7 @@ int Route::num_tiles(const Model&, const StepState& step) const { return tiles_o
 void Route::run_tile(Model& model, const StepState& step, int tile, int) const {
     Buffer& from = model.buffers[size_t(source)];
     const int experts = from.width, used = model.experts_used;
+    const float* own = scales < 0 ? nullptr : model.vectors[size_t(scales)].data();
     for_rows(tile, num_rows(step), [&](int r) {
         const float* logits = from.row(r);
         int* chosen = step.routing.chosen.data() + size_t(r) * used;
@@ -39,6 +40,7 @@ void Route::run_tile(Model& model, const StepState& step, int tile, int) const {
         double total = 0;
         for (int e = 0; e < (normalized ? used : experts); e++) total += exponential(logits[normalized ? chosen[e] : e] - largest);
         for (int i = 0; i < used; i++) shares[i] = float(exponential(logits[chosen[i]] - largest) / total);
+        for (int i = 0; own && i < used; i++) shares[i] *= own[chosen[i]];
     });
 }
 
@@ -107,6 +109,7 @@ void Combine::run_tile(Model& model, const StepState& step, int tile, int) const
     const float* added = bias < 0 ? nullptr : model.vectors[size_t(bias)].data();
     for_rows(tile, num_rows(step), [&](int r) {
         float* sum = to.row(r);
+        if (!accumulate) std::fill(sum, sum + to.width, 0.0f);
         for (int i = 0; added && i < to.width; i++) sum[i] += added[i];
         for (int u = 0; u < used; u++) {
             const float* row = from.row(step.routing.slots_of[size_t(r * used + u)]);
@@ -120,13 +123,14 @@ int Copy::num_tiles(const Model&, const StepState& step) const { return tiles_of
 
 void Copy::run_tile(Model& model, const StepState& step, int tile, int) const {
     Buffer& from = model.buffers[size_t(source)];
+    const float factor = scale < 0 ? 1.0f : model.vectors[size_t(scale)][0];
     for_rows(tile, num_rows(step), [&](int r) {
         const float* row = from.row(r);
         float* to = model.buffers[size_t(target)].row(r);
         const float* added = bias < 0 ? nullptr : model.vectors[size_t(bias)].data();
         for (int i = 0; i < from.width; i++) {
             const float value = added ? row[i] + added[i] : row[i];
-            to[i] = accumulate ? to[i] + value : value;
+            to[i] = (accumulate ? to[i] + value : value) * factor;
         }
     });
 }

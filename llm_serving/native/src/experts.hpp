@@ -9,9 +9,9 @@
 namespace llm {
 
 // Of each row, the experts with the largest softmax(source), which are their weights, scaled to a sum of one if `normalized`.
-// Of equals, the first.
+// Of equals, the first. `scales` is -1, or a vector with what the weight of each expert is multiplied with at last.
 struct Route final : Operation {
-    int source;
+    int source, scales = -1;
     bool normalized = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
@@ -42,16 +42,17 @@ private:
     int panels_of_tile(const Model&, const StepState&) const;
 };
 
-// target += a vector, unless `bias` is -1, and then weight * source of each of the row's slots.
+// target += a vector, unless `bias` is -1, and then weight * source of each of the row's slots; or target = this sum.
 struct Combine final : Operation {
     int source, target, bias = -1;
+    bool accumulate = true;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// target = source, + a vector unless that is -1; or target += the same.
+// target = source, + a vector unless that is -1; or target += the same. With `scale`, a vector of one number, times that at last.
 struct Copy final : Operation {
-    int source, target, bias = -1;
+    int source, target, bias = -1, scale = -1;
     bool accumulate = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;

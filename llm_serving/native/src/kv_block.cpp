@@ -13,23 +13,39 @@ namespace {
 template <class Piece>
 void for_each_piece(const KvCache& kv, int block, size_t bytes, const Piece& piece) {
     if (block < 0 || block >= kv.blocks) throw std::invalid_argument("a block id is out of range");
-    if (bytes != kv.block_bytes()) throw std::invalid_argument("a block has another number of bytes");
-    const size_t size = kv.vectors();
+    if (bytes != kv.block_bytes) throw std::invalid_argument("a block has another number of bytes");
     size_t offset = 0;
-    for (int layer = 0; layer < kv.layers; layer++)
-        for (int head = 0; head < kv.heads; head++) {
+    for (int layer = 0; layer < int(kv.layers.size()); layer++) {
+        const size_t size = kv.vectors(layer);
+        for (int head = 0; head < kv.layers[size_t(layer)].heads; head++) {
             piece(kv.keys(layer, head, block), offset, size);
             piece(kv.values(layer, head, block), offset + size, size);
             offset += 2 * size;
         }
+    }
 }
 
 }  // namespace
 
+void KvCache::lay_out(const std::vector<std::pair<int, int>>& shapes, KvFormat kept_as) {
+    format = kept_as;
+    layers.clear();
+    block_bytes = 0;
+    fewest_heads = most_heads = shapes.front().first;
+    most_head_dim = 0;
+    for (const auto& [heads, head_dim] : shapes) {
+        layers.push_back({heads, head_dim, block_bytes});
+        block_bytes += 2 * size_t(heads) * vectors_bytes(format, head_dim);
+        fewest_heads = std::min(fewest_heads, heads);
+        most_heads = std::max(most_heads, heads);
+        most_head_dim = std::max(most_head_dim, head_dim);
+    }
+}
+
 // The first token of a chunk touches all of its pages, and the kernel gives a page when it is touched: in a virtual machine
 // that stopped a stream for 58 ms once in 976 tokens. So each new block touches its share of the chunk that comes next.
 void KvCache::touch_ahead(int block) {
-    wanted_ = std::max(wanted_, std::min(size_t(block + 1 + kChunkBlocks), chunks() * kChunkBlocks) * block_bytes());
+    wanted_ = std::max(wanted_, std::min(size_t(block + 1 + kChunkBlocks), chunks() * kChunkBlocks) * block_bytes);
     touch(wanted_);
 }
 

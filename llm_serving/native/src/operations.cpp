@@ -64,9 +64,10 @@ void Gated::run_tile(Model& model, const StepState& step, int tile, int worker) 
     float* gated = worker_scratch(model, worker, size_t(cols));
     for_rows(tile, num_rows(step), [&](int r) {
         const float* x = model.buffers[size_t(source)].row(r);
+        const float* up = opened < 0 ? x + cols : model.buffers[size_t(opened)].row(r) + opened_offset;
         const auto activate = tanh ? model.kernels->gated_gelu_tanh : gelu ? model.kernels->gated_gelu : model.kernels->gated_silu;
-        if (limit > 0) model.kernels->gated_within(x, x + cols, cols, slope, limit, gated);
-        else activate(x, x + cols, cols, gated);
+        if (limit > 0) model.kernels->gated_within(x, up, cols, slope, limit, gated);
+        else activate(x, up, cols, gated);
         quantize_row(model, step, *this, gated, cols, r);
     });
 }
@@ -144,54 +145,57 @@ int RopeStore::num_tiles(const Model&, const StepState& step) const { return til
 
 void RopeStore::run_tile(Model& model, const StepState& step, int tile, int) const {
     const KvCache& kv = model.kv;
+    const int heads = kv.layers[size_t(layer)].heads, head_dim = kv.layers[size_t(layer)].head_dim;
     const StepInput& in = step.input;
+    const std::vector<float>& angles = table < 0 ? model.rope : model.vectors[size_t(table)];
+    const int turned = table < 0 ? model.rotated : rotated;
     for_rows(tile, num_rows(step), [&](int t) {
         const int position = in.positions[t];
         const int block = in.block_tables[size_t(step.sequence_of[size_t(t)]) * in.table_width + position / kBlockTokens];
-        const std::vector<float>& angles = table < 0 ? model.rope : model.vectors[size_t(table)];
-        const float* cos = angles.data() + size_t(position) * model.rotated;
-        const float* sin = cos + model.rotated / 2;
+        const float* cos = angles.data() + size_t(position) * turned;
+        const float* sin = cos + turned / 2;
         float* queries = model.buffers[size_t(source)].row(t);
-        float* keys = queries + size_t(query_heads) * kv.head_dim;
-        float* values = keys + size_t(kv.heads) * kv.head_dim;
-        for (int h = 0; h < query_heads + kv.heads; h++)
-            model.kernels->rope(queries + size_t(h) * kv.head_dim, cos, sin, model.rotated);
-        for (int h = 0; h < kv.heads; h++)
-            model.kernels->store_kv(kv.format, keys + size_t(h) * kv.head_dim, values + size_t(h) * kv.head_dim, kv.head_dim,
+        float* keys = queries + size_t(query_heads) * head_dim;
+        float* values = keys + size_t(heads) * head_dim;
+        for (int h = 0; h < query_heads + heads; h++)
+            model.kernels->rope(queries + size_t(h) * head_dim, cos, sin, turned);
+        for (int h = 0; h < heads; h++)
+            model.kernels->store_kv(kv.format, keys + size_t(h) * head_dim, values + size_t(h) * head_dim, head_dim,
                                     position % kBlockTokens, kv.keys(layer, h, block), kv.values(layer, h, block));
     });
 }
 
 int AttentionOperation::num_tiles(const Model& model, const StepState& step) const {
-    return int(step.token_tiles.size()) * model.kv.heads;
+    return int(step.tiles(on_logit_rows).size()) * model.kv.layers[size_t(layer)].heads;
 }
 
 void AttentionOperation::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     const KvCache& kv = model.kv;
+    const int heads = kv.layers[size_t(layer)].heads, head_dim = kv.layers[size_t(layer)].head_dim;
     // Late tokens see the most: they go first, so that the last tiles to be handed out are short.
-    const size_t last = step.token_tiles.size() - 1;
-    const TokenTile& tokens = step.token_tiles[last - size_t(tile / kv.heads)];
-    const int head = tile % kv.heads;
-    const int group = query_heads / kv.heads;
+    const std::vector<TokenTile>& tiles = step.tiles(on_logit_rows);
+    const TokenTile& tokens = tiles[tiles.size() - 1 - size_t(tile / heads)];
+    const int head = tile % heads;
+    const int group = query_heads / heads;
     Buffer& from = model.buffers[size_t(source)];
     Buffer& to = model.buffers[size_t(target)];
     const int first_position = step.input.positions[tokens.first];
     const float* biases = bias < 0 ? nullptr : model.vectors[size_t(bias)].data() + model.max_context - 1;
     const float* own_sinks = sinks < 0 ? nullptr : model.vectors[size_t(sinks)].data() + head * group;
     const int first_piece = window > 0 ? std::max(0, first_position - window + 1) / kPieceTokens : 0;
-    AttentionTile work = {from.row(tokens.first) + size_t(head) * group * kv.head_dim,
-                          to.row(tokens.first) + size_t(head) * group * kv.head_dim, size_t(from.width),
+    AttentionTile work = {from.row(tokens.row) + size_t(head) * group * head_dim,
+                          to.row(tokens.row) + size_t(head) * group * head_dim, size_t(from.width),
                           size_t(to.width), kv.format, kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
                           step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
-                          first_position, tokens.count, step.input.seen ? step.input.seen + tokens.first : nullptr, group, kv.head_dim, scale, cap, biases, own_sinks, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
-                          worker_scratch(model, worker, attention_scratch(group, kv.head_dim))};
+                          first_position, tokens.count, step.input.seen ? step.input.seen + tokens.first : nullptr, group, head_dim, scale, cap, biases, own_sinks, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
+                          worker_scratch(model, worker, attention_scratch(group, head_dim))};
     if (tokens.pieces == 1) return model.kernels->attention(work);
-    const size_t state = size_t(state_floats(kv.head_dim));
+    const size_t state = size_t(state_floats(head_dim));
     work.piece_stride = size_t(tokens.count) * query_heads * state;
     float* states = model.states.data() + tokens.first_state * state + size_t(tokens.count) * head * group * state;
     work.states = states + tokens.piece * work.piece_stride;
     model.kernels->attention(work);
-    std::atomic<int>& done = model.pieces_done[size_t(tokens.split * kv.heads + head)];
+    std::atomic<int>& done = model.pieces_done[size_t(tokens.split * heads + head)];
     const int own = tokens.piece_end - tokens.piece;
     if (done.fetch_add(own, std::memory_order_acq_rel) + own < tokens.pieces) return;
     done.store(0, std::memory_order_relaxed);
@@ -236,7 +240,7 @@ int Rotate::num_tiles(const Model&, const StepState& step) const { return tiles_
 void Rotate::run_tile(Model& model, const StepState& step, int tile, int) const {
     const std::vector<float>& angles = model.vectors[size_t(table)];
     for_rows(tile, num_rows(step), [&](int r) {
-        const size_t position = size_t(step.input.positions[r]) % (angles.size() / size_t(rotated));
+        const size_t position = size_t(step.input.positions[token_of(step, r)]) % (angles.size() / size_t(rotated));
         const float* cos = angles.data() + position * size_t(rotated);
         float* head = model.buffers[size_t(source)].row(r);
         for (int h = 0; h < heads; h++, head += head_dim) model.kernels->rope(head, cos, cos + rotated / 2, rotated);

@@ -47,8 +47,10 @@ struct Quantize final : Operation {
 };
 
 // activations = quantize(act(source[:cols]) * source[cols:]), act being silu, or gelu by erf or tanh; as gated_within with a limit.
+// What gates open may be columns of another buffer.
 struct Gated final : Operation {
     int source, cols;
+    int opened = -1, opened_offset = 0;
     bool gelu = false, tanh = false;
     float slope = 1, limit = 0;
     int num_tiles(const Model&, const StepState&) const override;
@@ -89,7 +91,8 @@ private:
 // Rotates queries and keys of `source` = [queries | keys | values] and writes keys and values to the cache.
 struct RopeStore final : Operation {
     int source, layer, query_heads;
-    int table = -1;  // a vector of angles as the plan's own ones, instead of them
+    int table = -1;  // a vector of angles as the plan's own ones, instead of them,
+    int rotated = 0;  // for so many dimensions
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };

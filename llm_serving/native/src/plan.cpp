@@ -79,17 +79,16 @@ int Plan::buffer(int width, bool of_slots) {
     return int(model.buffers.size()) - 1;
 }
 
-void Plan::kv_cache(int layers, int blocks, int heads, int head_dim, const std::string& format) {
-    require(layers > 0 && blocks > 0 && heads > 0 && head_dim > 0 && head_dim % 8 == 0,
-            "the KV cache needs layers, blocks, heads and a head size in multiples of 8");
+void Plan::kv_cache(const std::vector<std::pair<int, int>>& layers, int blocks, const std::string& format) {
+    require(!layers.empty() && blocks > 0, "the KV cache needs layers and blocks");
     require(format == "q16" || format == "q8", "the KV cache holds q16 or q8");
-    require(head_dim <= kMostHeadDim, "the KV cache takes heads of up to 512");
+    for (const auto& [heads, head_dim] : layers) {
+        require(heads > 0 && head_dim > 0 && head_dim % 8 == 0, "the KV cache needs heads, and their size in multiples of 8");
+        require(head_dim <= kMostHeadDim, "the KV cache takes heads of up to 512");
+    }
     KvCache& kv = model.kv;
-    kv.format = format == "q8" ? KvFormat::q8 : KvFormat::q16;
-    kv.layers = layers;
+    kv.lay_out(layers, format == "q8" ? KvFormat::q8 : KvFormat::q16);
     kv.blocks = blocks;
-    kv.heads = heads;
-    kv.head_dim = head_dim;
     kv.memory = std::make_unique<Mapping>(kv.chunks() * kv.chunk_stride());
     kv.touch_ahead(-1);
 }
@@ -175,29 +174,48 @@ void Plan::check_seen(const StepInput& s) const {
 }
 
 void Plan::prepare_attention(const StepInput& input) {
-    step_.token_tiles.clear();
-    int splits = 0;
-    size_t states = 0;
-    int all_pieces = 0;
-    for (int s = 0; s < input.num_sequences; s++) all_pieces += input.positions[input.query_starts[s + 1] - 1] / kPieceTokens + 1;
-    // One tile of a whole context reads on where a piece ends, but is split where it would be the last to end.
-    const int most_pieces = std::max(all_pieces * model.kv.heads / (8 * pool_.size()), 1);
+    std::vector<TokenRun>& runs = step_.runs;
+    runs.clear();
     for (int s = 0; s < input.num_sequences; s++) {
         const int first = input.query_starts[s], end = input.query_starts[s + 1];
         const int32_t* table = input.block_tables + size_t(s) * input.table_width;
         for (int t = first; t < end; t++) model.kv.touch_ahead(table[input.positions[t] / kBlockTokens]);
-        const int pieces = input.positions[end - 1] / kPieceTokens + 1;
-        if (pieces <= most_pieces || end - first > kAttentionTokens) {
-            for (int t = first; t < end; t += kAttentionTokens)
-                step_.token_tiles.push_back({s, t, std::min(kAttentionTokens, end - t), 0, 1, 1, 0, 0});
+        runs.push_back({s, first, end - first, first});
+    }
+    cut_runs(input, step_.token_tiles);
+    if (!model.attends_rows) return;
+    runs.clear();
+    for (int r = 0; r < input.num_rows; r++) {
+        const int token = input.logit_rows[r], sequence = step_.sequence_of[size_t(token)];
+        const bool goes_on = !runs.empty() && runs.back().sequence == sequence && runs.back().first + runs.back().count == token;
+        if (goes_on) runs.back().count++;
+        else runs.push_back({sequence, token, 1, r});
+    }
+    cut_runs(input, step_.row_tiles);
+}
+
+void Plan::cut_runs(const StepInput& input, std::vector<TokenTile>& tiles) {
+    const auto pieces_of = [&](const TokenRun& run) { return input.positions[run.first + run.count - 1] / kPieceTokens + 1; };
+    tiles.clear();
+    int splits = 0;
+    size_t states = 0;
+    int all_pieces = 0;
+    for (const TokenRun& run : step_.runs) all_pieces += pieces_of(run);
+    // One tile of a whole context reads on where a piece ends, but is split where it would be the last to end.
+    const int most_pieces = std::max(all_pieces * model.kv.fewest_heads / (8 * pool_.size()), 1);
+    for (const TokenRun& run : step_.runs) {
+        const int pieces = pieces_of(run);
+        if (pieces <= most_pieces || run.count > kAttentionTokens) {
+            for (int t = 0; t < run.count; t += kAttentionTokens)
+                tiles.push_back({run.sequence, run.first + t, std::min(kAttentionTokens, run.count - t), run.row + t, 0, 1, 1, 0, 0});
             continue;
         }
         for (int p = 0; p < pieces; p += most_pieces)
-            step_.token_tiles.push_back({s, first, end - first, p, std::min(p + most_pieces, pieces), pieces, splits, states});
+            tiles.push_back({run.sequence, run.first, run.count, run.row, p, std::min(p + most_pieces, pieces), pieces, splits, states});
         splits++;
-        states += size_t(pieces) * size_t(end - first) * size_t(model.query_heads);
+        states += size_t(pieces) * size_t(run.count) * size_t(model.query_heads);
     }
-    const size_t floats = states * size_t(state_floats(model.kv.head_dim)), counters = size_t(splits) * size_t(model.kv.heads);
+    const size_t floats = states * size_t(state_floats(model.kv.most_head_dim)), counters = size_t(splits) * size_t(model.kv.most_heads);
     if (model.states.size() < floats) model.states.resize(floats);
     if (model.pieces_done.size() < counters) model.pieces_done = std::vector<std::atomic<int>>(counters);
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels.hpp"
@@ -25,15 +26,25 @@ struct Buffer {
     float* row(int i) { return data.data() + size_t(i) * width; }
 };
 
-// Keys and values of all layers.
+// What a layer keeps of every token.
+struct KvLayer {
+    int heads, head_dim;
+    size_t before = 0;  // bytes of a block that layers before it take
+};
+
+// Keys and values of all layers that keep some.
 struct KvCache {
-    int layers = 0, blocks = 0, heads = 0, head_dim = 0;
+    std::vector<KvLayer> layers;
+    int blocks = 0;
+    int fewest_heads = 0, most_heads = 0, most_head_dim = 0;  // of any layer
+    size_t block_bytes = 0;
     KvFormat format = KvFormat::q16;
     std::unique_ptr<Mapping> memory;
-    size_t vectors() const { return vectors_bytes(format, head_dim); }
-    size_t chunk_stride() const { return kChunkBlocks * block_bytes(); }
+    // Sets all but `blocks` and `memory`; `shapes` are (heads, head_dim).
+    void lay_out(const std::vector<std::pair<int, int>>& shapes, KvFormat kept_as);
+    size_t vectors(int layer) const { return vectors_bytes(format, layers[size_t(layer)].head_dim); }
+    size_t chunk_stride() const { return kChunkBlocks * block_bytes; }
     size_t chunks() const { return (size_t(blocks) + kChunkBlocks - 1) / kChunkBlocks; }
-    size_t block_bytes() const { return size_t(layers) * 2 * heads * vectors(); }
     uint8_t* keys(int layer, int head, int block) const { return at(layer, 0, head, block); }
     uint8_t* values(int layer, int head, int block) const { return at(layer, 1, head, block); }
     // Called with every block before it is used for the first time, so that no step pays for a whole chunk.
@@ -46,9 +57,9 @@ private:
     size_t touched_ = 0;  // bytes, from the first on
     void touch(size_t end);
     uint8_t* at(int layer, int which, int head, int block) const {
-        const size_t index = (size_t(layer) * 2 + which) * heads + head;
-        return static_cast<uint8_t*>(memory->data()) + index * kChunkBlocks * vectors() +
-               block_offset(block, vectors(), chunk_stride());
+        const KvLayer& own = layers[size_t(layer)];
+        const size_t size = vectors(layer), before = own.before + (size_t(which) * own.heads + head) * size;
+        return static_cast<uint8_t*>(memory->data()) + before * kChunkBlocks + block_offset(block, size, chunk_stride());
     }
 };
 
@@ -72,10 +83,16 @@ struct StepInput {
     int num_segments = 0;
 };
 
-// Up to kAttentionTokens consecutive tokens of one sequence. The context of few tokens is split, a tile for some pieces of
+// Consecutive tokens of one sequence whose rows lie next to each other in buffers.
+struct TokenRun {
+    int sequence, first, count, row;
+};
+
+// Up to kAttentionTokens tokens of a run. The context of few tokens is split, a tile for some pieces of
 // it: from `piece` to `piece_end` of `pieces`. Else `pieces` is 1, and the tile covers all they see.
 struct TokenTile {
     int sequence, first, count;
+    int row;             // of the first, in buffers
     int piece, piece_end, pieces;
     int split;           // which of the step's split contexts
     size_t first_state;  // of its piece 0, in rows
@@ -113,12 +130,14 @@ struct StepState {
     StepInput input;
     std::vector<int> sequence_of;  // [token]
     std::vector<int> given_of;     // [token]: which of the given rows is its own, or -1; empty if there are none
-    std::vector<TokenTile> token_tiles;
+    std::vector<TokenRun> runs;
+    std::vector<TokenTile> token_tiles, row_tiles;  // of all tokens, and of those whose logits are wanted
     std::vector<StateSegment> segments;  // of recurrent layers
     std::vector<int> first_segment;      // [sequence + 1]
     mutable Routing routing;  // by Route and Arrange
     AdaptedRows adapted_tokens, adapted_logit_rows;
     const AdaptedRows& adapted(bool of_logits) const { return of_logits ? adapted_logit_rows : adapted_tokens; }
+    const std::vector<TokenTile>& tiles(bool of_logits) const { return of_logits ? row_tiles : token_tiles; }
     const float* given(int token) const {
         if (given_of.empty() || given_of[size_t(token)] < 0) return nullptr;
         return input.given + size_t(given_of[size_t(token)]) * size_t(input.given_width);
@@ -138,6 +157,7 @@ public:
     virtual void run_tile(Model& model, const StepState& step, int tile, int worker) const = 0;
 
 protected:
+    int token_of(const StepState& step, int row) const { return on_logit_rows ? step.input.logit_rows[row] : row; }
     int num_rows(const StepState& step) const {
         if (on_slots) return int(step.routing.row_of.size());
         return on_logit_rows ? step.input.num_rows : step.input.num_tokens;
@@ -172,6 +192,7 @@ struct Model {
     std::vector<float> adapted;           // [slot][activation_cols]: rows that adapters read, of the operation at hand
     std::vector<float> low;               // [slot][most_rank], see AdapterDown
     int query_heads = 0;        // of attention over the KV cache
+    bool attends_rows = false;  // some of it is of logit rows only
     std::vector<float> states;  // [split context][piece][KV head][token][group][state_floats()]
     std::vector<std::atomic<int>> pieces_done;  // [split context][KV head]
     std::vector<std::vector<float>> scratch;  // [worker]
@@ -196,9 +217,10 @@ public:
     int low_rank(const float* values, int rows, int cols);
     int vector(const float* values, int count);
     int buffer(int width, bool of_slots = false);
-    // `format` is "q16" or "q8". Throws std::invalid_argument for another one, or sizes that kernels do not take.
-    void kv_cache(int layers, int blocks, int heads, int head_dim, const std::string& format);
-    // What a block holds, keys and values of each layer and head in turn, and back; kv.block_bytes() bytes.
+    // `layers` are (heads, head_dim), `format` is "q16" or "q8". Throws std::invalid_argument for another one, or sizes
+    // that kernels do not take.
+    void kv_cache(const std::vector<std::pair<int, int>>& layers, int blocks, const std::string& format);
+    // What a block holds, keys and values of each layer and head in turn, and back; kv.block_bytes bytes.
     // Throws std::invalid_argument for an id or a size out of range.
     void read_block(int block, uint8_t* out, size_t bytes) const;
     void write_block(int block, const uint8_t* data, size_t bytes);
@@ -230,6 +252,7 @@ private:
     void prepare(const StepInput& input);
     void prepare_attention(const StepInput& input);
     void prepare_adapters(const StepInput& input);
+    void cut_runs(const StepInput& input, std::vector<TokenTile>& tiles);
 
     const Side side_;
     ThreadPool pool_;

@@ -1,0 +1,273 @@
+"""The sizes of a Gemma 4, which differ from layer to layer, from GGUF's keys or a config.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from llm_serving.architectures import config_json, gguf_keys
+from llm_serving.architectures.decoder_experts import gguf_sizes
+from llm_serving.architectures.experts import ExpertSizes
+from llm_serving.architectures.gemma import ACTIVATION
+from llm_serving.architectures.layer_kinds import GLOBAL, LOCAL, global_layers
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
+from llm_serving.native import ops
+from llm_serving.native.rope import proportional_factors
+
+_LOCAL_THETA, _GLOBAL_THETA = 10000.0, 1000000.0
+_GLOBAL_HEAD_DIM = 512
+_GLOBAL_EVERY = 6  # layers, where a config.json does not say
+_TURNING = 0.25  # of a head's frequencies in layers that see everything
+_MOST_CAP = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """One layer. Its keys and values are its own, or those of an earlier one of its kind."""
+
+    is_local: bool
+    head_dim: int
+    kv_heads: int
+    ffn: int
+    reads: int  # the layer whose keys and values it reads
+
+
+@dataclass(frozen=True, slots=True)
+class Gemma4Shape:
+    """The sizes of the model, checked. The last `shared` layers keep no keys and values."""
+
+    hidden: int
+    heads: int
+    layers: tuple[LayerShape, ...]
+    shared: int
+    inputs: int  # numbers that each layer has for a token beside its row; 0: none
+    context: int
+    epsilon: float
+    window: int
+    local_rope: ops.Rope
+    rope: ops.Rope
+    logit_cap: float
+    experts: ExpertSizes | None  # beside the feed-forward part of each layer
+
+
+def read_shape(checkpoint: Checkpoint) -> Gemma4Shape:
+    """Raises: CheckpointError when a size is missing, out of range, or not one that the engine runs."""
+    shape = (_of_gguf if checkpoint.format == "gguf" else _of_config)(checkpoint)
+    if shape.experts is not None and shape.shared:
+        raise CheckpointError(
+            f"'{checkpoint.path}' has experts and layers that keep no keys and values; "
+            "the engine runs one or the other."
+        )
+    for layer in shape.layers:
+        if shape.heads % layer.kv_heads or layer.head_dim % 8:
+            raise CheckpointError(
+                f"{shape.heads} query heads over {layer.kv_heads} key heads of size {layer.head_dim} "
+                f"in '{checkpoint.path}' is a shape the engine does not run."
+            )
+        sizes = {"hidden": shape.hidden, "feed-forward": layer.ffn, "attention": shape.heads * layer.head_dim}
+        for name, size in {**sizes, "per-layer input": shape.inputs}.items():
+            if size % 32:
+                raise CheckpointError(
+                    f"The {name} size of '{checkpoint.path}' is {size}; the engine needs a multiple of 32."
+                )
+    return shape
+
+
+def _of_config(checkpoint: Checkpoint) -> Gemma4Shape:
+    config_json.require(checkpoint, ACTIVATION[0], (ACTIVATION[1],), ACTIVATION[1])
+    config_json.require(checkpoint, "attention_bias", (None, False), None)
+    # What pictures see beside is nothing to texts.
+    config_json.require(checkpoint, "use_bidirectional_attention", (None, "vision"), None)
+    layers = config_json.num_layers(checkpoint, "num_hidden_layers")
+    config = checkpoint.metadata
+    ffn = config_json.positive(checkpoint, "intermediate_size")
+    heads = config_json.positive(checkpoint, "num_attention_heads")
+    head_dim = config_json.positive(checkpoint, "head_dim", default=256)
+    kv_heads = config_json.positive(checkpoint, "num_key_value_heads", default=heads)
+    shared = _shared(checkpoint, "num_kv_shared_layers", config.get("num_kv_shared_layers") or 0, layers)
+    is_global = global_layers(checkpoint, layers, _GLOBAL_EVERY)
+    sizes = _global_sizes(checkpoint, is_global, kv_heads)
+    widths = [
+        ffn * (2 if config.get("use_double_wide_mlp") and i >= layers - shared else 1) for i in range(layers)
+    ]
+    local = (head_dim, kv_heads)
+    inputs = config.get("hidden_size_per_layer_input", 256)
+    experts = None
+    if config.get("enable_moe_block"):
+        experts = ExpertSizes(
+            count=config_json.positive(checkpoint, "num_experts"),
+            used=config_json.positive(checkpoint, "top_k_experts"),
+            ffn=config_json.positive(checkpoint, "moe_intermediate_size"),
+            normalized=True,
+            activation="gelu_tanh",
+        )
+    cap = config.get("final_logit_softcapping")
+    return Gemma4Shape(
+        hidden=config_json.positive(checkpoint, "hidden_size"),
+        heads=heads,
+        layers=_layers(checkpoint, [sizes.get(i, local) for i in range(layers)], widths, is_global, shared),
+        shared=shared,
+        inputs=config_json.positive(checkpoint, "hidden_size_per_layer_input", default=256) if inputs else 0,
+        context=config_json.positive(checkpoint, "max_position_embeddings", default=131072),
+        epsilon=config_json.number(checkpoint, "rms_norm_eps", default=1e-6),
+        window=config_json.positive(checkpoint, "sliding_window", default=512),
+        local_rope=config_json.rope(_of_kind(checkpoint, LOCAL), head_dim, _LOCAL_THETA),
+        rope=_global_rope(checkpoint, next(iter(sizes.values()))[0]),
+        logit_cap=0.0 if cap is None else _cap(checkpoint, cap),
+        experts=experts,
+    )
+
+
+def _of_kind(checkpoint: Checkpoint, kind: str) -> Checkpoint:
+    """The same with the rotary parameters of this kind of layers alone."""
+    kinds: Any = checkpoint.metadata.get("rope_parameters") or {}
+    own = kinds.get(kind, {}) if isinstance(kinds, dict) else kinds
+    return replace(checkpoint, metadata={"rope_parameters": own})
+
+
+def _global_rope(checkpoint: Checkpoint, head_dim: int) -> ops.Rope:
+    """Of layers that see everything: of all frequencies of a head, the fastest turn."""
+    own = _of_kind(checkpoint, GLOBAL)
+    given: Any = own.metadata["rope_parameters"]
+    if not isinstance(given, dict) or given.get("rope_type", "proportional") != "proportional":
+        return config_json.rope(own, head_dim, _GLOBAL_THETA)
+    share = config_json.number(
+        replace(own, metadata=given), "partial_rotary_factor", default=_TURNING if not given else 1.0
+    )
+    if share > 1 or given.get("factor", 1.0) != 1.0:
+        raise CheckpointError(
+            f"The rotary parameters of '{GLOBAL}' in '{checkpoint.path}' are not supported."
+        )
+    theta = config_json.number(replace(own, metadata=given), "rope_theta", default=_GLOBAL_THETA)
+    return ops.Rope(theta, head_dim, factors=proportional_factors(head_dim, share))
+
+
+def _global_sizes(
+    checkpoint: Checkpoint, is_global: frozenset[int], kv_heads: int
+) -> dict[int, tuple[int, int]]:
+    """Head size and heads of each layer that sees everything, in the words of either age of config.json."""
+    given: Any = checkpoint.metadata.get("per_layer_config") or {}
+    if not isinstance(given, dict) or not all(isinstance(given.get(str(i), {}), dict) for i in is_global):
+        raise CheckpointError(
+            f"'per_layer_config' in the config.json of '{checkpoint.path}' is no object of objects."
+        )
+    if not is_global:
+        raise CheckpointError(
+            f"No layer of '{checkpoint.path}' sees everything; the last one of Gemma 4 does."
+        )
+    head_dim = config_json.positive(checkpoint, "global_head_dim", default=_GLOBAL_HEAD_DIM)
+    heads = kv_heads
+    is_own = checkpoint.metadata.get("num_global_key_value_heads") is not None
+    if is_own and checkpoint.metadata.get("attention_k_eq_v", True):
+        heads = config_json.positive(checkpoint, "num_global_key_value_heads")
+    sizes = {}
+    for i in is_global:
+        own = replace(checkpoint, metadata=given.get(str(i), {}))
+        sizes[i] = (
+            config_json.positive(own, "head_dim", default=head_dim),
+            config_json.positive(own, "num_key_value_heads", default=heads),
+        )
+    if len({size for size, _ in sizes.values()}) > 1:
+        raise CheckpointError(
+            f"Layers of '{checkpoint.path}' that see everything have heads of several sizes."
+        )
+    return sizes
+
+
+def _of_gguf(checkpoint: Checkpoint) -> Gemma4Shape:
+    layers = gguf_keys.num_layers(checkpoint)
+    is_global = global_layers(checkpoint, layers, _GLOBAL_EVERY)
+    global_dim = gguf_keys.positive(checkpoint, "attention.key_length")
+    local_dim = gguf_keys.positive(checkpoint, "attention.key_length_swa", global_dim)
+    kv_heads = _each(checkpoint, "attention.head_count_kv", layers)
+    heads = [(global_dim if i in is_global else local_dim, kv_heads[i]) for i in range(layers)]
+    shared = _shared(
+        checkpoint, "attention.shared_kv_layers", checkpoint.hyper("attention.shared_kv_layers", 0), layers
+    )
+    has_inputs = not gguf_keys.is_zero(checkpoint, "embedding_length_per_layer_input")
+    has_experts = not gguf_keys.is_zero(checkpoint, "expert_count")
+    cap = gguf_keys.number(checkpoint, "final_logit_softcapping", 1.0)
+    has_cap = checkpoint.hyper("final_logit_softcapping") is not None
+    local = gguf_keys.number(checkpoint, "rope.freq_base_swa", _LOCAL_THETA)
+    factors = "rope_freqs.weight" if "rope_freqs.weight" in checkpoint.tensors else None
+    return Gemma4Shape(
+        hidden=gguf_keys.positive(checkpoint, "embedding_length"),
+        heads=gguf_keys.positive(checkpoint, "attention.head_count"),
+        layers=_layers(
+            checkpoint, heads, _each(checkpoint, "feed_forward_length", layers), is_global, shared
+        ),
+        shared=shared,
+        inputs=gguf_keys.positive(checkpoint, "embedding_length_per_layer_input") if has_inputs else 0,
+        context=gguf_keys.positive(checkpoint, "context_length", 131072),
+        epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_rms_epsilon", 1e-6),
+        window=gguf_keys.positive(checkpoint, "attention.sliding_window"),
+        local_rope=ops.Rope(local, gguf_keys.positive(checkpoint, "rope.dimension_count_swa", local_dim)),
+        rope=ops.Rope(
+            gguf_keys.number(checkpoint, "rope.freq_base", _GLOBAL_THETA),
+            gguf_keys.positive(checkpoint, "rope.dimension_count", global_dim),
+            factors_tensor=factors,
+        ),
+        logit_cap=_cap(checkpoint, cap) if has_cap else 0.0,
+        experts=_with_gelu(gguf_sizes(checkpoint, ffn="expert_feed_forward_length")) if has_experts else None,
+    )
+
+
+def _with_gelu(sizes: ExpertSizes) -> ExpertSizes:
+    return replace(sizes, activation="gelu_tanh")
+
+
+def _each(checkpoint: Checkpoint, key: str, layers: int) -> list[int]:
+    """A number for each layer; files have one for all, or a list. Raises: CheckpointError."""
+    values = checkpoint.hyper(key)
+    if not isinstance(values, np.ndarray):
+        return [gguf_keys.positive(checkpoint, key)] * layers
+    if (
+        values.dtype.kind not in "iu"
+        or len(values) != layers
+        or not ((values > 0) & (values < 1 << 31)).all()
+    ):
+        raise gguf_keys.problem(checkpoint, key, values, f"{layers} positive integers are needed")
+    return [int(value) for value in values]
+
+
+def _shared(checkpoint: Checkpoint, key: str, value: object, layers: int) -> int:
+    """Raises: CheckpointError unless it is a number of layers, fewer than all."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < layers:
+        raise CheckpointError(
+            f"'{key}' of '{checkpoint.path}' is {value!r}; a number of layers below {layers} is needed."
+        )
+    return value
+
+
+def _cap(checkpoint: Checkpoint, cap: object) -> float:
+    """Raises: CheckpointError for a number that caps nothing."""
+    is_number = isinstance(cap, (int, float)) and not isinstance(cap, bool)
+    if not is_number or not 1 / _MOST_CAP <= float(str(cap)) <= _MOST_CAP:
+        raise CheckpointError(
+            f"'final_logit_softcapping' of '{checkpoint.path}' is {cap!r}: no model has such a cap."
+        )
+    return float(str(cap))
+
+
+def _layers(
+    checkpoint: Checkpoint,
+    heads: list[tuple[int, int]],
+    ffn: list[int],
+    is_global: frozenset[int],
+    shared: int,
+) -> tuple[LayerShape, ...]:
+    """Who shares reads the last one of its kind that does not. Raises: CheckpointError without one."""
+    keeping = len(heads) - shared
+    kinds = [i not in is_global for i in range(len(heads))]
+    layers = []
+    for i, (head_dim, kv_heads) in enumerate(heads):
+        reads = i if i < keeping else max((k for k in range(keeping) if kinds[k] == kinds[i]), default=-1)
+        if reads < 0 or heads[reads] != heads[i]:
+            raise CheckpointError(
+                f"Layer {i} of '{checkpoint.path}' has no layer whose keys and values it can read."
+            )
+        layers.append(LayerShape(kinds[i], head_dim, kv_heads, ffn[i], reads))
+    return tuple(layers)
