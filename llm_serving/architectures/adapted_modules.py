@@ -21,6 +21,7 @@ _MODULES = {  # of a layer, by what `Names` calls their tensors
     "gate_up": "mlp.gate_up_proj",
     "down": "mlp.down_proj",
 }
+_HEAD = "lm_head"
 _PAIRED = ("ernie4_5", "glm4")  # rotary dimensions in Hugging Face's code, too
 
 
@@ -35,6 +36,7 @@ def adapted(checkpoint: Checkpoint, plan: ops.ModelPlan, adapter: Adapter) -> Ad
     is_file = checkpoint.format == "gguf"
     prefix = "" if is_file else config_json.prefix_of(checkpoint, "embed_tokens.weight")
     known = _tensors(names, prefix or "model.", plan)
+    layers = {name.partition("layers.")[2].partition(".")[0] for name in known if name != _HEAD}
     tensors = {}
     for module, low in adapter.modules.items():
         projection = known.get(module)
@@ -42,7 +44,7 @@ def adapted(checkpoint: Checkpoint, plan: ops.ModelPlan, adapter: Adapter) -> Ad
             raise CheckpointError(
                 f"{adapter.path}: there are matrices for a module {module[:200]!r}. This model has "
                 f"{', '.join(sorted({name.split('.')[-1] for name in known}))} that may be adapted, "
-                f"in {plan.layers} layers."
+                f"in {len(layers)} layers."
             )
         shape = tensor_of(checkpoint, projection.tensor, projection.part).shape
         for tensor, size, own in (
@@ -68,9 +70,9 @@ def _tensors(names: Names, prefix: str, plan: ops.ModelPlan) -> dict[str, ops.Pr
     not_there = "up" if is_fused else "gate_up"
     modules = {
         f"{prefix}layers.{i}.{module}": f"{getattr(names, part).format(i=i)}.weight"
-        for i in range(plan.layers)
+        for i in range(len(linear))
         for part, module in _MODULES.items()
         if part != not_there
     }
     known = {module: projections[tensor] for module, tensor in modules.items() if tensor in projections}
-    return {**known, "lm_head": linear[-1]}
+    return {**known, _HEAD: linear[-1]}

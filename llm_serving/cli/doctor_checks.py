@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from llm_serving.backends import EngineChoice, choose_encoder_engine, choose_engine
-from llm_serving.checkpoints import open_checkpoint
+from llm_serving.checkpoints import open_checkpoint, read_adapter
 from llm_serving.cli.terminal import format_bytes
 from llm_serving.config import Settings
 from llm_serving.errors import ServingError
 from llm_serving.models import ModelCache, find_model, list_installed, resolve_model
 from llm_serving.native.core import load_core
 from llm_serving.native.cpu import CpuBudget, cpu_budget, memory_budget
+from llm_serving.service.adapters import named_adapters
 
 _TIGHT_BYTES = 1 << 30
 
@@ -53,6 +54,7 @@ def all_checks(cache_dir: Path | None) -> list[Check]:
         _disk(cache),
         _pip(settings),
         *_chat_models(settings),
+        *_adapters(settings),
         *_encoders(settings),
         _choice(settings, budget),
     ]
@@ -156,6 +158,20 @@ def _chat_models(settings: Settings) -> list[Check]:
             else []
         ),
     ]
+
+
+def _adapters(settings: Settings) -> list[Check]:
+    """Whether they can be read; whether they fit the model, its loading tells."""
+    checks = []
+    for adapter in named_adapters(settings):
+        try:
+            number = len(read_adapter(adapter.directory).modules)
+        except ServingError as error:
+            text = f"{adapter.name}: {' '.join(str(error).split())}"
+            checks.append(Check("lora", "problem", text, "Correct LLM_SERVING_LORA: NAME=DIR."))
+        else:
+            checks.append(Check("lora", "ok", f"{adapter.name}: {number} modules; {adapter.directory}"))
+    return checks
 
 
 def _encoders(settings: Settings) -> list[Check]:

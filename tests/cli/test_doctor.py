@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_adapters import write_adapter
 from tiny_encoders import write_tiny_bert
 from tiny_models import write_tiny_llama
 
+from llm_serving.checkpoints import open_checkpoint
 from llm_serving.cli import doctor_checks, doctor_measure
 from llm_serving.cli.doctor_checks import all_checks
 from llm_serving.cli.program import run
@@ -121,6 +123,16 @@ def test_the_draft_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         [check] = [check for check in all_checks(None) if check.name == "draft"]
         assert check.status == status
     assert "LLM_SERVING_DRAFT_MODEL" in check.remedy
+
+
+def test_adapters_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    llama = open_checkpoint(str(write_tiny_llama(tmp_path / "llama.gguf")))
+    own = write_adapter(tmp_path / "own", llama, names=("q_proj", "v_proj"))
+    monkeypatch.setenv("LLM_SERVING_LORA", f"fine={own},absent={tmp_path / 'nowhere'}")
+    fine, absent = [check for check in all_checks(None) if check.name == "lora"]
+    assert (fine.status, "fine: 4 modules" in fine.text) == ("ok", True)
+    assert (absent.status, "adapter_config.json: there is no such file" in absent.text) == ("problem", True)
+    assert "LLM_SERVING_LORA" in absent.remedy
 
 
 def test_more_threads_than_are_granted_is_a_warning(
