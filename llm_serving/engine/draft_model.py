@@ -12,6 +12,7 @@ from llm_serving.engine.draft_length import Acceptance
 from llm_serving.engine.protocol import ModelRunner, Sampler, SamplingRow, Step
 from llm_serving.engine.sequence import Sequence
 from llm_serving.engine.speculation import MAX_DRAFTING
+from llm_serving.errors import InvalidRequest
 
 FIRST_READ = 16  # tokens at once, then twice as many each time: meanwhile their cost is learnt
 
@@ -52,10 +53,16 @@ class DraftModel:
     hold a sequence each; what was guessed wrong is written anew, as in the large model.
 
     `vocab_size` is the large model's. Neither model is shown a token that it does not have.
+    Raises: InvalidRequest for a runner in which a token cannot replace another.
     """
 
     def __init__(self, runner: ModelRunner, sampler: Sampler, vocab_size: int) -> None:
         limits = runner.limits
+        if not limits.takes_drafts:
+            raise InvalidRequest(
+                "The draft model cannot take back a wrong guess. Choose one of another family, or none.",
+                "draft_model",
+            )
         each = limits.num_blocks // MAX_DRAFTING
         blocks = np.arange(each * MAX_DRAFTING, dtype=np.int32).reshape(MAX_DRAFTING, 1, each)
         self.costs = StepCosts()

@@ -17,6 +17,7 @@ from llm_serving.engine.protocol import EngineOptions, Step
 from llm_serving.engine.request import GenerateRequest, TokenEvent
 from llm_serving.engine.sampler import NumpySampler
 from llm_serving.engine.speculation import MAX_DRAFTING
+from llm_serving.errors import InvalidRequest
 
 HALF = "".join(letter if i % 4 else "#" for i, letter in enumerate(TEXT))  # right in three of four places
 LETTERS = [chr(code) for code in range(33, 126)]
@@ -231,6 +232,12 @@ def test_tokens_that_the_large_model_has_not_are_not_proposed() -> None:
     assert driver.text("a") == TEXT[:60]
     stats = driver.core.stats("x")
     assert stats.num_accepted_tokens == stats.num_drafted_tokens > 10
+
+
+def test_a_model_that_cannot_take_a_token_back_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="another family") as caught:
+        DraftModel(Recorder(limits(takes_drafts=False)), NumpySampler(), VOCAB_SIZE)
+    assert caught.value.param == "draft_model"
 
 
 def test_speculation_off_is_off() -> None:
