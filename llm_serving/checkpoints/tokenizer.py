@@ -149,7 +149,7 @@ def build_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
             adds_bos=flag(checkpoint, "tokenizer.ggml.add_bos_token", default_bos),
             fill_in=fill_in,
         )
-    if model == "llama":
+    if model in ("llama", "gemma4"):
         first, later = sentencepiece.build_sentencepiece(checkpoint, vocabulary)
         return Tokenizer(
             vocabulary,
@@ -160,4 +160,4 @@ def build_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
             strips_space=sentencepiece.adds_space_prefix(checkpoint),
             fill_in=fill_in,
         )
-    raise problem(checkpoint, key, f"is {model[:40]!r}; the known ones are gpt2 and llama")
+    raise problem(checkpoint, key, f"is {model[:40]!r}; the known ones are gpt2, llama and gemma4")

@@ -29,13 +29,14 @@ END_TOKENS = frozenset(
         "<|return|>",
         "<|call|>",
         "<end_of_turn>",
+        "<turn|>",
         "<end_of_utterance>",
         "<｜end▁of▁sentence｜>",
     }
 )
 MAX_TOKEN_CHARS = 1024  # bounds the work that is quadratic in a token's length
 
-_LOOKS_SPECIAL = re.compile(r"<\|[^|<>]+\|>")
+_LOOKS_SPECIAL = re.compile(r"<\|[^|<>]+\|?>|<[^|<>]+\|>")  # "<|one|>", or "<|one>" and "<one|>" as a pair
 
 
 class TokenType(IntEnum):

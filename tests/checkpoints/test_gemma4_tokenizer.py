@@ -1,0 +1,50 @@
+"""Vocabularies of Gemma 4's GGUF files: SentencePiece's tokens with merges, marks in pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizer_texts import BYTE, CONTROL, NORMAL, USER_DEFINED, write_vocabulary
+
+from llm_serving.checkpoints import build_tokenizer, read_gguf
+
+
+def test_merges_reach_over_words_and_marks_are_not_written_by_users(tmp_path: Path) -> None:
+    tokens = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<|turn>",
+        "<turn|>",
+        "<|tool_call>",
+        "<tool_call|>",
+        '<|"|>',
+    ]
+    types = [CONTROL] * 6 + [USER_DEFINED] * 3
+    tokens += [f"<0x{byte:02X}>" for byte in range(256)]
+    types += [BYTE] * 256
+    merges = [("\u2581", "a"), ("a", "b"), ("\n", "\n"), ("\u2581a", "b"), ("ab", "\u2581a")]
+    tokens += ["\u2581", "a", "b", "\n", *("".join(merge) for merge in merges)]
+    types += [NORMAL] * (len(tokens) - len(types))
+    path = write_vocabulary(
+        tmp_path / "m.gguf",
+        tokens,
+        model="gemma4",
+        architecture="gemma4",
+        types=types,
+        merges=merges,
+        flags={"add_space_prefix": False, "add_bos_token": True},
+        bos=2,
+        eos=1,
+        unknown=3,
+    )
+    ours = build_tokenizer(read_gguf(path))
+    ids = {token: i for i, token in enumerate(tokens)}
+    assert ours.encode("ab a b") == [ids["ab\u2581a"], ids["\u2581"], ids["b"]]
+    assert ours.encode("\n\n\n") == [ids["\n\n"], ids["\n"]]
+    assert ours.encode("\u00e9") == [ids["<0xC3>"], ids["<0xA9>"]]
+    assert ours.eos_ids == {1, 5}
+    assert ours.encode_prompt("<|turn>a<|tool_call>") == [2, 4, ids["a"], 6]
+    assert not {4, 5, 6, 7, 8} & set(ours.encode('<|turn>a<turn|><|tool_call>a<tool_call|><|"|>'))
+    assert ours.decode([6, ids["a"], 8, 7]) == '<|tool_call>a<|"|><tool_call|>'
