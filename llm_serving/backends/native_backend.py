@@ -70,12 +70,12 @@ def memory_need(checkpoint: Checkpoint, options: EngineOptions) -> MemoryNeed:
     context = _context(plan, options)
     a_block = kv_block_bytes(plan, KV_FORMATS[options.kv_cache])
     conversation = -(-context // BLOCK_SIZE) * a_block
-    two_states = 2 * state_bytes(plan)
+    two_states, all_states = 2 * state_bytes(plan), _wanted_states(plan, options) * state_bytes(plan)
     return MemoryNeed(
         _weight_bytes(checkpoint, options) + WORKING_BYTES,
         -(-_least_context(context, options) // BLOCK_SIZE) * a_block + two_states,
-        conversation + two_states,
-        conversation * options.max_concurrency + _wanted_states(plan, options) * state_bytes(plan),
+        conversation + max(two_states, min(all_states, conversation)),  # up to half of it are states
+        conversation * options.max_concurrency + all_states,
     )
 
 
@@ -117,13 +117,14 @@ def _num_blocks(
     weights = _weight_bytes(checkpoint, options) + WORKING_BYTES
     given = options.memory_bytes
     room = given - weights if given else kv_share(weights, memory_limit_bytes())
+    least = _least_context(context, options)
     states = _wanted_states(plan, options)
     if states:
-        states = min(states, max(2, room // 2 // state_bytes(plan)))
+        most = min(room // 2, room - -(-least // BLOCK_SIZE) * block)
+        states = min(states, max(2, most // state_bytes(plan)))
         weights += states * state_bytes(plan)
         room -= states * state_bytes(plan)
     blocks = min(wanted, room // block)
-    least = _least_context(context, options)
     if blocks * BLOCK_SIZE < least:
         need = (weights + -(-least // BLOCK_SIZE) * block) >> 20
         raise ServingError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from llm_serving.native.biases import BucketBias as BucketBias
 from llm_serving.native.biases import LinearBias as LinearBias
 from llm_serving.native.biases import WindowBias as WindowBias
+from llm_serving.native.gated_conv import GatedConv as GatedConv
 from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
 from llm_serving.native.rope import Rope as Rope
@@ -235,6 +236,7 @@ Operation = (
     | HeadNorm
     | Rotate
     | EncoderAttention
+    | GatedConv
     | SelectRows
     | Copy
     | Route

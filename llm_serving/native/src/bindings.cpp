@@ -102,6 +102,7 @@ void bind_turns(nb::module_& m) {
 
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
+void bind_recurrent(nb::class_<Plan>& plan);  // bindings_recurrent.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
@@ -277,5 +278,6 @@ NB_MODULE(_llm_serving_native, m) {
              nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
     bind_experts(plan);
     bind_measure(m);
+    bind_recurrent(plan);
     bind_sampler(m);
 }
