@@ -16,6 +16,7 @@ from llm_serving.architectures import (
     hunyuan,
     idefics3,
     jina_bert,
+    lfm2,
     llama,
     modernbert,
     nomic_bert,
@@ -53,6 +54,7 @@ FAMILIES = {
     "hunyuan-dense": hunyuan.describe,  # as GGUF files call it
     "hunyuan_v1_dense": hunyuan.describe,
     "idefics3": idefics3.describe,
+    "lfm2": lfm2.describe,
     "llama": llama.describe,
     "mistral": llama.describe_mistral,
     "mixtral": decoder_experts.describe_mixtral,

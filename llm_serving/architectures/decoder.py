@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from llm_serving.architectures.decoder_layer import Kind as Kind
@@ -25,11 +26,21 @@ def describe_decoder(
     return plan_of(checkpoint, read_names(checkpoint), read_shape(checkpoint, defaults), kind)
 
 
-def plan_of(checkpoint: Checkpoint, names: Names, shape: Shape, kind: Kind) -> ops.ModelPlan:
-    """A decoder of these names and sizes. Raises: CheckpointError when it has no embedding."""
+def plan_of(
+    checkpoint: Checkpoint,
+    names: Names,
+    shape: Shape,
+    kind: Kind,
+    own_layer: Callable[[int], tuple[ops.Operation, ...]] | None = None,
+) -> ops.ModelPlan:
+    """A decoder of these names and sizes, with its own layers or such as `kind` says.
+
+    Raises: CheckpointError when it has no embedding.
+    """
     scales = kind.scales
     # Rows are kept divided by `parts`, so what is added stays as it is. Norms see it in their epsilon only.
     shape = replace(shape, epsilon=shape.epsilon / scales.parts**2)
+    layer_of = own_layer or (lambda i: layer(checkpoint, i, names, shape, kind))
     words = f"{names.words}.weight"
     vocab = checkpoint.tensor(words).shape[0]
     return ops.ModelPlan(
@@ -48,7 +59,7 @@ def plan_of(checkpoint: Checkpoint, names: Names, shape: Shape, kind: Kind) -> o
         },
         operations=(
             ops.Embed(words, "x", scale=scales.words / scales.parts),
-            *(op for i in range(shape.layers) for op in layer(checkpoint, i, names, shape, kind)),
+            *(op for i in range(shape.layers) for op in layer_of(i)),
             ops.SelectRows("x", "last"),
             ops.Quantize("last", f"{names.norm}.weight", shape.epsilon, gain=scales.logits),
             ops.Linear(

@@ -53,7 +53,7 @@ def layer(
     """Operations on the buffers "x", "qkv", "attention" and "gate_up", and what `kind` needs beside them."""
     return (
         *_attention(index, names, shape, kind),
-        *_feed_forward(checkpoint, index, names, shape, kind),
+        *feed_forward(checkpoint, index, names, shape, kind),
     )
 
 
@@ -105,9 +105,10 @@ def _head_norms(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops
     )
 
 
-def _feed_forward(
+def feed_forward(
     checkpoint: Checkpoint, index: int, names: Names, shape: Shape, kind: Kind
 ) -> tuple[ops.Operation, ...]:
+    """The second half of a layer: on "x", and "gate_up" or what `mixture` needs."""
     if kind.experts is not None:  # which read the normed rows one by one
         return (
             ops.Copy("x", "normed"),

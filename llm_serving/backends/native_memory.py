@@ -52,8 +52,11 @@ class MemoryPlan:
         return num_blocks * self.block + self.draft_blocks(num_blocks) * self.draft_block
 
     def num_states(self, room: int) -> int:
-        """Slots in up to half of `room`, but two at least."""
-        return min(self.wanted_states, max(2, room // 2 // self.state)) if self.state else 0
+        """Slots in up to half of `room`, beside keys and values of a least context; but two at least."""
+        if not self.state:
+            return 0
+        most = min(room // 2, room - self.kv(blocks_of(self.least_context)))
+        return min(self.wanted_states, max(2, most // self.state))
 
     def num_blocks(self, room: int) -> int:
         """The largest pool for which `kv` is no more than `room`."""
@@ -62,12 +65,15 @@ class MemoryPlan:
 
     def need(self, max_concurrency: int) -> MemoryNeed:
         """The same for those who plan with several models."""
-        conversation, two_states = blocks_of(self.context), 2 * self.state
+        conversation = blocks_of(self.context)
+        two_states, all_states = 2 * self.state, self.wanted_states * self.state
+        # Up to half of what there is are states.
+        own_states = max(two_states, min(all_states, self.kv(conversation)))
         return MemoryNeed(
             self.weights,
             self.kv(blocks_of(self.least_context)) + two_states,
-            self.kv(conversation) + two_states,
-            self.kv(conversation * max_concurrency) + self.wanted_states * self.state,
+            self.kv(conversation) + own_states,
+            self.kv(conversation * max_concurrency) + all_states,
         )
 
 

@@ -15,6 +15,7 @@ from llm_serving.native.expert_ops import Combine as Combine
 from llm_serving.native.expert_ops import ExpertLinear as ExpertLinear
 from llm_serving.native.expert_ops import Gather as Gather
 from llm_serving.native.expert_ops import Route as Route
+from llm_serving.native.gated_conv import GatedConv as GatedConv
 from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
 from llm_serving.native.rope import Rope as Rope
@@ -223,6 +224,7 @@ Operation = (
     | HeadNorm
     | Rotate
     | EncoderAttention
+    | GatedConv
     | SelectRows
     | Copy
     | Route

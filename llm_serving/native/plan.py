@@ -19,6 +19,7 @@ from llm_serving.native.packed_weights import PackedWeights
 from llm_serving.native.projection import tensor_of
 from llm_serving.native.tables import (
     bucket_bias,
+    conv_taps,
     halves_order,
     linear_bias,
     position_table,
@@ -139,6 +140,9 @@ class PlanBuilder:
                     self._bias(bias),
                     isinstance(bias, (ops.BucketBias, ops.LinearBias)),
                 )
+            case ops.GatedConv(source, target, weight, taps):
+                table = conv_taps(self.checkpoint.tensor(weight), self._widths[target], taps)
+                core.gated_conv(buffers[source], buffers[target], self._constant(table), taps)
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
             case ops.Copy(source, target, bias, accumulate, scale):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_serving.checkpoints import Checkpoint, dequantize
+from llm_serving.checkpoints import Checkpoint, Tensor, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
@@ -74,6 +74,19 @@ def linear_bias(bias: ops.LinearBias, context: int) -> np.ndarray:
     distances = np.abs(np.arange(1 - context, context + 1 + PADDING))
     table: np.ndarray = (-slopes[:, None] * distances).astype(np.float32)
     return table.reshape(-1)
+
+
+def conv_taps(tensor: Tensor, channels: int, taps: int) -> np.ndarray:
+    """float32 [taps * channels]: of a short convolution, the taps of the oldest input first.
+
+    Raises: CheckpointError for one of another size.
+    """
+    if tensor.shape not in ((channels, 1, taps), (channels, taps)):
+        raise CheckpointError(
+            f"Tensor '{tensor.name}' has shape {tensor.shape} where {channels} channels of {taps} are needed."
+        )
+    table: np.ndarray = dequantize(tensor).reshape(channels, taps).T.reshape(-1)
+    return table
 
 
 def bucket_bias(table: np.ndarray, max_distance: int, context: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tiny_lfm2 import write_tiny_lfm2
 from tiny_models import write_tiny_llama, write_tiny_qwen2
 
 from llm_serving.backends.fake import VOCAB_SIZE, FakeRunner
@@ -39,5 +40,6 @@ FACTORIES: list[tuple[str, Callable[[], ModelRunner]]] = [
     ("fake-random", lambda: FakeRunner(LIMITS, random=True)),
     ("native-llama", lambda: native(write_tiny_llama)),
     ("native-qwen2", lambda: native(write_tiny_qwen2)),
+    ("native-lfm2", lambda: native(write_tiny_lfm2)),
     ("native-q8-kv", lambda: native(write_tiny_llama, "q8")),
 ]

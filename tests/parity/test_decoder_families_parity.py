@@ -112,6 +112,15 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
             "rope_parameters": {**YARN, "rope_theta": 150000.0, "truncate": False},
         },
     ),
+    "lfm2": (
+        transformers.Lfm2Config,
+        transformers.Lfm2ForCausalLM,
+        {
+            "num_hidden_layers": 5,
+            "layer_types": ["conv", "conv", "full_attention", "conv", "full_attention"],
+            "block_multiple_of": 32,
+        },
+    ),
     "olmo2": (transformers.Olmo2Config, transformers.Olmo2ForCausalLM, {}),
     "olmo3": (
         transformers.Olmo3Config,
@@ -173,6 +182,8 @@ def logits_of(checkpoint: Checkpoint, ids: list[int], quantization: str = "f32")
         ("gpt_oss", {"swiglu_limit": 0.5, "swiglu_alpha": 3.0}),
         ("olmoe", {}),
         ("granitemoe", {}),
+        ("lfm2", {}),
+        ("lfm2", {"conv_L_cache": 5, "block_auto_adjust_ff_dim": False, "tie_word_embeddings": False}),
         ("ernie4_5", {}),
     ],
 )

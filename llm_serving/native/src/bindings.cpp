@@ -108,6 +108,7 @@ void bind_adapters(nb::class_<Plan>& plan);  // bindings_adapters.cpp
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
 void bind_lookup(nb::class_<Plan>& plan);  // lookup.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
+void bind_recurrent(nb::class_<Plan>& plan);  // bindings_recurrent.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
@@ -296,5 +297,6 @@ NB_MODULE(_llm_serving_native, m) {
     bind_experts(plan);
     bind_lookup(plan);
     bind_measure(m);
+    bind_recurrent(plan);
     bind_sampler(m);
 }
