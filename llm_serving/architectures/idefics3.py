@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from llm_serving.architectures import llama
-from llm_serving.architectures.config_json import positive
+from llm_serving.architectures.config_json import part, positive
 from llm_serving.architectures.siglip import describe_siglip
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
@@ -19,12 +17,12 @@ _VISION, _CONNECTOR = "model.vision_model.", "model.connector.modality_projectio
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Its text model. Raises: CheckpointError for one that is not Llama's, or not run."""
-    return llama.describe(text_part(checkpoint))
+    return llama.describe(textpart(checkpoint))
 
 
-def text_part(checkpoint: Checkpoint) -> Checkpoint:
+def textpart(checkpoint: Checkpoint) -> Checkpoint:
     """The same with the text model's settings as its own."""
-    text = _part(checkpoint, "text_config")
+    text = part(checkpoint, "text_config")
     family = text.get("model_type", "llama")
     if family != "llama":
         raise CheckpointError(
@@ -41,7 +39,7 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
 
     Raises: CheckpointError when sizes do not fit each other, the tensors or the engine.
     """
-    vision = replace(checkpoint, metadata=_part(checkpoint, "vision_config"))
+    vision = replace(checkpoint, metadata=part(checkpoint, "vision_config"))
     tower = describe_siglip(vision, _VISION, positive(vision, "image_size", default=224))
     shuffle = positive(checkpoint, "scale_factor", default=2)
     if tile % (tower.patch * shuffle):
@@ -50,7 +48,7 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
             f"of '{checkpoint.path}'."
         )
     inputs = shuffle**2 * tower.plan.hidden
-    width = positive(text_part(checkpoint), "hidden_size")
+    width = positive(textpart(checkpoint), "hidden_size")
     rows = (tile // tower.patch // shuffle) ** 2
     connector = ops.EncoderPlan(
         hidden=width,
@@ -66,10 +64,3 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
     )
     plan = VisionPlan(tower.plan, connector, tile, tower.patch, shuffle, tower.columns)
     return plan, replace(vision, tensors=tower.tensors)
-
-
-def _part(checkpoint: Checkpoint, key: str) -> Mapping[str, Any]:
-    part = checkpoint.metadata.get(key)
-    if not isinstance(part, dict):
-        raise CheckpointError(f"'{key}' in the config.json of '{checkpoint.path}' is no object.")
-    return part
