@@ -18,6 +18,7 @@ from llm_serving.architectures import (
     jina_bert,
     lfm2,
     llama,
+    mistral3,
     modernbert,
     nomic_bert,
     olmo2,
@@ -26,6 +27,7 @@ from llm_serving.architectures import (
     qwen3,
     qwen3_embedding,
     smollm3,
+    text_part,
 )
 from llm_serving.architectures.adapted_modules import adapted as adapted
 from llm_serving.checkpoints import Checkpoint
@@ -56,16 +58,25 @@ FAMILIES = {
     "idefics3": idefics3.describe,
     "lfm2": lfm2.describe,
     "llama": llama.describe,
+    "ministral3": mistral3.describe,
     "mistral": llama.describe_mistral,
+    "mistral3": text_part.describe_mistral3,
     "mixtral": decoder_experts.describe_mixtral,
     "olmo2": olmo2.describe,
     "olmo3": olmo2.describe_olmo3,
     "olmoe": decoder_experts.describe_olmoe,
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,
+    "qwen2_5_vl": text_part.describe,
+    "qwen2_vl": text_part.describe,
+    "qwen2vl": qwen2.describe,  # as GGUF files call both
     "qwen3": qwen3.describe,
     "qwen3_moe": decoder_experts.describe_qwen3_moe,
+    "qwen3_vl": text_part.describe,
+    "qwen3_vl_moe": text_part.describe,
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
+    "qwen3vl": qwen3.describe,
+    "qwen3vlmoe": decoder_experts.describe_qwen3_moe,
     "smollm3": smollm3.describe,
     "smolvlm": idefics3.describe,
 }

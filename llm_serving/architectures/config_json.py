@@ -109,7 +109,7 @@ def rope(
     if rotated % 2 or not 0 < rotated <= head_dim:
         raise CheckpointError(f"Rotating {rotated} of {head_dim} dimensions is not possible.")
     scaling = given.get("rope_type", given.get("type", "default"))
-    if scaling in ("default", "linear"):
+    if scaling in ("default", "linear", "mrope"):  # which for texts is the default
         return ops.Rope(base, rotated, value("factor") if scaling == "linear" else 1.0)
     if scaling == "yarn":
         return _yarn(checkpoint, given, ops.Rope(base, rotated), value)
@@ -135,21 +135,23 @@ def _yarn(
         raise CheckpointError(
             f"'truncate' in the config.json of '{checkpoint.path}' is {truncate!r}; true or false is needed."
         )
-    if given.get("mscale") or given.get("mscale_all_dim") or plain.theta <= 1:
-        raise CheckpointError(
-            f"This variant of rotary scaling 'yarn' in '{checkpoint.path}' is not supported."
-        )
+    if plain.theta <= 1:
+        raise CheckpointError(f"The rotary base of '{checkpoint.path}' is {plain.theta:g}; yarn needs more.")
 
     def optional(key: str, default: float) -> float:
         return value(key) if given.get(key) is not None else default
 
     factor = value("factor")
+    own, all_dims = optional("mscale", 0.0), optional("mscale_all_dim", 0.0)
+    magnitude = yarn_magnitude(factor)
+    if own and all_dims:
+        magnitude = yarn_magnitude(factor, own) / yarn_magnitude(factor, all_dims)
     length = value(_TRAINED_FOR, checkpoint.metadata.get("max_position_embeddings"))
     fast, slow = optional("beta_fast", 32.0), optional("beta_slow", 1.0)
     return replace(
         plain,
         factors=yarn_factors(plain.theta, plain.rotated, factor, length, fast, slow, truncate),
-        magnitude=optional("attention_factor", yarn_magnitude(factor)),
+        magnitude=optional("attention_factor", magnitude),
     )
 
 

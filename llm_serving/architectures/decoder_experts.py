@@ -86,17 +86,30 @@ def gguf_sizes(
 
 def _of_config(checkpoint: Checkpoint, ffn: str) -> tuple[ExpertNames, ExpertSizes]:
     require(checkpoint, "norm_topk_prob", (True, False), False)
-    layer = f"{prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}.mlp."
-    names = ExpertNames(
-        router=f"{layer}gate.weight",
-        gate=f"{layer}experts.{{e}}.gate_proj.weight",
-        up=f"{layer}experts.{{e}}.up_proj.weight",
-        down=f"{layer}experts.{{e}}.down_proj.weight",
-    )
     sizes = ExpertSizes(
         count=positive(checkpoint, "num_experts", "num_local_experts"),
         used=positive(checkpoint, "num_experts_per_tok"),
         ffn=positive(checkpoint, ffn),
         normalized=bool(checkpoint.metadata.get("norm_topk_prob")),
     )
-    return names, sizes
+    return _names(checkpoint, sizes), sizes
+
+
+def _names(checkpoint: Checkpoint, sizes: ExpertSizes) -> ExpertNames:
+    """A tensor for each expert's matrix, or all in two, as outputs x inputs or the other way."""
+    mixture = f"{prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}.mlp."
+    up, down = f"{mixture}experts.gate_up_proj", f"{mixture}experts.down_proj"
+    if up.format(i=0) in checkpoint.tensors:
+        hidden = positive(checkpoint, "hidden_size")
+        turned = (hidden, sizes.ffn) != checkpoint.tensor(down.format(i=0)).shape[1:]
+        if hidden == sizes.ffn:  # then the other tells
+            turned = checkpoint.tensor(up.format(i=0)).shape[1] == hidden
+        return ExpertNames(
+            f"{mixture}gate.weight", up, down, fused=True, transposed=turned, up_transposed=turned
+        )
+    return ExpertNames(
+        router=f"{mixture}gate.weight",
+        gate=f"{mixture}experts.{{e}}.gate_proj.weight",
+        up=f"{mixture}experts.{{e}}.up_proj.weight",
+        down=f"{mixture}experts.{{e}}.down_proj.weight",
+    )

@@ -43,6 +43,7 @@ class Kind:
     open: frozenset[int] = frozenset()  # but for these layers, where it sees all before it
     local: ops.Rope | None = None  # of layers with a window, where others rotate otherwise
     activation: str = "silu"
+    growth: ops.Rope | None = None  # of queries with their positions, as in `Rope`; it turns nothing
     score_cap: float = 0.0  # > 0: as in `Attention`
     logit_cap: float = 0.0  # > 0: as in `SoftCap`
 
@@ -68,6 +69,7 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.
         _read(names.input_norm, index, shape, kind),
         ops.Linear(_inputs(index, names, shape, kind)),
         *_head_norms(index, names, shape, kind),
+        *([ops.Rotate("qkv", shape.heads, shape.head_dim, kind.growth)] if kind.growth else []),
         ops.RopeStore("qkv", index, rope),
         ops.Attention("qkv", "attention", index, scale, window, kind.score_cap, sinks),
         ops.Quantize("attention"),

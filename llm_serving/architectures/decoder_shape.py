@@ -109,10 +109,16 @@ def read_names(checkpoint: Checkpoint) -> Names:
         up=f"{layer}mlp.up_proj",
         down=f"{layer}mlp.down_proj",
         norm=f"{prefix}norm",
-        head="lm_head",
+        head=head_of(checkpoint) or "lm_head",
         qkv=f"{layer}self_attn.qkv_proj",
         gate_up=f"{layer}mlp.gate_up_proj",
     )
+
+
+def head_of(checkpoint: Checkpoint) -> str | None:
+    """What a directory calls the output head, without `.weight`, if it has one."""
+    names = ("lm_head", "language_model.lm_head")  # of models that see, as they were written first
+    return next((name for name in names if f"{name}.weight" in checkpoint.tensors), None)
 
 
 def is_tied(checkpoint: Checkpoint, names: Names) -> bool:

@@ -86,6 +86,8 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0, *, trunc
         fast = number(checkpoint, "rope.scaling.yarn_beta_fast", 32.0)
         slow = number(checkpoint, "rope.scaling.yarn_beta_slow", 1.0)
         magnitude = number(checkpoint, "rope.scaling.attn_factor", 1.0) * yarn_magnitude(factor)
+        if checkpoint.hyper("rope.scaling.yarn_log_multiplier"):
+            magnitude /= yarn_magnitude(factor, number(checkpoint, "rope.scaling.yarn_log_multiplier", 1.0))
         factors = yarn_factors(base, rotated, factor, length, fast, slow, truncate)
         return ops.Rope(base, rotated, factors=factors, magnitude=magnitude)
     if _FAR in checkpoint.tensors:

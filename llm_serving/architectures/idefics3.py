@@ -17,10 +17,10 @@ _VISION, _CONNECTOR = "model.vision_model.", "model.connector.modality_projectio
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Its text model. Raises: CheckpointError for one that is not Llama's, or not run."""
-    return llama.describe(text_part(checkpoint))
+    return llama.describe(textpart(checkpoint))
 
 
-def text_part(checkpoint: Checkpoint) -> Checkpoint:
+def textpart(checkpoint: Checkpoint) -> Checkpoint:
     """The same with the text model's settings as its own."""
     text = part(checkpoint, "text_config")
     family = text.get("model_type", "llama")
@@ -48,7 +48,7 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
             f"of '{checkpoint.path}'."
         )
     inputs = shuffle**2 * tower.plan.hidden
-    width = positive(text_part(checkpoint), "hidden_size")
+    width = positive(textpart(checkpoint), "hidden_size")
     rows = (tile // tower.patch // shuffle) ** 2
     connector = ops.EncoderPlan(
         hidden=width,

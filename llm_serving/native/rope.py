@@ -18,6 +18,8 @@ class Rope:
     magnitude: float = 1.0  # of what is rotated, afterwards (YaRN, LongRoPE)
     near_factors: tuple[float, ...] = ()  # instead, where a context has no more than `near` tokens (LongRoPE)
     near: int = 0
+    growth: float = 0.0  # > 0: of the magnitude, times 1 + growth * log(1 + position // span) (Llama 4)
+    span: int = 1
 
     @property
     def still(self) -> Rope:
@@ -89,6 +91,6 @@ def longrope_magnitude(factor: float, length: float) -> float:
     return math.sqrt(1 + math.log(factor) / math.log(length)) if factor > 1.0 and length > 1.0 else 1.0
 
 
-def yarn_magnitude(factor: float) -> float:
-    """What the authors of YaRN found best for a context `factor` times as long."""
-    return 0.1 * math.log(factor) + 1.0 if factor > 1.0 else 1.0
+def yarn_magnitude(factor: float, share: float = 1.0) -> float:
+    """What the authors of YaRN found best for a context `factor` times as long, or a `share` of it."""
+    return 0.1 * share * math.log(factor) + 1.0 if factor > 1.0 else 1.0
