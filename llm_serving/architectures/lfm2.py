@@ -54,7 +54,7 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     own_buffers = {"x": shape.hidden, "conv_in": 3 * shape.hidden, "conv": shape.hidden}
     return replace(
         plan,
-        layers=len(attending),
+        kv=plan.kv[: len(attending)],
         buffers={**own_buffers, **plan.buffers},
         state_floats=(shape.layers - len(attending)) * (taps - 1) * shape.hidden,
     )

@@ -134,8 +134,6 @@ NB_MODULE(_llm_serving_native, m) {
         .def("buffer", &Plan::buffer, nb::arg("width"), nb::arg("of_slots") = false)
         .def("kv_cache", &Plan::kv_cache, nb::arg("layers"), nb::arg("blocks"), nb::arg("format"))
         .def_prop_rw("interrupted", [](const Plan& p) { return p.interrupted.load(); }, [](Plan& p, bool value) { p.interrupted = value; })
-        .def("states", [](Plan& p, int slots) { p.model.recurrent.allocate(slots); }, nb::arg("slots"))
-        .def_prop_ro("state_floats", [](const Plan& p) { return p.model.recurrent.floats; })
         .def_prop_ro("block_bytes", [](const Plan& p) { return p.model.kv.block_bytes; })
         .def("touch_while_idle", [](Plan& p) { return p.model.kv.touch_while_idle(); }, nb::call_guard<nb::gil_scoped_release>())
         .def("read_block", [](const Plan& p, int block, Room out) { p.read_block(block, out.data(), out.size()); })

@@ -9,6 +9,8 @@ namespace nb = nanobind;
 using namespace llm;
 
 void bind_recurrent(nb::class_<Plan>& plan) {
+    plan.def("states", [](Plan& p, int slots) { p.model.recurrent.allocate(slots); }, nb::arg("slots"));
+    plan.def_prop_ro("state_floats", [](const Plan& p) { return p.model.recurrent.floats; });
     plan.def("gated_conv", [](Plan& p, int source, int target, int weight, int taps) {
         auto op = std::make_unique<GatedConv>();
         op->source = source;
