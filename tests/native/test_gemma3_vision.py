@@ -18,6 +18,7 @@ from llm_serving.checkpoints import Checkpoint, Tensor, open_checkpoint
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError
 from llm_serving.native.core import load_core
+from llm_serving.native.ops import KvShape
 from llm_serving.native.vision import NativeVision, averaged
 
 IDS = [*range(5, 10), *[PLACE] * ROWS, *range(20, 31), *[PLACE] * ROWS, 12, 13]
@@ -102,7 +103,7 @@ def test_the_published_settings(checkpoint: Checkpoint) -> None:
     metadata = {"mm_tokens_per_image": 256, "text_config": text, "vision_config": vision}
     published = replace(checkpoint, metadata=metadata, tensors=tensors)
     plan = describe(published)
-    assert (plan.query_heads, plan.kv_heads, plan.head_dim, plan.max_context) == (8, 4, 256, 131072)
+    assert (plan.query_heads, set(plan.kv), plan.max_context) == (8, {KvShape(4, 256)}, 131072)
     assert (plan.rope.linear_factor, plan.given_span, plan.vocab_size) == (8.0, 256, 262208)
     eyes, shaped = describe_vision(published, 896)
     assert (eyes.rows, eyes.patches, eyes.side, eyes.width, eyes.columns) == (256, 64, 4, 2560, 608)

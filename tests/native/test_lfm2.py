@@ -143,7 +143,7 @@ def test_what_one_writes_no_other_touches(checkpoint: Checkpoint, make_driver) -
 
 def test_only_attention_takes_blocks(checkpoint: Checkpoint) -> None:
     plan = describe(checkpoint)
-    assert (plan.layers, plan.state_floats) == (2, 3 * 2 * 64)
+    assert (len(plan.kv), plan.state_floats) == (2, 3 * 2 * 64)
     assert [o.layer for o in plan.operations if isinstance(o, ops.Attention)] == [0, 1]
     runner = build_runner(checkpoint, EngineOptions())
     assert runner._core.state_floats == plan.state_floats
