@@ -38,7 +38,8 @@ private:
     int panels_of_tile(const Model&, const StepState&) const;
 };
 
-// Adds both to the Linear that was added last: the first product beside it, the second behind it. Throws std::invalid_argument where sizes do not fit.
+// Adds both to the Linear that was added last: the first product beside it, the second behind it.
+// Throws std::invalid_argument where sizes do not fit.
 void add_adapters(Plan& plan, std::vector<std::vector<LowRank>> of);
 
 }  // namespace llm
