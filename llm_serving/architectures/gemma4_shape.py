@@ -22,6 +22,7 @@ _GLOBAL_HEAD_DIM = 512
 _GLOBAL_EVERY = 6  # layers, where a config.json does not say
 _TURNING = 0.25  # of a head's frequencies in layers that see everything
 _MOST_CAP = 1e6
+_MOST_HEAD = 4096  # dimensions that factors are made for; the engine takes fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,11 @@ def read_shape(checkpoint: Checkpoint) -> Gemma4Shape:
             raise CheckpointError(
                 f"{shape.heads} query heads over {layer.kv_heads} key heads of size {layer.head_dim} "
                 f"in '{checkpoint.path}' is a shape the engine does not run."
+            )
+        rotated = (shape.local_rope if layer.is_local else shape.rope).rotated
+        if rotated % 2 or rotated > layer.head_dim:
+            raise CheckpointError(
+                f"Rotating {rotated} of {layer.head_dim} dimensions in '{checkpoint.path}' is not possible."
             )
         sizes = {"hidden": shape.hidden, "feed-forward": layer.ffn, "attention": shape.heads * layer.head_dim}
         for name, size in {**sizes, "per-layer input": shape.inputs}.items():
@@ -140,6 +146,10 @@ def _global_rope(checkpoint: Checkpoint, head_dim: int) -> ops.Rope:
     if share > 1 or given.get("factor", 1.0) != 1.0:
         raise CheckpointError(
             f"The rotary parameters of '{GLOBAL}' in '{checkpoint.path}' are not supported."
+        )
+    if head_dim > _MOST_HEAD:
+        raise CheckpointError(
+            f"Attention heads of '{checkpoint.path}' have {head_dim} dimensions; that is no model's."
         )
     theta = config_json.number(replace(own, metadata=given), "rope_theta", default=_GLOBAL_THETA)
     return ops.Rope(theta, head_dim, factors=proportional_factors(head_dim, share))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from tiny_gemma4 import GLOBAL, LOCAL, write_gemma4_directory, write_tiny_gemma4
 from tiny_models import SMALLEST_VOCAB
 
 from llm_serving.architectures import describe
+from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
-from llm_serving.errors import CheckpointError
+from llm_serving.engine.protocol import EngineOptions
+from llm_serving.errors import CheckpointError, ServingError
 from llm_serving.native import ops
 from llm_serving.native.runner import kv_block_bytes
 
@@ -88,6 +91,51 @@ def test_the_table_stays_in_the_file(small: Checkpoint, make_driver) -> None:
     assert driver.runner.weight_bytes < sum(
         4 * np.prod(t.shape) for t in small.tensors.values() if t is not table
     )
+
+
+HUGE = [(1 << 31) - 1, 1 << 24]
+CONFIG = [
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "global_head_dim",
+    "num_global_key_value_heads",
+    "intermediate_size",
+    "hidden_size_per_layer_input",
+]
+GGUF = [
+    "block_count",
+    "attention.head_count",
+    "attention.key_length",
+    "attention.key_length_swa",
+    "attention.head_count_kv",
+    "attention.shared_kv_layers",
+    "embedding_length_per_layer_input",
+    "rope.dimension_count",
+    "rope.dimension_count_swa",
+    "feed_forward_length",
+    "expert_count",
+]
+
+
+@pytest.mark.parametrize("value", HUGE)
+@pytest.mark.parametrize("key", CONFIG)
+def test_sizes_of_no_model_in_a_config(small: Checkpoint, tmp_path: Path, key: str, value: int) -> None:
+    directory = write_gemma4_directory(tmp_path / "d", Path(small.path), **{key: value})
+    refuses(open_checkpoint(directory))
+
+
+@pytest.mark.parametrize("value", HUGE)
+@pytest.mark.parametrize("key", GGUF)
+def test_sizes_of_no_model_in_a_file(small: Checkpoint, key: str, value: int) -> None:
+    refuses(replace(small, metadata={**small.metadata, f"gemma4.{key}": value}))
+
+
+def refuses(checkpoint: Checkpoint) -> None:
+    with pytest.raises((CheckpointError, ServingError)):
+        build_runner(checkpoint, EngineOptions(memory_bytes=1 << 30)).close()
 
 
 @pytest.mark.parametrize(

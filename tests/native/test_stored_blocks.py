@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runner_driver import DrivenSequence, RunnerDriver
+from tiny_gemma4 import write_tiny_gemma4
 from tiny_models import SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen2
 
 from llm_serving.blockstore.store import DiskBlockStore
@@ -21,6 +22,7 @@ MODELS = {
     "q4": (write_tiny_llama, {"kind": "Q4_1", "hidden": 96, "heads": 6, "kv_heads": 3, "layers": 3}),
     "q8": (write_tiny_qwen2, {"kind": "F16"}),
     "f32": (write_tiny_llama, {"kind": "F32"}),
+    "layers of two shapes": (write_tiny_gemma4, {}),
 }
 TEXT = np.random.default_rng(5).integers(0, SMALLEST_VOCAB, 75).tolist()
 NUM_BLOCKS = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_gemma4 import write_tiny_gemma4
 from tiny_models import SMALLEST_VOCAB, write_tiny_llama, write_tiny_qwen3_moe
 
 from llm_serving.backends.native_backend import build_runner
@@ -29,6 +30,17 @@ def test_matrix_work(tmp_path: Path, tied: bool) -> None:
         assert embedding == 0
     else:
         assert 0.8 < embedding / (runner.weight_bytes / (3 * layer + 2 * head) * head) < 1.2
+
+
+def test_layers_that_keep_no_keys_are_work_for_rows_only(tmp_path: Path) -> None:
+    plans = []
+    for shared in (0, 3):
+        path = write_tiny_gemma4(tmp_path / f"{shared}.gguf", layers=6, shared=shared)
+        runner = build_runner(open_checkpoint(path), EngineOptions(threads=1, max_concurrency=2))
+        plans.append(runner.work)
+        runner.close()
+    assert 0.4 < plans[1].token_operations / plans[0].token_operations < 0.6
+    assert plans[1].row_operations > 2 * SMALLEST_VOCAB * 64 + plans[0].token_operations / 3
 
 
 def test_a_token_is_work_for_the_experts_it_uses(tmp_path: Path) -> None:
