@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from llm_serving.native.biases import BucketBias as BucketBias
 from llm_serving.native.biases import LinearBias as LinearBias
 from llm_serving.native.biases import WindowBias as WindowBias
+from llm_serving.native.expert_ops import Combine as Combine
+from llm_serving.native.expert_ops import ExpertLinear as ExpertLinear
+from llm_serving.native.expert_ops import Gather as Gather
+from llm_serving.native.expert_ops import Route as Route
 from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
 from llm_serving.native.rope import Rope as Rope
@@ -55,7 +59,7 @@ class AddPositions:
 class Quantize:
     """activations = int8(norm(source)), or int8(source) without a weight.
 
-    `layer_norm` (its bias may be missing) instead of rms_norm; `keep` also writes the normed row back to
+    `layer_norm` (weight and bias may be missing) instead of rms_norm; `keep` also writes the normed row to
     `source`; `gain` multiplies the norm's weights. With f32 weights activations stay f32.
     """
 
@@ -74,6 +78,19 @@ class Gelu:
 
     source: str
     tanh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Xielu:
+    """activations = int8(positive x² + beta x), below zero int8(negative (e^x - 1 - x) + beta x).
+
+    xIELU (Huang & Schlag 2024); with 1, 0 and 0 the square of relu.
+    """
+
+    source: str
+    positive: float
+    negative: float
+    beta: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,47 +195,13 @@ class EncoderAttention:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """target = source + bias, or target += that."""
+    """target = source + bias, or target += that; times sigmoid(door), one number a row, if there is one."""
 
     source: str
     target: str
     bias: str | None = None
     accumulate: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Each row goes to the `used` experts with the largest softmax(source), which are its weights there.
-
-    From here on it has a slot for each of them. `normalized` weights have a sum of one.
-    """
-
-    source: str
-    used: int
-    normalized: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Gather:
-    """activations = int8(source), a row for each slot."""
-
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertLinear:
-    """target = activations @ tensor.T, of each slot by the projections of its expert."""
-
-    experts: tuple[tuple[Projection, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Combine:
-    """target += bias + the sum of weight * source over the slots of a row."""
-
-    source: str
-    target: str
-    bias: str | None = None
+    door: str | None = None
 
 
 Operation = (
@@ -227,6 +210,7 @@ Operation = (
     | AddPositions
     | Quantize
     | Gelu
+    | Xielu
     | Gated
     | Linear
     | RopeStore

@@ -95,6 +95,8 @@ class PlanBuilder:
                 self._quantize(operation)
             case ops.Gelu(source, tanh):
                 core.gelu(buffers[source], tanh)
+            case ops.Xielu(source, positive, negative, beta):
+                core.xielu(buffers[source], positive, negative, beta)
             case ops.Gated(source, cols, activation, limit, slope):
                 is_gelu, by_tanh = activation != "silu", activation == "gelu_tanh"
                 core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope)
@@ -128,11 +130,12 @@ class PlanBuilder:
                 )
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
-            case ops.Copy(source, target, bias, accumulate):
-                shift = self._optional(bias, self._widths[source])
-                core.copy(buffers[source], buffers[target], shift, accumulate)
-            case ops.Route(source, used, normalized):
-                core.route(buffers[source], used, normalized)
+            case ops.Copy(source, target, bias, accumulate, door):
+                shift, gate = self._optional(bias, self._widths[source]), buffers.get(door or "", -1)
+                core.copy(buffers[source], buffers[target], shift, accumulate, gate)
+            case ops.Route(source, used, normalized, scores, correction, scale):
+                shift = self._optional(correction, self._widths[source])
+                core.route(buffers[source], used, normalized, scores == "sigmoid", shift, scale)
             case ops.Gather(source):
                 core.gather(buffers[source])
             case ops.ExpertLinear(experts):
@@ -183,6 +186,8 @@ class PlanBuilder:
         if q.layer_norm and bias < 0:
             bias = self._constant(np.zeros(width, np.float32))
         weight = self._optional(q.weight, width, self._norm_offset, q.gain)
+        if q.layer_norm and weight < 0:
+            weight = self._constant(np.full(width, q.gain, np.float32))
         self.core.quantize(self._buffers[q.source], weight, bias, q.epsilon, q.keep)
 
     def _positions(self, p: ops.AddPositions) -> int:

@@ -8,11 +8,13 @@
 
 namespace llm {
 
-// Of each row, the experts with the largest softmax(source), which are their weights, scaled to a sum of one if `normalized`.
-// Of equals, the first.
+// Of each row, the experts with the largest softmax(source), or sigmoid, which are their weights, scaled to a sum of one if
+// `normalized`, and then by `scale`. Of equals, the first. A vector may correct the scores that choose, and only those.
 struct Route final : Operation {
     int source;
-    bool normalized = false;
+    bool normalized = false, sigmoid = false;
+    int correction = -1;
+    float scale = 1;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -49,9 +51,9 @@ struct Combine final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// target = source, + a vector unless that is -1; or target += the same.
+// target = source, + a vector unless that is -1; or target += the same. All times sigmoid(door), a buffer, unless that is -1.
 struct Copy final : Operation {
-    int source, target, bias = -1;
+    int source, target, bias = -1, door = -1;
     bool accumulate = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;

@@ -1,0 +1,47 @@
+"""Operations of a mixture of experts, as data; `src/experts.hpp` computes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llm_serving.native.projection import Projection
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Each row goes to the `used` experts with the largest softmax(source), which are its weights there.
+
+    From here on it has a slot for each of them. `normalized` weights have a sum of one. Instead of softmax
+    `scores` may be sigmoid. `correction` is a tensor that is added to them to choose, and only for that;
+    `scale` multiplies weights.
+    """
+
+    source: str
+    used: int
+    normalized: bool = False
+    scores: str = "softmax"
+    correction: str | None = None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """activations = int8(source), a row for each slot."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertLinear:
+    """target = activations @ tensor.T, of each slot by the projections of its expert."""
+
+    experts: tuple[tuple[Projection, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """target += bias + the sum of weight * source over the slots of a row."""
+
+    source: str
+    target: str
+    bias: str | None = None
