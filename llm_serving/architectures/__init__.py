@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from llm_serving.architectures import (
     bert,
+    cohere,
     decoder_experts,
+    exaone4,
+    gemma1,
     gemma2,
     gemma3,
     gemma3_vision,
@@ -16,8 +19,10 @@ from llm_serving.architectures import (
     hunyuan,
     idefics3,
     jina_bert,
+    layer_normed,
     lfm2,
     llama,
+    llama_kin,
     mistral3,
     modernbert,
     nomic_bert,
@@ -26,6 +31,7 @@ from llm_serving.architectures import (
     qwen2,
     qwen3,
     qwen3_embedding,
+    shared_experts,
     smollm3,
     text_part,
 )
@@ -40,7 +46,16 @@ MOST_CONTEXT = 1 << 24
 MOST_HEAD = 512  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
+    "apertus": llama_kin.describe_apertus,
+    "arcee": llama_kin.describe_arcee,
+    "cohere": cohere.describe,
+    "cohere2": cohere.describe_2,
+    "command-r": cohere.describe,  # as GGUF files call it
     "ernie4_5": llama.describe_ernie,
+    "ernie4_5-moe": shared_experts.describe_ernie,  # as GGUF files call it
+    "ernie4_5_moe": shared_experts.describe_ernie,
+    "exaone4": exaone4.describe,
+    "gemma": gemma1.describe,
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
@@ -49,26 +64,37 @@ FAMILIES = {
     "gemma4_unified": gemma4.describe,  # with the text model of 12 B,
     "gemma4_unified_text": gemma4.describe,
     "glm4": glm4.describe,
+    "glm4_moe": shared_experts.describe_glm4_moe,
+    "glm4moe": shared_experts.describe_glm4_moe,  # as GGUF files call it
     "gpt-oss": gpt_oss.describe,  # as GGUF files call it
     "gpt_oss": gpt_oss.describe,
     "granite": granite.describe,
     "granitemoe": granite.describe_moe,
+    "granitemoeshared": granite.describe_moe,
+    "helium": llama_kin.describe_helium,
     "hunyuan-dense": hunyuan.describe,  # as GGUF files call it
+    "hunyuan-moe": shared_experts.describe_hunyuan,
     "hunyuan_v1_dense": hunyuan.describe,
+    "hunyuan_v1_moe": shared_experts.describe_hunyuan,
     "idefics3": idefics3.describe,
     "lfm2": lfm2.describe,
+    "internlm3": llama_kin.describe_internlm3,
     "llama": llama.describe,
     "ministral3": mistral3.describe,
     "mistral": llama.describe_mistral,
     "mistral3": text_part.describe_mistral3,
     "mixtral": decoder_experts.describe_mixtral,
+    "nemotron": layer_normed.describe_nemotron,
+    "olmo": layer_normed.describe_olmo,
     "olmo2": olmo2.describe,
     "olmo3": olmo2.describe_olmo3,
     "olmoe": decoder_experts.describe_olmoe,
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,
     "qwen2_5_vl": text_part.describe,
+    "qwen2_moe": shared_experts.describe_qwen2_moe,
     "qwen2_vl": text_part.describe,
+    "qwen2moe": shared_experts.describe_qwen2_moe,  # as GGUF files call it
     "qwen2vl": qwen2.describe,  # as GGUF files call both
     "qwen3": qwen3.describe,
     "qwen3_moe": decoder_experts.describe_qwen3_moe,
@@ -77,8 +103,12 @@ FAMILIES = {
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
     "qwen3vl": qwen3.describe,
     "qwen3vlmoe": decoder_experts.describe_qwen3_moe,
+    "seed_oss": llama_kin.describe_seed_oss,
     "smollm3": smollm3.describe,
     "smolvlm": idefics3.describe,
+    "stablelm": layer_normed.describe_stablelm,
+    "starcoder2": layer_normed.describe_starcoder2,
+    "vaultgemma": gemma1.describe_vault,
 }
 VISION_FAMILIES = {
     "gemma3": gemma3_vision.describe_vision,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from llm_serving.architectures.decoder_layer import Kind as Kind
 from llm_serving.architectures.decoder_layer import Scales as Scales
-from llm_serving.architectures.decoder_layer import layer
+from llm_serving.architectures.decoder_layer import layer, norm_of
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, is_tied, read_names, read_shape
 from llm_serving.architectures.experts import expert_buffers, expert_slots
 from llm_serving.checkpoints import Checkpoint
@@ -61,7 +61,7 @@ def plan_of(
             ops.Embed(words, "x", scale=scales.words / scales.parts),
             *(op for i in range(shape.layers) for op in layer_of(i)),
             ops.SelectRows("x", "last"),
-            ops.Quantize("last", f"{names.norm}.weight", shape.epsilon, gain=scales.logits),
+            norm_of("last", names.norm, shape, kind, gain=scales.logits),
             ops.Linear(
                 (ops.Projection(words if is_tied(checkpoint, names) else f"{names.head}.weight", "logits"),)
             ),
@@ -75,6 +75,8 @@ def plan_of(
 def _buffers(shape: Shape, kind: Kind) -> dict[str, int]:
     """Those of feed-forward parts, and for what is normed before it is added."""
     part = {} if kind.norms_behind is None else {"part": shape.hidden}
+    gates = {"gate_up": (2 if kind.gated else 1) * shape.ffn}
     if kind.experts is None:
-        return {"gate_up": 2 * shape.ffn, **part}
-    return {"normed": shape.hidden, **expert_buffers(kind.experts[1]), **part}
+        return {**gates, **part}
+    own = {"normed": shape.hidden, **expert_buffers(kind.experts[1], shape.hidden), **part}
+    return {**gates, **own} if kind.dense else own

@@ -32,6 +32,7 @@ class Kind:
     whole_norm: bool = False  # all heads of queries are normed at once, and all of keys
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
     experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
+    dense: frozenset[int] = frozenset()  # but of these layers
     fused_inputs: bool = False  # queries, keys and values are one matrix
     fused_gates: bool = False  # gates and what they open are one
     still: frozenset[int] = frozenset()  # layers that do not rotate
@@ -39,10 +40,16 @@ class Kind:
     norms_before: bool = True  # each part
     norms_behind: tuple[str, str] | None = None  # attention and feed-forward, as in `Names`
     norm_offset: float = 0.0  # added to the weights of all norms
+    layer_norm: bool = False  # norms of rows subtract the mean; those without a name have no weights
+    norm_bias: bool = False  # and add a bias
+    parallel: bool = False  # attention and feed-forward read the same rows, of the first norm
     window: int = 0  # > 0: a token sees so many, itself counted in,
     open: frozenset[int] = frozenset()  # but for these layers, where it sees all before it
     local: ops.Rope | None = None  # of layers with a window, where others rotate otherwise
     activation: str = "silu"
+    gated: bool = True  # else the activation is of `up` alone
+    bends: tuple[tuple[float, float, float], ...] = ()  # of each layer, then: as in `Xielu`
+    ffn_bias: bool = False
     growth: ops.Rope | None = None  # of queries with their positions, as in `Rope`; it turns nothing
     score_cap: float = 0.0  # > 0: as in `Attention`
     logit_cap: float = 0.0  # > 0: as in `SoftCap`
@@ -52,13 +59,37 @@ def layer(
     checkpoint: Checkpoint, index: int, names: Names, shape: Shape, kind: Kind
 ) -> tuple[ops.Operation, ...]:
     """Operations on the buffers "x", "qkv", "attention" and "gate_up", and what `kind` needs beside them."""
+    inputs = _inputs(index, names, shape, kind)
+    attention = _attention(index, names, shape, kind)
+    if kind.parallel:
+        return (
+            norm_of("x", names.input_norm.format(i=index), shape, kind),
+            ops.Linear((*inputs, *_gates(index, names, shape, kind))),
+            *attention,
+            *_behind_gates(index, names, shape, kind),
+        )
     return (
-        *_attention(index, names, shape, kind),
+        _read(names.input_norm, index, shape, kind),
+        ops.Linear(inputs),
+        *attention,
         *feed_forward(checkpoint, index, names, shape, kind),
     )
 
 
+def norm_of(source: str, name: str, shape: Shape, kind: Kind, *, gain: float = 1.0) -> ops.Quantize:
+    """The norm of a row that the next matrices read; `gain` multiplies its weights."""
+    return ops.Quantize(
+        source,
+        f"{name}.weight" if name else None,
+        shape.epsilon,
+        kind.layer_norm,
+        f"{name}.bias" if kind.norm_bias else None,
+        gain=gain,
+    )
+
+
 def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
+    """Behind queries, keys and values."""
     window = 0 if index in kind.open else kind.window
     scale = kind.scales.scores or shape.head_dim**-0.5
     rope = kind.local if window else None
@@ -66,8 +97,6 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.
         rope = shape.rope.still
     sinks = kind.sinks and kind.sinks.format(i=index)
     return (
-        _read(names.input_norm, index, shape, kind),
-        ops.Linear(_inputs(index, names, shape, kind)),
         *_head_norms(index, names, shape, kind),
         *([ops.Rotate("qkv", shape.heads, shape.head_dim, kind.growth)] if kind.growth else []),
         ops.RopeStore("qkv", index, rope),
@@ -111,24 +140,39 @@ def feed_forward(
     checkpoint: Checkpoint, index: int, names: Names, shape: Shape, kind: Kind
 ) -> tuple[ops.Operation, ...]:
     """The second half of a layer: on "x", and "gate_up" or what `mixture` needs."""
-    if kind.experts is not None:  # which read the normed rows one by one
+    if kind.experts is not None and index not in kind.dense:  # which read the normed rows one by one
         return (
             ops.Copy("x", "normed"),
             ops.Quantize("normed", _weight(names.ffn_norm, index), shape.epsilon, keep=True),
             *mixture(checkpoint, *kind.experts, index, "normed"),
         )
-    gates: tuple[ops.Projection, ...] = (
-        ops.Projection(_weight(names.gate, index), "gate_up"),
-        ops.Projection(_weight(names.up, index), "gate_up", shape.ffn),
-    )
-    if kind.fused_gates:
-        gates = (ops.Projection(_weight(names.gate_up, index), "gate_up"),)
     return (
         _read(names.ffn_norm, index, shape, kind),
-        ops.Linear(gates),
-        ops.Gated("gate_up", shape.ffn, kind.activation),
-        *_add(names.down, kind.norms_behind and kind.norms_behind[1], index, shape),
+        ops.Linear(_gates(index, names, shape, kind)),
+        *_behind_gates(index, names, shape, kind),
     )
+
+
+def _gates(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Projection, ...]:
+    def projection(name: str, offset: int = 0) -> ops.Projection:
+        bias = _bias(name, index) if kind.ffn_bias else None
+        return ops.Projection(_weight(name, index), "gate_up", offset, bias)
+
+    if kind.fused_gates:
+        return (projection(names.gate_up),)
+    return (
+        (projection(names.gate), projection(names.up, shape.ffn)) if kind.gated else (projection(names.up),)
+    )
+
+
+def _behind_gates(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
+    activation: ops.Operation = ops.Gated("gate_up", shape.ffn, kind.activation)
+    if kind.bends:
+        activation = ops.Xielu("gate_up", *kind.bends[index])
+    elif not kind.gated:
+        activation = ops.Gelu("gate_up", kind.activation == "gelu_tanh")
+    norm = kind.norms_behind and kind.norms_behind[1]
+    return (activation, *_add(names.down, norm, index, shape, kind.ffn_bias))
 
 
 def _weight(name: str, index: int) -> str:
@@ -140,7 +184,7 @@ def _bias(name: str, index: int) -> str:
 
 
 def _read(norm: str, index: int, shape: Shape, kind: Kind) -> ops.Operation:
-    return ops.Quantize("x", _weight(norm, index), shape.epsilon) if kind.norms_before else ops.Quantize("x")
+    return norm_of("x", norm.format(i=index), shape, kind) if kind.norms_before else ops.Quantize("x")
 
 
 def _add(

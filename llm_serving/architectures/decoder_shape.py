@@ -64,8 +64,15 @@ class Defaults:
     context: int = 2048
     activation: tuple[str, str] = ("hidden_act", "silu")  # the key in a config.json, and what it must say
     rotated: float = 1.0  # the share of a head's dimensions that rotates, in a config.json
+    epsilons: tuple[str, str] = (
+        "rms_norm_eps",
+        "attention.layer_norm_rms_epsilon",
+    )  # keys: config.json, GGUF
     kind: str | None = None  # of layers, whose rotary positions `Shape.rope` is to have
     truncate: bool = True  # as in `yarn_factors`, which GGUF files do not say
+
+
+LAYER_NORM = ("layer_norm_eps", "attention.layer_norm_epsilon")  # most common keys of these norms
 
 
 _GGUF = Names(
@@ -157,7 +164,7 @@ def _of_gguf(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
         head_dim=head_dim,
         ffn=gguf_keys.positive(checkpoint, "feed_forward_length"),
         context=gguf_keys.positive(checkpoint, "context_length", defaults.context),
-        epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_rms_epsilon", defaults.epsilon),
+        epsilon=gguf_keys.number(checkpoint, defaults.epsilons[1], defaults.epsilon),
         rope=gguf_keys.rope(checkpoint, head_dim, defaults.theta, truncate=defaults.truncate),
     )
 
@@ -179,6 +186,6 @@ def _of_config(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
         head_dim=head_dim,
         ffn=config_json.positive(checkpoint, "intermediate_size"),
         context=config_json.positive(checkpoint, "max_position_embeddings", default=defaults.context),
-        epsilon=config_json.number(checkpoint, "rms_norm_eps", default=defaults.epsilon),
+        epsilon=config_json.number(checkpoint, defaults.epsilons[0], default=defaults.epsilon),
         rope=config_json.rope(checkpoint, head_dim, defaults.theta, defaults.kind, defaults.rotated),
     )

@@ -20,6 +20,16 @@ class ExpertBiases:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedNames:
+    """Whole tensor names, with `{i}`, of the expert that works on all tokens, which is SwiGLU."""
+
+    up: str  # begins with the gate's rows if there is no
+    down: str
+    gate: str | None = None
+    door: str | None = None  # [1, hidden]: what comes of the expert is multiplied with sigmoid(door @ row)
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertNames:
     """Whole tensor names, with `{i}` for the layer.
 
@@ -39,6 +49,8 @@ class ExpertNames:
     in_turn: bool = False  # then its rows and the gate's alternate, the gate's first
     biases: ExpertBiases = ExpertBiases()
     scales: str | None = None  # as in `Route`
+    correction: str | None = None  # as in `Route`
+    shared: SharedNames | None = None
 
     @property
     def is_gated(self) -> bool:
@@ -57,11 +69,19 @@ class ExpertSizes:
     limit: float = 0.0  # of gates, as in `Gated`,
     slope: float = 1.0
     activation: str = "silu"  # of gates
+    scores: str = "softmax"  # as in `Route`,
+    scale: float = 1.0
+    shared: int = 0  # how wide the expert is that works on all tokens
+    has_door: bool = False  # to that expert
 
 
-def expert_buffers(sizes: ExpertSizes | None) -> dict[str, int]:
+def expert_buffers(sizes: ExpertSizes | None, hidden: int = 0) -> dict[str, int]:
     """What `mixture` needs with a row for each token, beside its source and "x"."""
-    return {} if sizes is None else {"router": sizes.count}
+    if sizes is None:
+        return {}
+    shared = {"shared_up": 2 * sizes.shared} if sizes.shared else {}
+    door = {"door": 1, "shared_out": hidden} if sizes.has_door else {}
+    return {"router": sizes.count, **shared, **door}
 
 
 def expert_slots(hidden: int, sizes: ExpertSizes | None, names: ExpertNames) -> dict[str, int]:
@@ -85,19 +105,21 @@ def mixture(
 
     Raises: CheckpointError if more experts are to be used than there are, or the router knows others.
     """
-    if sizes.used > sizes.count:
-        raise CheckpointError(f"'{checkpoint.path}' uses {sizes.used} of {sizes.count} experts.")
-    router = checkpoint.tensor(names.router.format(i=i))
-    if router.shape[0] != sizes.count:
-        raise CheckpointError(
-            f"Tensor '{router.name}' has {router.shape[0]} rows where there are {sizes.count} experts."
-        )
+    router = _router(checkpoint, names, sizes, i)
     bias = names.bias and names.bias.format(i=i)
     up, down = _matrices(names, sizes, i)
     router_bias = names.biases.router and names.biases.router.format(i=i)
     return (
-        ops.Linear((ops.Projection(router.name, "router", bias=router_bias, fine=True),)),
-        ops.Route("router", sizes.used, sizes.normalized, names.scales and names.scales.format(i=i)),
+        *_before_route(names, sizes, i, ops.Projection(router, "router", bias=router_bias, fine=True)),
+        ops.Route(
+            "router",
+            sizes.used,
+            sizes.normalized,
+            sizes.scores,
+            names.correction and names.correction.format(i=i),
+            sizes.scale,
+            names.scales and names.scales.format(i=i),
+        ),
         ops.Gather(source),
         ops.ExpertLinear(up),
         ops.Gated("expert_up", sizes.ffn, sizes.activation, limit=sizes.limit, slope=sizes.slope)
@@ -149,3 +171,32 @@ def _matrices(names: ExpertNames, sizes: ExpertSizes, i: int) -> tuple[_Projecti
 
     experts = range(sizes.count)
     return tuple(up(e) for e in experts), tuple((down(e),) for e in experts)
+
+
+def _router(checkpoint: Checkpoint, names: ExpertNames, sizes: ExpertSizes, i: int) -> str:
+    """Its tensor's name. Raises: as `mixture`."""
+    if sizes.used > sizes.count:
+        raise CheckpointError(f"'{checkpoint.path}' uses {sizes.used} of {sizes.count} experts.")
+    router = checkpoint.tensor(names.router.format(i=i))
+    if router.shape[0] != sizes.count:
+        raise CheckpointError(
+            f"Tensor '{router.name}' has {router.shape[0]} rows where there are {sizes.count} experts."
+        )
+    return router.name
+
+
+def _before_route(
+    names: ExpertNames, sizes: ExpertSizes, i: int, router: ops.Projection
+) -> tuple[ops.Operation, ...]:
+    """The router, and the expert that works on all tokens: both read the activations of the source."""
+    shared = names.shared
+    if shared is None or not sizes.shared:
+        return (ops.Linear((router,)),)
+    gates = () if shared.gate is None else (ops.Projection(shared.gate.format(i=i), "shared_up"),)
+    up = ops.Projection(shared.up.format(i=i), "shared_up", sizes.shared if gates else 0)
+    door = () if shared.door is None else (ops.Projection(shared.door.format(i=i), "door", fine=True),)
+    inputs, gated = ops.Linear((router, *gates, up, *door)), ops.Gated("shared_up", sizes.shared)
+    down = ops.Projection(shared.down.format(i=i), "shared_out" if door else "x")
+    if not door:
+        return inputs, gated, ops.Linear((down,), accumulate=True)
+    return inputs, gated, ops.Linear((down,)), ops.Copy("shared_out", "x", accumulate=True, door="door")

@@ -24,14 +24,14 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
         for key in ("use_bidirectional_attention", "attention_bias"):
             config_json.require(checkpoint, key, (None, False), None)
     kind = Kind(
-        score_cap=_cap(checkpoint, "attn_logit_softcapping", 50.0),
-        logit_cap=_cap(checkpoint, "final_logit_softcapping", 30.0),
+        score_cap=cap(checkpoint, "attn_logit_softcapping", 50.0),
+        logit_cap=cap(checkpoint, "final_logit_softcapping", 30.0),
         open=global_layers(checkpoint, shape.layers, _GLOBAL_EVERY),
     )
     return gemma_plan(checkpoint, shape, kind, largest=_LARGEST, window=4096)
 
 
-def _cap(checkpoint: Checkpoint, key: str, default: float) -> float:
+def cap(checkpoint: Checkpoint, key: str, default: float) -> float:
     """0 for none, which a config.json may say. Raises: CheckpointError for a number that caps nothing."""
     if checkpoint.format == "gguf":
         cap = gguf_keys.number(checkpoint, key, default)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from llm_serving.architectures import config_json, gguf_keys
 from llm_serving.architectures.decoder import Kind, Scales, describe_decoder
 from llm_serving.architectures.decoder_experts import GGUF_NAMES, gguf_sizes
-from llm_serving.architectures.decoder_shape import Defaults
-from llm_serving.architectures.experts import ExpertNames, ExpertSizes
+from llm_serving.architectures.decoder_shape import Defaults, read_shape
+from llm_serving.architectures.experts import ExpertNames, ExpertSizes, SharedNames
+from llm_serving.architectures.shared_experts import GGUF_SHARED, with_shared
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan
@@ -21,19 +24,19 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
 
 
 def describe_moe(checkpoint: Checkpoint) -> ModelPlan:
-    """Raises: CheckpointError for biases, experts that all tokens share, or an impossible number."""
+    """With an expert for all tokens, or none. Raises: CheckpointError for biases, or impossible numbers."""
     if checkpoint.format == "gguf":
-        if checkpoint.hyper("expert_shared_feed_forward_length"):
-            raise gguf_keys.problem(
-                checkpoint, "expert_shared_feed_forward_length", "there", "shared experts are not supported"
-            )
-        return _describe(checkpoint, (GGUF_NAMES, gguf_sizes(checkpoint)))
-    mixture = f"{config_json.prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}.block_sparse_moe."
+        return _describe(checkpoint, (replace(GGUF_NAMES, shared=GGUF_SHARED), gguf_sizes(checkpoint)))
+    layer = f"{config_json.prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}."
+    mixture = f"{layer}block_sparse_moe."
     names = ExpertNames(
         router=f"{mixture}router.layer.weight",
         up=f"{mixture}input_linear.weight",
         down=f"{mixture}output_linear.weight",
         fused=True,
+        shared=SharedNames(
+            up=f"{layer}shared_mlp.input_linear.weight", down=f"{layer}shared_mlp.output_linear.weight"
+        ),
     )
     sizes = ExpertSizes(
         count=config_json.positive(checkpoint, "num_local_experts"),
@@ -45,6 +48,9 @@ def describe_moe(checkpoint: Checkpoint) -> ModelPlan:
 
 
 def _describe(checkpoint: Checkpoint, experts: tuple[ExpertNames, ExpertSizes] | None) -> ModelPlan:
+    if experts is not None:
+        layers = read_shape(checkpoint, _DEFAULTS).layers
+        experts = (experts[0], with_shared(checkpoint, *experts, layers)[0])
     if checkpoint.format == "gguf":
         kind = Kind(interleaved=True, scales=_believed(checkpoint, _gguf_scales(checkpoint)), experts=experts)
     else:

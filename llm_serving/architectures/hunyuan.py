@@ -11,7 +11,7 @@ from typing import Any
 
 from llm_serving.architectures import config_json
 from llm_serving.architectures.decoder import Kind, plan_of
-from llm_serving.architectures.decoder_shape import Defaults, Shape, read_names, read_shape
+from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, read_names, read_shape
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan
@@ -21,20 +21,24 @@ _MOST = 1e6
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
     """Raises: CheckpointError for biases, layers that share keys, or an alpha that no model has."""
+    names, shape = names_and_shape(checkpoint)
+    return plan_of(checkpoint, names, shape, Kind(rotated_norm=True))
+
+
+def names_and_shape(checkpoint: Checkpoint) -> tuple[Names, Shape]:
+    """Of a dense model or a mixture. Raises: as `describe`."""
     names = read_names(checkpoint)
     if checkpoint.format == "gguf":
-        shape = read_shape(checkpoint, Defaults())
-    else:
-        for key in ("attention_bias", "mlp_bias", "use_cla"):
-            config_json.require(checkpoint, key, (False, None), False)
-        config_json.require(checkpoint, "use_qk_norm", (True,), True)
-        shape = _stretched(checkpoint)
-        names = replace(
-            names,
-            query_norm=names.query_norm.replace("q_norm", "query_layernorm"),
-            key_norm=names.key_norm.replace("k_norm", "key_layernorm"),
-        )
-    return plan_of(checkpoint, names, shape, Kind(rotated_norm=True))
+        return names, read_shape(checkpoint, Defaults())
+    for key in ("attention_bias", "mlp_bias", "use_cla"):
+        config_json.require(checkpoint, key, (False, None), False)
+    config_json.require(checkpoint, "use_qk_norm", (True,), True)
+    names = replace(
+        names,
+        query_norm=names.query_norm.replace("q_norm", "query_layernorm"),
+        key_norm=names.key_norm.replace("k_norm", "key_layernorm"),
+    )
+    return names, _stretched(checkpoint)
 
 
 def _stretched(checkpoint: Checkpoint) -> Shape:

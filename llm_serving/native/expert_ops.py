@@ -1,4 +1,4 @@
-"""Operations of a mixture of experts, as data; `native/ops.py` has all others."""
+"""Operations of a mixture of experts, as data; `src/experts.hpp` computes them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from llm_serving.native.projection import Projection
 class Route:
     """Each row goes to the `used` experts with the largest softmax(source), which are its weights there.
 
-    From here on it has a slot for each of them. `normalized` weights have a sum of one; `scales` is a tensor
-    with what the weight of each expert is multiplied with then.
+    From here on it has a slot for each of them. `normalized` weights have a sum of one. Instead of softmax
+    `scores` may be sigmoid. `correction` is a tensor that is added to them to choose, and only for that;
+    `scale` multiplies weights, and so do `scales`, a tensor with a number for each expert.
     """
 
     source: str
     used: int
     normalized: bool = False
+    scores: str = "softmax"
+    correction: str | None = None
+    scale: float = 1.0
     scales: str | None = None
 
 

@@ -69,7 +69,7 @@ class AddPositions:
 class Quantize:
     """activations = int8(norm(source)), or int8(source) without a weight.
 
-    `layer_norm` (its bias may be missing) instead of rms_norm; `keep` also writes the normed row back to
+    `layer_norm` (weight and bias may be missing) instead of rms_norm; `keep` also writes the normed row to
     `source`; `gain` multiplies the norm's weights. With f32 weights activations stay f32.
     """
 
@@ -88,6 +88,19 @@ class Gelu:
 
     source: str
     tanh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Xielu:
+    """activations = int8(positive x² + beta x), below zero int8(negative (e^x - 1 - x) + beta x).
+
+    xIELU (Huang & Schlag 2024); with 1, 0 and 0 the square of relu.
+    """
+
+    source: str
+    positive: float
+    negative: float
+    beta: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +213,16 @@ class EncoderAttention:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """target = source + bias, or target += that; then target *= `scale`, a tensor of one number."""
+    """target = source + bias, or target += that; times sigmoid(door), one number a row, if there is one.
+
+    At last target *= `scale`, a tensor of one number.
+    """
 
     source: str
     target: str
     bias: str | None = None
     accumulate: bool = False
+    door: str | None = None
     scale: str | None = None
 
 
@@ -216,6 +233,7 @@ Operation = (
     | AddPositions
     | Quantize
     | Gelu
+    | Xielu
     | Gated
     | Linear
     | RopeStore

@@ -103,6 +103,8 @@ class PlanBuilder:
                 self._quantize(operation)
             case ops.Gelu(source, tanh):
                 core.gelu(buffers[source], tanh)
+            case ops.Xielu(source, positive, negative, beta):
+                core.xielu(buffers[source], positive, negative, beta)
             case ops.Gated(source, cols, activation, limit, slope, opened):
                 is_gelu, by_tanh = activation != "silu", activation == "gelu_tanh"
                 place = (buffers[opened[0]], opened[1]) if opened else (-1, 0)
@@ -145,18 +147,20 @@ class PlanBuilder:
                 core.gated_conv(buffers[source], buffers[target], self._constant(table), taps)
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
-            case ops.Copy(source, target, bias, accumulate, scale):
-                shift = self._optional(bias, self._widths[source])
-                core.copy(buffers[source], buffers[target], shift, accumulate, self._optional(scale, 1))
+            case ops.Copy(source, target, bias, accumulate, door, scale):
+                shift, gate = self._optional(bias, self._widths[source]), buffers.get(door or "", -1)
+                own = self._optional(scale, 1)
+                core.copy(buffers[source], buffers[target], shift, accumulate, gate, own)
             case ops.Route() | ops.Gather() | ops.ExpertLinear() | ops.Combine():
                 self._add_of_experts(operation)
 
     def _add_of_experts(self, operation: ops.Route | ops.Gather | ops.ExpertLinear | ops.Combine) -> None:
         core, buffers = self.core, self._buffers
         match operation:
-            case ops.Route(source, used, normalized, scales):
+            case ops.Route(source, used, normalized, scores, correction, scale, scales):
+                shift = self._optional(correction, self._widths[source])
                 own = self._optional(scales, self._widths[source])
-                core.route(buffers[source], used, normalized, own)
+                core.route(buffers[source], used, normalized, scores == "sigmoid", shift, scale, own)
             case ops.Gather(source):
                 core.gather(buffers[source])
             case ops.ExpertLinear(experts):
@@ -215,6 +219,8 @@ class PlanBuilder:
         if q.layer_norm and bias < 0:
             bias = self._constant(np.zeros(width, np.float32))
         weight = self._optional(q.weight, width, self._norm_offset, q.gain)
+        if q.layer_norm and weight < 0:
+            weight = self._constant(np.full(width, q.gain, np.float32))
         self.core.quantize(self._buffers[q.source], weight, bias, q.epsilon, q.keep)
 
     def _positions(self, p: ops.AddPositions) -> int:

@@ -140,6 +140,7 @@ void rows(const Kernels& kernels, Report& report) {
             kernels.layer_norm(x.data(), a.data(), b.data(), 1e-12f, cols, y.data()), say("layer_norm");
             kernels.gelu(x.data(), cols, y.data()), say("gelu");
             kernels.gelu_tanh(x.data(), cols, y.data()), say("gelu_tanh");
+            kernels.xielu(x.data(), cols, 1.2f, 0.9f, 0.5f, y.data()), say("xielu");
             for (const auto& g : gated) g.run(x.data(), a.data(), cols, y.data()), say(g.name);
             kernels.gated_within(x.data(), a.data(), cols, 1.702f, 1.5f, y.data()), say("gated_within");
             y = x, kernels.soft_cap(y.data(), cols - 3, 5.0f), say("soft_cap");

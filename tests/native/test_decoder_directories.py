@@ -130,8 +130,6 @@ def test_granite_of_experts_is_mixtral_with_scales(tmp_path: Path, make_driver) 
     np.testing.assert_array_equal(logits(), expected)
     np.testing.assert_allclose(logits(logit_scale=4.0), expected / 4, rtol=0.02, atol=0.02)
     assert np.abs(logits(residual_scale=0.5) - expected).max() > 0.1
-    with pytest.raises(CheckpointError, match="shared experts are not supported"):
-        logits(expert_shared_feed_forward_length=32)
 
 
 def test_longrope_is_the_same_in_both(tmp_path: Path, make_driver) -> None:

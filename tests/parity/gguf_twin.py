@@ -69,6 +69,11 @@ def write_twin(path: Path, directory: Checkpoint, twin: Twin) -> Path:
     theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
     for key, value in {"rope.freq_base": float(theta), **named, **twin.more}.items():
         _add(writer, f"{twin.architecture}.{key}", value)
+    for key in ("alpha_p", "alpha_n", "beta"):
+        if f"model.layers.0.mlp.act_fn.{key}" in directory.tensors:
+            names = (f"model.layers.{i}.mlp.act_fn.{key}" for i in range(config["num_hidden_layers"]))
+            own = [float(dequantize(directory.tensors[name]).reshape(-1)[0]) for name in names]
+            writer.add_array(f"xielu.{key}", own)
     add_tokenizer(writer, config["vocab_size"])
     for name, values in _tensors(directory, twin).items():
         if twin.paired and name.endswith((".attn_q.weight", ".attn_k.weight")):
@@ -92,10 +97,11 @@ def _tensors(directory: Checkpoint, twin: Twin) -> dict[str, np.ndarray]:
         suffix = f".{parts.pop()}" if parts[-1] in ("weight", "bias") else ""
         if ".".join(parts) in TOP:
             named[TOP[".".join(parts)] + suffix] = dequantize(tensor)
-        elif parts[0] == "layers":
+        elif parts[0] == "layers" and "act_fn" not in parts:
             number = next((part for part in parts[2:] if part.isdigit()), None)
             part = ".".join(each for each in parts[2:] if each != number)
-            own = f"blk.{parts[1]}.{({**LAYER, **twin.parts})[part]}{suffix or '.weight'}"
+            called = {**LAYER, **twin.parts}[part]
+            own = f"blk.{parts[1]}.{called}" + ("" if "." in called else suffix or ".weight")
             if number is None:
                 named[own] = dequantize(tensor)
             else:
@@ -105,6 +111,8 @@ def _tensors(directory: Checkpoint, twin: Twin) -> dict[str, np.ndarray]:
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    if key.endswith("sliding_window_pattern"):  # a list of kinds there, and of yes and no here
+        value = [kind == "sliding_attention" for kind in value]
     if isinstance(value, (bool, list)):
         (writer.add_bool if isinstance(value, bool) else writer.add_array)(key, value)
     elif isinstance(value, str):

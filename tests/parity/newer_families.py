@@ -7,7 +7,6 @@ from typing import Any
 
 import transformers
 from family_models import SHAPE, save_model
-from gguf_twin import Twin
 
 TEMPERED = {
     "rope_type": "yarn",
@@ -19,6 +18,14 @@ TEMPERED = {
     "mscale_all_dim": 1.0,
     "mscale": 1.0,
     "llama_4_scaling_beta": 0.1,
+}
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
 }
 HALF_MSCALE = {**TEMPERED, "mscale_all_dim": 0.5}
 SEES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -92,6 +99,94 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "exaone4": (
+        transformers.Exaone4Config,
+        transformers.Exaone4ForCausalLM,
+        {"num_hidden_layers": 5, "sliding_window": 24},
+    ),
+    "cohere": (transformers.CohereConfig, transformers.CohereForCausalLM, {"logit_scale": 0.5}),
+    "cohere2": (
+        transformers.Cohere2Config,
+        transformers.Cohere2ForCausalLM,
+        {"num_hidden_layers": 5, "logit_scale": 0.25, "sliding_window": 24},
+    ),
+    "seed_oss": (transformers.SeedOssConfig, transformers.SeedOssForCausalLM, {"head_dim": 32}),
+    "helium": (transformers.HeliumConfig, transformers.HeliumForCausalLM, {"head_dim": 24}),
+    "arcee": (
+        transformers.ArceeConfig,
+        transformers.ArceeForCausalLM,
+        {"bos_token_id": 1, "eos_token_id": 2},
+    ),
+    "apertus": (
+        transformers.ApertusConfig,
+        transformers.ApertusForCausalLM,
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+    ),
+    "gemma": (transformers.GemmaConfig, transformers.GemmaForCausalLM, {"head_dim": 32}),
+    "vaultgemma": (
+        transformers.VaultGemmaConfig,
+        transformers.VaultGemmaForCausalLM,
+        {"head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 24},
+    ),
+    "starcoder2": (
+        transformers.Starcoder2Config,
+        transformers.Starcoder2ForCausalLM,
+        {"bos_token_id": 1, "eos_token_id": 2},
+    ),
+    "stablelm": (
+        transformers.StableLmConfig,
+        transformers.StableLmForCausalLM,
+        {"num_attention_heads": 3, "num_key_value_heads": 3, "use_qkv_bias": True},
+    ),
+    "nemotron": (transformers.NemotronConfig, transformers.NemotronForCausalLM, {}),
+    "olmo": (transformers.OlmoConfig, transformers.OlmoForCausalLM, {"eos_token_id": 2}),
+    "qwen2_moe": (
+        transformers.Qwen2MoeConfig,
+        transformers.Qwen2MoeForCausalLM,
+        {
+            "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 128,
+            "num_experts": 12,
+            "num_experts_per_tok": 3,
+        },
+    ),
+    "glm4_moe": (
+        transformers.Glm4MoeConfig,
+        transformers.Glm4MoeForCausalLM,
+        {
+            "head_dim": 32,
+            "moe_intermediate_size": 64,
+            "n_routed_experts": 12,
+            "num_experts_per_tok": 3,
+            "n_shared_experts": 2,
+            "routed_scaling_factor": 1.5,
+            "use_qk_norm": True,
+            "attention_bias": True,
+            "num_mtp_layers": 0,
+        },
+    ),
+    "ernie4_5_moe": (
+        transformers.Ernie4_5_MoeConfig,
+        transformers.Ernie4_5_MoeForCausalLM,
+        {"moe_intermediate_size": 64, "moe_num_experts": 12, "moe_k": 3, "moe_num_shared_experts": 2},
+    ),
+    "hunyuan_v1_moe": (
+        transformers.HunYuanMoEV1Config,
+        transformers.HunYuanMoEV1ForCausalLM,
+        {"head_dim": 32, "num_experts": 6, "moe_topk": 2},
+    ),
+    "granitemoeshared": (
+        transformers.GraniteMoeSharedConfig,
+        transformers.GraniteMoeSharedForCausalLM,
+        {
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "shared_intermediate_size": 64,
+            "initializer_range": 0.12,  # with more, experts make of small differences large ones
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.4,
+        },
+    ),
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("ministral3", {}),
@@ -102,29 +197,32 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen2_5_vl", {}),
     ("qwen2_vl", {}),
     ("qwen3_vl_moe", {}),
+    ("exaone4", {}),
+    ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 5}),
+    ("cohere", {}),
+    ("cohere2", {}),
+    ("seed_oss", {}),
+    ("helium", {}),
+    ("arcee", {}),
+    ("apertus", {}),
+    ("apertus", {"rope_parameters": LLAMA_3}),
+    ("gemma", {}),
+    ("vaultgemma", {}),
+    ("starcoder2", {}),
+    ("starcoder2", {"sliding_window": 24}),
+    ("stablelm", {}),
+    ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": False}),
+    ("nemotron", {}),
+    ("olmo", {}),
+    ("qwen2_moe", {}),
+    ("qwen2_moe", {"norm_topk_prob": True, "tie_word_embeddings": True}),
+    ("glm4_moe", {}),
+    ("glm4_moe", {"norm_topk_prob": False, "use_qk_norm": False, "attention_bias": False}),
+    ("ernie4_5_moe", {}),
+    ("ernie4_5_moe", {"moe_num_shared_experts": 0}),
+    ("hunyuan_v1_moe", {}),
+    ("granitemoeshared", {}),
 ]
-
-
-NOT_IN_GGUF = {
-    "rope_parameters",
-    "sliding_window",
-}  # of what cases set: files do not say it, or say it otherwise
-TWINS = {
-    "ministral3": Twin(
-        "mistral3",
-        paired=True,
-        more={
-            "rope.scaling.type": "yarn",
-            "rope.scaling.factor": 16.0,
-            "rope.scaling.original_context_length": 32,
-            "rope.scaling.yarn_log_multiplier": 1.0,
-            "attention.temperature_scale": 0.1,
-        },
-    ),
-    "mistral3": Twin("mistral3", paired=True),
-    "qwen3_vl": Twin("qwen3vl", more={"rope.dimension_sections": [6, 5, 5, 0]}),
-    "qwen2_5_vl": Twin("qwen2vl", more={"rope.dimension_sections": [4, 4, 4, 0]}),
-}
 
 
 def saved(directory: Path, name: str, **more: Any) -> Any:

@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="the parity suite needs torch; run it with: 
 pytest.importorskip("transformers", reason="the parity suite needs transformers; run it with: make parity")
 
 import newer_families
+import newer_twins
 from family_models import assert_agree, our_logits, random_ids, their_logits
 from gguf_twin import write_twin
 
@@ -26,7 +27,7 @@ def test_logits(name: str, more: dict[str, Any], tmp_path: Path) -> None:
     directory = open_checkpoint(tmp_path)
     theirs = their_logits(model, ids)
     assert_agree(our_logits(directory, ids), theirs)
-    twin = newer_families.TWINS.get(name)
-    if twin is not None and not more.keys() & newer_families.NOT_IN_GGUF:
+    twin = newer_twins.TWINS.get(name)
+    if twin is not None and not more.keys() & newer_twins.NOT_IN_GGUF:
         file = open_checkpoint(write_twin(tmp_path / "m.gguf", directory, twin))
         assert_agree(our_logits(file, ids), theirs)

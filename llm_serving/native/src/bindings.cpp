@@ -189,6 +189,15 @@ NB_MODULE(_llm_serving_native, m) {
             op->tanh = tanh;
             p.add(std::move(op), from.width, from.of_slots);
         }, nb::arg("source"), nb::arg("tanh") = false)
+        .def("xielu", [](Plan& p, int source, float positive, float negative, float beta) {
+            const Buffer& from = p.model.buffers.at(size_t(source));
+            auto op = std::make_unique<Xielu>();
+            op->source = source;
+            op->positive = positive;
+            op->negative = negative;
+            op->beta = beta;
+            p.add(std::move(op), from.width, from.of_slots);
+        }, nb::arg("source"), nb::arg("positive"), nb::arg("negative"), nb::arg("beta"))
         .def("soft_cap", [](Plan& p, int source, float cap) {
             p.model.buffers.at(size_t(source));
             if (!(cap > 0)) throw std::invalid_argument("a soft cap must be positive");

@@ -50,23 +50,27 @@ ExpertLinear* new_expert_linear(Plan& plan, const std::vector<Projections>& expe
 }  // namespace
 
 void bind_experts(nb::class_<Plan>& plan) {
-    plan.def("route", [](Plan& p, int source, int used, bool normalized, int scales) {
+    plan.def("route", [](Plan& p, int source, int used, bool normalized, bool sigmoid, int correction, float scale, int scales) {
             const int experts = width_of(p, source);
             require_vector(p, scales, size_t(experts));
             if (used < 1 || used > experts) throw std::invalid_argument("so many experts cannot be used");
             if (p.model.experts_used && p.model.experts_used != used)
                 throw std::invalid_argument("all layers must use as many experts");
+            require_bias(p, source, correction);
             p.model.experts_used = used;
             p.model.experts = experts;
             auto route = std::make_unique<Route>();
             route->source = source;
             route->normalized = normalized;
             route->scales = scales;
+            route->sigmoid = sigmoid;
+            route->correction = correction;
+            route->scale = scale;
             p.add(std::move(route));
             auto arrange = std::make_unique<Arrange>();
             arrange->experts = experts;
             p.add(std::move(arrange));
-        }, nb::arg("source"), nb::arg("used"), nb::arg("normalized") = false, nb::arg("scales") = -1)
+        }, nb::arg("source"), nb::arg("used"), nb::arg("normalized") = false, nb::arg("sigmoid") = false, nb::arg("correction") = -1, nb::arg("scale") = 1.0f, nb::arg("scales") = -1)
         .def("gather", [](Plan& p, int source) {
             auto op = std::make_unique<Gather>();
             op->source = source;
@@ -85,7 +89,8 @@ void bind_experts(nb::class_<Plan>& plan) {
             op->accumulate = accumulate;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = true)
-        .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate, int scale) {
+        .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate, int door, int scale) {
+            if (door >= 0 && width_of(p, door) != 1) throw std::invalid_argument("a door is one number a row");
             require_same_width(p, source, target);
             require_vector(p, bias, size_t(width_of(p, source)));
             require_vector(p, scale, 1);
@@ -94,7 +99,8 @@ void bind_experts(nb::class_<Plan>& plan) {
             op->target = target;
             op->bias = bias;
             op->accumulate = accumulate;
+            op->door = door;
             op->scale = scale;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = false, nb::arg("scale") = -1);
+        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = false, nb::arg("door") = -1, nb::arg("scale") = -1);
 }

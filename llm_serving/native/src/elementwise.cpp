@@ -144,6 +144,16 @@ void gelu_tanh(const float* x, int cols, float* y) {
     for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) { store(y + i, gelu_tanh_of(load_as<V>(x + i))); });
 }
 
+void xielu(const float* x, int cols, float positive, float negative, float beta, float* y) {
+    for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
+        const V v = load_as<V>(x + i), zero = spread<V>(0.0f);
+        const V above = maximum(v, zero), below = minimum(v, zero);
+        const V bend = subtract(subtract(exponential(below), spread<V>(1.0f)), below);
+        const V line = fused(multiply(above, above), spread<V>(positive), multiply(v, spread<V>(beta)));
+        store(y + i, fused(bend, spread<V>(negative), line));
+    });
+}
+
 void gated_gelu(const float* gate, const float* up, int cols, float* y) {
     for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
         store(y + i, multiply(gelu_of(load_as<V>(gate + i)), load_as<V>(up + i)));

@@ -15,6 +15,7 @@ void rms_norm(const float* x, const float* weight, float epsilon, int cols, floa
 void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int cols, float* y);
 void gelu(const float* x, int cols, float* y);
 void gelu_tanh(const float* x, int cols, float* y);
+void xielu(const float* x, int cols, float positive, float negative, float beta, float* y);
 void gated_gelu(const float* gate, const float* up, int cols, float* y);
 void gated_gelu_tanh(const float* gate, const float* up, int cols, float* y);
 void gated_silu(const float* gate, const float* up, int cols, float* y);

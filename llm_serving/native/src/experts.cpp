@@ -18,28 +18,45 @@ double exponential(double x) {
     return n > -1000 ? std::ldexp(sum, int(n)) : 0;  // as NaN is not
 }
 
+double sigmoid_of(double x) {
+    const double small = exponential(x < 0 ? x : -x);
+    return (x < 0 ? small : 1) / (1 + small);
+}
+
+// The `used` largest of `scores`, best first.
+void choose(const float* scores, int experts, int used, int* chosen) {
+    for (int i = 0; i < used; i++) {
+        int best = -1;
+        for (int e = 0; e < experts; e++)
+            if ((best < 0 || scores[e] > scores[best]) && std::find(chosen, chosen + i, e) == chosen + i) best = e;
+        chosen[i] = best;
+    }
+}
+
 }  // namespace
 
 int Route::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
-void Route::run_tile(Model& model, const StepState& step, int tile, int) const {
+void Route::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     Buffer& from = model.buffers[size_t(source)];
     const int experts = from.width, used = model.experts_used;
     const float* own = scales < 0 ? nullptr : model.vectors[size_t(scales)].data();
+    const float* corrections = correction < 0 ? nullptr : model.vectors[size_t(correction)].data();
+    float* scores = worker_scratch(model, worker, size_t(experts));
     for_rows(tile, num_rows(step), [&](int r) {
         const float* logits = from.row(r);
         int* chosen = step.routing.chosen.data() + size_t(r) * used;
         float* shares = step.routing.shares.data() + size_t(r) * used;
-        for (int i = 0; i < used; i++) {
-            int best = -1;
-            for (int e = 0; e < experts; e++)
-                if ((best < 0 || logits[e] > logits[best]) && std::find(chosen, chosen + i, e) == chosen + i) best = e;
-            chosen[i] = best;
-        }
-        const double largest = logits[chosen[0]];
-        double total = 0;
-        for (int e = 0; e < (normalized ? used : experts); e++) total += exponential(logits[normalized ? chosen[e] : e] - largest);
-        for (int i = 0; i < used; i++) shares[i] = float(exponential(logits[chosen[i]] - largest) / total);
+        const double largest = *std::max_element(logits, logits + experts);
+        double total = 0;  // what softmax is divided by
+        for (int e = 0; e < experts && !sigmoid && (corrections || !normalized); e++) total += exponential(logits[e] - largest);
+        const auto score = [&](int e) { return sigmoid ? sigmoid_of(logits[e]) : exponential(logits[e] - largest); };
+        for (int e = 0; e < experts && corrections; e++) scores[e] = float(score(e) / (sigmoid ? 1 : total)) + corrections[e];
+        choose(corrections ? scores : logits, experts, used, chosen);
+        if (normalized) total = 0;
+        for (int i = 0; i < used && normalized; i++) total += score(chosen[i]);
+        if (sigmoid && !normalized) total = 1;
+        for (int i = 0; i < used; i++) shares[i] = scale * float(score(chosen[i]) / std::max(total, 1e-300));
         for (int i = 0; own && i < used; i++) shares[i] *= own[chosen[i]];
     });
 }
@@ -128,8 +145,9 @@ void Copy::run_tile(Model& model, const StepState& step, int tile, int) const {
         const float* row = from.row(r);
         float* to = model.buffers[size_t(target)].row(r);
         const float* added = bias < 0 ? nullptr : model.vectors[size_t(bias)].data();
+        const float open = door < 0 ? 1 : float(sigmoid_of(*model.buffers[size_t(door)].row(r)));
         for (int i = 0; i < from.width; i++) {
-            const float value = added ? row[i] + added[i] : row[i];
+            const float value = open * (added ? row[i] + added[i] : row[i]);
             to[i] = (accumulate ? to[i] + value : value) * factor;
         }
     });

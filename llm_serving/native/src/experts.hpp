@@ -8,11 +8,14 @@
 
 namespace llm {
 
-// Of each row, the experts with the largest softmax(source), which are their weights, scaled to a sum of one if `normalized`.
-// Of equals, the first. `scales` is -1, or a vector with what the weight of each expert is multiplied with at last.
+// Of each row, the experts with the largest softmax(source), or sigmoid, which are their weights, scaled to a sum of one if
+// `normalized`, and then by `scale`. Of equals, the first. A vector may correct the scores that choose, and only those.
+// `scales` is -1, or a vector with what the weight of each expert is multiplied with at last.
 struct Route final : Operation {
     int source, scales = -1;
-    bool normalized = false;
+    bool normalized = false, sigmoid = false;
+    int correction = -1;
+    float scale = 1;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -50,9 +53,10 @@ struct Combine final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// target = source, + a vector unless that is -1; or target += the same. With `scale`, a vector of one number, times that at last.
+// target = source, + a vector unless that is -1; or target += the same. What is added is times sigmoid(door), a buffer, unless
+// that is -1. With `scale`, a vector of one number, target is multiplied by that at last.
 struct Copy final : Operation {
-    int source, target, bias = -1, scale = -1;
+    int source, target, bias = -1, door = -1, scale = -1;
     bool accumulate = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;

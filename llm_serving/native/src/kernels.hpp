@@ -107,6 +107,8 @@ struct Kernels {
     void (*gelu)(const float* x, int cols, float* y);
     // y = gelu(x) with tanh for erf, as gated_gelu_tanh has it.
     void (*gelu_tanh)(const float* x, int cols, float* y);
+    // y = positive x^2 + beta x, or below zero negative (e^x - 1 - x) + beta x (xIELU, Huang & Schlag 2024).
+    void (*xielu)(const float* x, int cols, float positive, float negative, float beta, float* y);
     // y = silu(gate) * up (Shazeer 2020).
     void (*gated_silu)(const float* gate, const float* up, int cols, float* y);
     // y = gelu(gate) * up.

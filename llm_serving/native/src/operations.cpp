@@ -84,6 +84,17 @@ void Gelu::run_tile(Model& model, const StepState& step, int tile, int worker) c
     });
 }
 
+int Xielu::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void Xielu::run_tile(Model& model, const StepState& step, int tile, int worker) const {
+    Buffer& from = model.buffers[size_t(source)];
+    float* bent = worker_scratch(model, worker, size_t(from.width));
+    for_rows(tile, num_rows(step), [&](int r) {
+        model.kernels->xielu(from.row(r), from.width, positive, negative, beta, bent);
+        quantize_row(model, *this, bent, from.width, r);
+    });
+}
+
 // Row blocks keep the activations of a tile in L2; panels are cut so that every worker finds several tiles,
 // each long enough (some ten microseconds) to be worth the counter.
 Linear::Tiling Linear::tiling(const Model& model, const StepState& step) const {

@@ -65,6 +65,14 @@ struct Gelu final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
+// activations = quantize(xielu(source)), see kernels.hpp.
+struct Xielu final : Operation {
+    int source;
+    float positive, negative, beta;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
 // Several matrices over the same activations: target[:, offset : offset + rows] (+)= activations @ matrix.T + bias.
 struct Projection {
     int matrix, bias, target, offset;

@@ -1,0 +1,98 @@
+"""Choosing experts, an expert for all tokens behind its door, and xIELU, against numpy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_operations import HIDDEN, NAMES, Bench, relative
+
+from llm_serving.native.core import load_core
+
+core = load_core()
+EXPERTS, USED, WIDTH = 12, 3, 32
+TOKENS = 40
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(1, keepdims=True))
+    return np.asarray(e / e.sum(1, keepdims=True))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def mixture(isa: str, *, is_sigmoid: bool, normalized: bool, corrected: bool, scale: float) -> tuple:
+    """What comes of each token by the plan, and by numpy: experts are single matrices here."""
+    bench = Bench(isa, "f32")
+    routing = bench.rng.standard_normal((EXPERTS, HIDDEN)).astype(np.float32) * 0.3
+    matrices = bench.rng.standard_normal((EXPERTS, WIDTH, HIDDEN)).astype(np.float32)
+    correction, corrections = bench.vector(EXPERTS)
+    plan, out = bench.plan, bench.plan.buffer(WIDTH)
+    router, slots = plan.buffer(EXPERTS), plan.buffer(WIDTH, True)
+    plan.quantize(bench.x)
+    plan.linear([(bench.pack(np.zeros((WIDTH, HIDDEN), np.float32)), -1, out, 0)])
+    plan.linear([(bench.pack(routing), -1, router, 0)])
+    plan.route(router, USED, normalized, is_sigmoid, correction if corrected else -1, scale)
+    plan.gather(bench.x)
+    plan.expert_linear([[(bench.pack(matrix), -1, slots, 0)] for matrix in matrices])
+    plan.combine(slots, out)
+    ids, ours = bench.run([TOKENS], out)
+    x = bench.table[ids].astype(np.float64)
+    scores = (sigmoid if is_sigmoid else softmax)(x @ routing.T.astype(np.float64))
+    chosen = np.argsort(-(scores + corrections * corrected), axis=1, kind="stable")[:, :USED]
+    weights = np.take_along_axis(scores, chosen, 1)
+    if normalized:
+        weights /= weights.sum(1, keepdims=True)
+    each = np.einsum("ewh,th->tew", matrices, x)
+    expected = np.einsum("tu,tuw->tw", weights * scale, np.take_along_axis(each, chosen[..., None], 1))
+    return ours, expected
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("is_sigmoid", [True, False])
+@pytest.mark.parametrize(("corrected", "scale"), [(True, 2.5), (False, 1.0)])
+def test_experts_are_chosen_and_weighted(
+    is_sigmoid: bool, normalized: bool, corrected: bool, scale: float
+) -> None:
+    outputs = []
+    for isa in NAMES:
+        ours, expected = mixture(
+            isa, is_sigmoid=is_sigmoid, normalized=normalized, corrected=corrected, scale=scale
+        )
+        assert relative(ours, expected) < 1e-6
+        outputs.append(ours)
+    assert all((out == outputs[0]).all() for out in outputs)
+
+
+def test_what_is_added_goes_through_a_door() -> None:
+    bench = Bench("auto", "f32")
+    weights = bench.rng.standard_normal((1, HIDDEN)).astype(np.float32)
+    out, door = bench.plan.buffer(HIDDEN), bench.plan.buffer(1)
+    bias, biases = bench.vector(HIDDEN)
+    bench.plan.copy(bench.x, out)
+    bench.plan.quantize(bench.x)
+    bench.plan.linear([(bench.pack(weights), -1, door, 0)])
+    bench.plan.copy(bench.x, out, bias, True, door)
+    ids, ours = bench.run([9], out)
+    x = bench.table[ids].astype(np.float64)
+    assert relative(ours, x + sigmoid(x @ weights.T) * (x + biases)) < 1e-6
+    with pytest.raises(ValueError, match="one number a row"):
+        bench.plan.copy(bench.x, out, bias, True, bench.x)
+
+
+@pytest.mark.parametrize(("positive", "negative", "beta"), [(1.0, 0.0, 0.0), (1.3, 0.9, 0.5)])
+def test_xielu(positive: float, negative: float, beta: float) -> None:
+    """Its first numbers make it the square of relu."""
+    outputs = []
+    for isa in NAMES:
+        bench = Bench(isa, "f32")
+        y = bench.plan.buffer(HIDDEN)
+        bench.plan.xielu(bench.x, positive, negative, beta)
+        bench.plan.linear([(bench.pack(np.eye(HIDDEN, dtype=np.float32)), -1, y, 0)])
+        ids, ours = bench.run([TOKENS], y)
+        x = bench.table[ids].astype(np.float64)
+        expected = np.where(x > 0, positive * x * x, negative * (np.expm1(x) - x)) + beta * x
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+        outputs.append(ours)
+    assert all((out == outputs[0]).all() for out in outputs)

@@ -1,0 +1,94 @@
+"""GGUF files of families in `newer_families.py`: what they call parts and sizes."""
+
+from __future__ import annotations
+
+from gguf_twin import Twin
+
+
+def shared(name: str) -> dict[str, str]:
+    """Parts of the expert that works on all tokens."""
+    return {f"mlp.{name}.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")}
+
+
+EPSILON = "attention.layer_norm_epsilon"
+NOT_IN_GGUF = {"rope_parameters", "sliding_window", "tie_word_embeddings"}  # of what cases set
+TWINS = {
+    "ministral3": Twin(
+        "mistral3",
+        paired=True,
+        more={
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 16.0,
+            "rope.scaling.original_context_length": 32,
+            "rope.scaling.yarn_log_multiplier": 1.0,
+            "attention.temperature_scale": 0.1,
+        },
+    ),
+    "mistral3": Twin("mistral3", paired=True),
+    "qwen3_vl": Twin("qwen3vl", more={"rope.dimension_sections": [6, 5, 5, 0]}),
+    "qwen2_5_vl": Twin("qwen2vl", more={"rope.dimension_sections": [4, 4, 4, 0]}),
+    "exaone4": Twin(
+        "exaone4",
+        parts={
+            "post_attention_layernorm": "post_attention_norm",
+            "post_feedforward_layernorm": "post_ffw_norm",
+        },
+        keys={"layer_types": "attention.sliding_window_pattern"},
+    ),
+    "cohere": Twin("command-r", keys={"layer_norm_eps": EPSILON, "logit_scale": "logit_scale"}),
+    "cohere2": Twin("cohere2", keys={"layer_norm_eps": EPSILON, "logit_scale": "logit_scale"}),
+    "seed_oss": Twin("seed_oss", parts={"post_attention_layernorm": "post_attention_norm"}),
+    "arcee": Twin("arcee", paired=True),
+    "apertus": Twin(
+        "apertus", parts={"attention_layernorm": "attn_norm", "feedforward_layernorm": "ffn_norm"}
+    ),
+    "gemma": Twin("gemma", norm_offset=1.0),
+    "starcoder2": Twin(
+        "starcoder2", parts={"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}, keys={"norm_epsilon": EPSILON}
+    ),
+    "stablelm": Twin(
+        "stablelm",
+        keys={"layer_norm_eps": EPSILON, "use_parallel_residual": "use_parallel_residual"},
+        more={"rope.dimension_count": 8},
+    ),
+    "nemotron": Twin(
+        "nemotron", keys={"norm_eps": EPSILON}, more={"rope.dimension_count": 12}, norm_offset=1.0
+    ),
+    "olmo": Twin("olmo", paired=True, more={EPSILON: 1e-5}),
+    "qwen2_moe": Twin(
+        "qwen2moe", parts={**shared("shared_expert"), "mlp.shared_expert_gate": "ffn_gate_inp_shexp"}
+    ),
+    "glm4_moe": Twin(
+        "glm4moe",
+        parts={
+            **shared("shared_experts"),
+            "post_attention_layernorm": "post_attention_norm",
+            "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
+        },
+        keys={
+            "n_routed_experts": "expert_count",
+            "routed_scaling_factor": "expert_weights_scale",
+            "norm_topk_prob": "expert_weights_norm",
+        },
+        more={"rope.dimension_count": 16, "expert_gating_func": 2},
+    ),
+    "ernie4_5_moe": Twin(
+        "ernie4_5-moe",
+        parts={
+            **shared("shared_experts"),
+            "mlp.moe_statics.e_score_correction_bias": "exp_probs_b.bias",
+        },
+        keys={"moe_num_experts": "expert_count", "moe_k": "expert_used_count"},
+    ),
+    "hunyuan_v1_moe": Twin(
+        "hunyuan-moe",
+        parts={
+            **shared("shared_mlp"),
+            "mlp.gate.wg": "ffn_gate_inp",
+            "self_attn.query_layernorm": "attn_q_norm",
+            "self_attn.key_layernorm": "attn_k_norm",
+        },
+        keys={"moe_topk": "expert_used_count", "intermediate_size": "feed_forward_length"},
+        more={"expert_feed_forward_length": 160},
+    ),
+}
