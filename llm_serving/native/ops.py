@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llm_serving.native.attention_ops import Attention as Attention
+from llm_serving.native.attention_ops import EncoderAttention as EncoderAttention
+from llm_serving.native.attention_ops import HeadNorm as HeadNorm
+from llm_serving.native.attention_ops import RopeStore as RopeStore
+from llm_serving.native.attention_ops import Rotate as Rotate
 from llm_serving.native.biases import BucketBias as BucketBias
 from llm_serving.native.biases import LinearBias as LinearBias
 from llm_serving.native.biases import WindowBias as WindowBias
@@ -129,33 +134,6 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
-class RopeStore:
-    """Rotate queries and keys of `source` = [queries | keys | values]; write keys and values to the cache."""
-
-    source: str
-    layer: int
-    rope: Rope | None = None  # of this layer, where it is not the plan's
-
-
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """target = softmax(queries @ keys * scale) @ values over each token's own context.
-
-    `source` begins with the queries; `layer` is the one whose keys and values are read.
-    With a `cap` scores are cap * tanh(score / cap) before the softmax. `sinks` is a tensor with a score for
-    each query head, one more in the softmax that has no value: weights then add up to less than one.
-    """
-
-    source: str
-    target: str
-    layer: int
-    scale: float
-    window: int = 0  # the last so many tokens only, the query's own counted in; 0: all
-    cap: float = 0.0
-    sinks: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SoftCap:
     """source = cap * tanh(source / cap)."""
 
@@ -169,46 +147,6 @@ class SelectRows:
 
     source: str
     target: str
-
-
-@dataclass(frozen=True, slots=True)
-class HeadNorm:
-    """rms_norm of each head of `source[:, offset : offset + width]`; layer_norm with a bias.
-
-    `gain` multiplies the weights, which are ones without a tensor.
-    """
-
-    source: str
-    offset: int
-    width: int
-    heads: int  # which share that equally
-    weight: str | None
-    epsilon: float
-    bias: str | None = None
-    gain: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rotate:
-    """Rotate the first `heads` heads of `source` in place."""
-
-    source: str
-    heads: int
-    head_dim: int
-    rope: Rope
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderAttention:
-    """target = attention inside each sequence; `source` = [queries | keys | values], nothing is cached."""
-
-    source: str
-    target: str
-    heads: int
-    kv_heads: int
-    scale: float
-    causal: bool = False
-    bias: WindowBias | BucketBias | LinearBias | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, cast
 
 import numpy as np
 
-from llm_serving.checkpoints import Checkpoint, Tensor, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
-from llm_serving.native.adapters import Adapted, AdapterPacker
 from llm_serving.native.core import load_core
-from llm_serving.native.packed_cache import PackedCache
-from llm_serving.native.packed_weights import PackedWeights
-from llm_serving.native.projection import tensor_of
-from llm_serving.native.tables import (
-    bucket_bias,
-    conv_taps,
-    halves_order,
-    linear_bias,
-    position_table,
-    rope_table,
-    window_bias,
-)
+from llm_serving.native.plan_tensors import PlanTensors
+from llm_serving.native.tables import conv_taps
 
 
-class PlanBuilder:
-    """Packs each tensor once and names what C++ numbers.
+class PlanBuilder(PlanTensors):
+    """Adds the operations of a plan to the C++ plan.
 
     Raises: CheckpointError when a tensor is missing or does not fit the plan.
     """
-
-    def __init__(
-        self,
-        plan: ops.ModelPlan | ops.EncoderPlan,
-        checkpoint: Checkpoint,
-        core_plan: Any,
-        weight_format: str,
-        context: int,
-        packed: PackedCache | None = None,
-        adapters: Sequence[Adapted] = (),
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.plan = plan
-        self.core = core_plan
-        self.weight_format = weight_format
-        self.context = context
-        self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
-        self._ropes: dict[ops.Rope, int] = {}
-        self._biases: dict[ops.WindowBias | ops.BucketBias | ops.LinearBias, int] = {}
-        self._matrices: dict[tuple[str, int, int, bool, ops.Part | None], int] = {}
-        self._vectors: dict[tuple[str, float], int] = {}
-        self._constants = blake2b()
-        self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
-        self._adapters = AdapterPacker(core_plan, adapters)
-        self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
-        self._norm_offset = plan.norm_offset
-        self._has_spans = isinstance(plan, ops.ModelPlan) and plan.given_span > 0
-        first, *others = plan.buffers.items()  # an encoder's output is the first buffer, logits are the last
-        self._widths = dict([first, *plan.slots.items(), *others])
-        self._buffers = {
-            name: core_plan.buffer(width, name in plan.slots) for name, width in self._widths.items()
-        }
 
     def build(self) -> int:
         """Add every operation; return the number of the last buffer, which logits go to."""
@@ -77,10 +31,6 @@ class PlanBuilder:
         finally:
             self._weights.discard()  # which is nothing after `finish`
         return cast(int, list(self._buffers.values())[-1])
-
-    def packed_bytes(self, projection: ops.Projection) -> int:
-        """Length of a projection's packed matrix; packs it if `build` has not."""
-        return cast(int, self.core.matrix_bytes(self._matrix(projection)))
 
     def content_digest(self, *more: Any) -> bytes:
         """16 bytes that name what `build` made and how it computes: equal if a pass gives equal bits."""
@@ -112,6 +62,27 @@ class PlanBuilder:
             case ops.Linear(projections, accumulate):
                 core.linear(self._projections(projections), accumulate)
                 self._adapters.adapt(projections, buffers)
+            case ops.SoftCap(source, cap):
+                core.soft_cap(buffers[source], cap)
+            case ops.GatedConv(source, target, weight, taps):
+                table = conv_taps(self.checkpoint.tensor(weight), self._widths[target], taps)
+                core.gated_conv(buffers[source], buffers[target], self._constant(table), taps)
+            case ops.SelectRows(source, target):
+                core.select_rows(buffers[source], buffers[target])
+            case ops.Copy(source, target, bias, accumulate, door, scale):
+                shift, gate = self._optional(bias, self._widths[source]), buffers.get(door or "", -1)
+                own = self._optional(scale, 1)
+                core.copy(buffers[source], buffers[target], shift, accumulate, gate, own)
+            case ops.RopeStore() | ops.Attention() | ops.HeadNorm() | ops.Rotate() | ops.EncoderAttention():
+                self._add_of_attention(operation)
+            case ops.Route() | ops.Gather() | ops.ExpertLinear() | ops.Combine():
+                self._add_of_experts(operation)
+
+    def _add_of_attention(
+        self, operation: ops.RopeStore | ops.Attention | ops.HeadNorm | ops.Rotate | ops.EncoderAttention
+    ) -> None:
+        core, buffers = self.core, self._buffers
+        match operation:
             case ops.RopeStore(source, layer, rope):
                 rotated = 0 if rope is None else rope.rotated
                 core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope), rotated)
@@ -121,8 +92,6 @@ class PlanBuilder:
                 rows, into, heads = buffers[source], buffers[target], self.query_heads
                 own = self._optional(sinks, heads)
                 core.attention(rows, into, layer, heads, scale, window, bias, cap, own)
-            case ops.SoftCap(source, cap):
-                core.soft_cap(buffers[source], cap)
             case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias, gain):
                 shift = self._optional(bias, width // heads)
                 norm = self._optional(weight, width // heads, self._norm_offset, gain)
@@ -142,17 +111,6 @@ class PlanBuilder:
                     self._bias(bias),
                     isinstance(bias, (ops.BucketBias, ops.LinearBias)),
                 )
-            case ops.GatedConv(source, target, weight, taps):
-                table = conv_taps(self.checkpoint.tensor(weight), self._widths[target], taps)
-                core.gated_conv(buffers[source], buffers[target], self._constant(table), taps)
-            case ops.SelectRows(source, target):
-                core.select_rows(buffers[source], buffers[target])
-            case ops.Copy(source, target, bias, accumulate, door, scale):
-                shift, gate = self._optional(bias, self._widths[source]), buffers.get(door or "", -1)
-                own = self._optional(scale, 1)
-                core.copy(buffers[source], buffers[target], shift, accumulate, gate, own)
-            case ops.Route() | ops.Gather() | ops.ExpertLinear() | ops.Combine():
-                self._add_of_experts(operation)
 
     def _add_of_experts(self, operation: ops.Route | ops.Gather | ops.ExpertLinear | ops.Combine) -> None:
         core, buffers = self.core, self._buffers
@@ -168,43 +126,6 @@ class PlanBuilder:
             case ops.Combine(source, target, bias, accumulate):
                 shift = self._optional(bias, self._widths[source])
                 core.combine(buffers[source], buffers[target], shift, accumulate)
-
-    def _projections(self, projections: tuple[ops.Projection, ...]) -> list[tuple[int, int, int, int]]:
-        """Those of one operation fill the rows of their target: what nobody wrote would be another step's."""
-        for p, behind in zip(projections, (*projections[1:], None), strict=True):
-            goes_on = behind is not None and behind.target == p.target
-            wanted = (behind.offset if goes_on and behind else self._widths[p.target]) - p.offset
-            rows = tensor_of(self.checkpoint, p.tensor, p.part).shape[0]
-            if rows != wanted:
-                raise CheckpointError(
-                    f"Tensor '{p.tensor}' has {rows} rows where the model's header means {wanted}."
-                )
-        return [self._projection(p) for p in projections]
-
-    def _projection(self, p: ops.Projection) -> tuple[int, int, int, int]:
-        rows = tensor_of(self.checkpoint, p.tensor, p.part).shape[0]
-        order = halves_order(rows, p.interleaved, p.rotated) if p.interleaved else None
-        bias = -1
-        if p.bias is not None:
-            part = p.part and replace(p.part, transposed=False)
-            bias = self._vector(tensor_of(self.checkpoint, p.bias, part), rows, order=order)
-        return self._matrix(p), bias, self._buffers[p.target], p.offset
-
-    def _matrix(self, p: ops.Projection) -> int:
-        key = (p.tensor, p.interleaved, p.rotated, p.fine, p.part)
-        if key not in self._matrices:
-            tensor = tensor_of(self.checkpoint, p.tensor, p.part)
-            if len(tensor.shape) != 2 or tensor.shape[1] % 32:
-                raise CheckpointError(
-                    f"Tensor '{p.tensor}' has shape {tensor.shape}; the engine needs two dimensions, "
-                    "the second a multiple of 32."
-                )
-            weight_format = "q12" if p.fine and self.weight_format != "f32" else self.weight_format
-            self._matrices[key] = self._weights.matrix(tensor, p.interleaved, weight_format, p.rotated)
-        return self._matrices[key]
-
-    def _optional(self, name: str | None, size: int, add: float = 0.0, times: float = 1.0) -> int:
-        return -1 if name is None else self._vector(self.checkpoint.tensor(name), size, add, times)
 
     def _add_rows(self, name: str, target: int, scale: float) -> None:
         tensor = self.checkpoint.tensor(name)
@@ -222,61 +143,6 @@ class PlanBuilder:
         if q.layer_norm and weight < 0:
             weight = self._constant(np.full(width, q.gain, np.float32))
         self.core.quantize(self._buffers[q.source], weight, bias, q.epsilon, q.keep)
-
-    def _positions(self, p: ops.AddPositions) -> int:
-        segments = None if p.segments is None else dequantize(self.checkpoint.tensor(p.segments))
-        width = self._widths[p.target]
-        rows = (
-            np.zeros((p.context, width), np.float32)
-            if p.tensor is None
-            else dequantize(self.checkpoint.tensor(p.tensor))
-        )
-        if rows.ndim != 2 or rows.shape[1] != width or (segments is not None and segments.shape[1] != width):
-            raise CheckpointError(f"Tensor '{p.tensor or p.segments}' does not fit a width of {width}.")
-        table = position_table(rows, segments, p.skip, p.context)
-        return self._constant(table)
-
-    def _rope(self, rope: ops.Rope | None) -> int:
-        if rope is None:
-            return -1
-        if rope not in self._ropes:
-            table = rope_table(rope, self.checkpoint, self._text_tokens)
-            self._ropes[rope] = self._constant(table)
-        return self._ropes[rope]
-
-    def _bias(self, bias: ops.WindowBias | ops.BucketBias | ops.LinearBias | None) -> int:
-        if bias is None:
-            return -1
-        if bias not in self._biases:
-            if isinstance(bias, ops.WindowBias):
-                table = window_bias(bias, self.context)
-            elif isinstance(bias, ops.LinearBias):
-                table = linear_bias(bias, self.context)
-            else:
-                table = bucket_bias(
-                    dequantize(self.checkpoint.tensor(bias.tensor)), bias.max_distance, self.context
-                )
-            self._biases[bias] = self._constant(table)
-        return self._biases[bias]
-
-    def _constant(self, values: np.ndarray) -> int:
-        constant = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-        self._constants.update(constant.data)
-        return cast(int, self.core.vector(constant))
-
-    def _vector(
-        self, tensor: Tensor, size: int, add: float = 0.0, times: float = 1.0, order: np.ndarray | None = None
-    ) -> int:
-        key = tensor.name, times
-        if key not in self._vectors:
-            values = dequantize(tensor).reshape(-1)
-            values = (values + np.float32(add)) * np.float32(times)
-            if values.size != size:
-                raise CheckpointError(
-                    f"Tensor '{tensor.name}' has {values.size} values where {size} are needed."
-                )
-            self._vectors[key] = self._constant(values if order is None else values[order])
-        return self._vectors[key]
 
 
 def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int, is_encoder: bool = False) -> Any:

@@ -105,6 +105,7 @@ void bind_turns(nb::module_& m) {
 }  // namespace
 
 void bind_adapters(nb::class_<Plan>& plan);  // bindings_adapters.cpp
+void bind_attention(nb::class_<Plan>& plan);  // bindings_attention.cpp
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
 void bind_lookup(nb::class_<Plan>& plan);  // lookup.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
@@ -206,22 +207,6 @@ NB_MODULE(_llm_serving_native, m) {
             op->cap = cap;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("cap"))
-        .def("encoder_attention", [](Plan& p, int source, int target, int heads, int kv_heads, float scale, bool causal, int bias, bool bias_per_head) {
-            const size_t rows = bias < 0 ? 0 : bias_per_head ? size_t(heads) : 1;
-            const size_t needed = rows * (2 * size_t(p.model.max_context) + kBlockTokens);
-            if (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != needed)
-                throw std::invalid_argument("the attention bias does not cover all distances");
-            auto op = std::make_unique<EncoderAttention>();
-            op->source = source;
-            op->target = target;
-            op->heads = heads;
-            op->kv_heads = kv_heads;
-            op->scale = scale;
-            op->causal = causal;
-            op->bias = bias;
-            op->bias_per_head = bias_per_head;
-            p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("heads"), nb::arg("kv_heads"), nb::arg("scale"), nb::arg("causal") = false, nb::arg("bias") = -1, nb::arg("bias_per_head") = false)
         .def("gated", [](Plan& p, int source, int cols, bool gelu, bool tanh, float limit, float slope, int opened, int opened_offset) {
             if (limit < 0) throw std::invalid_argument("a limit of gates must be positive");
             if (opened >= 0 && (opened_offset < 0 || opened_offset + cols > p.model.buffers.at(size_t(opened)).width))
@@ -237,70 +222,16 @@ NB_MODULE(_llm_serving_native, m) {
             op->opened_offset = opened_offset;
             p.add(std::move(op), cols, p.model.buffers.at(size_t(source)).of_slots);
         }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false, nb::arg("limit") = 0.0f, nb::arg("slope") = 1.0f, nb::arg("opened") = -1, nb::arg("opened_offset") = 0)
-        .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon, int bias) {
-            const size_t size = p.model.vectors.at(size_t(weight)).size(), width = size_t(p.model.buffers.at(size_t(source)).width);
-            const bool fits = offset >= 0 && heads > 0 && size_t(offset) + size_t(heads) * size <= width;
-            if (!fits || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != size))
-                throw std::invalid_argument("the norm of heads does not fit them");
-            auto op = std::make_unique<HeadNorm>();
-            op->source = source;
-            op->offset = offset;
-            op->heads = heads;
-            op->weight = weight;
-            op->epsilon = epsilon;
-            op->bias = bias;
-            p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("offset"), nb::arg("heads"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("bias") = -1)
-        .def("rotate", [](Plan& p, int source, int heads, int head_dim, int rotated, int table) {
-            if (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(rotated))
-                throw std::invalid_argument("the rotation table is empty");
-            auto op = std::make_unique<Rotate>();
-            op->source = source;
-            op->heads = heads;
-            op->head_dim = head_dim;
-            op->rotated = rotated;
-            op->table = table;
-            p.add(std::move(op));
-        })
         .def("linear", [](Plan& p, const std::vector<std::tuple<int, int, int, int>>& projections, bool accumulate) {
             for (const auto& projection : projections)
                 p.read_activations(p.model.matrices.at(size_t(std::get<0>(projection))));
             p.add(std::unique_ptr<Operation>(new_linear(p, projections, accumulate)));
         }, nb::arg("projections"), nb::arg("accumulate") = false)
-        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table, int rotated) {
-            if (table >= 0 && (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated)))
-                throw std::invalid_argument("the rotation table is shorter than the context");
-            if (p.selects_rows()) throw std::invalid_argument("keys and values are those of all tokens");
-            auto op = std::make_unique<RopeStore>();
-            op->table = table;
-            op->rotated = rotated;
-            op->source = source;
-            op->layer = layer;
-            op->query_heads = query_heads;
-            p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0)
-        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks) {
-            if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
-                throw std::invalid_argument("a window needs what is added by distance, for all distances");
-            if (sinks >= 0 && p.model.vectors.at(size_t(sinks)).size() != size_t(query_heads))
-                throw std::invalid_argument("there must be a sink for each query head");
-            auto op = std::make_unique<AttentionOperation>();
-            op->source = source;
-            op->target = target;
-            op->layer = layer;
-            p.model.attends_rows |= p.selects_rows();
-            op->query_heads = p.model.query_heads = query_heads;
-            op->scale = scale;
-            op->window = window;
-            op->bias = bias;
-            op->cap = cap;
-            op->sinks = sinks;
-            p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1)
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"), nb::arg("block_tables"),
              nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(),
              nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
     bind_adapters(plan);
+    bind_attention(plan);
     bind_experts(plan);
     bind_lookup(plan);
     bind_measure(m);
