@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_serving.architectures import config_json
 from llm_serving.architectures.experts import ExpertNames
@@ -81,10 +81,21 @@ _GGUF = Names(
 )
 
 
+_GGUF_APART = replace(  # as some files have experts
+    _GGUF,
+    experts=replace(
+        _GGUF.experts,
+        gate="blk.{i}.ffn_gate_exps.weight",
+        up="blk.{i}.ffn_up_exps.weight",
+        fused=False,
+    ),
+)
+
+
 def read_names(checkpoint: Checkpoint) -> Names:
     """Raises: CheckpointError when a directory has no embedding."""
     if checkpoint.format == "gguf":
-        return _GGUF
+        return _GGUF_APART if "blk.0.ffn_gate_exps.weight" in checkpoint.tensors else _GGUF
     prefix = config_json.prefix_of(checkpoint, "embed_tokens.weight")
     layer = prefix + "layers.{i}."
     return Names(

@@ -15,7 +15,7 @@ from tiny_models import SMALLEST_VOCAB
 
 from llm_serving.architectures import describe
 from llm_serving.backends.native_backend import build_runner
-from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.checkpoints import Checkpoint, Tensor, open_checkpoint
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, ServingError
 from llm_serving.native import ops
@@ -67,6 +67,22 @@ def test_newer_files_say_it_layer_by_layer(small: Checkpoint, tmp_path: Path) ->
         del config[key]
     (directory / "config.json").write_text(json.dumps(config))
     assert describe(open_checkpoint(directory)).kv == describe(small).kv
+
+
+def test_gates_of_experts_may_be_tensors_of_their_own(tmp_path: Path, make_driver) -> None:
+    together = open_checkpoint(write_tiny_gemma4_large(tmp_path / "m.gguf", window=290, context=1024))
+    tensors = dict(together.tensors)
+    for i in range(together.hyper("block_count")):
+        both = tensors.pop(f"blk.{i}.ffn_gate_up_exps.weight")
+        experts, rows, cols = both.shape
+        halves = both.data.reshape(experts, 2, -1)
+        for part, half in (("gate", halves[:, 0]), ("up", halves[:, 1])):
+            name = f"blk.{i}.ffn_{part}_exps.weight"
+            data = np.ascontiguousarray(half).reshape(-1)
+            tensors[name] = Tensor(name, both.kind, (experts, rows // 2, cols), data)
+    apart = replace(together, tensors=tensors)
+    ours, expected = (make_driver(model, context_length=1024).logits(ids()) for model in (apart, together))
+    np.testing.assert_array_equal(ours, expected)
 
 
 def test_rows_that_are_asked_for_are_those_of_all(checkpoint: Checkpoint, make_driver) -> None:
