@@ -168,7 +168,7 @@ def mxfp4_blocks(dims: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return data.reshape(*dims[:-1], -1)
 
 
-def add_tokenizer(writer: gguf.GGUFWriter, source: Checkpoint) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, source: Checkpoint, size: int = VOCABULARY) -> None:
     """The source's tokens keep their ids; the new ones merge last."""
     tokens = list(source.metadata["tokenizer.ggml.tokens"])
     types = source.metadata["tokenizer.ggml.token_type"].tolist()
@@ -177,7 +177,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, source: Checkpoint) -> None:
     heads = [token for token in tokens if token.startswith("Ġ") and token[1:].isalpha()][:HEAD_TOKENS]
     tails = [token for token in tokens if token.isascii() and token.isalpha() and len(token) > 1]
     for head, tail in ((head, tail) for head in heads for tail in tails[:TAIL_TOKENS]):
-        if len(tokens) == VOCABULARY:
+        if len(tokens) == size:
             break
         if head + tail not in known:
             known.add(head + tail)
@@ -193,7 +193,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, source: Checkpoint) -> None:
     writer.add_eos_token_id(source.metadata["tokenizer.ggml.eos_token_id"])
     writer.add_add_bos_token(False)
     writer.add_chat_template(source.chat_template or "")
-    if len(tokens) != VOCABULARY:
+    if len(tokens) != size:
         raise SystemExit(f"only {len(tokens)} tokens could be made")
 
 
