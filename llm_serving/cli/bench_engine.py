@@ -38,25 +38,28 @@ def measure_decode(runner: ModelRunner, batch: int, context: int, steps: int, re
     limits = runner.limits
     tables = _tables(limits, batch, context + steps)
     for sequence in range(batch):
-        _feed(runner, _tokens(limits, context), tables[sequence : sequence + 1])
+        _feed(runner, _tokens(limits, context), tables[sequence : sequence + 1], sequence)
     rows = np.arange(batch, dtype=np.int32)
     starts = np.arange(batch + 1, dtype=np.int32)
     token_ids = _tokens(limits, batch)
+    states = np.stack([rows + 1, rows, rows], axis=1) if limits.num_states else None
 
     def decode() -> int:
         for position in range(context, context + steps):
             positions = np.full(batch, position, np.int32)
-            runner.run(Step(token_ids, positions, starts, tables, rows))
+            runner.run(Step(token_ids, positions, starts, tables, rows, state_segments=states))
         return batch * steps
 
     return _rate("decode", batch, decode, repeats)
 
 
-def _feed(runner: ModelRunner, tokens: np.ndarray, table: np.ndarray) -> None:
+def _feed(runner: ModelRunner, tokens: np.ndarray, table: np.ndarray, slot: int = 0) -> None:
+    """A sequence's first tokens; its state, if it has one, lies in `slot`."""
     size = runner.limits.max_step_tokens
     for start in range(0, len(tokens), size):
         part = tokens[start : start + size]
         last = start + len(part) == len(tokens)
+        state = np.array([[len(part), slot if start else -1, slot]], np.int32)
         runner.run(
             Step(
                 token_ids=part,
@@ -64,6 +67,7 @@ def _feed(runner: ModelRunner, tokens: np.ndarray, table: np.ndarray) -> None:
                 query_starts=np.array([0, len(part)], np.int32),
                 block_tables=table,
                 logit_rows=np.array([len(part) - 1] if last else [], np.int32),
+                state_segments=state if runner.limits.num_states else None,
             )
         )
 

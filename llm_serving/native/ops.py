@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from llm_serving.native.biases import BucketBias as BucketBias
 from llm_serving.native.biases import LinearBias as LinearBias
 from llm_serving.native.biases import WindowBias as WindowBias
+from llm_serving.native.delta_net import DeltaInputs as DeltaInputs
+from llm_serving.native.delta_net import DeltaRule as DeltaRule
+from llm_serving.native.delta_net import OutputGate as OutputGate
 from llm_serving.native.gated_conv import GatedConv as GatedConv
 from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
+from llm_serving.native.projection import Stripe as Stripe
 from llm_serving.native.rope import Rope as Rope
 
 
@@ -179,12 +183,13 @@ class EncoderAttention:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """target = source + bias, or target += that."""
+    """target = source + bias, or target += that; times sigmoid(gate), where there is one, of one column."""
 
     source: str
     target: str
     bias: str | None = None
     accumulate: bool = False
+    gate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +248,9 @@ Operation = (
     | Gather
     | ExpertLinear
     | Combine
+    | DeltaInputs
+    | DeltaRule
+    | OutputGate
 )
 
 

@@ -12,12 +12,14 @@ from llm_serving.checkpoints import Checkpoint, Tensor, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 from llm_serving.native.core import load_core
+from llm_serving.native.delta_net import TAPS
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.packed_weights import PackedWeights
 from llm_serving.native.projection import tensor_of
 from llm_serving.native.tables import (
     bucket_bias,
     conv_taps,
+    decay_rates,
     halves_order,
     linear_bias,
     position_table,
@@ -49,7 +51,7 @@ class PlanBuilder:
         self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
         self._ropes: dict[ops.Rope, int] = {}
         self._biases: dict[ops.WindowBias | ops.BucketBias | ops.LinearBias, int] = {}
-        self._matrices: dict[tuple[str, int, int, bool, ops.Part | None], int] = {}
+        self._matrices: dict[tuple[str, int, int, bool, ops.Part | ops.Stripe | None], int] = {}
         self._vectors: dict[tuple[str, float], int] = {}
         self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
@@ -127,14 +129,12 @@ class PlanBuilder:
                     self._bias(bias),
                     isinstance(bias, (ops.BucketBias, ops.LinearBias)),
                 )
-            case ops.GatedConv(source, target, weight, taps):
-                table = conv_taps(self.checkpoint.tensor(weight), self._widths[target], taps)
-                core.gated_conv(buffers[source], buffers[target], self._constant(table), taps)
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
-            case ops.Copy(source, target, bias, accumulate):
+            case ops.Copy(source, target, bias, accumulate, gate):
                 shift = self._optional(bias, self._widths[source])
-                core.copy(buffers[source], buffers[target], shift, accumulate)
+                opening = -1 if gate is None else buffers[gate]
+                core.copy(buffers[source], buffers[target], shift, accumulate, opening)
             case ops.Route(source, used, normalized):
                 core.route(buffers[source], used, normalized)
             case ops.Gather(source):
@@ -143,6 +143,27 @@ class PlanBuilder:
                 core.expert_linear([self._projections(projections) for projections in experts])
             case ops.Combine(source, target, bias):
                 core.combine(buffers[source], buffers[target], self._optional(bias, self._widths[source]))
+            case _:
+                self._add_recurrent(operation)
+
+    def _add_recurrent(
+        self, operation: ops.GatedConv | ops.DeltaInputs | ops.DeltaRule | ops.OutputGate
+    ) -> None:
+        """Operations of recurrent layers, and gates of attention, which come with them."""
+        core, buffers = self.core, self._buffers
+        match operation:
+            case ops.GatedConv(source, target, weight, taps):
+                table = conv_taps(self.checkpoint.tensor(weight), self._widths[target], taps)
+                core.gated_conv(buffers[source], buffers[target], self._constant(table), taps)
+            case ops.DeltaInputs():
+                self._delta_inputs(operation)
+            case ops.DeltaRule(source, target, heads):
+                sizes = (heads.keys, heads.values, heads.key_dim, heads.value_dim)
+                core.delta_rule(buffers[source], buffers[target], *sizes, heads.tiled)
+            case ops.OutputGate(source, gates, offset, activation, weight, head_dim, epsilon):
+                norm = self._optional(weight, head_dim)
+                is_silu = activation == "silu"
+                core.output_gate(buffers[source], buffers[gates], offset, is_silu, norm, epsilon)
 
     def _projections(self, projections: tuple[ops.Projection, ...]) -> list[tuple[int, int, int, int]]:
         """Those of one operation fill the rows of their target: what nobody wrote would be another step's."""
@@ -161,7 +182,7 @@ class PlanBuilder:
         order = halves_order(rows, p.interleaved, p.rotated) if p.interleaved else None
         bias = -1
         if p.bias is not None:
-            part = p.part and replace(p.part, transposed=False)
+            part = replace(p.part, transposed=False) if isinstance(p.part, ops.Part) else p.part
             bias = self._vector(tensor_of(self.checkpoint, p.bias, part), rows, order=order)
         return self._matrix(p), bias, self._buffers[p.target], p.offset
 
@@ -188,6 +209,21 @@ class PlanBuilder:
             bias = self._constant(np.zeros(width, np.float32))
         weight = self._optional(q.weight, width, self._norm_offset, q.gain)
         self.core.quantize(self._buffers[q.source], weight, bias, q.epsilon, q.keep)
+
+    def _delta_inputs(self, d: ops.DeltaInputs) -> None:
+        heads = d.heads
+        taps = conv_taps(self.checkpoint.tensor(d.taps), heads.channels, TAPS)
+        rates = decay_rates(self.checkpoint.tensor(d.rates), heads.values, d.is_logarithm)
+        self.core.delta_inputs(
+            self._buffers[d.source],
+            heads.keys,
+            heads.values,
+            heads.key_dim,
+            heads.value_dim,
+            self._constant(taps),
+            self._constant(rates),
+            self._optional(d.bias, heads.values),
+        )
 
     def _positions(self, p: ops.AddPositions) -> int:
         segments = None if p.segments is None else dequantize(self.checkpoint.tensor(p.segments))

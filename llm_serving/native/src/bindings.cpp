@@ -100,6 +100,7 @@ void bind_turns(nb::module_& m) {
 
 }  // namespace
 
+void bind_delta(nb::class_<Plan>& plan);  // bindings_delta.cpp
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_recurrent(nb::class_<Plan>& plan);  // bindings_recurrent.cpp
@@ -276,6 +277,7 @@ NB_MODULE(_llm_serving_native, m) {
         }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1)
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"), nb::arg("block_tables"),
              nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
+    bind_delta(plan);
     bind_experts(plan);
     bind_measure(m);
     bind_recurrent(plan);

@@ -81,14 +81,16 @@ void bind_experts(nb::class_<Plan>& plan) {
             op->bias = bias;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1)
-        .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate) {
+        .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate, int gate) {
             require_same_width(p, source, target);
             require_bias(p, source, bias);
+            if (gate >= 0 && width_of(p, gate) != 1) throw std::invalid_argument("a gate of rows is one number each");
             auto op = std::make_unique<Copy>();
+            op->gate = gate;
             op->source = source;
             op->target = target;
             op->bias = bias;
             op->accumulate = accumulate;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = false);
+        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = false, nb::arg("gate") = -1);
 }

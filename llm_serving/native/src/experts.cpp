@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "numeric.hpp"
 #include "rows.hpp"
 
 namespace llm {
@@ -124,8 +125,13 @@ void Copy::run_tile(Model& model, const StepState& step, int tile, int) const {
         const float* row = from.row(r);
         float* to = model.buffers[size_t(target)].row(r);
         const float* added = bias < 0 ? nullptr : model.vectors[size_t(bias)].data();
+        float share[kLanes] = {1.0f}, opening[kLanes] = {};
+        if (gate >= 0) {
+            opening[0] = *model.buffers[size_t(gate)].row(r);
+            model.kernels->gated_sigmoid(opening, share, kLanes, share);
+        }
         for (int i = 0; i < from.width; i++) {
-            const float value = added ? row[i] + added[i] : row[i];
+            const float value = (added ? row[i] + added[i] : row[i]) * share[0];
             to[i] = accumulate ? to[i] + value : value;
         }
     });

@@ -49,9 +49,9 @@ struct Combine final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// target = source, + a vector unless that is -1; or target += the same.
+// target = source, + a vector unless that is -1; or target += the same. With a buffer of one number a row, times its sigmoid.
 struct Copy final : Operation {
-    int source, target, bias = -1;
+    int source, target, bias = -1, gate = -1;
     bool accumulate = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
