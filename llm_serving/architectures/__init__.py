@@ -21,6 +21,8 @@ from llm_serving.architectures import (
     phi3,
     qwen2,
     qwen3,
+    qwen3_5,
+    qwen3_5_moe,
     qwen3_embedding,
     smollm3,
 )
@@ -56,8 +58,16 @@ FAMILIES = {
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,
     "qwen3": qwen3.describe,
+    "qwen35": qwen3_5.describe,  # as GGUF files call it
+    "qwen35moe": qwen3_5_moe.describe,
+    "qwen3_5": qwen3_5.describe,
+    "qwen3_5_moe": qwen3_5_moe.describe,
+    "qwen3_5_moe_text": qwen3_5_moe.describe,
+    "qwen3_5_text": qwen3_5.describe,
     "qwen3_moe": decoder_experts.describe_qwen3_moe,
+    "qwen3_next": qwen3_5_moe.describe_next,
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
+    "qwen3next": qwen3_5_moe.describe_next,
     "smollm3": smollm3.describe,
     "smolvlm": idefics3.describe,
 }

@@ -17,7 +17,7 @@ from llm_serving.native.rope import (
     yarn_magnitude,
 )
 
-_TEXT = "model.text_model."  # of a model that sees
+_TEXT = ("model.text_model.", "model.language_model.")  # of a model that sees
 _TRAINED_FOR = "original_max_position_embeddings"
 
 
@@ -191,6 +191,6 @@ def prefix_of(checkpoint: Checkpoint, tensor: str) -> str:
     found = sorted((name for name in checkpoint.tensors if name.endswith(tensor)), key=len)
     for name in found:
         prefix = name[: -len(tensor)]
-        if prefix in ("", _TEXT) or (prefix.endswith(".") and prefix.count(".") == 1):
+        if prefix in ("", *_TEXT) or (prefix.endswith(".") and prefix.count(".") == 1):
             return prefix
     raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{tensor}'.")

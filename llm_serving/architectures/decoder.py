@@ -9,7 +9,7 @@ from llm_serving.architectures.decoder_layer import Kind as Kind
 from llm_serving.architectures.decoder_layer import Scales as Scales
 from llm_serving.architectures.decoder_layer import layer
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, is_tied, read_names, read_shape
-from llm_serving.architectures.experts import expert_buffers, expert_slots
+from llm_serving.architectures.experts import expert_buffers, expert_slots, shared_buffers
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
@@ -79,4 +79,5 @@ def _buffers(shape: Shape, kind: Kind) -> dict[str, int]:
     part = {} if kind.norms_behind is None else {"part": shape.hidden}
     if kind.experts is None:
         return {"gate_up": 2 * shape.ffn, **part}
-    return {"normed": shape.hidden, **expert_buffers(kind.experts[1]), **part}
+    shared = shared_buffers(shape.hidden, kind.shared)
+    return {"normed": shape.hidden, **expert_buffers(kind.experts[1]), **shared, **part}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from llm_serving.architectures.decoder_shape import Names, Shape
-from llm_serving.architectures.experts import ExpertNames, ExpertSizes, mixture
+from llm_serving.architectures.experts import ExpertNames, ExpertSizes, SharedExpert, mixture, shared_part
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
@@ -32,6 +32,7 @@ class Kind:
     whole_norm: bool = False  # all heads of queries are normed at once, and all of keys
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
     experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
+    shared: SharedExpert | None = None  # beside these
     fused_inputs: bool = False  # queries, keys and values are one matrix
     fused_gates: bool = False  # gates and what they open are one
     still: frozenset[int] = frozenset()  # layers that do not rotate
@@ -114,6 +115,7 @@ def feed_forward(
             ops.Copy("x", "normed"),
             ops.Quantize("normed", _weight(names.ffn_norm, index), shape.epsilon, keep=True),
             *mixture(checkpoint, *kind.experts, index, "normed"),
+            *(() if kind.shared is None else shared_part(kind.shared, index, "normed")),
         )
     gates: tuple[ops.Projection, ...] = (
         ops.Projection(_weight(names.gate, index), "gate_up"),

@@ -57,6 +57,17 @@ class ExpertSizes:
     slope: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class SharedExpert:
+    """One that works on all tokens, by how far a gate of its own opens; whole tensor names with `{i}`."""
+
+    gate: str
+    up: str
+    down: str
+    opening: str  # [1, hidden] or [hidden]
+    ffn: int
+
+
 def expert_buffers(sizes: ExpertSizes | None) -> dict[str, int]:
     """What `mixture` needs with a row for each token, beside its source and "x"."""
     return {} if sizes is None else {"router": sizes.count}
@@ -128,4 +139,27 @@ def mixture(
         else ops.Gelu("expert_up"),
         ops.ExpertLinear(tuple((down(e),) for e in experts)),
         ops.Combine("expert_out", "x", bias if bias in checkpoint.tensors else None),
+    )
+
+
+def shared_buffers(hidden: int, shared: SharedExpert | None) -> dict[str, int]:
+    """What `shared_part` needs beside its source and "x"."""
+    return {} if shared is None else {"gate_up": 2 * shared.ffn, "shared": hidden, "opening": 1}
+
+
+def shared_part(shared: SharedExpert, i: int, source: str) -> tuple[ops.Operation, ...]:
+    """x += sigmoid(opening) * what the expert makes of `source`."""
+    opening = ops.Projection(shared.opening.format(i=i), "opening", fine=True, part=ops.Part(0, 1))
+    return (
+        ops.Quantize(source),
+        ops.Linear(
+            (
+                ops.Projection(shared.gate.format(i=i), "gate_up"),
+                ops.Projection(shared.up.format(i=i), "gate_up", shared.ffn),
+                opening,
+            )
+        ),
+        ops.Gated("gate_up", shared.ffn),
+        ops.Linear((ops.Projection(shared.down.format(i=i), "shared"),)),
+        ops.Copy("shared", "x", accumulate=True, gate="opening"),
     )
