@@ -3,10 +3,11 @@
     python benchmarks/random_model.py 1.5b q4_0 /tmp/random-1.5b-q4_0.gguf
 
 Shapes are those of Qwen2.5 (biases on queries, keys and values; the output head is the embedding), 0.5b,
-1.5b and 3b, and 7b-a1b, a Qwen3 mixture of experts in the sizes of OLMoE, in q4_0, q4_k (not 0.5b, whose rows
-are no multiple of 256), mxfp4 or q8_0; the embedding is always Q8_0, as in files in the field. Scales are
-such that activations stay near one. The tokenizer is SmolLM2's, filled up to 151 936 tokens with joined pairs
-of its own, each with a merge. The same arguments give the same file. Needs the `gguf` package.
+1.5b and 3b, of Qwen3.5, 0.8b-3.5 and 2b-3.5, and 7b-a1b, a Qwen3 mixture of experts in the sizes of OLMoE, in
+q4_0, q4_k (not 0.5b, whose rows are no multiple of 256), mxfp4 or q8_0; the embedding is always Q8_0, as in
+files in the field. Scales are such that activations stay near one. The tokenizer is SmolLM2's, filled up to
+151 936 tokens with joined pairs of its own, each with a merge. The same arguments give the same file. Needs
+the `gguf` package.
 """
 
 from __future__ import annotations
@@ -50,19 +51,26 @@ class Shape:
     ffn: int
     experts: int = 0
     used: int = 0
+    delta_heads: int = 0  # Qwen3.5: of 128 by 128, in three of four layers; heads of attention have 256
+
+    @property
+    def family(self) -> str:
+        return "qwen35" if self.delta_heads else "qwen3moe" if self.experts else "qwen2"
 
 
 SHAPES = {
     "0.5b": Shape(896, 24, 14, 2, 4864),
     "1.5b": Shape(1536, 28, 12, 2, 8960),
     "3b": Shape(2048, 36, 16, 2, 11008),
+    "0.8b-3.5": Shape(1024, 24, 8, 2, 3584, delta_heads=16),
+    "2b-3.5": Shape(2048, 24, 8, 2, 6144, delta_heads=16),
     "7b-a1b": Shape(2048, 16, 16, 4, 1024, experts=64, used=8),
 }
 
 
 def write_model(shape: Shape, kind: str, path: Path) -> None:
     """One tensor after another, so that the largest of them is all the memory this needs."""
-    writer = gguf.GGUFWriter(path, "qwen3moe" if shape.experts else "qwen2")
+    writer = gguf.GGUFWriter(path, shape.family)
     writer.add_name(path.stem)
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(2)
@@ -78,6 +86,8 @@ def write_model(shape: Shape, kind: str, path: Path) -> None:
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(1e6)
+    if shape.delta_heads:
+        add_delta_sizes(writer, shape)
     add_tokenizer(writer, open_checkpoint(resolve_model("smollm2-135m-instruct")))
     tensors = list(tensors_of(shape, KINDS[kind]))
     for name, dims, type_ in tensors:
@@ -95,10 +105,62 @@ def write_model(shape: Shape, kind: str, path: Path) -> None:
     writer.close()
 
 
+def add_delta_sizes(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    writer.add_key_length(256)
+    writer.add_value_length(256)
+    writer.add_rope_dimension_count(64)
+    writer.add_rope_dimension_sections([11, 11, 10, 0])
+    writer.add_ssm_conv_kernel(4)
+    writer.add_ssm_state_size(128)
+    writer.add_ssm_group_count(16)
+    writer.add_ssm_time_step_rank(shape.delta_heads)
+    writer.add_ssm_inner_size(128 * shape.delta_heads)
+    writer.add_full_attention_interval(4)
+
+
+def delta_tensors_of(
+    shape: Shape, kind: gguf.GGMLQuantizationType
+) -> Iterator[tuple[str, tuple[int, ...], gguf.GGMLQuantizationType]]:
+    f32, hidden, heads = gguf.GGMLQuantizationType.F32, shape.hidden, shape.delta_heads
+    yield "token_embd.weight", (VOCABULARY, hidden), gguf.GGMLQuantizationType.Q8_0
+    yield "output_norm.weight", (hidden,), f32
+    for i in range(shape.layers):
+        block = f"blk.{i}."
+        yield block + "attn_norm.weight", (hidden,), f32
+        yield block + "post_attention_norm.weight", (hidden,), f32
+        if i % 4 == 3:
+            for name, rows in (
+                ("q", 512 * shape.heads),
+                ("k", 256 * shape.kv_heads),
+                ("v", 256 * shape.kv_heads),
+            ):
+                yield f"{block}attn_{name}.weight", (rows, hidden), kind
+            yield block + "attn_q_norm.weight", (256,), f32
+            yield block + "attn_k_norm.weight", (256,), f32
+            yield block + "attn_output.weight", (hidden, 256 * shape.heads), kind
+        else:
+            channels = 2 * 16 * 128 + heads * 128
+            yield block + "attn_qkv.weight", (channels, hidden), kind
+            yield block + "attn_gate.weight", (heads * 128, hidden), kind
+            yield block + "ssm_beta.weight", (heads, hidden), f32
+            yield block + "ssm_alpha.weight", (heads, hidden), f32
+            yield block + "ssm_conv1d.weight", (channels, 4), f32
+            yield block + "ssm_dt.bias", (heads,), f32
+            yield block + "ssm_a", (heads,), f32
+            yield block + "ssm_norm.weight", (128,), f32
+            yield block + "ssm_out.weight", (hidden, heads * 128), kind
+        yield block + "ffn_gate.weight", (shape.ffn, hidden), kind
+        yield block + "ffn_up.weight", (shape.ffn, hidden), kind
+        yield block + "ffn_down.weight", (hidden, shape.ffn), kind
+
+
 def tensors_of(
     shape: Shape, kind: gguf.GGMLQuantizationType
 ) -> Iterator[tuple[str, tuple[int, ...], gguf.GGMLQuantizationType]]:
     """(name, shape in numpy order, type) of every tensor."""
+    if shape.delta_heads:
+        yield from delta_tensors_of(shape, kind)
+        return
     f32, hidden = gguf.GGMLQuantizationType.F32, shape.hidden
     keys = hidden // shape.heads * shape.kv_heads
     yield "token_embd.weight", (VOCABULARY, hidden), gguf.GGMLQuantizationType.Q8_0
@@ -130,6 +192,8 @@ def values_of(
             return rng.normal(0, 0.1, dims).astype(np.float32)
         if len(dims) == 2:  # a router
             return rng.normal(0, dims[1] ** -0.5, dims).astype(np.float32)
+        if name.endswith("ssm_a"):
+            return rng.uniform(-2, -0.1, dims).astype(np.float32)
         return np.ones(dims, np.float32)
     if kind == gguf.GGMLQuantizationType.Q4_K:
         return k_blocks(dims, rng)

@@ -30,6 +30,8 @@ from llm_serving.architectures import (
     phi3,
     qwen2,
     qwen3,
+    qwen3_5,
+    qwen3_5_moe,
     qwen3_embedding,
     shared_experts,
     smollm3,
@@ -97,10 +99,18 @@ FAMILIES = {
     "qwen2moe": shared_experts.describe_qwen2_moe,  # as GGUF files call it
     "qwen2vl": qwen2.describe,  # as GGUF files call both
     "qwen3": qwen3.describe,
+    "qwen35": qwen3_5.describe,  # as GGUF files call it
+    "qwen35moe": qwen3_5_moe.describe,
+    "qwen3_5": qwen3_5.describe,
+    "qwen3_5_moe": qwen3_5_moe.describe,
+    "qwen3_5_moe_text": qwen3_5_moe.describe,
+    "qwen3_5_text": qwen3_5.describe,
     "qwen3_moe": decoder_experts.describe_qwen3_moe,
+    "qwen3_next": qwen3_5_moe.describe_next,
     "qwen3_vl": text_part.describe,
     "qwen3_vl_moe": text_part.describe,
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
+    "qwen3next": qwen3_5_moe.describe_next,
     "qwen3vl": qwen3.describe,
     "qwen3vlmoe": decoder_experts.describe_qwen3_moe,
     "seed_oss": llama_kin.describe_seed_oss,

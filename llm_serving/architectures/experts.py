@@ -194,7 +194,11 @@ def _before_route(
         return (ops.Linear((router,)),)
     gates = () if shared.gate is None else (ops.Projection(shared.gate.format(i=i), "shared_up"),)
     up = ops.Projection(shared.up.format(i=i), "shared_up", sizes.shared if gates else 0)
-    door = () if shared.door is None else (ops.Projection(shared.door.format(i=i), "door", fine=True),)
+    door = (
+        ()
+        if shared.door is None
+        else (ops.Projection(shared.door.format(i=i), "door", fine=True, part=ops.Part(0, 1)),)
+    )
     inputs, gated = ops.Linear((router, *gates, up, *door)), ops.Gated("shared_up", sizes.shared)
     down = ops.Projection(shared.down.format(i=i), "shared_out" if door else "x")
     if not door:

@@ -17,7 +17,8 @@ from llm_serving.errors import CheckpointError
 class Tensor:
     """One weight as it stands in the file; nothing is copied or unpacked.
 
-    With `scales`, `is_transposed` or `zeros` the data is not what `kind` and `shape` say before `as_rows`.
+    With `scales`, `is_transposed`, `zeros` or several dimensions the data is not what `kind` and `shape` say
+    before `as_rows`.
     """
 
     name: str
@@ -38,12 +39,15 @@ class Tensor:
     def part(self, index: int, count: int, transposed: bool = False) -> Tensor:
         """Matrix `index` of `count` that lie one after the other in this tensor, of two or three dimensions.
 
+        A vector is a matrix of one row.
+
         Raises: CheckpointError if there are not so many, or one of packed values is to be transposed.
         """
-        rows, cols = (0, 0, *self.shape)[-2:]
-        if len(self.shape) == 2:
+        whole = self.shape if len(self.shape) > 1 else (1, *self.shape)
+        rows, cols = (0, 0, *whole)[-2:]
+        if len(whole) == 2:
             rows //= count
-        if self.shape not in ((count * rows, cols), (count, rows, cols)):
+        if whole not in ((count * rows, cols), (count, rows, cols)):
             raise CheckpointError(f"Tensor '{self.name}' of shape {self.shape} is not {count} matrices.")
         if transposed and self.kind not in ("F32", "F16", "BF16"):
             raise CheckpointError(f"Tensor '{self.name}' of {self.kind} cannot be transposed.")
@@ -51,6 +55,17 @@ class Tensor:
         data = self.data.reshape(count, -1)[index]
         scales = None if self.scales is None else self.scales.reshape(count, -1)[index]
         return Tensor(f"{self.name}#{index}", self.kind, shape, data, scales, transposed)
+
+    def stripe(self, first: int, count: int, period: int) -> Tensor:
+        """Rows `first` to `first + count` of each `period` of a matrix. Raises: CheckpointError."""
+        rows, cols = self.shape if len(self.shape) == 2 else (0, 0)
+        if not rows or rows % period or not 0 <= first < first + count <= period:
+            raise CheckpointError(
+                f"Tensor '{self.name}' of shape {self.shape} has no rows that stand {period} by {period}."
+            )
+        periods = self.data.reshape(rows // period, period, -1)[:, first : first + count]
+        name = f"{self.name}#{first}-{first + count}/{period}"
+        return Tensor(name, self.kind, (rows // period * count, cols), periods)
 
     def as_rows(self) -> Tensor:
         """The same with data as `kind` has it, row by row: itself, or a copy if the file has it otherwise."""
@@ -66,6 +81,8 @@ class Tensor:
             values = data.view(f"u{data.size // (rows * cols)}").reshape(rows, cols)
             padded = np.pad(values, [(0, more) for more in self.zeros])
             data = padded.reshape(-1).view(np.uint8)
+        elif data.ndim > 1:
+            data = np.ascontiguousarray(data).reshape(-1)
         return self if data is self.data else Tensor(self.name, self.kind, self.shape, data)
 
 

@@ -81,7 +81,8 @@ def release(view: np.ndarray) -> None:
     if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         begin = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
         first = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        owner.madvise(mmap.MADV_DONTNEED, first, begin + view.nbytes - first)
+        span = sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
+        owner.madvise(mmap.MADV_DONTNEED, first, begin + span + view.itemsize - first)
 
 
 def _stamp(path: str | Path) -> FileStamp:

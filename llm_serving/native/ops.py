@@ -16,6 +16,9 @@ from llm_serving.native.attention_ops import Rotate as Rotate
 from llm_serving.native.biases import BucketBias as BucketBias
 from llm_serving.native.biases import LinearBias as LinearBias
 from llm_serving.native.biases import WindowBias as WindowBias
+from llm_serving.native.delta_net import DeltaInputs as DeltaInputs
+from llm_serving.native.delta_net import DeltaRule as DeltaRule
+from llm_serving.native.delta_net import OutputGate as OutputGate
 from llm_serving.native.expert_ops import Combine as Combine
 from llm_serving.native.expert_ops import ExpertLinear as ExpertLinear
 from llm_serving.native.expert_ops import Gather as Gather
@@ -23,6 +26,7 @@ from llm_serving.native.expert_ops import Route as Route
 from llm_serving.native.gated_conv import GatedConv as GatedConv
 from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
+from llm_serving.native.projection import Stripe as Stripe
 from llm_serving.native.rope import Rope as Rope
 
 
@@ -187,6 +191,9 @@ Operation = (
     | Gather
     | ExpertLinear
     | Combine
+    | DeltaInputs
+    | DeltaRule
+    | OutputGate
 )
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 from llm_serving.native.core import load_core
+from llm_serving.native.delta_net import TAPS
 from llm_serving.native.plan_tensors import PlanTensors
-from llm_serving.native.tables import conv_taps
+from llm_serving.native.tables import conv_taps, decay_rates
 
 
 class PlanBuilder(PlanTensors):
@@ -64,9 +65,6 @@ class PlanBuilder(PlanTensors):
                 self._adapters.adapt(projections, buffers)
             case ops.SoftCap(source, cap):
                 core.soft_cap(buffers[source], cap)
-            case ops.GatedConv(source, target, weight, taps):
-                table = conv_taps(self.checkpoint.tensor(weight), self._widths[target], taps)
-                core.gated_conv(buffers[source], buffers[target], self._constant(table), taps)
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
             case ops.Copy(source, target, bias, accumulate, door, scale):
@@ -75,6 +73,8 @@ class PlanBuilder(PlanTensors):
                 core.copy(buffers[source], buffers[target], shift, accumulate, gate, own)
             case ops.RopeStore() | ops.Attention() | ops.HeadNorm() | ops.Rotate() | ops.EncoderAttention():
                 self._add_of_attention(operation)
+            case ops.GatedConv() | ops.DeltaInputs() | ops.DeltaRule() | ops.OutputGate():
+                self._add_recurrent(operation)
             case ops.Route() | ops.Gather() | ops.ExpertLinear() | ops.Combine():
                 self._add_of_experts(operation)
 
@@ -127,6 +127,25 @@ class PlanBuilder(PlanTensors):
                 shift = self._optional(bias, self._widths[source])
                 core.combine(buffers[source], buffers[target], shift, accumulate)
 
+    def _add_recurrent(
+        self, operation: ops.GatedConv | ops.DeltaInputs | ops.DeltaRule | ops.OutputGate
+    ) -> None:
+        """Operations of recurrent layers, and gates of attention, which come with them."""
+        core, buffers = self.core, self._buffers
+        match operation:
+            case ops.GatedConv(source, target, weight, taps):
+                table = conv_taps(self.checkpoint.tensor(weight), self._widths[target], taps)
+                core.gated_conv(buffers[source], buffers[target], self._constant(table), taps)
+            case ops.DeltaInputs():
+                self._delta_inputs(operation)
+            case ops.DeltaRule(source, target, heads):
+                sizes = (heads.keys, heads.values, heads.key_dim, heads.value_dim)
+                core.delta_rule(buffers[source], buffers[target], *sizes, heads.tiled)
+            case ops.OutputGate(source, gates, offset, activation, weight, head_dim, epsilon):
+                norm = self._optional(weight, head_dim)
+                is_silu = activation == "silu"
+                core.output_gate(buffers[source], buffers[gates], offset, is_silu, norm, epsilon)
+
     def _add_rows(self, name: str, target: int, scale: float) -> None:
         tensor = self.checkpoint.tensor(name)
         if len(tensor.shape) != 2:
@@ -143,6 +162,21 @@ class PlanBuilder(PlanTensors):
         if q.layer_norm and weight < 0:
             weight = self._constant(np.full(width, q.gain, np.float32))
         self.core.quantize(self._buffers[q.source], weight, bias, q.epsilon, q.keep)
+
+    def _delta_inputs(self, d: ops.DeltaInputs) -> None:
+        heads = d.heads
+        taps = conv_taps(self.checkpoint.tensor(d.taps), heads.channels, TAPS)
+        rates = decay_rates(self.checkpoint.tensor(d.rates), heads.values, d.is_logarithm)
+        self.core.delta_inputs(
+            self._buffers[d.source],
+            heads.keys,
+            heads.values,
+            heads.key_dim,
+            heads.value_dim,
+            self._constant(taps),
+            self._constant(rates),
+            self._optional(d.bias, heads.values),
+        )
 
 
 def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int, is_encoder: bool = False) -> Any:

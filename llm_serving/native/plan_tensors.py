@@ -50,7 +50,7 @@ class PlanTensors:
         self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
         self._ropes: dict[ops.Rope, int] = {}
         self._biases: dict[ops.WindowBias | ops.BucketBias | ops.LinearBias, int] = {}
-        self._matrices: dict[tuple[str, int, int, bool, ops.Part | None], int] = {}
+        self._matrices: dict[tuple[str, int, int, bool, ops.Part | ops.Stripe | None], int] = {}
         self._vectors: dict[tuple[str, float], int] = {}
         self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
@@ -85,7 +85,7 @@ class PlanTensors:
         order = halves_order(rows, p.interleaved, p.rotated) if p.interleaved else None
         bias = -1
         if p.bias is not None:
-            part = p.part and replace(p.part, transposed=False)
+            part = replace(p.part, transposed=False) if isinstance(p.part, ops.Part) else p.part
             bias = self._vector(tensor_of(self.checkpoint, p.bias, part), rows, order=order)
         return self._matrix(p), bias, self._buffers[p.target], p.offset
 

@@ -17,6 +17,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Stripe:
+    """Rows `first` to `first + count` of each `period`: of one kind, where rows of several stand in turn."""
+
+    first: int
+    count: int
+    period: int
+
+
+@dataclass(frozen=True, slots=True)
 class Projection:
     """target[:, offset : offset + rows] = activations @ tensor.T + bias.
 
@@ -33,13 +42,14 @@ class Projection:
     bias: str | None = None
     interleaved: int = 0
     fine: bool = False
-    part: Part | None = (
-        None  # of a tensor that holds several matrices; the bias, too, is that part of its own
-    )
+    # Of a tensor that holds several matrices; of a `Part` the bias, too, is that part of its own.
+    part: Part | Stripe | None = None
     rotated: int = 0
 
 
-def tensor_of(checkpoint: Checkpoint, name: str, part: Part | None) -> Tensor:
+def tensor_of(checkpoint: Checkpoint, name: str, part: Part | Stripe | None) -> Tensor:
     """A tensor, or a part of it. Raises: CheckpointError if it is not there, or has no such part."""
     tensor = checkpoint.tensor(name)
+    if isinstance(part, Stripe):
+        return tensor.stripe(part.first, part.count, part.period)
     return tensor if part is None else tensor.part(part.index, part.count, part.transposed)

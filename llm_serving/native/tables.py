@@ -91,6 +91,16 @@ def conv_taps(tensor: Tensor, channels: int, taps: int) -> np.ndarray:
     return table
 
 
+def decay_rates(tensor: Tensor, heads: int, is_logarithm: bool) -> np.ndarray:
+    """float32 [heads], none positive: what a state fades by. Raises: CheckpointError for others."""
+    rates = dequantize(tensor).reshape(-1).astype(np.float64)
+    if is_logarithm:
+        rates = -np.exp(np.minimum(rates, 80.0))
+    if rates.size != heads or not np.all(rates <= 0):
+        raise CheckpointError(f"Tensor '{tensor.name}' does not hold the decay of {heads} heads.")
+    return rates.astype(np.float32)
+
+
 def bucket_bias(table: np.ndarray, max_distance: int, context: int) -> np.ndarray:
     """float32 [heads * (2 * context + PADDING)] by head and key - query; `table` is [buckets, heads].
 

@@ -16,6 +16,7 @@ from llm_serving.native.ops import (
     Projection,
     Route,
     SelectRows,
+    Stripe,
 )
 from llm_serving.native.projection import tensor_of
 
@@ -38,7 +39,7 @@ def matrix_work(
 ) -> MatrixWork:
     """`packed_bytes` tells a matrix's length in memory; one that only embeds tokens is not counted."""
     operations = {False: 0, True: 0}
-    lengths: dict[tuple[str, Part | None], int] = {}
+    lengths: dict[tuple[str, Part | Stripe | None], int] = {}
     selected = False
     used = 0
     for operation in plan.operations:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tiny_lfm2 import write_tiny_lfm2
 from tiny_models import write_tiny_llama, write_tiny_qwen2
+from tiny_qwen35 import write_tiny_qwen35
 
 from llm_serving.backends.fake import VOCAB_SIZE, FakeRunner
 from llm_serving.engine.protocol import ModelRunner, RunnerLimits
@@ -41,5 +42,6 @@ FACTORIES: list[tuple[str, Callable[[], ModelRunner]]] = [
     ("native-llama", lambda: native(write_tiny_llama)),
     ("native-qwen2", lambda: native(write_tiny_qwen2)),
     ("native-lfm2", lambda: native(write_tiny_lfm2)),
+    ("native-qwen35", lambda: native(write_tiny_qwen35)),
     ("native-q8-kv", lambda: native(write_tiny_llama, "q8")),
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from tiny_lfm2 import write_tiny_lfm2
+from tiny_qwen35 import write_tiny_qwen35
 
 from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import build_tokenizer, open_checkpoint
@@ -21,9 +22,9 @@ pytestmark = pytest.mark.slow
 Model = tuple[NativeRunner, list[bytes]]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    checkpoint = open_checkpoint(write_tiny_lfm2(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))
+@pytest.fixture(scope="module", params=[write_tiny_lfm2, write_tiny_qwen35])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    checkpoint = open_checkpoint(request.param(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))
     runner = build_runner(checkpoint, EngineOptions(threads=2, max_concurrency=4))
     yield runner, build_tokenizer(checkpoint).token_bytes
     runner.close()

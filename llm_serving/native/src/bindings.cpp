@@ -106,6 +106,7 @@ void bind_turns(nb::module_& m) {
 
 void bind_adapters(nb::class_<Plan>& plan);  // bindings_adapters.cpp
 void bind_attention(nb::class_<Plan>& plan);  // bindings_attention.cpp
+void bind_delta(nb::class_<Plan>& plan);  // bindings_delta.cpp
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
 void bind_lookup(nb::class_<Plan>& plan);  // lookup.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
@@ -232,6 +233,8 @@ NB_MODULE(_llm_serving_native, m) {
              nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
     bind_adapters(plan);
     bind_attention(plan);
+             nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
+    bind_delta(plan);
     bind_experts(plan);
     bind_lookup(plan);
     bind_measure(m);

@@ -114,24 +114,10 @@ LLM_INLINE V gelu_of(V v) {
 }
 
 template <class V>
-LLM_INLINE V silu_of(V v) {
-    const V denominator = add(spread<V>(1.0f), exponential(subtract(spread<V>(0.0f), v)));
-    return divide(v, denominator);
-}
-
-template <class V>
 LLM_INLINE V gelu_tanh_of(V v) {
     constexpr float kTwice = 1.5957691216057308f;  // 2 sqrt(2 / pi)
     const V slope = fused(multiply(v, v), spread<V>(-0.044715f * kTwice), spread<V>(-kTwice));
     return divide(v, add(spread<V>(1.0f), exponential(multiply(v, slope))));
-}
-
-// body(i, lanes) over sixteen values at a time, and eight that may be left.
-template <class Body>
-LLM_INLINE void for_wide_lanes(int cols, Body body) {
-    int i = 0;
-    for (; i + kWideLanes <= cols; i += kWideLanes) body(i, Wide{});
-    if (i < cols) body(i, Lanes{});
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ void gated_gelu(const float* gate, const float* up, int cols, float* y);
 void gated_gelu_tanh(const float* gate, const float* up, int cols, float* y);
 void gated_silu(const float* gate, const float* up, int cols, float* y);
 void gated_within(const float* gate, const float* up, int cols, float slope, float limit, float* y);
+void gated_sigmoid(const float* gate, const float* up, int cols, float* y);
 void soft_cap(float* x, int count, float cap);
 void rope(float* head, const float* cos, const float* sin, int rotated);
 void store_kv(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values);
@@ -32,6 +33,9 @@ void dequantize_row(const PackedMatrix& w, int row, float* out);
 void attention(const AttentionTile& tile);
 void merge_attention(const AttentionTile& tile);
 void encoder_attention(const EncoderTile& tile);
+void delta_gates(float* decay, float* beta, const float* rates, const float* bias, int heads);
+void short_conv(const ShortConvTile& tile);
+void delta_rule(const DeltaTile& tile);
 void gemm(const GemmTile& tile);
 
 }  // namespace llm::LLM_NAMESPACE

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "numeric.hpp"
 #include "rows.hpp"
 
 namespace llm {

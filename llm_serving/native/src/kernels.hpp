@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "delta.hpp"
 #include "kv_format.hpp"
 #include "packed.hpp"
 
@@ -117,6 +118,8 @@ struct Kernels {
     void (*gated_gelu_tanh)(const float* gate, const float* up, int cols, float* y);
     // y = gate / (1 + e^(-slope * gate)) * (up + 1), of a gate up to `limit` and an up within -limit .. limit (gpt-oss).
     void (*gated_within)(const float* gate, const float* up, int cols, float slope, float limit, float* y);
+    // y = sigmoid(gate) * up.
+    void (*gated_sigmoid)(const float* gate, const float* up, int cols, float* y);
     // x = cap * tanh(x / cap), to a few units in the last place of cap.
     void (*soft_cap)(float* x, int count, float cap);
     // Rotates halves (i, i + rotated/2) of one head in place; cos and sin have rotated/2 entries.
@@ -126,6 +129,10 @@ struct Kernels {
     void (*attention)(const AttentionTile&);
     void (*merge_attention)(const AttentionTile&);  // `states` from piece 0 on
     void (*encoder_attention)(const EncoderTile&);
+    // decay = e^(rate * log(1 + e^(decay + bias))), beta = sigmoid(beta), of each head.
+    void (*delta_gates)(float* decay, float* beta, const float* rates, const float* bias, int heads);
+    void (*short_conv)(const ShortConvTile&);
+    void (*delta_rule)(const DeltaTile&);
     // Row `row` of a packed matrix in f32.
     void (*dequantize_row)(const PackedMatrix& w, int row, float* out);
 };

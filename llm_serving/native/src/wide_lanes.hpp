@@ -126,4 +126,18 @@ LLM_INLINE V power_of_two(V x) {
     return times_power_of_two(p, shifted);
 }
 
+template <class V>
+LLM_INLINE V silu_of(V v) {
+    const V denominator = add(spread<V>(1.0f), exponential(subtract(spread<V>(0.0f), v)));
+    return divide(v, denominator);
+}
+
+// body(i, lanes) over sixteen values at a time, and eight that may be left.
+template <class Body>
+LLM_INLINE void for_wide_lanes(int cols, Body body) {
+    int i = 0;
+    for (; i + kWideLanes <= cols; i += kWideLanes) body(i, Wide{});
+    if (i < cols) body(i, Lanes{});
+}
+
 }  // namespace llm::LLM_NAMESPACE
