@@ -56,7 +56,7 @@ void bind_experts(nb::class_<Plan>& plan) {
             if (used < 1 || used > experts) throw std::invalid_argument("so many experts cannot be used");
             if (p.model.experts_used && p.model.experts_used != used)
                 throw std::invalid_argument("all layers must use as many experts");
-            require_bias(p, source, correction);
+            require_vector(p, correction, size_t(experts));
             p.model.experts_used = used;
             p.model.experts = experts;
             auto route = std::make_unique<Route>();
