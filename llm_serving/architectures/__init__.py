@@ -82,6 +82,7 @@ FAMILIES = {
     "lfm2": lfm2.describe,
     "internlm3": llama_kin.describe_internlm3,
     "llama": llama.describe,
+    "minicpm": granite.describe_minicpm,
     "ministral3": mistral3.describe,
     "mistral": llama.describe_mistral,
     "mistral3": text_part.describe_mistral3,

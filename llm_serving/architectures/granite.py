@@ -23,6 +23,25 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
     return _describe(checkpoint, None)
 
 
+def describe_minicpm(checkpoint: Checkpoint) -> ModelPlan:
+    """A GGUF file of MiniCPM 1 to 4, with scales of its own where it names none (Hu et al. 2024).
+
+    Raises: CheckpointError for a directory, which needs its own code, or a scale that is no positive number.
+    """
+    if checkpoint.format != "gguf":
+        raise CheckpointError(
+            f"'{checkpoint.path}' is a directory of MiniCPM; the engine runs its GGUF files."
+        )
+    shape = read_shape(checkpoint, _DEFAULTS)
+    usual = {
+        "embedding_scale": 12.0,
+        "residual_scale": 1.4 / shape.layers**0.5,
+        "logit_scale": shape.hidden / 256,
+    }
+    named = {f"{checkpoint.architecture}.{key}": value for key, value in usual.items()}
+    return _describe(replace(checkpoint, metadata={**named, **checkpoint.metadata}), None)
+
+
 def describe_moe(checkpoint: Checkpoint) -> ModelPlan:
     """With an expert for all tokens, or none. Raises: CheckpointError for biases, or impossible numbers."""
     if checkpoint.format == "gguf":

@@ -21,7 +21,8 @@ def _window(checkpoint: Checkpoint) -> int:
     """0 where it would hide nothing."""
     if checkpoint.format == "gguf":
         context = gguf_keys.positive(checkpoint, "context_length", _DEFAULTS.context)
-        window = gguf_keys.positive(checkpoint, "attention.sliding_window", context)
+        has_window = not gguf_keys.is_zero(checkpoint, "attention.sliding_window")
+        window = gguf_keys.positive(checkpoint, "attention.sliding_window") if has_window else context
     else:
         context = config_json.positive(checkpoint, "max_position_embeddings", default=_DEFAULTS.context)
         has_window = checkpoint.metadata.get("sliding_window") is not None

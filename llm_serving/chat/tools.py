@@ -21,6 +21,7 @@ MAX_DEPTH = 64  # of a schema
 # How bound answers write JSON: as `json.dumps` does. Small models write blanks until their tokens are used up
 # if they may; and what comes between values is forced this way, which makes it drafts that hold.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_OTHER_NOTATIONS = ("<function=", "<arg_key>")  # between the same tags: Qwen3-Coder's, GLM-4.5's
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PROMPT = """You may call functions to answer the user. Each is JSON here, with a schema of its arguments:
 <tools>
@@ -72,7 +73,8 @@ def normalize_tools(tools: Sequence[Any]) -> list[Tool]:
 
 def reads_calls(template_source: str) -> bool:
     """Whether a template tells the model of functions in this notation."""
-    return OPEN in template_source and "tools" in template_source and "<function=" not in template_source
+    is_other = any(sign in template_source for sign in _OTHER_NOTATIONS)
+    return OPEN in template_source and "tools" in template_source and not is_other
 
 
 def in_words(messages: Sequence[Message], tools: Sequence[Tool], *, has_system: bool = True) -> list[Message]:

@@ -18,6 +18,8 @@ _QWEN35 = (
     _CONTRACTION
     + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Seed's words in signs do not take line breaks along.
+_SEED = _QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+")
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASED = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s|"
@@ -58,18 +60,21 @@ class PreTokenizer:
 
 
 _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
-    (PreTokenizer(gpt2=True), ("default", "gpt-2", "phi-2", "roberta-bpe")),
-    (PreTokenizer(gpt2=True, nfc=True), ("modern-bert",)),
+    (PreTokenizer(gpt2=True), ("default", "gpt-2", "phi-2", "roberta-bpe", "exaone4")),
+    (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "olmo")),
     (
         PreTokenizer(gpt2=True, single_digits=True),
         ("smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"),
     ),
+    (PreTokenizer(gpt2=True, single_digits=True, nfc=True), ("command-r",)),
     (
         PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True),
         ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "lfm2", "midm-2.0", "pixtral"),
     ),
     (PreTokenizer((_LLAMA3,)), ("dbrx", "smaug-bpe", "glm4", "chatglm-bpe")),
     (PreTokenizer((_QWEN2,), nfc=True), ("qwen2", "deepseek-r1-qwen", "megrez")),
+    (PreTokenizer((_QWEN2,)), ("stablelm2", "hunyuan")),
+    (PreTokenizer((_SEED,)), ("seed-coder",)),
     (PreTokenizer((_QWEN35,), nfc=True), ("qwen35",)),
     (PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True), ("tekken",)),
     (PreTokenizer((_GPT4O,)), ("gpt-4o", "llama4")),

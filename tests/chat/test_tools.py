@@ -107,6 +107,7 @@ def test_calls_and_results_become_text() -> None:
         ("{% if tools %}<tool_call>{% endif %}", True),
         ("{% if tools %}[AVAILABLE_TOOLS]{% endif %}", False),
         ("{% if tools %}<tool_call><function=f>{% endif %}", False),
+        ("{% if tools %}<tool_call>f<arg_key>a</arg_key>{% endif %}", False),
         ("{{ messages }}", False),
     ],
 )

@@ -31,6 +31,10 @@ LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2 = LLAMA3.replace("{1,3}", "")
+SEED = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def split_by(pattern: str) -> pre_tokenizers.PreTokenizer:
@@ -51,11 +55,18 @@ def smollm() -> pre_tokenizers.PreTokenizer:
 
 
 def byte_level(path: Path, pre: str) -> tuple[Tokenizer, Oracle]:
-    rule = {"gpt-2": gpt2, "smollm": smollm, "llama-bpe": lambda: split_by(LLAMA3)}
+    rule = {
+        "gpt-2": gpt2,
+        "olmo": gpt2,
+        "smollm": smollm,
+        "command-r": smollm,
+        "llama-bpe": lambda: split_by(LLAMA3),
+        "seed-coder": lambda: split_by(SEED),
+    }
     oracle = learn_byte_level(
         rule.get(pre, lambda: split_by(QWEN2))(),
         SPECIALS,
-        normalizers.NFC() if pre == "qwen2" else None,
+        normalizers.NFC() if pre in ("qwen2", "olmo", "command-r") else None,
         ignore_merges=pre == "llama-bpe",
     )
     tokens, merges = vocabulary_of(oracle)
@@ -64,7 +75,9 @@ def byte_level(path: Path, pre: str) -> tuple[Tokenizer, Oracle]:
     return build_tokenizer(read_gguf(path)), oracle
 
 
-@pytest.mark.parametrize("pre", ["gpt-2", "smollm", "llama-bpe", "qwen2"])
+@pytest.mark.parametrize(
+    "pre", ["gpt-2", "olmo", "smollm", "command-r", "llama-bpe", "qwen2", "hunyuan", "seed-coder"]
+)
 def test_byte_level_ids_and_text_equal_the_library(tmp_path: Path, pre: str) -> None:
     ours, oracle = byte_level(tmp_path / "m.gguf", pre)
     for text in TEXTS:
