@@ -9,6 +9,7 @@ import pytest
 from fake_server import Client, data_of, open_client
 
 from llm_serving.api.convert.tool_calls import CallReader
+from llm_serving.chat.tools import Tool
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +76,11 @@ ANSWERS = {
     "text behind": (f"{written(city='x')} There.", " There.", [("time", {"city": "x"})]),
     "no end": (written(city="x").removesuffix("</tool_call>"), None, [("time", {"city": "x"})]),
     "no arguments": ('<tool_call>{"name": "time"}</tool_call>', None, [("time", {})]),
+    "tags": (
+        "Hm.\n<tool_call>\n<function=time>\n<parameter=city>\nRome\n</parameter>\n</function>\n</tool_call>",
+        "Hm.",
+        [("time", {"city": "Rome"})],
+    ),
 }
 NO_CALLS = {
     "text": "Hello, world! ",
@@ -135,7 +141,7 @@ async def test_one_call_at_most_if_so_asked() -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
 def test_calls_are_read_however_the_text_is_cut(chunk: int) -> None:
     for text, content, calls in [*ANSWERS.values(), *((reply, reply, []) for reply in NO_CALLS.values())]:
-        reader = CallReader({"time", "weather"}, many=True)
+        reader = CallReader({name: Tool(name, "", {}) for name in ("time", "weather")}, many=True)
         shown, found = "", []
         for start in range(0, len(text), chunk):
             more, new = reader.feed(text[start : start + chunk], is_last=start + chunk >= len(text))

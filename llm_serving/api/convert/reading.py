@@ -41,13 +41,13 @@ class TextReader(Protocol):
 
 def text_reader(generation: Generation, use: ToolUse) -> TextReader:
     """By how the answers of `generation` are written."""
-    names = frozenset(tool.name for tool in use.tools)
-    calls = CallReader(names, many=use.are_many) if names else None
+    tools = {tool.name: tool for tool in use.tools}
+    calls = CallReader(tools, many=use.are_many) if tools else None
     thoughts, reasoning = generation.thoughts, generation.reasoning
     if thoughts is None:
         return TaggedReader(None, None, calls)
     if thoughts.has_channels:
-        return HarmonyReader(names, many=use.are_many)
+        return HarmonyReader(frozenset(tools), many=use.are_many)
     reader = None if reasoning is Reasoning.NONE else ReasoningReader(thoughts, reasoning)
     return TaggedReader(reader, thoughts.around_answer, calls)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from llm_serving.api.convert.tags import num_clear
 from llm_serving.chat.messages import MAX_CALL_DEPTH, is_within
-from llm_serving.chat.tools import CLOSE, OPEN
+from llm_serving.chat.tools import CLOSE, OPEN, Tool
+from llm_serving.chat.xml_calls import read_xml_call
 
 
 class ToolCall(NamedTuple):
@@ -39,8 +40,8 @@ class CallReader:
     Blanks around calls are nobody's. Of several calls only the first counts unless there may be `many`.
     """
 
-    def __init__(self, names: Collection[str], *, many: bool) -> None:
-        self._names = names
+    def __init__(self, tools: Mapping[str, Tool], *, many: bool) -> None:
+        self._tools = tools
         self._many = many
         self._held = ""  # not decided yet
         self.num_calls = 0
@@ -76,9 +77,10 @@ class CallReader:
         try:
             call = orjson.loads(text)
         except orjson.JSONDecodeError:
-            return None
+            found = read_xml_call(text, self._tools)
+            return None if found is None else to_call(self.num_calls, *found)
         name = call.get("name") if isinstance(call, dict) else None
-        if not isinstance(name, str) or name not in self._names:
+        if not isinstance(name, str) or name not in self._tools:
             return None
         return to_call(self.num_calls, name, call.get("arguments", {}))
 
