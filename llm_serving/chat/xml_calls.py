@@ -25,8 +25,8 @@ def read_xml_call(text: str, tools: Mapping[str, Tool]) -> tuple[str, dict[str, 
     text = text.strip()
     if not text.startswith(_FUNCTION):
         return None
-    name, _, inside = text[len(_FUNCTION) :].partition(">")
-    if name not in tools:
+    name, named_end, inside = text[len(_FUNCTION) :].partition(">")
+    if not named_end or name not in tools:
         return None
     inside = inside.removesuffix(_FUNCTION_END)
     schemas: Any = tools[name].parameters.get("properties")

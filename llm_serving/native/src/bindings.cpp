@@ -233,7 +233,6 @@ NB_MODULE(_llm_serving_native, m) {
              nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
     bind_adapters(plan);
     bind_attention(plan);
-             nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
     bind_delta(plan);
     bind_experts(plan);
     bind_lookup(plan);

@@ -102,16 +102,15 @@ LLM_INLINE ColumnSums<N> no_sums() {
 
 // One token: fades the state, adds key times delta, and returns what the query finds; `next` also becomes what `next_key` finds.
 template <int N, bool kIsLast>
-LLM_INLINE ColumnSums<N> pass(float* state, int rows, float decay, const float* key, const Wide (&delta)[N], const float* query,
+LLM_INLINE ColumnSums<N> pass(float* state, size_t stride, int rows, float decay, const float* key, const Wide (&delta)[N], const float* query,
                               const float* next_key, ColumnSums<N>& next) {
     ColumnSums<N> found = no_sums<N>(), foreseen = no_sums<N>();
     const Wide fading = spread<Wide>(decay);
-    const size_t apart = size_t(rows) * kDeltaColumns;
     for (int i = 0; i < rows; i += 2)
         unrolled<2>(LLM_EACH(odd) {
             const Wide k = spread<Wide>(key[i + odd]), q = spread<Wide>(query[i + odd]);
             unrolled<N>(LLM_EACH(n) {
-                float* place = state + n * apart + size_t(i + odd) * kDeltaColumns;
+                float* place = state + size_t(i + odd) * stride + n * kDeltaColumns;
                 const Wide s = fused(k, delta[n], multiply(load_as<Wide>(place), fading));
                 store(place, s);
                 found.of[odd][n] = fused(s, q, found.of[odd][n]);
@@ -126,14 +125,14 @@ LLM_INLINE ColumnSums<N> pass(float* state, int rows, float decay, const float* 
 template <int N>
 LLM_INLINE void delta_columns(const DeltaTile& tile, int first) {
     const int rows = tile.key_dim;
-    float* state = tile.state + size_t(first) * rows;
-    const size_t apart = size_t(rows) * kDeltaColumns;
+    float* state = tile.state + first;
+    const size_t stride = size_t(tile.columns);
     ColumnSums<N> sums = no_sums<N>();
     for (int i = 0; i < rows; i += 2)
         unrolled<2>(LLM_EACH(odd) {
             const Wide k = spread<Wide>(tile.key[i + odd]);
             unrolled<N>(LLM_EACH(n) {
-                const Wide s = load_as<Wide>(state + n * apart + size_t(i + odd) * kDeltaColumns);
+                const Wide s = load_as<Wide>(state + size_t(i + odd) * stride + n * kDeltaColumns);
                 sums.of[odd][n] = fused(s, k, sums.of[odd][n]);
             });
         });
@@ -148,8 +147,8 @@ LLM_INLINE void delta_columns(const DeltaTile& tile, int first) {
         });
         const float *key = tile.key + at, *query = tile.query + at;
         const ColumnSums<N> found = t + 1 < tile.num_tokens
-                                        ? pass<N, false>(state, rows, decay, key, delta, query, key + tile.stride, sums)
-                                        : pass<N, true>(state, rows, decay, key, delta, query, key, sums);
+                                        ? pass<N, false>(state, stride, rows, decay, key, delta, query, key + tile.stride, sums)
+                                        : pass<N, true>(state, stride, rows, decay, key, delta, query, key, sums);
         float* out = tile.out + size_t(t) * tile.out_stride + first;
         unrolled<N>(LLM_EACH(n) { store(out + n * kDeltaColumns, add(found.of[0][n], found.of[1][n])); });
     }

@@ -9,7 +9,7 @@
 
 namespace llm {
 
-constexpr int kDeltaColumns = 16;  // of S lie together: state[column / 16][row][column % 16]
+constexpr int kDeltaColumns = 16;  // of S that are computed together, at least
 constexpr int kTaps = 4;           // inputs that a short convolution sees, the token's own counted in
 
 // A causal convolution over the tokens, each channel by itself, then silu.
@@ -31,7 +31,7 @@ struct DeltaTile {
     const float* value;         // [token][columns]
     const float *decay, *beta;  // [token]
     float* out;                 // [token][columns]
-    float* state;               // of these columns, in place
+    float* state;               // [key_dim][columns], in place
     size_t stride, out_stride;  // floats between tokens: of what is read, and of `out`
     int num_tokens;
     int key_dim;                // even

@@ -97,7 +97,7 @@ void OutputGate::run_tile(Model& model, const StepState& step, int tile, int wor
                 model.kernels->rms_norm(x + i, gain.data(), epsilon, int(gain.size()), x + i);
         }
         gate(model.buffers[size_t(gates)].row(r) + offset, x, from.width, gated);
-        quantize_row(model, *this, gated, from.width, r);
+        quantize_row(model, step, *this, gated, from.width, r);
     });
 }
 
