@@ -91,7 +91,7 @@ void Xielu::run_tile(Model& model, const StepState& step, int tile, int worker) 
     float* bent = worker_scratch(model, worker, size_t(from.width));
     for_rows(tile, num_rows(step), [&](int r) {
         model.kernels->xielu(from.row(r), from.width, positive, negative, beta, bent);
-        quantize_row(model, *this, bent, from.width, r);
+        quantize_row(model, step, *this, bent, from.width, r);
     });
 }
 
