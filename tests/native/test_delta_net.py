@@ -54,7 +54,7 @@ class Layer:
             self._found,
             rows,
             np.arange(count, dtype=np.int32),
-            np.array(segments, np.int32),
+            state_segments=np.array(segments, np.int32),
         )
         return np.array(found)
 
