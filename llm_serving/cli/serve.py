@@ -18,6 +18,8 @@ from llm_serving.config import Settings, flag_name
 from llm_serving.errors import ServingError
 from llm_serving.ops.auth import KeyRing
 
+_OTHERS_S = 5.0  # that the load of another model may take when one has failed
+
 
 @click.command("serve")
 @click.argument("model", required=False)
@@ -119,6 +121,7 @@ def _run(settings: Settings, listener: socket.socket, announcement: str) -> None
     from llm_serving.api.app import create_app
     from llm_serving.cli.one_write import OneWriteProtocol
     from llm_serving.ops.log import configure_logging
+    from llm_serving.service.load_thread import wait_for_loads
     from llm_serving.service.loader import load_chat_model
     from llm_serving.service.model import ChatModel
 
@@ -164,4 +167,5 @@ def _run(settings: Settings, listener: socket.socket, announcement: str) -> None
     server = Server(config)
     server.run(sockets=[listener])
     if failures:
+        wait_for_loads(_OTHERS_S)
         raise failures[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -24,6 +25,7 @@ class Loaded(Protocol):
 
 
 Model = TypeVar("Model", bound=Loaded)
+_LOADING, _DISCARDING = "load-", "discard-"  # names of threads begin so
 
 
 def load_on_thread(
@@ -51,12 +53,21 @@ def load_on_thread(
         except RuntimeError:  # the loop has gone
             _discard(outcome)
 
-    threading.Thread(target=run, name=f"load-{name}", daemon=True).start()
+    threading.Thread(target=run, name=f"{_LOADING}{name}", daemon=True).start()
+
+
+def wait_for_loads(seconds: float) -> None:
+    """Let loads that are on their way come to their end, and what came too late be freed, for no longer than
+    this: a process that ends in the middle of either leaves with complaints. Their loop has ended."""
+    end_s = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread.name.startswith((_LOADING, _DISCARDING)):
+            thread.join(max(0.0, end_s - time.monotonic()))
 
 
 def discard_on_thread(name: str, outcome: Loaded | BaseException) -> None:
     """Free what came too late. Not a task of this loop, which may be about to end."""
-    threading.Thread(target=_discard, args=(outcome,), name=f"discard-{name}").start()
+    threading.Thread(target=_discard, args=(outcome,), name=f"{_DISCARDING}{name}").start()
 
 
 def _discard(outcome: Loaded | BaseException) -> None:

@@ -64,6 +64,18 @@ def test_a_native_engine_leaves_without_a_word(tmp_path: Path) -> None:
     assert errors.startswith("Stopping: ")
 
 
+def test_a_model_that_cannot_be_loaded_ends_the_server_in_one_line(tmp_path: Path) -> None:
+    """Also while another one is being loaded, whose thread is in the middle of native code."""
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(write_tiny_llama(tmp_path / "tiny").read_bytes()[:-1000])
+    with start(str(cut)) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    _, _, told = errors.partition("Error: ")
+    assert "cut.gguf" in told
+    assert len(told.splitlines()) == 1
+
+
 def test_a_model_that_cannot_be_loaded_again_does_not_end_the_server(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "tiny")
     with start(str(path), "--embedding-model", "", "--api-key", "sesame") as process:
