@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -184,6 +185,20 @@ def test_plans_take_turns(sides: tuple[object, ...]) -> None:
     threads = [Attempt(lambda index=index: repeat(index)) for index in range(len(plans))]
     assert all(thread.ends() for thread in threads)
     assert not wrong
+
+
+@needs_proc
+def test_encoders_let_others_go_first_but_not_all_that_the_program_starts() -> None:
+    run, niceness = _doubling_plan(ENCODERS), []
+
+    def encode() -> None:
+        run()
+        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    encode()
+    assert Attempt(encode).ends()
+    assert niceness == [before, max(before, 10)]
 
 
 def _doubling_plan(side: object) -> Callable[[], np.ndarray]:

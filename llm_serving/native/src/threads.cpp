@@ -40,7 +40,7 @@ ThreadPool::ThreadPool(int threads) : cores_(threads) {
 
 ThreadPool::~ThreadPool() {
     stop_.store(true, std::memory_order_release);
-    generation_.fetch_add(1, std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_seq_cst);
     generation_.notify_all();
     for (auto& worker : workers_) worker.join();
 }
@@ -49,7 +49,7 @@ void ThreadPool::run(const std::function<void(int)>& task) {
     cores_.take_seat(0);
     task_ = &task;
     finished_.store(0, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_seq_cst);
     generation_.notify_all();
     task(0);
     const uint32_t all = uint32_t(workers_.size());
@@ -69,7 +69,7 @@ void ThreadPool::work(int worker) {
         seen++;
         if (stop_.load(std::memory_order_acquire)) return;
         (*task_)(worker);
-        finished_.fetch_add(1, std::memory_order_release);
+        finished_.fetch_add(1, std::memory_order_seq_cst);
         finished_.notify_one();
     }
 }

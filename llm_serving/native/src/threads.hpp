@@ -18,11 +18,13 @@ public:
     template <class Then>
     void arrive(Then then) {
         if (parties_ == 1) return then();
-        uint32_t generation = generation_.load(std::memory_order_acquire);
+        const uint32_t generation = generation_.load(std::memory_order_acquire);
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) == parties_ - 1) {
             arrived_.store(0, std::memory_order_relaxed);
             then();
-            generation_.store(generation + 1, std::memory_order_release);
+            // Not a plain store, which a processor may let wait behind the load by which `notify_all` looks for sleepers:
+            // who falls asleep between the two is never woken.
+            generation_.fetch_add(1, std::memory_order_seq_cst);
             generation_.notify_all();
             return;
         }

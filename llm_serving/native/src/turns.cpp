@@ -4,6 +4,8 @@
 
 #if defined(__linux__)
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace llm {
@@ -78,6 +80,7 @@ void take_priority(Side side) {
     thread_local bool taken = false;
     if (taken || side != Side::encoders) return;
     taken = true;
+    if (syscall(SYS_gettid) == getpid()) return;  // the main thread: all that the program starts later would inherit it
     setpriority(PRIO_PROCESS, 0, kEncoderNiceness);  // 0: this thread
 #else
     (void)side;
