@@ -18,6 +18,7 @@ from llm_serving.engine.protocol import EngineStats
 from llm_serving.ops.auth import KeyRing, is_loopback
 from llm_serving.ops.drain import on_stop_signal
 from llm_serving.ops.metrics import Metrics
+from llm_serving.ops.stacks import stacks_on_signal
 from llm_serving.service.chat import ChatService
 from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
@@ -99,7 +100,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.tracing.start()
     services.registry.start()
     try:
-        with on_stop_signal(services.registry.begin_close), announced(Running.here(services)):
+        on_signals = on_stop_signal(services.registry.begin_close)
+        with stacks_on_signal(), on_signals, announced(Running.here(services)):
             try:
                 yield
             finally:
