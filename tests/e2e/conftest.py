@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import httpx
@@ -24,8 +24,34 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside a failure: the log of the server and where its threads are. It may have stopped answering."""
+    report = yield
+    server: RealServer | None = item.funcargs.get("real_server")
+    if server is not None and report.failed and report.when == "call":
+        report.sections.append(("the server", server.last_words()))
+    return report
+
+
+class RealServer(str):
+    """Base URL of a live server."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def last_words(self) -> str:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*")
+        states = [(path / "stat").read_text().rpartition(")")[2].split() for path in threads]
+        ticks = ", ".join(f"{state[0]} {state[11]}+{state[12]}" for state in states)
+        return f"{self.log.read_text()[-20_000:]}\nthreads, with ticks of user and system: {ticks}"
+
+
 @pytest.fixture(scope="session")
-def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     """Base URL of a server started the way a checkout is: the folder here shadows the installed package."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -46,7 +72,9 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             time.sleep(0.05)
         else:
             raise AssertionError(f"not ready within a minute: {log.read_text()}")
-        yield url
+        server = RealServer(url)
+        server.process, server.log = process, log
+        yield server
         process.send_signal(signal.SIGTERM)
         # uvicorn drains, then ends by the signal it was sent.
         assert process.wait(20) in (0, -signal.SIGTERM), log.read_text()

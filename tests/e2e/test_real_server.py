@@ -36,7 +36,7 @@ def test_the_status_is_of_the_live_configuration(real_server: str) -> None:
 
 def test_the_seeds_client(real_server: str) -> None:
     """The snippet that came with the project's first description: no /v1, a foreign model name, a stream."""
-    client = openai.OpenAI(api_key="OPENAI_API_KEY", base_url=real_server + "/")
+    client = openai.OpenAI(api_key="OPENAI_API_KEY", base_url=real_server + "/", timeout=60, max_retries=0)
     stream = client.chat.completions.create(
         messages=[{"role": "user", "content": "tell me about Microsoft"}],
         model="gpt-4o",
@@ -53,7 +53,7 @@ def test_the_seeds_client(real_server: str) -> None:
 
 
 def test_probabilities_through_the_official_client(real_server: str) -> None:
-    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1")
+    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1", timeout=60, max_retries=0)
     arguments: Any = {
         "messages": [{"role": "user", "content": "Is the sky blue? Answer yes or no."}],
         "model": "default",
@@ -89,7 +89,7 @@ class Person(BaseModel):
 
 
 def test_parsed_answers_through_the_official_client(real_server: str) -> None:
-    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1")
+    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1", timeout=60, max_retries=0)
     answer = client.beta.chat.completions.parse(
         model="default",
         messages=[{"role": "user", "content": "Ann is 31 years old. Tell her name and age as JSON."}],
@@ -110,7 +110,7 @@ def test_parsed_answers_through_the_official_client(real_server: str) -> None:
 
 
 def test_streamed_and_whole_answers_are_the_same_text(real_server: str) -> None:
-    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1")
+    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1", timeout=60, max_retries=0)
     messages: Any = [{"role": "user", "content": "List three tips for staying healthy."}]
     arguments: Any = {
         "messages": messages,
@@ -228,7 +228,7 @@ def test_special_tokens_in_user_text_are_text(real_server: str) -> None:
 
 
 def test_a_function_is_called_and_its_result_used(real_server: str) -> None:
-    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1")
+    client = openai.OpenAI(api_key="x", base_url=real_server + "/v1", timeout=60, max_retries=0)
     parameters = {
         "type": "object",
         "properties": {"city": {"type": "string", "maxLength": 20}},
