@@ -11,7 +11,7 @@ from typing import Any
 from llm_serving.chat.harmony import as_history
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
 from llm_serving.chat.notations.teaching import History
-from llm_serving.chat.notations.words import in_words
+from llm_serving.chat.notations.words import in_words, told_functions
 from llm_serving.chat.pictures import pictures_in
 from llm_serving.chat.reasoning import (
     Effort,
@@ -188,8 +188,11 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
         told = _guarded([tool.definition() for tool in tools], guard)
         return render(as_history(messages), tools=told or None)
     if model.teaching.history is not History.WORDS:
+        teaching = model.teaching
+        if not teaching.shows_functions:
+            messages, tools = told_functions(messages, tools, teaching.notation), ()
         told = _guarded([tool.definition() for tool in tools], guard)
-        return render(model.teaching.messages(messages), **({"tools": told} if told else {}))
+        return render(teaching.messages(messages), **({"tools": told} if told else {}))
     if not tools and not any("tool_calls" in message for message in messages):
         return render(messages)
     try:

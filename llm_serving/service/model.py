@@ -122,7 +122,7 @@ class ChatModel:
             )
             return template.render(told, **more)
 
-        return teaching_of(template.source, render)
+        return teaching_of(template.source, render, lambda mark: len(self._ids(mark)) == 1)
 
     def call_marks(self) -> dict[str, int]:
         """The tokens of its notation of calls that text cannot become."""

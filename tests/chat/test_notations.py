@@ -113,6 +113,6 @@ def test_marks_within_values_are_values(notation: Notation) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_template_tells(name: str) -> None:
     family = FAMILIES[name]
-    teaching = teaching_of(family.template, ChatTemplate(family.template).render)
+    teaching = teaching_of(family.template, ChatTemplate(family.template).render, lambda mark: False)
     assert teaching.notation is family.notation
     assert teaching.history in (History.ARGUMENTS, History.JSON, History.TEXT)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from llm_serving.chat.notations.lark import moved
 from llm_serving.chat.notations.notation import Call
 from llm_serving.chat.notations.schemas import load_json
 from llm_serving.chat.tools import JSON_STYLE, Tool
+
+_DECODER = json.JSONDecoder()
 
 
 def read_json(text: str, arguments: str = "arguments") -> list[Call] | None:
@@ -23,8 +26,21 @@ def read_json(text: str, arguments: str = "arguments") -> list[Call] | None:
     return [Call(call["name"], call.get(arguments, {})) for call in calls]
 
 
+def json_at(text: str, at: int) -> tuple[Any, int] | None:
+    """The value that begins in `text` at `at`, and where it ends; None if there is none."""
+    try:
+        end = _DECODER.raw_decode(text, at)[1]
+        return load_json(text[at:end]), end
+    except (ValueError, RecursionError):
+        return None
+
+
+def json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def json_call(call: Call, arguments: str = "arguments") -> str:
-    return json.dumps({"name": call.name, arguments: call.arguments}, ensure_ascii=False)
+    return json_text({"name": call.name, arguments: call.arguments})
 
 
 def json_body(tools: Sequence[Tool], arguments: str = "arguments") -> str:

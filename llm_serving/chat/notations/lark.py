@@ -62,7 +62,8 @@ def answer(calls: Calls, open_: str, marks: Marks, *, between: str | None = None
 
     Before the first any text, and no call at all, unless they are required.
     """
-    more = f" ({literal(between)} call)*" if between is not None and calls.are_many else ""
+    gap = f"{literal(between)} " if between else ""
+    more = f" ({gap}call)*" if between is not None and calls.are_many else ""
     lines = [f"call: {literal(open_, marks)} rest"]
     if calls.is_required:
         return [f"start: call{more}", *lines]
@@ -118,10 +119,10 @@ def argument_rules(rule: str, tool: Tool, style: ArgumentStyle) -> list[str]:
             else f"{name}: /[A-Za-z0-9_]+/ {before_value} {name}_value",
             *_value_rules(f"{name}_value", further, root, style),
         ]
-    return [*lines, *_in_order(rule, parts, style.separator, f"{rule}_more" if further else "")]
+    return [*lines, *in_order(rule, parts, style.separator, f"{rule}_more" if further else "")]
 
 
-def _in_order(rule: str, parts: Sequence[tuple[str, bool]], separator: str, more: str) -> list[str]:
+def in_order(rule: str, parts: Sequence[tuple[str, bool]], separator: str, more: str) -> list[str]:
     """`parts` one after the other, those that are not required or not; then `more`, as often as wanted."""
     if not separator:
         each = [name if is_required else f"{name}?" for name, is_required in parts]
@@ -140,9 +141,9 @@ def _in_order(rule: str, parts: Sequence[tuple[str, bool]], separator: str, more
 def _value_rules(rule: str, schema: Any, root: Schema, style: ArgumentStyle) -> list[str]:
     """`rule`: a value and the end behind it."""
     if style.is_raw and takes_text(schema, root):
-        patterns = _patterns(resolved(schema, root))
-        whole = " & ".join(f"/({pattern}){escaped(style.end)}/" for pattern in patterns)
-        return [f"{rule}[lazy]: {whole}"]
+        found = patterns(resolved(schema, root))
+        whole = " & ".join(f"/({pattern}){escaped(style.end)}/" for pattern in found)
+        return [f"{rule}[lazy]: {rule.upper()}", f"{rule.upper()}: {whole}"]
     end = f" {literal(style.end)}" if style.end else ""
     words = style.words or {}
     kind = resolved(schema, root).get("type")
@@ -154,7 +155,7 @@ def _value_rules(rule: str, schema: Any, root: Schema, style: ArgumentStyle) -> 
     return [f"{rule}: {rule}_json{end}", json_rule(f"{rule}_json", own)]
 
 
-def _patterns(schema: Schema) -> list[str]:
+def patterns(schema: Schema) -> list[str]:
     """Expressions that a text which stands as it is must match, all of them."""
     values = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else None
     if isinstance(values, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from enum import Enum
 from hashlib import blake2b
@@ -35,6 +36,7 @@ class Teaching(NamedTuple):
 
     notation: Notation
     history: History
+    shows_functions: bool = True  # else these are told in words
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """The same conversation as the template takes it."""
@@ -77,9 +79,11 @@ class Teaching(NamedTuple):
 IN_WORDS = Teaching(HERMES, History.WORDS)
 
 
-def teaching_of(source: str, render: Callable[..., str]) -> Teaching:
-    """By what a template holds, and by reading what it makes of a call, as an answer would be read."""
-    candidates = [each for each in NOTATIONS if all(sign in source for sign in each.signs)]
+def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str], bool]) -> Teaching:
+    """By what a template holds, and by reading what it makes of a call, as an answer would be read.
+
+    A template that shows functions and no calls leaves the vocabulary to tell.
+    """
     tool = Tool(_NAME, _NAME, {"type": "object", "properties": {"key": {"type": "string"}}})
     call = {"type": "function", "id": _ID, "function": {"name": _NAME, "arguments": {"key": _VALUE}}}
     asked = Message(role="user", content=_NAME[::-1])
@@ -92,32 +96,36 @@ def teaching_of(source: str, render: Callable[..., str]) -> Teaching:
         except TemplateError:
             return ""
 
-    if not candidates or _NAME not in shown([asked], tools=[tool.definition()]):
-        return IN_WORDS
+    told = {"tools": [tool.definition()]}
+    shows_functions = _NAME in shown([asked], **told)
     texts = {}
     for history in (History.ARGUMENTS, History.JSON):
-        teaching = Teaching(candidates[0], history)
-        texts[history] = shown([teaching.guarded(dict(message)) for message in (asked, called, result)])
+        teaching = Teaching(HERMES, history)
+        messages = [teaching.guarded(dict(message)) for message in (asked, called, result)]
+        texts[history] = shown(messages) or shown(messages, **told)  # some always want functions
+    candidates = [each for each in NOTATIONS if all(sign in source for sign in each.signs)]
     for notation in candidates:
         for history, text in texts.items():
             if _is_read(text, notation, tool):
-                return Teaching(notation, history)
-    knows_calls = any(_VALUE in text for text in texts.values())
-    return IN_WORDS if knows_calls else Teaching(candidates[0], History.TEXT)
+                return Teaching(notation, history, shows_functions)
+    if not shows_functions or not any(texts.values()) or any(_VALUE in text for text in texts.values()):
+        return IN_WORDS
+    candidates += [each for each in NOTATIONS if is_token(each.open)]
+    return Teaching(candidates[0], History.TEXT) if candidates else IN_WORDS
 
 
 def _is_read(text: str, notation: Notation, tool: Tool) -> bool:
     """Whether the call of the probe is found."""
-    begin = text.find(notation.open)
-    begin = text.find(notation.brackets[:1]) if begin < 0 and notation.is_first else begin
-    if begin < 0:
-        return False
-    inside = text[begin:].removeprefix(notation.open)
+    opening = re.escape(notation.open)
+    begins = re.finditer(rf"{opening}|\{{" if notation.is_first else opening, text)
+    return any(_read_at(text[match.start() :], notation, tool) for match in begins)
+
+
+def _read_at(text: str, notation: Notation, tool: Tool) -> bool:
+    inside = text.removeprefix(notation.open)
     end = EndFinder(notation).find(inside)
-    if end < 0:
-        return False
-    calls = notation.read(inside[:end].removesuffix(notation.close), {tool.name: tool})
-    return calls == [Call(_NAME, {"key": _VALUE})]
+    found = notation.read(inside[: max(0, end)].removesuffix(notation.close), {tool.name: tool})
+    return found == [Call(_NAME, {"key": _VALUE})]
 
 
 def _short(call_id: str) -> str:
