@@ -16,7 +16,7 @@ from llm_serving.chat.notations.tags import TAGS
 from llm_serving.chat.tools import Tool
 
 
-def _template(told: str, call: str, around: tuple[str, str] = ("", ""), between: str = "") -> str:
+def template(told: str, call: str, around: tuple[str, str] = ("", ""), between: str = "") -> str:
     """`told` of each tool, `call` of each call of a message, in Jinja."""
     return (
         "{% for tool in tools or [] %}" + told + "{% endfor %}"
@@ -42,12 +42,12 @@ _TOOL = "{{ tool | tojson }}"
 FAMILIES = {
     "hermes": Family(
         HERMES,
-        _template(_TOOL, "<tool_call>\n{{ f | tojson }}\n</tool_call>"),
+        template(_TOOL, "<tool_call>\n{{ f | tojson }}\n</tool_call>"),
         f'<tool_call>\n{{"name": "weather", "arguments": {_JSON}}}\n</tool_call>',
     ),
     "tags": Family(
         TAGS,
-        _template(
+        template(
             _TOOL,
             "\n<tool_call>\n<function={{ f.name }}>\n{% for k, v in f.arguments | items %}"
             "<parameter={{ k }}>\n{{ v if v is string else v | tojson }}\n</parameter>\n{% endfor %}"
@@ -58,7 +58,7 @@ FAMILIES = {
     ),
     "glm": Family(
         GLM,
-        _template(
+        template(
             _TOOL,
             "\n<tool_call>{{ f.name }}\n{% for k, v in f.arguments.items() %}<arg_key>{{ k }}</arg_key>\n"
             "<arg_value>{{ v | tojson(ensure_ascii=False) if v is not string else v }}</arg_value>\n"
@@ -69,7 +69,7 @@ FAMILIES = {
     ),
     "glm 4.7": Family(
         GLM_COMPACT,
-        _template(
+        template(
             _TOOL,
             "<tool_call>{{ f.name }}{% for k, v in f.arguments.items() %}<arg_key>{{ k }}</arg_key>"
             "<arg_value>{{ v | tojson(ensure_ascii=False) if v is not string else v }}</arg_value>"
@@ -80,7 +80,7 @@ FAMILIES = {
     ),
     "lfm2": Family(
         LFM2,
-        _template(
+        template(
             "<|tool_list_start|>" + _TOOL + "<|tool_list_end|>",
             '{{ f.name }}({% for k, v in f.arguments.items() %}{{ k }}={{ "\'" + v + "\'" if v is string else'
             " v | string }}{% if not loop.last %}, {% endif %}{% endfor %})",
@@ -93,7 +93,7 @@ FAMILIES = {
         GEMMA4,
         '{% macro value(v) %}{% if v is string %}<|"|>{{ v }}<|"|>{% else %}{{ v | tojson }}{% endif %}'
         "{% endmacro %}"
-        + _template(
+        + template(
             "<|tool>{{ tool.function.name }}<tool|>",
             "<|tool_call>call:{{ f.name }}{{ '{' }}{% for k, v in f.arguments | dictsort %}"
             "{{ k }}:{{ value(v) }}{% if not loop.last %},{% endif %}{% endfor %}{{ '}' }}<tool_call|>",
@@ -102,7 +102,7 @@ FAMILIES = {
     ),
     "mistral list": Family(
         MISTRAL_LIST,
-        _template(
+        template(
             _TOOL,
             "{% if c.id | length != 9 %}{{ raise_exception('ids have 9 letters') }}{% endif %}"
             '{{ (f | tojson)[:-1] }}, "id": "{{ c.id }}"{{ \'}\' }}',
@@ -113,17 +113,17 @@ FAMILIES = {
     ),
     "mistral": Family(
         MISTRAL,
-        _template(_TOOL, "[TOOL_CALLS]{{ f.name }}[ARGS]{{ f.arguments | tojson }}"),
+        template(_TOOL, "[TOOL_CALLS]{{ f.name }}[ARGS]{{ f.arguments | tojson }}"),
         f"[TOOL_CALLS]weather[ARGS]{_JSON}",
     ),
     "mistral with ids": Family(
         MISTRAL_IDS,
-        _template(_TOOL, "[TOOL_CALLS]{{ f.name }}[CALL_ID]{{ c.id }}[ARGS]{{ f.arguments | tojson }}"),
+        template(_TOOL, "[TOOL_CALLS]{{ f.name }}[CALL_ID]{{ c.id }}[ARGS]{{ f.arguments | tojson }}"),
         f"[TOOL_CALLS]weather[CALL_ID]123456789[ARGS]{_JSON}",
     ),
     "llama": Family(
         LLAMA,
-        _template(
+        template(
             _TOOL,
             "{% if m.tool_calls | length != 1 %}{{ raise_exception('single tool-calls only') }}{% endif %}"
             "{{ '{\"name\": \"' + f.name + '\", ' }}{{ '\"parameters\": ' }}"
@@ -133,7 +133,7 @@ FAMILIES = {
     ),
     "deepseek r1": Family(
         DEEPSEEK_FENCED,
-        _template(
+        template(
             _TOOL,
             "<｜tool▁call▁begin｜>{{ c.type }}<｜tool▁sep｜>{{ f.name }}\n```json\n{{ f.arguments }}\n```"
             "<｜tool▁call▁end｜>",
@@ -145,7 +145,7 @@ FAMILIES = {
     ),
     "deepseek 3.1": Family(
         DEEPSEEK,
-        _template(
+        template(
             _TOOL,
             "<｜tool▁call▁begin｜>{{ f.name }}<｜tool▁sep｜>{{ f.arguments | tojson }}<｜tool▁call▁end｜>",
             ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
@@ -163,7 +163,7 @@ PARAMETERS: dict[str, Any] = {
         "exact": {"type": "boolean"},
         "ratio": {"type": "number", "minimum": -9, "maximum": 9},
         "unit": {"enum": ["C", "F"]},
-        "note": {"type": ["string", "null"], "maxLength": 9},
+        "note": {"anyOf": [{"type": "string", "maxLength": 9}, {"type": "null"}]},
         "places": {"type": "array", "items": {"$ref": "#/$defs/place"}, "maxItems": 2},
     },
     "required": ["city", "days", "exact"],

@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_serving.chat.harmony import as_history
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
-from llm_serving.chat.notations.teaching import History
+from llm_serving.chat.notations.teaching import IN_WORDS, History
 from llm_serving.chat.notations.words import in_words, told_functions
 from llm_serving.chat.pictures import pictures_in
 from llm_serving.chat.reasoning import (
@@ -192,7 +192,11 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
         if not teaching.shows_functions:
             messages, tools = told_functions(messages, tools, teaching.notation), ()
         told = _guarded([tool.definition() for tool in tools], guard)
-        return render(teaching.messages(messages), **({"tools": told} if told else {}))
+        try:
+            return render(teaching.messages(messages), **({"tools": told} if told else {}))
+        except TemplateError:  # some of Hermes fail at schemas that they do not know
+            if teaching.notation is not IN_WORDS.notation:
+                raise
     if not tools and not any("tool_calls" in message for message in messages):
         return render(messages)
     try:

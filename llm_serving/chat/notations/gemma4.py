@@ -51,4 +51,5 @@ GEMMA4 = Notation(
     marks=(_OPEN, _CLOSE, MARK),
     quotes=(Quote(MARK, MARK),),
     whole="}",
+    text_is_thought=True,
 )

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_serving.chat.notations import lark
-from llm_serving.chat.notations.schemas import Schema, resolved
+from llm_serving.chat.notations.schemas import Schema, options_of, resolved, values_of
 from llm_serving.chat.tools import Tool
 from llm_serving.errors import ConstraintError
 
 MARK = '<|"|>'  # around texts
 _ANY = ["string", "number", "boolean", "null", "array", "object"]
 _OF_NUMBERS = ("type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_BEYOND = ("allOf", "not", "if", "patternProperties", "dependentRequired", "dependentSchemas", "prefixItems")
+_BEYOND = (*lark.BEYOND, "prefixItems", "uniqueItems", "contains")
 
 
 def written(value: Any) -> str:
@@ -60,12 +60,11 @@ class ValueRules:
                 f"schema has '{beyond}'. Leave it, or 'strict' and a required call, out.",
                 "tools",
             )
-        values = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else None
-        if isinstance(values, list):
+        values, options = values_of(schema), options_of(schema)
+        if values is not None:
             return " | ".join(lark.literal(written(value), self._marks) for value in values)
-        for name in ("anyOf", "oneOf"):
-            if isinstance(schema.get(name), list):
-                return " | ".join(self.value(each) for each in schema[name])
+        if options:
+            return " | ".join(self.value(each) for each in options)
         kind = schema.get("type") or ("object" if "properties" in schema else _ANY)
         if isinstance(kind, list):
             return " | ".join(self.value({**schema, "type": each}) for each in kind)

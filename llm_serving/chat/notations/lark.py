@@ -6,23 +6,26 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from llm_serving.chat.notations.schemas import Schema, resolved, takes_text
+from llm_serving.chat.notations.schemas import Schema, options_of, resolved, takes_text, values_of
 from llm_serving.chat.tools import JSON_STYLE, Calls, Tool
 from llm_serving.errors import ConstraintError
 
-# Of arguments: what no list of them, one by one, can say.
-_BEYOND = (
+# Of objects: what no list of properties, one by one, can say.
+BEYOND = (
     "allOf",
-    "anyOf",
-    "oneOf",
     "not",
     "if",
     "patternProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
     "dependentRequired",
     "dependentSchemas",
 )
+_MAX_OPTIONS = 4  # one in the other, of what stands as it is
 Marks = Mapping[str, int]  # strings that are special tokens → their ids
 
 
@@ -93,7 +96,7 @@ def argument_rules(rule: str, tool: Tool, style: ArgumentStyle) -> list[str]:
     """`rule`: the arguments of `tool`, in the schema's order. Raises: ConstraintError."""
     root = tool.parameters
     schema = resolved(root, root)
-    beyond = next((name for name in _BEYOND if name in schema), None)
+    beyond = next((name for name in (*BEYOND, "anyOf", "oneOf") if name in schema), None)
     if beyond is not None:
         raise ConstraintError(
             f"The arguments of '{tool.name}' cannot be bound in this model's notation: their schema has "
@@ -112,13 +115,9 @@ def argument_rules(rule: str, tool: Tool, style: ArgumentStyle) -> list[str]:
     further = schema.get("additionalProperties")
     if further:
         name = f"{rule}_more"
-        before_value = literal(style.before_value)
-        lines += [
-            f"{name}: {literal(style.before_key)} /[A-Za-z0-9_]+/ {before_value} {name}_value"
-            if style.before_key
-            else f"{name}: /[A-Za-z0-9_]+/ {before_value} {name}_value",
-            *_value_rules(f"{name}_value", further, root, style),
-        ]
+        front = f"{literal(style.before_key)} " if style.before_key else ""
+        lines.append(f"{name}: {front}/[A-Za-z0-9_]+/ {literal(style.before_value)} {name}_value")
+        lines += _value_rules(f"{name}_value", further, root, style)
     return [*lines, *in_order(rule, parts, style.separator, f"{rule}_more" if further else "")]
 
 
@@ -138,8 +137,16 @@ def in_order(rule: str, parts: Sequence[tuple[str, bool]], separator: str, more:
     return [*lines, f"{rule}: {rule}_first0"]
 
 
-def _value_rules(rule: str, schema: Any, root: Schema, style: ArgumentStyle) -> list[str]:
+def _value_rules(
+    rule: str, schema: Any, root: Schema, style: ArgumentStyle, depth: int = _MAX_OPTIONS
+) -> list[str]:
     """`rule`: a value and the end behind it."""
+    options = options_of(resolved(schema, root))
+    if style.is_raw and takes_text(schema, root) and options and depth:
+        names = [f"{rule}_{i}" for i in range(len(options))]
+        each = zip(names, options, strict=True)
+        lines = [_value_rules(name, option, root, style, depth - 1) for name, option in each]
+        return [f"{rule}: {' | '.join(names)}", *chain.from_iterable(lines)]
     if style.is_raw and takes_text(schema, root):
         found = patterns(resolved(schema, root))
         whole = " & ".join(f"/({pattern}){escaped(style.end)}/" for pattern in found)
@@ -157,8 +164,8 @@ def _value_rules(rule: str, schema: Any, root: Schema, style: ArgumentStyle) -> 
 
 def patterns(schema: Schema) -> list[str]:
     """Expressions that a text which stands as it is must match, all of them."""
-    values = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else None
-    if isinstance(values, list):
+    values = values_of(schema)
+    if values is not None:
         texts = (value if isinstance(value, str) else json.dumps(value) for value in values)
         return ["|".join(map(escaped, texts))]
     found = []

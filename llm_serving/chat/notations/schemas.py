@@ -37,6 +37,17 @@ def resolved(schema: Any, root: Schema) -> Schema:
     return schema if isinstance(schema, Mapping) else {}
 
 
+def values_of(schema: Schema) -> list[Any] | None:
+    """All values that fit, where the schema lists them."""
+    values = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else None
+    return values if isinstance(values, list) else None
+
+
+def options_of(schema: Schema) -> list[Any]:
+    """Schemas of which one must fit, if there are such."""
+    return next((schema[name] for name in ("anyOf", "oneOf") if isinstance(schema.get(name), list)), [])
+
+
 def types_of(schema: Any, root: Schema, depth: int = _MAX_REFERENCES) -> frozenset[str] | None:
     """JSON types that a value may have; None where the schema does not say."""
     schema = resolved(schema, root)
@@ -45,14 +56,13 @@ def types_of(schema: Any, root: Schema, depth: int = _MAX_REFERENCES) -> frozens
         return frozenset({kind})
     if isinstance(kind, list):
         return frozenset(each for each in kind if isinstance(each, str))
-    values = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else None
-    if isinstance(values, list):
+    values, options = values_of(schema), options_of(schema)
+    if values is not None:
         return frozenset(map(type_of, values))
-    for name in ("anyOf", "oneOf"):
-        if isinstance(schema.get(name), list) and depth:
-            found = [types_of(each, root, depth - 1) for each in schema[name]]
-            known = [each for each in found if each is not None]
-            return frozenset().union(*known) if len(known) == len(found) else None
+    if options and depth:
+        found = [types_of(each, root, depth - 1) for each in options]
+        known = [each for each in found if each is not None]
+        return frozenset().union(*known) if len(known) == len(found) else None
     return frozenset({"object"}) if "properties" in schema else None
 
 

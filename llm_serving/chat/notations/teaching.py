@@ -39,7 +39,11 @@ class Teaching(NamedTuple):
     shows_functions: bool = True  # else these are told in words
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
-        """The same conversation as the template takes it."""
+        """The same conversation as the template takes it.
+
+        Llama's shows one call a message; Mistral's wants ids of nine letters; Gemma's puts a text that goes
+        with calls behind their results, and leaves the turn closed.
+        """
         if self.notation.one_a_message:
             messages = one_call_a_message(messages)
         return [self._message(message) for message in messages]
@@ -50,6 +54,9 @@ class Teaching(NamedTuple):
             out["tool_call_id"] = _short(message["tool_call_id"])
         if "tool_calls" in message:
             out["tool_calls"] = [self._call(call, i) for i, call in enumerate(message["tool_calls"])]
+            if self.notation.text_is_thought and message["content"]:
+                thoughts = filter(None, [message.get("reasoning_content"), message["content"]])
+                out |= {"reasoning_content": "\n\n".join(thoughts), "content": ""}
         return out
 
     def _call(self, call: dict[str, Any], place: int) -> dict[str, Any]:
