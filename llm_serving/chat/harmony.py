@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from llm_serving.chat.messages import Message
+from llm_serving.chat.single_calls import apart
 from llm_serving.chat.tools import JSON_STYLE, Tool
 
 START, CHANNEL, CONSTRAIN = "<|start|>", "<|channel|>", "<|constrain|>"
@@ -67,15 +67,7 @@ def as_history(messages: Sequence[Message]) -> list[Message]:
 def _calls(message: Message, results: Sequence[Message]) -> list[Message]:
     """Each call with its result behind it."""
     thoughts = [text for text in (message.get("reasoning_content"), message["content"]) if text]
-    calls = message["tool_calls"]
-    order = {call["id"]: i for i, call in enumerate(calls) if "id" in call}
-    results = sorted(results, key=lambda result: order.get(result.get("tool_call_id", ""), len(calls)))
-    out: list[Message] = []
-    for call, result in zip_longest(calls, results):
-        if call is not None:
-            out.append(Message(role="assistant", content="", tool_calls=[call]))
-        if result is not None:
-            out.append(result)
+    out = apart(Message(role="assistant", content="", tool_calls=message["tool_calls"]), results)
     if thoughts:
         out[0]["reasoning_content"] = "\n\n".join(thoughts)
     return out

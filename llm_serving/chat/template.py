@@ -49,6 +49,11 @@ def takes_texts(render: Callable[..., str]) -> bool:
         return False
 
 
+def as_parts(content: Any) -> Any:
+    """A content for templates that take lists of parts only."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 class ChatTemplate:
     """A compiled template; thread-safe, and equal to what `transformers` renders."""
 

@@ -1,4 +1,4 @@
-"""Special tokens that an answer is told apart by, so they are text in it: around thoughts, and harmony's."""
+"""Special tokens that an answer is told apart by, so they are text in it: of thoughts, calls, messages."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ _GROUPS = (
     ("<thought>", "</thought>"),
     ("<|channel>", "<channel|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
+    # Around calls of functions; see `chat/notations/`.
+    ("<tool_call>", "</tool_call>"),
+    ("<|tool_call_start|>", "<|tool_call_end|>"),
+    ("<|tool_call>", "<tool_call|>", '<|"|>'),
+    ("[TOOL_CALLS]",),
+    ("[ARGS]",),
+    ("[CALL_ID]",),
+    (
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁calls▁end｜>",
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁call▁end｜>",
+        "<｜tool▁sep｜>",
+    ),
 )
 _NAMES = frozenset(token for group in _GROUPS for token in group)
 _OF_HARMONY = frozenset((*_HARMONY, *_HARMONY_ENDS))

@@ -30,6 +30,7 @@ END_TOKENS = frozenset(
         "<|call|>",
         "<end_of_turn>",
         "<turn|>",
+        "<|tool_response>",  # what Gemma 4 has called for is not its to write
         "<end_of_utterance>",
         "<｜end▁of▁sentence｜>",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from llm_serving.backends.constraints import Form, Grammar
-from llm_serving.chat import harmony, tools
+from llm_serving.chat import harmony
 from llm_serving.chat.reasoning import Reasoning
 from llm_serving.chat.tools import Calls
 from llm_serving.engine.channels import Channel, ChannelConstraint, ChannelIds
@@ -98,13 +98,15 @@ async def _build(
     if form is None:
         return [None] * count
     if isinstance(form, Calls):
-        form = _of_calls(form, are_on_channel=are_on_channel)
+        form = Grammar(_calls_grammar(model, form, are_on_channel=are_on_channel))
     return list(await asyncio.to_thread(model.constraints.build, form, count, form_param))
 
 
-def _of_calls(calls: Calls, *, are_on_channel: bool) -> Grammar:
-    """Calls in the notation of the model."""
-    return Grammar(harmony.calls_grammar(calls.tools) if are_on_channel else tools.calls_grammar(calls))
+def _calls_grammar(model: ChatModel, calls: Calls, *, are_on_channel: bool) -> str:
+    """Calls in the notation of the model. Raises: ConstraintError."""
+    if are_on_channel:
+        return harmony.calls_grammar(calls.tools)
+    return model.teaching.notation.grammar(calls, model.call_marks())
 
 
 def _on_channels(

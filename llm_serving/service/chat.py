@@ -10,6 +10,8 @@ from typing import Any
 
 from llm_serving.chat.harmony import as_history
 from llm_serving.chat.messages import Message, join_contents, with_system_prompt
+from llm_serving.chat.notations.teaching import IN_WORDS, History
+from llm_serving.chat.notations.words import in_words, told_functions
 from llm_serving.chat.pictures import pictures_in
 from llm_serving.chat.reasoning import (
     Effort,
@@ -19,7 +21,8 @@ from llm_serving.chat.reasoning import (
     thoughts_name,
     without_thoughts,
 )
-from llm_serving.chat.tools import Tool, in_words, reads_calls
+from llm_serving.chat.template import as_parts
+from llm_serving.chat.tools import Tool
 from llm_serving.errors import InvalidRequest, TemplateError
 from llm_serving.images.expansion import IMAGE
 from llm_serving.service.generation import (
@@ -174,9 +177,9 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
     inputs = {name: _guarded(value, guard) for name, value in conversation.template_inputs.items()}
 
     def render(messages: Sequence[Message], **more: Any) -> str:
-        guarded = [_guarded_message(message, guard, thoughts) for message in messages]
+        guarded = [model.teaching.guarded(_guarded_message(message, guard, thoughts)) for message in messages]
         if model.wants_parts:
-            guarded = [{**message, "content": _as_parts(message["content"])} for message in guarded]
+            guarded = [{**message, "content": as_parts(message["content"])} for message in guarded]
         return (
             template.render(guarded, **inputs, **more) if template else join_contents(guarded, _mark(model))
         )
@@ -184,13 +187,18 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
     if model.thoughts is not None and model.thoughts.has_channels:
         told = _guarded([tool.definition() for tool in tools], guard)
         return render(as_history(messages), tools=told or None)
-    knows_calls = template is not None and reads_calls(template.source)
-    if not tools and (knows_calls or not any("tool_calls" in message for message in messages)):
+    if model.teaching.history is not History.WORDS:
+        teaching = model.teaching
+        if not teaching.shows_functions:
+            messages, tools = told_functions(messages, tools, teaching.notation), ()
+        told = _guarded([tool.definition() for tool in tools], guard)
+        try:
+            return render(teaching.messages(messages), **({"tools": told} if told else {}))
+        except TemplateError:  # some of Hermes fail at schemas that they do not know
+            if teaching.notation is not IN_WORDS.notation:
+                raise
+    if not tools and not any("tool_calls" in message for message in messages):
         return render(messages)
-    if knows_calls:
-        text = render(messages, tools=_guarded([tool.definition() for tool in tools], guard))
-        if all(tool.name in text for tool in tools):  # else it calls them otherwise than we do
-            return text
     try:
         return render(in_words(messages, tools))
     except TemplateError:  # some templates take no system prompt
@@ -216,10 +224,6 @@ def _guarded_message(message: Message, guard: Callable[[str], str], thoughts: st
     if "tool_calls" in message:
         guarded["tool_calls"] = _guarded(message["tool_calls"], guard)
     return guarded
-
-
-def _as_parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _guarded(value: Any, guard: Callable[[str], str]) -> Any:

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from llm_serving.backends.constraints import Constraints, GuidedTokenizer
 from llm_serving.chat import harmony
+from llm_serving.chat.notations.teaching import IN_WORDS, Teaching, teaching_of
 from llm_serving.chat.reasoning import ThoughtFormat, format_of
-from llm_serving.chat.template import takes_texts
+from llm_serving.chat.template import as_parts, takes_texts
 from llm_serving.checkpoints import FillIn, ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.channels import Channel, ChannelIds
@@ -99,6 +100,7 @@ class ChatModel:
     adapters: tuple[str, ...] = ()  # fingerprints of the model with each of them
     wants_parts: bool = field(init=False)  # whether its template takes no contents that are texts
     thoughts: ThoughtFormat | None = field(init=False)  # how it thinks, if it does
+    teaching: Teaching = field(init=False)  # how it is told of functions, and calls them
     constraints: Constraints = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +108,30 @@ class ChatModel:
         template = self.template if self.vision is not None else None
         wants_parts = template is not None and not takes_texts(template.render)
         object.__setattr__(self, "wants_parts", wants_parts)
+        object.__setattr__(self, "teaching", self._teaching())
         object.__setattr__(self, "constraints", Constraints(self.tokenizer, self.engine.vocab_size))
+
+    def _teaching(self) -> Teaching:
+        template = self.template
+        if template is None:
+            return IN_WORDS
+
+        def render(messages: Sequence[Mapping[str, Any]], **more: Any) -> str:
+            told = (
+                [{**m, "content": as_parts(m["content"])} for m in messages] if self.wants_parts else messages
+            )
+            return template.render(told, **more)
+
+        return teaching_of(template.source, render, lambda mark: len(self._ids(mark)) == 1)
+
+    def call_marks(self) -> dict[str, int]:
+        """The tokens of its notation of calls that text cannot become."""
+        found = {mark: self._ids(mark) for mark in self.teaching.notation.marks}
+        return {
+            mark: ids[0]
+            for mark, ids in found.items()
+            if len(ids) == 1 and self.tokenizer.encode(mark) != list(ids)
+        }
 
     def reasoning_ids(self) -> tuple[int, int] | None:
         """The tokens that stand around thoughts; None if they are not one token each."""

@@ -9,6 +9,7 @@ import pytest
 from fake_server import Client, data_of, open_client
 
 from llm_serving.api.convert.tool_calls import CallReader
+from llm_serving.chat.notations.hermes import HERMES
 from llm_serving.chat.tools import Tool
 
 pytestmark = pytest.mark.anyio
@@ -141,7 +142,7 @@ async def test_one_call_at_most_if_so_asked() -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
 def test_calls_are_read_however_the_text_is_cut(chunk: int) -> None:
     for text, content, calls in [*ANSWERS.values(), *((reply, reply, []) for reply in NO_CALLS.values())]:
-        reader = CallReader({name: Tool(name, "", {}) for name in ("time", "weather")}, many=True)
+        reader = CallReader({name: Tool(name, "", {}) for name in ("time", "weather")}, HERMES, many=True)
         shown, found = "", []
         for start in range(0, len(text), chunk):
             more, new = reader.feed(text[start : start + chunk], is_last=start + chunk >= len(text))

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from llm_serving.chat.messages import Message
-from llm_serving.chat.tools import Tool, in_words, normalize_tools, reads_calls
+from llm_serving.chat.notations.words import in_words
+from llm_serving.chat.tools import Tool, normalize_tools
 from llm_serving.errors import InvalidRequest
 
 WEATHER = {
@@ -99,17 +100,3 @@ def test_calls_and_results_become_text() -> None:
         Message(role="assistant", content="Done."),
         USER,
     ]
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("{% if tools %}<tool_call>{% endif %}", True),
-        ("{% if tools %}[AVAILABLE_TOOLS]{% endif %}", False),
-        ("{% if tools %}<tool_call><function=f>{% endif %}", False),
-        ("{% if tools %}<tool_call>f<arg_key>a</arg_key>{% endif %}", False),
-        ("{{ messages }}", False),
-    ],
-)
-def test_which_templates_know_the_notation(source: str, expected: bool) -> None:
-    assert reads_calls(source) is expected

@@ -18,7 +18,7 @@ TOOLS = normalize_tools(
 KNOWS = (
     "{% if tools %}TOOLS <tool_call>{% for t in tools %}{{ t | tojson }}{% endfor %}{% endif %}"
     "{% for m in messages %}{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or [] %}"
-    "CALL{{ c.function.arguments | tojson }}{% endfor %};{% endfor %}"
+    "<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %};{% endfor %}"
 )
 PLAIN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
 OTHERWISE = (
@@ -43,7 +43,11 @@ CALLED: list[Message] = [
 @pytest.mark.parametrize(
     ("template", "begins", "has"),
     [
-        (KNOWS, "TOOLS <tool_call>{", 'assistant:CALL{"a": 1};tool:fine;'),
+        (
+            KNOWS,
+            "TOOLS <tool_call>{",
+            'assistant:<tool_call>{"name": "get_weather", "arguments": {"a": 1}}</tool_call>;tool:fine;',
+        ),
         (OTHERWISE, "system:You may call", "user:<tool_response>\nfine\n</tool_response>;"),
         (NO_SYSTEM, "user:You may call", '<tool_call>\n{"name": "get_weather", "arguments": {"a": 1}}'),
         (PLAIN, "<|im_start|>system\nYou may call", "<tool_response>"),
@@ -81,13 +85,15 @@ def test_all_that_a_client_writes_freely_is_guarded() -> None:
 
     template = (
         "{% for m in messages %}{{ m.name }}{{ m.tool_call_id }}{{ m.reasoning_content }}{{ m.content }}"
-        "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}"
+        "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>"
         "{% endfor %}{% endfor %}"
-        "{{ more }}<tool_call>{{ tools }}"
+        "{{ more }}{{ tools }}"
     )
     call = {"type": "function", "function": {"name": "f", "arguments": {"a": "5"}}}
     said: Message = {"role": "assistant", "content": "text", "name": "Ann", "tool_call_id": "7"}
     said |= {"reasoning_content": "Hm", "tool_calls": [call]}
     model = ChatModel("m", load_fake_engine(EngineOptions()), Marking(), ChatTemplate(template))
     ids = prompt_ids(model, Conversation([said], {"more": "and"}))
-    assert model.tokenizer.decode(ids).startswith('(Ann)(7)(Hm)(text)f{"a": "(5)"}(and)')
+    assert model.tokenizer.decode(ids).startswith(
+        '(Ann)(7)(Hm)(text)<tool_call>{"name": "f", "arguments": {"a": "(5)"}}</tool_call>(and)'
+    )

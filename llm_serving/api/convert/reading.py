@@ -42,7 +42,7 @@ class TextReader(Protocol):
 def text_reader(generation: Generation, use: ToolUse) -> TextReader:
     """By how the answers of `generation` are written."""
     tools = {tool.name: tool for tool in use.tools}
-    calls = CallReader(tools, many=use.are_many) if tools else None
+    calls = CallReader(tools, generation.model.teaching.notation, many=use.are_many) if tools else None
     thoughts, reasoning = generation.thoughts, generation.reasoning
     if thoughts is None:
         return TaggedReader(None, None, calls)

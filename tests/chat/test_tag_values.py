@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llm_serving.chat.notations.tags import read_tags
 from llm_serving.chat.tools import Tool
-from llm_serving.chat.xml_calls import read_xml_call
 
 TYPES = {
     "city": "string",
@@ -25,22 +25,19 @@ def call(name: str, **arguments: str) -> str:
 
 def test_values_are_what_the_schema_wants() -> None:
     text = call("weather", city="123", days="5", where='{"lat": 1.5}', exact="True", note="null", other="[1]")
-    expected = {"city": "123", "days": 5, "where": {"lat": 1.5}, "exact": True, "note": "null", "other": [1]}
-    assert read_xml_call(text, TOOLS) == ("weather", expected)
+    expected = {"city": "123", "days": 5, "where": {"lat": 1.5}, "exact": True, "note": None, "other": [1]}
+    assert read_tags(text, TOOLS) == [("weather", expected)]
 
 
 def test_texts_stay_as_they_are() -> None:
     """Lines, blanks and tags inside; only the line ends next to the tags belong to the notation."""
     value = "\n  if a < b:\n    print('</b> & <parameter>')\n"
-    assert read_xml_call(call("weather", city=value), TOOLS) == ("weather", {"city": value})
-    assert read_xml_call("<function=weather><parameter=city>x</parameter>", TOOLS) == (
-        "weather",
-        {"city": "x"},
-    )
+    assert read_tags(call("weather", city=value), TOOLS) == [("weather", {"city": value})]
+    assert read_tags("<function=weather><parameter=city>x</parameter>", TOOLS) == [("weather", {"city": "x"})]
 
 
 def test_no_arguments() -> None:
-    assert read_xml_call(call("now"), TOOLS) == ("now", {})
+    assert read_tags(call("now"), TOOLS) == [("now", {})]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +54,8 @@ def test_no_arguments() -> None:
     ],
 )
 def test_what_is_no_call(text: str) -> None:
-    assert read_xml_call(text, TOOLS) is None
+    assert read_tags(text, TOOLS) is None
 
 
 def test_a_value_that_is_no_json_is_a_text() -> None:
-    assert read_xml_call(call("weather", days="five"), TOOLS) == ("weather", {"days": "five"})
+    assert read_tags(call("weather", days="five"), TOOLS) == [("weather", {"days": "five"})]

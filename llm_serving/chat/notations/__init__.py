@@ -1,0 +1,28 @@
+"""Notations of calls, one a file; which of them a model knows, its template tells."""
+
+from __future__ import annotations
+
+from llm_serving.chat.notations.deepseek import DEEPSEEK, DEEPSEEK_FENCED
+from llm_serving.chat.notations.gemma4 import GEMMA4
+from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
+from llm_serving.chat.notations.hermes import HERMES
+from llm_serving.chat.notations.lfm2 import LFM2
+from llm_serving.chat.notations.llama import LLAMA
+from llm_serving.chat.notations.mistral import MISTRAL, MISTRAL_IDS, MISTRAL_LIST
+from llm_serving.chat.notations.tags import TAGS
+
+# Tried in this order: what has more signs comes before what has some of them.
+NOTATIONS = (
+    TAGS,
+    GLM_COMPACT,
+    GLM,
+    HERMES,
+    LFM2,
+    GEMMA4,
+    MISTRAL_IDS,
+    MISTRAL,
+    MISTRAL_LIST,
+    DEEPSEEK_FENCED,
+    DEEPSEEK,
+    LLAMA,
+)

@@ -1,0 +1,61 @@
+"""What there is to know of a notation of calls: how a family of models writes that it calls functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from llm_serving.chat.tools import Calls, Tool
+
+
+class Call(NamedTuple):
+    """`arguments` are whatever the model wrote; a call has an object."""
+
+    name: str
+    arguments: Any
+
+
+class Quote(NamedTuple):
+    """What stands around a value in which nothing else counts. `escapes`: a backslash takes what follows."""
+
+    begin: str
+    end: str
+    escapes: bool = False
+
+
+JSON_QUOTES = (Quote('"', '"', escapes=True),)
+Read = Callable[[str, Mapping[str, Tool]], list[Call] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """One notation.
+
+    signs: what a template of it holds; see `teaching.py`.
+    open: what calls begin with.
+    close: what they end with; without one they do where a bracket of `brackets` is closed.
+    quotes: around values of arguments, in which neither counts.
+    read: what stands between `open` and `close` → the calls, or None if these are none.
+    write: calls → all of their text, as in an answer.
+    grammar: Lark for an answer with calls. It takes the tokens of `marks` that no text can be.
+    marks: strings that may be special tokens.
+    whole: what a call that was not closed ends with if nothing of it is missing; None: such a call is none.
+    is_first: calls only begin an answer; a bracket may do so without `open`.
+    one_a_message, short_ids, text_is_thought: what templates want of the history; see `teaching.py`.
+    """
+
+    signs: tuple[str, ...]
+    open: str
+    read: Read
+    write: Callable[[Sequence[Call]], str]
+    grammar: Callable[[Calls, Mapping[str, int]], str]
+    close: str = ""
+    brackets: str = ""
+    quotes: tuple[Quote, ...] = JSON_QUOTES
+    marks: tuple[str, ...] = ()
+    whole: str | None = None
+    is_first: bool = False
+    one_a_message: bool = False
+    short_ids: bool = False
+    text_is_thought: bool = False

@@ -1,0 +1,142 @@
+"""How a model's template takes functions and calls, found out by rendering some."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from enum import Enum
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from llm_serving.chat.messages import Message
+from llm_serving.chat.notations import NOTATIONS
+from llm_serving.chat.notations.end_finder import EndFinder
+from llm_serving.chat.notations.hermes import HERMES
+from llm_serving.chat.notations.notation import Call, Notation
+from llm_serving.chat.single_calls import one_call_a_message
+from llm_serving.chat.tools import Tool
+from llm_serving.errors import TemplateError
+
+_NAME, _VALUE, _ID = "get_probe", "probe 1", "probe0001"
+_SHORT = 9  # characters of an id
+
+
+class History(Enum):
+    """What a template wants of calls that were made."""
+
+    ARGUMENTS = "arguments"  # an object, as JSON has it
+    JSON = "json"  # a text of JSON
+    TEXT = "text"  # it knows no calls: they are text of the assistant
+    WORDS = "words"  # it knows neither functions nor calls, or not in a notation of ours
+
+
+class Teaching(NamedTuple):
+    """How a model is told of functions, and how it calls them then."""
+
+    notation: Notation
+    history: History
+    shows_functions: bool = True  # else these are told in words
+
+    def messages(self, messages: Sequence[Message]) -> list[Message]:
+        """The same conversation as the template takes it.
+
+        Llama's shows one call a message; Mistral's wants ids of nine letters; Gemma's puts a text that goes
+        with calls behind their results, and leaves the turn closed.
+        """
+        if self.notation.one_a_message:
+            messages = one_call_a_message(messages)
+        return [self._message(message) for message in messages]
+
+    def _message(self, message: Message) -> Message:
+        out = Message(**message)
+        if self.notation.short_ids and "tool_call_id" in message:
+            out["tool_call_id"] = _short(message["tool_call_id"])
+        if "tool_calls" in message:
+            out["tool_calls"] = [self._call(call, i) for i, call in enumerate(message["tool_calls"])]
+            if self.notation.text_is_thought and message["content"]:
+                thoughts = filter(None, [message.get("reasoning_content"), message["content"]])
+                out |= {"reasoning_content": "\n\n".join(thoughts), "content": ""}
+        return out
+
+    def _call(self, call: dict[str, Any], place: int) -> dict[str, Any]:
+        out = {**call, "function": dict(call["function"])}
+        if self.notation.short_ids:
+            out["id"] = _short(call.get("id", str(place)))
+        return out
+
+    def guarded(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message whose texts are guarded already, with its calls as the template takes them."""
+        calls = message.get("tool_calls")
+        if not calls or self.history in (History.ARGUMENTS, History.WORDS):
+            return message
+        functions = [call["function"] for call in calls]
+        if self.history is History.JSON:
+            texts = (json.dumps(function["arguments"], ensure_ascii=False) for function in functions)
+            told = [
+                {**call, "function": {**function, "arguments": text}}
+                for call, function, text in zip(calls, functions, texts, strict=True)
+            ]
+            return {**message, "tool_calls": told}
+        written = self.notation.write([Call(call["name"], call["arguments"]) for call in functions])
+        plain = {name: value for name, value in message.items() if name != "tool_calls"}
+        return {**plain, "content": f"{message['content']}{written}"}
+
+
+IN_WORDS = Teaching(HERMES, History.WORDS)
+
+
+def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str], bool]) -> Teaching:
+    """By what a template holds, and by reading what it makes of a call, as an answer would be read.
+
+    A template that shows functions and no calls leaves the vocabulary to tell.
+    """
+    tool = Tool(_NAME, _NAME, {"type": "object", "properties": {"key": {"type": "string"}}})
+    call = {"type": "function", "id": _ID, "function": {"name": _NAME, "arguments": {"key": _VALUE}}}
+    asked = Message(role="user", content=_NAME[::-1])
+    called = Message(role="assistant", content="", tool_calls=[call])
+    result = Message(role="tool", content="5", tool_call_id=_ID)
+
+    def shown(messages: Sequence[Any], **more: Any) -> str:
+        try:
+            return render(messages, **more)
+        except TemplateError:
+            return ""
+
+    told = {"tools": [tool.definition()]}
+    shows_functions = _NAME in shown([asked], **told)
+    texts = {}
+    for history in (History.ARGUMENTS, History.JSON):
+        teaching = Teaching(HERMES, history)
+        messages = [teaching.guarded(dict(message)) for message in (asked, called, result)]
+        texts[history] = shown(messages) or shown(messages, **told)  # some always want functions
+    candidates = [each for each in NOTATIONS if all(sign in source for sign in each.signs)]
+    for notation in candidates:
+        for history, text in texts.items():
+            if _is_read(text, notation, tool):
+                return Teaching(notation, history, shows_functions)
+    if not shows_functions or not any(texts.values()) or any(_VALUE in text for text in texts.values()):
+        return IN_WORDS
+    candidates += [each for each in NOTATIONS if is_token(each.open)]
+    return Teaching(candidates[0], History.TEXT) if candidates else IN_WORDS
+
+
+def _is_read(text: str, notation: Notation, tool: Tool) -> bool:
+    """Whether the call of the probe is found."""
+    opening = re.escape(notation.open)
+    begins = re.finditer(rf"{opening}|\{{" if notation.is_first else opening, text)
+    return any(_read_at(text[match.start() :], notation, tool) for match in begins)
+
+
+def _read_at(text: str, notation: Notation, tool: Tool) -> bool:
+    inside = text.removeprefix(notation.open)
+    end = EndFinder(notation).find(inside)
+    found = notation.read(inside[: max(0, end)].removesuffix(notation.close), {tool.name: tool})
+    return found == [Call(_NAME, {"key": _VALUE})]
+
+
+def _short(call_id: str) -> str:
+    """An id as Mistral's templates want it: itself if it is one."""
+    if len(call_id) == _SHORT and call_id.isalnum():
+        return call_id
+    return blake2b(call_id.encode("utf-8", "replace"), digest_size=5).hexdigest()[:_SHORT]

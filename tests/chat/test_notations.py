@@ -1,0 +1,118 @@
+"""Every notation of calls: read as it is written, however it is cut; what is no call stays text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from notations import FAMILIES, TOOLS
+
+from llm_serving.api.convert.tool_calls import CallReader
+from llm_serving.chat.notations.notation import Call, Notation
+from llm_serving.chat.notations.teaching import History, teaching_of
+from llm_serving.chat.template import ChatTemplate
+
+NESTED = {"a": [1, -2.5, None, {"b": 'x "y"'}], "ü€": {}, "t": True, "f": False, "e": [], "s": ""}
+CALLS: dict[str, list[Call]] = {
+    "plain": [Call("weather", {"city": "Rome", "days": 2, "exact": True})],
+    "quotes": [Call("weather", {"city": '"it\'s" \\ `x`, (b=1) [2] {3}'})],
+    "lines": [Call("weather", {"city": "a\n\n  b\tc\n"})],
+    "unicode": [Call("weather", {"city": "Zürich 東京 😀 </b> & <br>"})],
+    "texts that look like values": [Call("weather", {"city": "5", "note": "true"})],
+    "numbers": [Call("weather", {"days": -12, "ratio": 1.5e-7})],
+    "nested": [Call("get.any_thing-1", {"value": NESTED})],
+    "null": [Call("weather", {"note": None, "exact": False})],
+    "no arguments": [Call("now", {})],
+    "several": [
+        Call("weather", {"city": "Rome"}),
+        Call("now", {}),
+        Call("get.any_thing-1", {"list": [[], {}], "x": "y"}),
+    ],
+}
+ALL = [pytest.param(family.notation, id=name) for name, family in FAMILIES.items()]
+
+
+def read(notation: Notation, *pieces: str) -> tuple[str, list[tuple[str, Any]]]:
+    """(text, calls) of an answer that comes in pieces."""
+    reader = CallReader(TOOLS, notation, many=True)
+    shown, found = "", []
+    for i, piece in enumerate(pieces):
+        more, calls = reader.feed(piece, is_last=i + 1 == len(pieces))
+        shown, found = shown + more, found + calls
+    return shown, [(call.name, json.loads(call.arguments)) for call in found]
+
+
+def written(notation: Notation, calls: list[Call]) -> str:
+    """As one answer, or as the answers of a model that makes one call each."""
+    return notation.write(calls[:1] if notation.one_a_message else calls)
+
+
+@pytest.mark.parametrize("case", CALLS)
+@pytest.mark.parametrize("notation", ALL)
+def test_values_survive_and_so_they_do_at_every_cut(notation: Notation, case: str) -> None:
+    text = written(notation, CALLS[case])
+    expected = [tuple(call) for call in CALLS[case][: 1 if notation.one_a_message else None]]
+    for at in range(len(text) + 1):
+        assert read(notation, text[:at], text[at:]) == ("", expected), text[:at]
+    assert read(notation, *text) == ("", expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_calls_as_models_write_them(name: str) -> None:
+    family = FAMILIES[name]
+    expected = [("weather", {"city": "Rome", "days": 2, "exact": True})]
+    assert read(family.notation, family.written) == ("", expected)
+    front, back = ("", "") if family.notation.is_first else ("Let me see. \n", "\n Done.")
+    text = f"{front}{family.written}{back}"
+    for at in range(len(text) + 1):
+        shown, calls = read(family.notation, text[:at], text[at:])
+        assert (shown, calls) == (front.rstrip() + back, expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_call_that_was_cut_is_no_call(name: str) -> None:
+    """Up to its last character but those that only close it."""
+    family = FAMILIES[name]
+    for at in range(len(family.written)):
+        text = family.written[:at]
+        shown, calls = read(family.notation, *text)
+        if calls:  # nothing of it is missing
+            assert calls == [("weather", {"city": "Rome", "days": 2, "exact": True})]
+            assert family.notation.whole is not None
+            assert text.rstrip().endswith((family.notation.whole, *family.notation.close))
+        else:
+            assert shown.strip() == text.strip()
+
+
+@pytest.mark.parametrize("notation", ALL)
+def test_markup_that_is_no_call_stays_text(notation: Notation) -> None:
+    unknown = notation.write([Call("nothing", {"a": "b"})])
+    texts = [
+        unknown,
+        f"{notation.open}",
+        f"a {notation.open} b",
+        f"{notation.open}{notation.close} c",
+        f"a {notation.close} b",
+        "{ [ ( \" ' <",
+        f"{notation.open} oops {{ \" ' {notation.close} and more",
+    ]
+    for text in texts:
+        for at in range(len(text) + 1):
+            assert read(notation, text[:at], text[at:]) == (text, []), text
+
+
+@pytest.mark.parametrize("notation", ALL)
+def test_marks_within_values_are_values(notation: Notation) -> None:
+    value = f"x {notation.close or notation.brackets} y"
+    text = notation.write([Call("weather", {"city": value})])
+    for at in range(len(text) + 1):
+        assert read(notation, text[:at], text[at:]) == ("", [("weather", {"city": value})])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_template_tells(name: str) -> None:
+    family = FAMILIES[name]
+    teaching = teaching_of(family.template, ChatTemplate(family.template).render, lambda mark: False)
+    assert teaching.notation is family.notation
+    assert teaching.history in (History.ARGUMENTS, History.JSON, History.TEXT)

@@ -1,0 +1,184 @@
+"""Small chat templates of our own, each with the markup of a family, and what its models write."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llm_serving.chat.notations.deepseek import DEEPSEEK, DEEPSEEK_FENCED
+from llm_serving.chat.notations.gemma4 import GEMMA4
+from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
+from llm_serving.chat.notations.hermes import HERMES
+from llm_serving.chat.notations.lfm2 import LFM2
+from llm_serving.chat.notations.llama import LLAMA
+from llm_serving.chat.notations.mistral import MISTRAL, MISTRAL_IDS, MISTRAL_LIST
+from llm_serving.chat.notations.notation import Notation
+from llm_serving.chat.notations.tags import TAGS
+from llm_serving.chat.tools import Tool
+
+
+def template(told: str, call: str, around: tuple[str, str] = ("", ""), between: str = "") -> str:
+    """`told` of each tool, `call` of each call of a message, in Jinja."""
+    return (
+        "{% for tool in tools or [] %}" + told + "{% endfor %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{% if m.tool_calls %}" + around[0] + "{% for c in m.tool_calls %}{% set f = c.function %}" + call
+        + ("{% if not loop.last %}" + between + "{% endif %}" if between else "")
+        + "{% endfor %}" + around[1] + "{% endif %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )  # fmt: skip
+
+
+class Family(NamedTuple):
+    """written: an answer with the call `weather(city="Rome", days=2, exact=True)` as the models write it."""
+
+    notation: Notation
+    template: str
+    written: str
+
+
+_JSON = '{"city": "Rome", "days": 2, "exact": true}'
+_TOOL = "{{ tool | tojson }}"
+
+FAMILIES = {
+    "hermes": Family(
+        HERMES,
+        template(_TOOL, "<tool_call>\n{{ f | tojson }}\n</tool_call>"),
+        f'<tool_call>\n{{"name": "weather", "arguments": {_JSON}}}\n</tool_call>',
+    ),
+    "tags": Family(
+        TAGS,
+        template(
+            _TOOL,
+            "\n<tool_call>\n<function={{ f.name }}>\n{% for k, v in f.arguments | items %}"
+            "<parameter={{ k }}>\n{{ v if v is string else v | tojson }}\n</parameter>\n{% endfor %}"
+            "</function>\n</tool_call>",
+        ),
+        "<tool_call>\n<function=weather>\n<parameter=city>\nRome\n</parameter>\n<parameter=days>\n2\n"
+        "</parameter>\n<parameter=exact>\nTrue\n</parameter>\n</function>\n</tool_call>",
+    ),
+    "glm": Family(
+        GLM,
+        template(
+            _TOOL,
+            "\n<tool_call>{{ f.name }}\n{% for k, v in f.arguments.items() %}<arg_key>{{ k }}</arg_key>\n"
+            "<arg_value>{{ v | tojson(ensure_ascii=False) if v is not string else v }}</arg_value>\n"
+            "{% endfor %}</tool_call>",
+        ),
+        "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n<arg_key>days</arg_key>\n"
+        "<arg_value>2</arg_value>\n<arg_key>exact</arg_key>\n<arg_value>true</arg_value>\n</tool_call>",
+    ),
+    "glm 4.7": Family(
+        GLM_COMPACT,
+        template(
+            _TOOL,
+            "<tool_call>{{ f.name }}{% for k, v in f.arguments.items() %}<arg_key>{{ k }}</arg_key>"
+            "<arg_value>{{ v | tojson(ensure_ascii=False) if v is not string else v }}</arg_value>"
+            "{% endfor %}</tool_call>",
+        ),
+        "<tool_call>weather<arg_key>city</arg_key><arg_value>Rome</arg_value><arg_key>days</arg_key><arg_value>"
+        "2</arg_value><arg_key>exact</arg_key><arg_value>true</arg_value></tool_call>",
+    ),
+    "lfm2": Family(
+        LFM2,
+        template(
+            "<|tool_list_start|>" + _TOOL + "<|tool_list_end|>",
+            '{{ f.name }}({% for k, v in f.arguments.items() %}{{ k }}={{ "\'" + v + "\'" if v is string else'
+            " v | string }}{% if not loop.last %}, {% endif %}{% endfor %})",
+            ("<|tool_call_start|>[", "]<|tool_call_end|>"),
+            ", ",
+        ),
+        "<|tool_call_start|>[weather(city='Rome', days=2, exact=True)]<|tool_call_end|>",
+    ),
+    "gemma 4": Family(
+        GEMMA4,
+        '{% macro value(v) %}{% if v is string %}<|"|>{{ v }}<|"|>{% else %}{{ v | tojson }}{% endif %}'
+        "{% endmacro %}"
+        + template(
+            "<|tool>{{ tool.function.name }}<tool|>",
+            "<|tool_call>call:{{ f.name }}{{ '{' }}{% for k, v in f.arguments | dictsort %}"
+            "{{ k }}:{{ value(v) }}{% if not loop.last %},{% endif %}{% endfor %}{{ '}' }}<tool_call|>",
+        ),
+        '<|tool_call>call:weather{city:<|"|>Rome<|"|>,days:2,exact:true}<tool_call|>',
+    ),
+    "mistral list": Family(
+        MISTRAL_LIST,
+        template(
+            _TOOL,
+            "{% if c.id | length != 9 %}{{ raise_exception('ids have 9 letters') }}{% endif %}"
+            '{{ (f | tojson)[:-1] }}, "id": "{{ c.id }}"{{ \'}\' }}',
+            ("[TOOL_CALLS][", "]"),
+            ", ",
+        ),
+        f'[TOOL_CALLS][{{"name": "weather", "arguments": {_JSON}, "id": "123456789"}}]',
+    ),
+    "mistral": Family(
+        MISTRAL,
+        template(_TOOL, "[TOOL_CALLS]{{ f.name }}[ARGS]{{ f.arguments | tojson }}"),
+        f"[TOOL_CALLS]weather[ARGS]{_JSON}",
+    ),
+    "mistral with ids": Family(
+        MISTRAL_IDS,
+        template(_TOOL, "[TOOL_CALLS]{{ f.name }}[CALL_ID]{{ c.id }}[ARGS]{{ f.arguments | tojson }}"),
+        f"[TOOL_CALLS]weather[CALL_ID]123456789[ARGS]{_JSON}",
+    ),
+    "llama": Family(
+        LLAMA,
+        template(
+            _TOOL,
+            "{% if m.tool_calls | length != 1 %}{{ raise_exception('single tool-calls only') }}{% endif %}"
+            "{{ '{\"name\": \"' + f.name + '\", ' }}{{ '\"parameters\": ' }}"
+            '{{ f.arguments | tojson }}{{ "}" }}{# ipython #}',
+        ),
+        f'{{"name": "weather", "parameters": {_JSON}}}',
+    ),
+    "deepseek r1": Family(
+        DEEPSEEK_FENCED,
+        template(
+            _TOOL,
+            "<｜tool▁call▁begin｜>{{ c.type }}<｜tool▁sep｜>{{ f.name }}\n```json\n{{ f.arguments }}\n```"
+            "<｜tool▁call▁end｜>",
+            ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+            "\n",
+        ),
+        f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{_JSON}\n```"
+        "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    ),
+    "deepseek 3.1": Family(
+        DEEPSEEK,
+        template(
+            _TOOL,
+            "<｜tool▁call▁begin｜>{{ f.name }}<｜tool▁sep｜>{{ f.arguments | tojson }}<｜tool▁call▁end｜>",
+            ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        ),
+        f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{_JSON}<｜tool▁call▁end｜>"
+        "<｜tool▁calls▁end｜>",
+    ),
+}
+
+PARAMETERS: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 12},
+        "days": {"type": "integer", "minimum": -99, "maximum": 9999},
+        "exact": {"type": "boolean"},
+        "ratio": {"type": "number", "minimum": -9, "maximum": 9},
+        "unit": {"enum": ["C", "F"]},
+        "note": {"anyOf": [{"type": "string", "maxLength": 9}, {"type": "null"}]},
+        "places": {"type": "array", "items": {"$ref": "#/$defs/place"}, "maxItems": 2},
+    },
+    "required": ["city", "days", "exact"],
+    "additionalProperties": False,
+    "$defs": {
+        "place": {
+            "type": "object",
+            "properties": {"name": {"type": "string", "maxLength": 6}, "at": {"type": "null"}},
+            "required": ["name"],
+            "additionalProperties": False,
+        }
+    },
+}
+TOOLS = {
+    "weather": Tool("weather", "", PARAMETERS),
+    "now": Tool("now", "", {"type": "object", "properties": {}, "additionalProperties": False}),
+    "get.any_thing-1": Tool("get.any_thing-1", "", {"type": "object", "properties": {}}),
+}
