@@ -21,6 +21,7 @@ from llm_serving.architectures import (
     jina_bert,
     layer_normed,
     lfm2,
+    lfm2_moe,
     llama,
     llama_kin,
     mistral3,
@@ -80,6 +81,8 @@ FAMILIES = {
     "hunyuan_v1_moe": shared_experts.describe_hunyuan,
     "idefics3": idefics3.describe,
     "lfm2": lfm2.describe,
+    "lfm2_moe": lfm2_moe.describe,
+    "lfm2moe": lfm2_moe.describe,  # as GGUF files call it
     "internlm3": llama_kin.describe_internlm3,
     "llama": llama.describe,
     "minicpm": granite.describe_minicpm,

@@ -5,6 +5,7 @@ A convolution sees a token and the two before it; what it needs of these is all 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,15 +28,25 @@ _MOST_TAPS = 8  # kMostTaps in src/gated_conv.hpp
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Raises: CheckpointError for a size that is missing, biases, windows, or layers of one kind only."""
+    gate = _weight(_names(checkpoint)[0].gate, 0)
+    if checkpoint.format == "huggingface":
+        # What config.json says is mostly cut to two thirds and rounded up, by further keys.
+        size = checkpoint.tensor(gate).shape[0]
+        checkpoint = replace(checkpoint, metadata={**checkpoint.metadata, "intermediate_size": size})
+    return hybrid_plan(checkpoint, lambda names, layers: Kind())
+
+
+def hybrid_plan(checkpoint: Checkpoint, kind_of: Callable[[Names, int], Kind]) -> ops.ModelPlan:
+    """`kind_of` says by names and number of layers what feed-forward parts are. Raises: as `describe`."""
     names, inputs, conv, output = _names(checkpoint)
     attending = _attending(checkpoint)
-    shape = read_shape(_plain(checkpoint, names), _DEFAULTS)
+    shape = read_shape(_plain(checkpoint), _DEFAULTS)
     if shape.layers <= max(attending, default=shape.layers) or len(attending) == shape.layers:
         raise CheckpointError(
             f"'{checkpoint.path}' has attention in layers {sorted(attending)} of {shape.layers}; "
             "the engine needs some with it and some without."
         )
-    taps = _taps(checkpoint)
+    taps, kind = _taps(checkpoint), kind_of(names, shape.layers)
 
     def layer(index: int) -> tuple[ops.Operation, ...]:
         read = ops.Quantize("x", _weight(names.input_norm, index), shape.epsilon)
@@ -48,9 +59,9 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
                 ops.Quantize("conv"),
                 ops.Linear((ops.Projection(_weight(output, index), "x"),), accumulate=True),
             )
-        return (read, *own, *feed_forward(checkpoint, index, names, shape, Kind()))
+        return (read, *own, *feed_forward(checkpoint, index, names, shape, kind))
 
-    plan = plan_of(checkpoint, names, shape, Kind(), layer)
+    plan = plan_of(checkpoint, names, shape, kind, layer)
     own_buffers = {"x": shape.hidden, "conv_in": 3 * shape.hidden, "conv": shape.hidden}
     return replace(
         plan,
@@ -105,7 +116,7 @@ def _names(checkpoint: Checkpoint) -> tuple[Names, str, str, str]:
     return names, f"{layer}conv.in_proj", f"{layer}conv.conv", f"{layer}conv.out_proj"
 
 
-def _plain(checkpoint: Checkpoint, names: Names) -> Checkpoint:
+def _plain(checkpoint: Checkpoint) -> Checkpoint:
     """With sizes under the keys that other decoders have them under."""
     if checkpoint.format == "gguf":
         if not gguf_keys.is_zero(checkpoint, "attention.sliding_window"):
@@ -118,8 +129,6 @@ def _plain(checkpoint: Checkpoint, names: Names) -> Checkpoint:
     config: dict[str, Any] = {
         **checkpoint.metadata,
         "rms_norm_eps": checkpoint.metadata.get("norm_eps", _DEFAULTS.epsilon),
-        # What config.json says is mostly cut to two thirds and rounded up, by further keys.
-        "intermediate_size": checkpoint.tensor(_weight(names.gate, 0)).shape[0],
     }
     if "tie_embedding" in config:
         config["tie_word_embeddings"] = config["tie_embedding"]
