@@ -16,6 +16,7 @@ from llm_serving.architectures import (
     glm4,
     gpt_oss,
     granite,
+    granite_hybrid,
     hunyuan,
     idefics3,
     jina_bert,
@@ -72,7 +73,9 @@ FAMILIES = {
     "gpt-oss": gpt_oss.describe,  # as GGUF files call it
     "gpt_oss": gpt_oss.describe,
     "granite": granite.describe,
+    "granitehybrid": granite_hybrid.describe,  # as GGUF files call it
     "granitemoe": granite.describe_moe,
+    "granitemoehybrid": granite_hybrid.describe,
     "granitemoeshared": granite.describe_moe,
     "helium": llama_kin.describe_helium,
     "hunyuan-dense": hunyuan.describe,  # as GGUF files call it

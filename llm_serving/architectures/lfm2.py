@@ -15,7 +15,7 @@ from llm_serving.architectures import config_json, gguf_keys
 from llm_serving.architectures.decoder import Kind, plan_of
 from llm_serving.architectures.decoder_layer import feed_forward
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, read_names, read_shape
-from llm_serving.architectures.layer_kinds import GLOBAL
+from llm_serving.architectures.layer_kinds import GLOBAL, gguf_key_heads, layers_of
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -123,7 +123,7 @@ def _plain(checkpoint: Checkpoint) -> Checkpoint:
             window = checkpoint.hyper("attention.sliding_window")
             raise gguf_keys.problem(checkpoint, "attention.sliding_window", window, "it is not supported")
         key = f"{checkpoint.architecture}.attention.head_count_kv"
-        heads = int(max(_key_heads(checkpoint)))
+        heads = int(max(gguf_key_heads(checkpoint)))
         return replace(checkpoint, metadata={**checkpoint.metadata, key: heads})
     config_json.require(checkpoint, "conv_bias", (False,), False)
     config: dict[str, Any] = {
@@ -150,30 +150,13 @@ def _taps(checkpoint: Checkpoint) -> int:
 def _attending(checkpoint: Checkpoint) -> frozenset[int]:
     """Layers that are attention. Raises: CheckpointError for a list that is not one of layers."""
     if checkpoint.format == "gguf":
-        return frozenset(np.flatnonzero(_key_heads(checkpoint)).tolist())
-    kinds = checkpoint.metadata.get("layer_types")
+        return frozenset(np.flatnonzero(gguf_key_heads(checkpoint)).tolist())
     layers = config_json.num_layers(checkpoint, "num_hidden_layers")
-    if kinds is None:  # older files number those that are attention
+    if checkpoint.metadata.get("layer_types") is None:  # older files number those that are attention
         numbers = checkpoint.metadata.get("full_attn_idxs")
         if isinstance(numbers, list) and all(type(i) is int and 0 <= i < layers for i in numbers):
             return frozenset(numbers)
-    elif isinstance(kinds, list) and len(kinds) == layers and set(kinds) <= {CONVOLUTION, GLOBAL}:
-        return frozenset(i for i, kind in enumerate(kinds) if kind == GLOBAL)
-    raise CheckpointError(
-        f"'layer_types' in the config.json of '{checkpoint.path}' is no list of {layers} times "
-        f"'{CONVOLUTION}' or '{GLOBAL}'."
-    )
-
-
-def _key_heads(checkpoint: Checkpoint) -> np.ndarray:
-    """Of each layer; none where it is a convolution. Raises: CheckpointError if they differ otherwise."""
-    key = "attention.head_count_kv"
-    heads = checkpoint.hyper(key)
-    layers = gguf_keys.num_layers(checkpoint)
-    fits = isinstance(heads, np.ndarray) and heads.dtype.kind in "iu" and heads.shape == (layers,)
-    if not fits or len({*heads.tolist()} - {0}) != 1 or heads.min() < 0:
-        raise gguf_keys.problem(checkpoint, key, heads, f"{layers} times 0 or one number is needed")
-    return np.asarray(heads)
+    return layers_of(checkpoint, "layer_types", layers, (GLOBAL,), (CONVOLUTION,))
 
 
 def _weight(name: str, index: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,20 @@ import transformers
 from family_models import SHAPE, save_model
 from gguf_twin import Twin
 
+LAYERS = ["mamba", "mamba", "attention", "mamba", "attention"]
+GRANITE = {
+    "num_hidden_layers": 5,
+    "layer_types": LAYERS,
+    "mamba_n_heads": 6,
+    "mamba_d_head": 32,
+    "mamba_d_state": 32,
+    "mamba_n_groups": 2,
+    "initializer_range": 0.12,  # a state adds up small differences
+    "embedding_multiplier": 6.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 0.5,
+}
 MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
     "lfm2_moe": (
         transformers.Lfm2MoeConfig,
@@ -24,12 +39,87 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
             "initializer_range": 0.15,
         },
     ),
+    "granitemoehybrid": (
+        transformers.GraniteMoeHybridConfig,
+        transformers.GraniteMoeHybridForCausalLM,
+        {
+            **GRANITE,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 64,
+            "shared_intermediate_size": 96,
+        },
+    ),
+    "granitemoehybrid_dense": (
+        transformers.GraniteMoeHybridConfig,
+        transformers.GraniteMoeHybridForCausalLM,
+        {**GRANITE, "num_local_experts": 0, "intermediate_size": 160, "shared_intermediate_size": 160},
+    ),
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("lfm2_moe", {}),
     ("lfm2_moe", {"num_dense_layers": 0, "use_expert_bias": False, "tie_word_embeddings": False}),
     ("lfm2_moe", {"norm_topk_prob": False, "routed_scaling_factor": 1.5}),
+    ("granitemoehybrid", {}),
+    ("granitemoehybrid", {"mamba_n_groups": 1, "tie_word_embeddings": True, "mamba_d_state": 128}),
+    ("granitemoehybrid", {"position_embedding_type": "rope", "mamba_conv_bias": False}),
+    ("granitemoehybrid_dense", {}),
+    ("granitemoehybrid_dense", {"layer_types": ["attention"] * 5, "position_embedding_type": "rope"}),
 ]
+
+
+def mamba_and_mlp(name: str, values: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """As conversion turns and cuts what belongs to Mamba-2, and gates from what they open."""
+    layer, _, part = name.removesuffix(".weight").rpartition(".")
+    if part == "ssm_a":
+        return {f"{layer}.ssm_a": -np.exp(values)[:, None]}
+    if part == "ssm_d":
+        return {f"{layer}.ssm_d": values[:, None]}
+    if part == "ssm_conv1d":
+        return {name: values[:, 0]}
+    if part == "ssm_norm":
+        return {name: values.reshape(config["mamba_n_groups"], -1)}
+    if part in ("gate_up_shexp", "gate_up_exps"):
+        gate, up = np.split(values, 2, axis=-2)
+        kind = part.removeprefix("gate_up") if config["num_local_experts"] else ""
+        return {f"{layer}.ffn_gate{kind}.weight": gate, f"{layer}.ffn_up{kind}.weight": up}
+    return {name: values}
+
+
+GRANITE_HYBRID = Twin(
+    "granitehybrid",
+    paired=True,
+    parts={
+        "mamba.in_proj": "ssm_in",
+        "mamba.conv1d": "ssm_conv1d",
+        "mamba.dt_bias": "ssm_dt.bias",
+        "mamba.A_log": "ssm_a",
+        "mamba.D": "ssm_d",
+        "mamba.norm": "ssm_norm",
+        "mamba.out_proj": "ssm_out",
+        "block_sparse_moe.router.layer": "ffn_gate_inp",
+        "block_sparse_moe.input_linear": "gate_up_exps",
+        "block_sparse_moe.output_linear": "ffn_down_exps",
+        "shared_mlp.input_linear": "gate_up_shexp",
+        "shared_mlp.output_linear": "ffn_down_shexp",
+    },
+    keys={
+        "mamba_d_conv": "ssm.conv_kernel",
+        "mamba_d_state": "ssm.state_size",
+        "mamba_n_groups": "ssm.group_count",
+        "mamba_n_heads": "ssm.time_step_rank",
+        "embedding_multiplier": "embedding_scale",
+        "attention_multiplier": "attention.scale",
+        "residual_multiplier": "residual_scale",
+        "logits_scaling": "logit_scale",
+    },
+    more={
+        "attention.head_count_kv": [0, 0, 2, 0, 2],
+        "ssm.inner_size": 192,
+        "rope.scaling.finetuned": False,
+    },
+    split=mamba_and_mlp,
+)
 
 
 def flat_convolution(name: str, values: np.ndarray, config: Any) -> dict[str, np.ndarray]:
@@ -68,7 +158,11 @@ TWINS = {
         split=flat_convolution,
     ),
 }
-NOT_IN_GGUF = {"norm_topk_prob"}  # of what cases set
+TWINS["granitemoehybrid"] = GRANITE_HYBRID
+TWINS["granitemoehybrid_dense"] = replace(
+    GRANITE_HYBRID, parts={**GRANITE_HYBRID.parts, "shared_mlp.output_linear": "ffn_down"}
+)
+NOT_IN_GGUF = {"norm_topk_prob", "position_embedding_type"}  # of what cases set
 
 
 def saved(directory: Path, name: str, **more: Any) -> Any:
