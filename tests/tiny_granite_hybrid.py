@@ -54,11 +54,7 @@ def write_tiny_granite_hybrid(path: Path, *, rotates: bool = False, **shape: Any
     writer.kv_data[0].pop("granitehybrid.attention.head_count_kv")
     writer.add_head_count_kv([tiny.kv_heads if i in ATTENDING else 0 for i in range(tiny.layers)])
     writer.add_rope_scaling_finetuned(rotates)
-    writer.add_ssm_conv_kernel(4)
-    writer.add_ssm_state_size(STATE)
-    writer.add_ssm_group_count(GROUPS)
-    writer.add_ssm_time_step_rank(HEADS)
-    writer.add_ssm_inner_size(INNER)
+    add_mamba_sizes(writer)
     for key, value in GRANITE_SCALES.items():
         writer.add_float32(f"granitehybrid.{key}", value)
     add_tokenizer(writer, tiny.vocab, tiny.last_tokens)
@@ -69,6 +65,14 @@ def write_tiny_granite_hybrid(path: Path, *, rotates: bool = False, **shape: Any
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def add_mamba_sizes(writer: gguf.GGUFWriter) -> None:
+    writer.add_ssm_conv_kernel(4)
+    writer.add_ssm_state_size(STATE)
+    writer.add_ssm_group_count(GROUPS)
+    writer.add_ssm_time_step_rank(HEADS)
+    writer.add_ssm_inner_size(INNER)
 
 
 def _tensors(shape: TinyShape) -> list[tuple[str, np.ndarray, str]]:
@@ -94,7 +98,7 @@ def _tensors(shape: TinyShape) -> list[tuple[str, np.ndarray, str]]:
             matrix(f"{layer}.attn_v", keys, shape.hidden)
             matrix(f"{layer}.attn_output", shape.hidden, queries, 2.0)
         else:
-            _mamba(layer, shape, matrix, vector)
+            add_mamba(layer, shape.hidden, matrix, vector)
         vector(f"{layer}.ffn_norm.weight", shape.hidden)
         for end, experts in (("_exps", shape.experts), ("_shexp", 0)) if shape.experts else (("", 0),):
             matrix(f"{layer}.ffn_gate{end}", shape.ffn, shape.hidden, experts=experts)
@@ -108,16 +112,16 @@ def _tensors(shape: TinyShape) -> list[tuple[str, np.ndarray, str]]:
     return out
 
 
-def _mamba(layer: str, shape: TinyShape, matrix: Callable[..., None], vector: Callable[..., None]) -> None:
+def add_mamba(layer: str, hidden: int, matrix: Callable[..., None], vector: Callable[..., None]) -> None:
     """Heads that forget at once, and heads that keep for long."""
-    matrix(f"{layer}.ssm_in", INNER + CHANNELS + HEADS, shape.hidden, 1.5)
+    matrix(f"{layer}.ssm_in", INNER + CHANNELS + HEADS, hidden, 1.5)
     vector(f"{layer}.ssm_conv1d.weight", CHANNELS, 4, mean=0.3, deviation=0.5)
     vector(f"{layer}.ssm_conv1d.bias", CHANNELS, mean=0.0)
     vector(f"{layer}.ssm_dt.bias", HEADS, mean=-2.0, deviation=2.0)
     vector(f"{layer}.ssm_a", HEADS, 1, mean=-1.0, deviation=0.3)
     vector(f"{layer}.ssm_d", HEADS, 1)
     vector(f"{layer}.ssm_norm.weight", GROUPS, INNER // GROUPS)
-    matrix(f"{layer}.ssm_out", shape.hidden, INNER, 2.0)
+    matrix(f"{layer}.ssm_out", hidden, INNER, 2.0)
 
 
 def write_granite_hybrid_directory(directory: Path, path: Path, **config: Any) -> Path:
@@ -153,6 +157,10 @@ def _as_directories_have(part: str, values: np.ndarray, checkpoint: Checkpoint) 
         if part == "attn_k.weight":
             heads = int(checkpoint.hyper("attention.head_count_kv").max())
         return values.reshape(heads, -1, 2, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
+    return mamba_as_directories_have(part, values)
+
+
+def mamba_as_directories_have(part: str, values: np.ndarray) -> np.ndarray:
     if part == "ssm_a":
         return np.log(-values.reshape(-1))
     if part == "ssm_conv1d.weight":

@@ -27,6 +27,7 @@ from llm_serving.architectures import (
     llama_kin,
     mistral3,
     modernbert,
+    nemotron_h,
     nomic_bert,
     olmo2,
     phi3,
@@ -94,6 +95,8 @@ FAMILIES = {
     "mistral3": text_part.describe_mistral3,
     "mixtral": decoder_experts.describe_mixtral,
     "nemotron": layer_normed.describe_nemotron,
+    "nemotron_h": nemotron_h.describe,
+    "nemotron_h_moe": nemotron_h.describe,  # as GGUF files call it
     "olmo": layer_normed.describe_olmo,
     "olmo2": olmo2.describe,
     "olmo3": olmo2.describe_olmo3,

@@ -101,7 +101,9 @@ def _tensors(directory: Checkpoint, twin: Twin) -> dict[str, np.ndarray]:
     named: dict[str, np.ndarray] = {}
     experts: dict[str, dict[int, np.ndarray]] = {}
     for name, tensor in directory.tensors.items():
-        parts = name.replace("language_model.", "").removeprefix("model.").split(".")
+        parts = (
+            name.replace("language_model.", "").removeprefix("model.").removeprefix("backbone.").split(".")
+        )
         suffix = f".{parts.pop()}" if parts[-1] in ("weight", "bias") else ""
         top = {**TOP, **twin.top}
         if ".".join(parts) in top:

@@ -25,6 +25,16 @@ GRANITE = {
     "residual_multiplier": 0.4,
     "logits_scaling": 0.5,
 }
+NEMOTRON = {
+    "layers_block_type": ["mamba", "mlp", "mamba", "attention", "mlp"],
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 80,
+    "ssm_state_size": 32,
+    "n_groups": 2,
+    "head_dim": 32,
+    "layer_norm_epsilon": 1e-3,
+    "initializer_range": 0.1,
+}
 MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
     "lfm2_moe": (
         transformers.Lfm2MoeConfig,
@@ -55,6 +65,20 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.GraniteMoeHybridForCausalLM,
         {**GRANITE, "num_local_experts": 0, "intermediate_size": 160, "shared_intermediate_size": 160},
     ),
+    "nemotron_h": (transformers.NemotronHConfig, transformers.NemotronHForCausalLM, NEMOTRON),
+    "nemotron_h_moe": (
+        transformers.NemotronHConfig,
+        transformers.NemotronHForCausalLM,
+        {
+            **NEMOTRON,
+            "layers_block_type": ["mamba", "moe", "attention", "mamba", "moe"],
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 64,
+            "moe_shared_expert_intermediate_size": 96,
+            "routed_scaling_factor": 1.5,
+        },
+    ),
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("lfm2_moe", {}),
@@ -64,6 +88,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("granitemoehybrid", {"mamba_n_groups": 1, "tie_word_embeddings": True, "mamba_d_state": 128}),
     ("granitemoehybrid", {"position_embedding_type": "rope", "mamba_conv_bias": False}),
     ("granitemoehybrid_dense", {}),
+    ("nemotron_h", {}),
+    ("nemotron_h", {"use_conv_bias": False, "n_groups": 1}),
+    ("nemotron_h", {"tie_word_embeddings": True}),  # which `transformers` does not do
+    ("nemotron_h_moe", {}),
+    ("nemotron_h_moe", {"layers_block_type": ["mamba", "moe", "attention", "mlp"]}),
+    ("nemotron_h_moe", {"norm_topk_prob": False, "routed_scaling_factor": 1.0}),
     ("granitemoehybrid_dense", {"layer_types": ["attention"] * 5, "position_embedding_type": "rope"}),
 ]
 
@@ -78,7 +108,7 @@ def mamba_and_mlp(name: str, values: np.ndarray, config: Any) -> dict[str, np.nd
     if part == "ssm_conv1d":
         return {name: values[:, 0]}
     if part == "ssm_norm":
-        return {name: values.reshape(config["mamba_n_groups"], -1)}
+        return {name: values.reshape(config.get("mamba_n_groups") or config["n_groups"], -1)}
     if part in ("gate_up_shexp", "gate_up_exps"):
         gate, up = np.split(values, 2, axis=-2)
         kind = part.removeprefix("gate_up") if config["num_local_experts"] else ""
@@ -158,11 +188,70 @@ TWINS = {
         split=flat_convolution,
     ),
 }
+MIXER = {
+    "mixer.in_proj": "ssm_in",
+    "mixer.conv1d": "ssm_conv1d",
+    "mixer.dt_bias": "ssm_dt.bias",
+    "mixer.A_log": "ssm_a",
+    "mixer.D": "ssm_d",
+    "mixer.norm": "ssm_norm",
+    "mixer.out_proj": "ssm_out",
+    "mixer.q_proj": "attn_q",
+    "mixer.k_proj": "attn_k",
+    "mixer.v_proj": "attn_v",
+    "mixer.o_proj": "attn_output",
+    "mixer.up_proj": "ffn_up",
+    "mixer.down_proj": "ffn_down",
+    "mixer.gate": "ffn_gate_inp",
+    "mixer.gate.e_score_correction_bias": "exp_probs_b.bias",
+    "mixer.experts.up_proj": "ffn_up_exps",
+    "mixer.experts.down_proj": "ffn_down_exps",
+    "mixer.shared_experts.up_proj": "ffn_up_shexp",
+    "mixer.shared_experts.down_proj": "ffn_down_shexp",
+    "norm": "attn_norm",
+}
+TWINS["nemotron_h"] = Twin(
+    "nemotron_h",
+    top={"embeddings": "token_embd", "norm_f": "output_norm"},
+    parts=MIXER,
+    keys={
+        "layer_norm_epsilon": "attention.layer_norm_epsilon",
+        "conv_kernel": "ssm.conv_kernel",
+        "ssm_state_size": "ssm.state_size",
+        "n_groups": "ssm.group_count",
+        "mamba_num_heads": "ssm.time_step_rank",
+    },
+    more={
+        "block_count": 5,
+        "attention.head_count_kv": [0, 0, 0, 2, 0],
+        "feed_forward_length": [0, 160, 0, 0, 160],
+        "ssm.inner_size": 320,
+    },
+    split=mamba_and_mlp,
+)
+TWINS["nemotron_h_moe"] = replace(
+    TWINS["nemotron_h"],
+    architecture="nemotron_h_moe",
+    keys={
+        **TWINS["nemotron_h"].keys,
+        "n_routed_experts": "expert_count",
+        "moe_shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+        "norm_topk_prob": "expert_weights_norm",
+        "routed_scaling_factor": "expert_weights_scale",
+        "n_group": "expert_group_count",
+    },
+    more={
+        "block_count": 5,
+        "attention.head_count_kv": [0, 0, 2, 0, 0],
+        "feed_forward_length": [0, 64, 0, 0, 64],
+        "ssm.inner_size": 320,
+    },
+)
 TWINS["granitemoehybrid"] = GRANITE_HYBRID
 TWINS["granitemoehybrid_dense"] = replace(
     GRANITE_HYBRID, parts={**GRANITE_HYBRID.parts, "shared_mlp.output_linear": "ffn_down"}
 )
-NOT_IN_GGUF = {"norm_topk_prob", "position_embedding_type"}  # of what cases set
+NOT_IN_GGUF = {"norm_topk_prob", "position_embedding_type", "layers_block_type"}  # of what cases set
 
 
 def saved(directory: Path, name: str, **more: Any) -> Any:
