@@ -16,15 +16,18 @@ from llm_serving.architectures import (
     glm4,
     gpt_oss,
     granite,
+    granite_hybrid,
     hunyuan,
     idefics3,
     jina_bert,
     layer_normed,
     lfm2,
+    lfm2_moe,
     llama,
     llama_kin,
     mistral3,
     modernbert,
+    nemotron_h,
     nomic_bert,
     olmo2,
     phi3,
@@ -71,7 +74,9 @@ FAMILIES = {
     "gpt-oss": gpt_oss.describe,  # as GGUF files call it
     "gpt_oss": gpt_oss.describe,
     "granite": granite.describe,
+    "granitehybrid": granite_hybrid.describe,  # as GGUF files call it
     "granitemoe": granite.describe_moe,
+    "granitemoehybrid": granite_hybrid.describe,
     "granitemoeshared": granite.describe_moe,
     "helium": llama_kin.describe_helium,
     "hunyuan-dense": hunyuan.describe,  # as GGUF files call it
@@ -80,6 +85,8 @@ FAMILIES = {
     "hunyuan_v1_moe": shared_experts.describe_hunyuan,
     "idefics3": idefics3.describe,
     "lfm2": lfm2.describe,
+    "lfm2_moe": lfm2_moe.describe,
+    "lfm2moe": lfm2_moe.describe,  # as GGUF files call it
     "internlm3": llama_kin.describe_internlm3,
     "llama": llama.describe,
     "minicpm": granite.describe_minicpm,
@@ -88,6 +95,8 @@ FAMILIES = {
     "mistral3": text_part.describe_mistral3,
     "mixtral": decoder_experts.describe_mixtral,
     "nemotron": layer_normed.describe_nemotron,
+    "nemotron_h": nemotron_h.describe,
+    "nemotron_h_moe": nemotron_h.describe,  # as GGUF files call it
     "olmo": layer_normed.describe_olmo,
     "olmo2": olmo2.describe,
     "olmo3": olmo2.describe_olmo3,

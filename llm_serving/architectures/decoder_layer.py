@@ -56,11 +56,14 @@ class Kind:
 
 
 def layer(
-    checkpoint: Checkpoint, index: int, names: Names, shape: Shape, kind: Kind
+    checkpoint: Checkpoint, index: int, names: Names, shape: Shape, kind: Kind, cache: int | None = None
 ) -> tuple[ops.Operation, ...]:
-    """Operations on the buffers "x", "qkv", "attention" and "gate_up", and what `kind` needs beside them."""
+    """Operations on the buffers "x", "qkv", "attention" and "gate_up", and what `kind` needs beside them.
+
+    `cache` is the layer's number among those that keep keys, where that is not `index`.
+    """
     inputs = _inputs(index, names, shape, kind)
-    attention = _attention(index, names, shape, kind)
+    attention = _attention(index, names, shape, kind, index if cache is None else cache)
     if kind.parallel:
         return (
             norm_of("x", names.input_norm.format(i=index), shape, kind),
@@ -88,7 +91,7 @@ def norm_of(source: str, name: str, shape: Shape, kind: Kind, *, gain: float = 1
     )
 
 
-def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
+def _attention(index: int, names: Names, shape: Shape, kind: Kind, cache: int) -> tuple[ops.Operation, ...]:
     """Behind queries, keys and values."""
     window = 0 if index in kind.open else kind.window
     scale = kind.scales.scores or shape.head_dim**-0.5
@@ -99,8 +102,8 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.
     return (
         *_head_norms(index, names, shape, kind),
         *([ops.Rotate("qkv", shape.heads, shape.head_dim, kind.growth)] if kind.growth else []),
-        ops.RopeStore("qkv", index, rope),
-        ops.Attention("qkv", "attention", index, scale, window, kind.score_cap, sinks),
+        ops.RopeStore("qkv", cache, rope),
+        ops.Attention("qkv", "attention", cache, scale, window, kind.score_cap, sinks),
         ops.Quantize("attention"),
         *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape, kind.output_bias),
     )

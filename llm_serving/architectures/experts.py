@@ -8,6 +8,8 @@ from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
+SQUARED_RELU = (1.0, 0.0, 0.0)  # as in `Xielu`
+
 
 @dataclass(frozen=True, slots=True)
 class ExpertBiases:
@@ -21,7 +23,7 @@ class ExpertBiases:
 
 @dataclass(frozen=True, slots=True)
 class SharedNames:
-    """Whole tensor names, with `{i}`, of the expert that works on all tokens, which is SwiGLU."""
+    """Whole tensor names, with `{i}`, of the expert that works on all tokens: SwiGLU, or without gates."""
 
     up: str  # begins with the gate's rows if there is no
     down: str
@@ -68,7 +70,8 @@ class ExpertSizes:
     normalized: bool = False  # the weights of those used have a sum of one
     limit: float = 0.0  # of gates, as in `Gated`,
     slope: float = 1.0
-    activation: str = "silu"  # of gates
+    activation: str = "silu"  # of gates; or relu2, the square of relu, then neither these experts nor the
+    # one for all tokens have gates
     scores: str = "softmax"  # as in `Route`,
     scale: float = 1.0
     shared: int = 0  # how wide the expert is that works on all tokens
@@ -79,7 +82,7 @@ def expert_buffers(sizes: ExpertSizes | None, hidden: int = 0) -> dict[str, int]
     """What `mixture` needs with a row for each token, beside its source and "x"."""
     if sizes is None:
         return {}
-    shared = {"shared_up": 2 * sizes.shared} if sizes.shared else {}
+    shared = {"shared_up": sizes.shared * (1 if sizes.activation == "relu2" else 2)} if sizes.shared else {}
     door = {"door": 1, "shared_out": hidden} if sizes.has_door else {}
     return {"router": sizes.count, **shared, **door}
 
@@ -122,14 +125,20 @@ def mixture(
         ),
         ops.Gather(source),
         ops.ExpertLinear(up),
-        ops.Gated("expert_up", sizes.ffn, sizes.activation, limit=sizes.limit, slope=sizes.slope)
-        if names.is_gated
-        else ops.Gelu("expert_up"),
+        _activation(names, sizes),
         ops.ExpertLinear(down),
         ops.Combine(
             "expert_out", target or "x", bias if bias in checkpoint.tensors else None, target is None
         ),
     )
+
+
+def _activation(names: ExpertNames, sizes: ExpertSizes) -> ops.Operation:
+    if sizes.activation == "relu2":
+        return ops.Xielu("expert_up", *SQUARED_RELU)
+    if not names.is_gated:
+        return ops.Gelu("expert_up")
+    return ops.Gated("expert_up", sizes.ffn, sizes.activation, limit=sizes.limit, slope=sizes.slope)
 
 
 _Projections = tuple[tuple[ops.Projection, ...], ...]
@@ -199,8 +208,14 @@ def _before_route(
         if shared.door is None
         else (ops.Projection(shared.door.format(i=i), "door", fine=True, part=ops.Part(0, 1)),)
     )
-    inputs, gated = ops.Linear((router, *gates, up, *door)), ops.Gated("shared_up", sizes.shared)
+    inputs, gated = ops.Linear((router, *gates, up, *door)), _shared_activation(sizes)
     down = ops.Projection(shared.down.format(i=i), "shared_out" if door else "x")
     if not door:
         return inputs, gated, ops.Linear((down,), accumulate=True)
     return inputs, gated, ops.Linear((down,)), ops.Copy("shared_out", "x", accumulate=True, door="door")
+
+
+def _shared_activation(sizes: ExpertSizes) -> ops.Operation:
+    if sizes.activation == "relu2":
+        return ops.Xielu("shared_up", *SQUARED_RELU)
+    return ops.Gated("shared_up", sizes.shared)

@@ -20,7 +20,7 @@ _MOST = 1e6
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
     """Raises: CheckpointError for biases, or a scale that is no positive number."""
-    return _describe(checkpoint, None)
+    return describe_decoder(checkpoint, kind_of(checkpoint, False), _DEFAULTS)
 
 
 def describe_minicpm(checkpoint: Checkpoint) -> ModelPlan:
@@ -39,13 +39,29 @@ def describe_minicpm(checkpoint: Checkpoint) -> ModelPlan:
         "logit_scale": shape.hidden / 256,
     }
     named = {f"{checkpoint.architecture}.{key}": value for key, value in usual.items()}
-    return _describe(replace(checkpoint, metadata={**named, **checkpoint.metadata}), None)
+    return describe(replace(checkpoint, metadata={**named, **checkpoint.metadata}))
 
 
 def describe_moe(checkpoint: Checkpoint) -> ModelPlan:
     """With an expert for all tokens, or none. Raises: CheckpointError for biases, or impossible numbers."""
+    return describe_decoder(checkpoint, kind_of(checkpoint, True), _DEFAULTS)
+
+
+def kind_of(checkpoint: Checkpoint, has_experts: bool) -> Kind:
+    """Raises: CheckpointError for biases, or impossible numbers."""
+    experts = _experts(checkpoint) if has_experts else None
     if checkpoint.format == "gguf":
-        return _describe(checkpoint, (replace(GGUF_NAMES, shared=GGUF_SHARED), gguf_sizes(checkpoint)))
+        return Kind(interleaved=True, scales=_believed(checkpoint, _gguf_scales(checkpoint)), experts=experts)
+    for key in ("attention_bias", "mlp_bias"):
+        config_json.require(checkpoint, key, (False,), False)
+    return Kind(scales=_believed(checkpoint, _config_scales(checkpoint)), experts=experts)
+
+
+def _experts(checkpoint: Checkpoint) -> tuple[ExpertNames, ExpertSizes]:
+    """Raises: CheckpointError for a size that is missing."""
+    if checkpoint.format == "gguf":
+        names, sizes = replace(GGUF_NAMES, shared=GGUF_SHARED), gguf_sizes(checkpoint)
+        return names, with_shared(checkpoint, names, sizes, gguf_keys.num_layers(checkpoint))[0]
     layer = f"{config_json.prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}."
     mixture = f"{layer}block_sparse_moe."
     names = ExpertNames(
@@ -63,20 +79,8 @@ def describe_moe(checkpoint: Checkpoint) -> ModelPlan:
         ffn=config_json.positive(checkpoint, "intermediate_size"),
         normalized=True,
     )
-    return _describe(checkpoint, (names, sizes))
-
-
-def _describe(checkpoint: Checkpoint, experts: tuple[ExpertNames, ExpertSizes] | None) -> ModelPlan:
-    if experts is not None:
-        layers = read_shape(checkpoint, _DEFAULTS).layers
-        experts = (experts[0], with_shared(checkpoint, *experts, layers)[0])
-    if checkpoint.format == "gguf":
-        kind = Kind(interleaved=True, scales=_believed(checkpoint, _gguf_scales(checkpoint)), experts=experts)
-    else:
-        for key in ("attention_bias", "mlp_bias"):
-            config_json.require(checkpoint, key, (False,), False)
-        kind = Kind(scales=_believed(checkpoint, _config_scales(checkpoint)), experts=experts)
-    return describe_decoder(checkpoint, kind, _DEFAULTS)
+    layers = config_json.num_layers(checkpoint, "num_hidden_layers")
+    return names, with_shared(checkpoint, names, sizes, layers)[0]
 
 
 def _believed(checkpoint: Checkpoint, scales: Scales) -> Scales:

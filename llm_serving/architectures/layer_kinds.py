@@ -48,3 +48,30 @@ def _of_gguf(checkpoint: Checkpoint, layers: int, period: int) -> frozenset[int]
     if pattern.dtype != bool or len(pattern) != layers:
         raise gguf_keys.problem(checkpoint, _GGUF_PATTERN, pattern, f"{layers} times yes or no is needed")
     return frozenset(np.flatnonzero(~pattern).tolist())
+
+
+def layers_of(
+    checkpoint: Checkpoint, key: str, layers: int, wanted: tuple[str, ...], others: tuple[str, ...]
+) -> frozenset[int]:
+    """Layers that the list under `key` of a config.json calls one of `wanted`, where others are of `others`.
+
+    Raises: CheckpointError for a list that is not one of layers.
+    """
+    kinds = checkpoint.metadata.get(key)
+    if not isinstance(kinds, list) or len(kinds) != layers or any(k not in (*wanted, *others) for k in kinds):
+        names = ", ".join(f"'{name}'" for name in (*others, *wanted))
+        raise CheckpointError(
+            f"'{key}' in the config.json of '{checkpoint.path}' is no list of {layers} times one of {names}."
+        )
+    return frozenset(i for i, kind in enumerate(kinds) if kind in wanted)
+
+
+def gguf_key_heads(checkpoint: Checkpoint) -> np.ndarray:
+    """Key heads of each layer, 0 where it is no attention. Raises: CheckpointError for other differences."""
+    key = "attention.head_count_kv"
+    heads = checkpoint.hyper(key)
+    layers = gguf_keys.num_layers(checkpoint)
+    fits = isinstance(heads, np.ndarray) and heads.dtype.kind in "iu" and heads.shape == (layers,)
+    if not fits or len({*heads.tolist()} - {0}) != 1 or heads.min() < 0:
+        raise gguf_keys.problem(checkpoint, key, heads, f"{layers} times 0 or one number is needed")
+    return np.asarray(heads)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from llm_serving.architectures import config_json, gguf_keys
 from llm_serving.architectures.decoder import Kind, plan_of
 from llm_serving.architectures.decoder_shape import LAYER_NORM, Defaults, read_names, read_shape
+from llm_serving.architectures.experts import SQUARED_RELU
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan
 
-SQUARED_RELU = (1.0, 0.0, 0.0)  # as in `Xielu`
 _STARCODER = Defaults(
     context=4096,
     epsilons=("norm_epsilon", LAYER_NORM[1]),

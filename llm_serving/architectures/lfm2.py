@@ -5,6 +5,7 @@ A convolution sees a token and the two before it; what it needs of these is all 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from llm_serving.architectures import config_json, gguf_keys
 from llm_serving.architectures.decoder import Kind, plan_of
 from llm_serving.architectures.decoder_layer import feed_forward
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, read_names, read_shape
-from llm_serving.architectures.layer_kinds import GLOBAL
+from llm_serving.architectures.layer_kinds import GLOBAL, gguf_key_heads, layers_of
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -27,15 +28,25 @@ _MOST_TAPS = 8  # kMostTaps in src/gated_conv.hpp
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Raises: CheckpointError for a size that is missing, biases, windows, or layers of one kind only."""
+    gate = _weight(_names(checkpoint)[0].gate, 0)
+    if checkpoint.format == "huggingface":
+        # What config.json says is mostly cut to two thirds and rounded up, by further keys.
+        size = checkpoint.tensor(gate).shape[0]
+        checkpoint = replace(checkpoint, metadata={**checkpoint.metadata, "intermediate_size": size})
+    return hybrid_plan(checkpoint, lambda names, layers: Kind())
+
+
+def hybrid_plan(checkpoint: Checkpoint, kind_of: Callable[[Names, int], Kind]) -> ops.ModelPlan:
+    """`kind_of` says by names and number of layers what feed-forward parts are. Raises: as `describe`."""
     names, inputs, conv, output = _names(checkpoint)
     attending = _attending(checkpoint)
-    shape = read_shape(_plain(checkpoint, names), _DEFAULTS)
+    shape = read_shape(_plain(checkpoint), _DEFAULTS)
     if shape.layers <= max(attending, default=shape.layers) or len(attending) == shape.layers:
         raise CheckpointError(
             f"'{checkpoint.path}' has attention in layers {sorted(attending)} of {shape.layers}; "
             "the engine needs some with it and some without."
         )
-    taps = _taps(checkpoint)
+    taps, kind = _taps(checkpoint), kind_of(names, shape.layers)
 
     def layer(index: int) -> tuple[ops.Operation, ...]:
         read = ops.Quantize("x", _weight(names.input_norm, index), shape.epsilon)
@@ -48,9 +59,9 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
                 ops.Quantize("conv"),
                 ops.Linear((ops.Projection(_weight(output, index), "x"),), accumulate=True),
             )
-        return (read, *own, *feed_forward(checkpoint, index, names, shape, Kind()))
+        return (read, *own, *feed_forward(checkpoint, index, names, shape, kind))
 
-    plan = plan_of(checkpoint, names, shape, Kind(), layer)
+    plan = plan_of(checkpoint, names, shape, kind, layer)
     own_buffers = {"x": shape.hidden, "conv_in": 3 * shape.hidden, "conv": shape.hidden}
     return replace(
         plan,
@@ -105,21 +116,19 @@ def _names(checkpoint: Checkpoint) -> tuple[Names, str, str, str]:
     return names, f"{layer}conv.in_proj", f"{layer}conv.conv", f"{layer}conv.out_proj"
 
 
-def _plain(checkpoint: Checkpoint, names: Names) -> Checkpoint:
+def _plain(checkpoint: Checkpoint) -> Checkpoint:
     """With sizes under the keys that other decoders have them under."""
     if checkpoint.format == "gguf":
         if not gguf_keys.is_zero(checkpoint, "attention.sliding_window"):
             window = checkpoint.hyper("attention.sliding_window")
             raise gguf_keys.problem(checkpoint, "attention.sliding_window", window, "it is not supported")
         key = f"{checkpoint.architecture}.attention.head_count_kv"
-        heads = int(max(_key_heads(checkpoint)))
+        heads = int(max(gguf_key_heads(checkpoint)))
         return replace(checkpoint, metadata={**checkpoint.metadata, key: heads})
     config_json.require(checkpoint, "conv_bias", (False,), False)
     config: dict[str, Any] = {
         **checkpoint.metadata,
         "rms_norm_eps": checkpoint.metadata.get("norm_eps", _DEFAULTS.epsilon),
-        # What config.json says is mostly cut to two thirds and rounded up, by further keys.
-        "intermediate_size": checkpoint.tensor(_weight(names.gate, 0)).shape[0],
     }
     if "tie_embedding" in config:
         config["tie_word_embeddings"] = config["tie_embedding"]
@@ -141,30 +150,13 @@ def _taps(checkpoint: Checkpoint) -> int:
 def _attending(checkpoint: Checkpoint) -> frozenset[int]:
     """Layers that are attention. Raises: CheckpointError for a list that is not one of layers."""
     if checkpoint.format == "gguf":
-        return frozenset(np.flatnonzero(_key_heads(checkpoint)).tolist())
-    kinds = checkpoint.metadata.get("layer_types")
+        return frozenset(np.flatnonzero(gguf_key_heads(checkpoint)).tolist())
     layers = config_json.num_layers(checkpoint, "num_hidden_layers")
-    if kinds is None:  # older files number those that are attention
+    if checkpoint.metadata.get("layer_types") is None:  # older files number those that are attention
         numbers = checkpoint.metadata.get("full_attn_idxs")
         if isinstance(numbers, list) and all(type(i) is int and 0 <= i < layers for i in numbers):
             return frozenset(numbers)
-    elif isinstance(kinds, list) and len(kinds) == layers and set(kinds) <= {CONVOLUTION, GLOBAL}:
-        return frozenset(i for i, kind in enumerate(kinds) if kind == GLOBAL)
-    raise CheckpointError(
-        f"'layer_types' in the config.json of '{checkpoint.path}' is no list of {layers} times "
-        f"'{CONVOLUTION}' or '{GLOBAL}'."
-    )
-
-
-def _key_heads(checkpoint: Checkpoint) -> np.ndarray:
-    """Of each layer; none where it is a convolution. Raises: CheckpointError if they differ otherwise."""
-    key = "attention.head_count_kv"
-    heads = checkpoint.hyper(key)
-    layers = gguf_keys.num_layers(checkpoint)
-    fits = isinstance(heads, np.ndarray) and heads.dtype.kind in "iu" and heads.shape == (layers,)
-    if not fits or len({*heads.tolist()} - {0}) != 1 or heads.min() < 0:
-        raise gguf_keys.problem(checkpoint, key, heads, f"{layers} times 0 or one number is needed")
-    return np.asarray(heads)
+    return layers_of(checkpoint, "layer_types", layers, (GLOBAL,), (CONVOLUTION,))
 
 
 def _weight(name: str, index: int) -> str:

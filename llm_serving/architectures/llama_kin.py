@@ -10,8 +10,8 @@ import numpy as np
 from llm_serving.architectures.config_json import require
 from llm_serving.architectures.decoder import Kind, describe_decoder, plan_of
 from llm_serving.architectures.decoder_shape import Defaults, Names, read_names, read_shape
+from llm_serving.architectures.experts import SQUARED_RELU
 from llm_serving.architectures.gguf_keys import num_layers
-from llm_serving.architectures.layer_normed import SQUARED_RELU
 from llm_serving.checkpoints import Checkpoint, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan

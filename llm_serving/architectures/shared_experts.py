@@ -22,11 +22,11 @@ GGUF_SHARED = SharedNames(
     up="blk.{i}.ffn_up_shexp.weight",
     down="blk.{i}.ffn_down_shexp.weight",
 )
-_GGUF_CORRECTION = "blk.{i}.exp_probs_b.bias"
+GGUF_CORRECTION = "blk.{i}.exp_probs_b.bias"
 _QWEN = Defaults(theta=1000000.0, epsilon=1e-6, context=32768)
 _GLM = Defaults(context=131072, rotated=0.5)
 _ERNIE = Defaults(theta=500000.0, context=131072)
-_SIGMOID = 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID
+SIGMOID = 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID
 _MOST = 1e3
 
 
@@ -64,9 +64,9 @@ def describe_glm4_moe(checkpoint: Checkpoint) -> ModelPlan:
         further = checkpoint.hyper("nextn_predict_layers", 0)  # layers that predict a token more
         if isinstance(further, int) and 0 < further < shape.layers:
             shape = replace(shape, layers=shape.layers - further)
-        if checkpoint.hyper("expert_gating_func", _SIGMOID) != _SIGMOID:
-            raise gguf_keys.problem(checkpoint, "expert_gating_func", "another", f"supported: {_SIGMOID}")
-        names = replace(GGUF_NAMES, shared=GGUF_SHARED, correction=_GGUF_CORRECTION)
+        if checkpoint.hyper("expert_gating_func", SIGMOID) != SIGMOID:
+            raise gguf_keys.problem(checkpoint, "expert_gating_func", "another", f"supported: {SIGMOID}")
+        names = replace(GGUF_NAMES, shared=GGUF_SHARED, correction=GGUF_CORRECTION)
         is_normalized = bool(checkpoint.hyper("expert_weights_norm", False))
         sizes = gguf_sizes(checkpoint, ffn="expert_feed_forward_length", normalized=is_normalized)
         scale = gguf_keys.number(checkpoint, "expert_weights_scale", 1.0)
@@ -77,10 +77,7 @@ def describe_glm4_moe(checkpoint: Checkpoint) -> ModelPlan:
         names = replace(_experts(own, shared), correction=correction)
         sizes = _sizes(checkpoint, "n_routed_experts", "moe_intermediate_size", True)
         scale = config_json.number(checkpoint, "routed_scaling_factor", default=1.0)
-    if scale > _MOST:
-        raise CheckpointError(
-            f"Weights of experts of '{checkpoint.path}' are scaled by {scale:g}: no model's are."
-        )
+    scale = believed_scale(checkpoint, scale)
     has_bias = f"{own.query.format(i=0)}.bias" in checkpoint.tensors
     has_norms = f"{own.query_norm.format(i=0)}.weight" in checkpoint.tensors
     sizes = replace(sizes, scores="sigmoid", scale=scale)
@@ -92,7 +89,7 @@ def describe_ernie(checkpoint: Checkpoint) -> ModelPlan:
     """Corrected scores choose (Baidu 2025). Raises: CheckpointError for biases, or a size that is missing."""
     own = read_names(checkpoint)
     if checkpoint.format == "gguf":
-        names = replace(GGUF_NAMES, shared=GGUF_SHARED, correction=_GGUF_CORRECTION)
+        names = replace(GGUF_NAMES, shared=GGUF_SHARED, correction=GGUF_CORRECTION)
         sizes = gguf_sizes(checkpoint, ffn="expert_feed_forward_length")
     else:
         config_json.require(checkpoint, "use_bias", (False, None), False)
@@ -127,6 +124,15 @@ def describe_hunyuan(checkpoint: Checkpoint) -> ModelPlan:
             normalized=True,
         )
     return _plan(checkpoint, own, shape, Kind(rotated_norm=True, experts=(names, sizes)))
+
+
+def believed_scale(checkpoint: Checkpoint, scale: float) -> float:
+    """Raises: CheckpointError for a scale of experts' weights that no model has."""
+    if scale > _MOST:
+        raise CheckpointError(
+            f"Weights of experts of '{checkpoint.path}' are scaled by {scale:g}: no model's are."
+        )
+    return scale
 
 
 def with_shared(

@@ -71,7 +71,8 @@ class DeltaRule:
 
 @dataclass(frozen=True, slots=True)
 class OutputGate:
-    """activations = int8(source * activation(gates[:, offset:])), with `weight` of rms_norm(source) by heads.
+    """activations = int8(source * activation(gates[:, offset:])), with `weight` of rms_norm(source) by heads;
+    or with `gate_first` int8 of the norm of that product, then the weight is of all heads.
 
     The weight is never offset, as others are by `ModelPlan.norm_offset`.
     """
@@ -81,5 +82,6 @@ class OutputGate:
     offset: int = 0
     activation: str = "sigmoid"  # or silu
     weight: str | None = None
-    head_dim: int = 0  # that the weight is of
+    head_dim: int = 0  # that a norm is over
     epsilon: float = 0.0
+    gate_first: bool = False

@@ -24,6 +24,8 @@ from llm_serving.native.expert_ops import ExpertLinear as ExpertLinear
 from llm_serving.native.expert_ops import Gather as Gather
 from llm_serving.native.expert_ops import Route as Route
 from llm_serving.native.gated_conv import GatedConv as GatedConv
+from llm_serving.native.mamba import MambaInputs as MambaInputs
+from llm_serving.native.mamba import MambaScan as MambaScan
 from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
 from llm_serving.native.projection import Stripe as Stripe
@@ -194,6 +196,8 @@ Operation = (
     | DeltaInputs
     | DeltaRule
     | OutputGate
+    | MambaInputs
+    | MambaScan
 )
 
 

@@ -75,6 +75,8 @@ class PlanBuilder(PlanTensors):
                 self._add_of_attention(operation)
             case ops.GatedConv() | ops.DeltaInputs() | ops.DeltaRule() | ops.OutputGate():
                 self._add_recurrent(operation)
+            case ops.MambaInputs() | ops.MambaScan():
+                self._add_of_mamba(operation)
             case ops.Route() | ops.Gather() | ops.ExpertLinear() | ops.Combine():
                 self._add_of_experts(operation)
 
@@ -141,10 +143,25 @@ class PlanBuilder(PlanTensors):
             case ops.DeltaRule(source, target, heads):
                 sizes = (heads.keys, heads.values, heads.key_dim, heads.value_dim)
                 core.delta_rule(buffers[source], buffers[target], *sizes, heads.tiled)
-            case ops.OutputGate(source, gates, offset, activation, weight, head_dim, epsilon):
-                norm = self._optional(weight, head_dim)
-                is_silu = activation == "silu"
-                core.output_gate(buffers[source], buffers[gates], offset, is_silu, norm, epsilon)
+            case ops.OutputGate(source, gates, offset, activation, weight, head_dim, epsilon, gate_first):
+                norm = self._optional(weight, self._widths[source] if gate_first else head_dim)
+                rows, by, is_silu = buffers[source], buffers[gates], activation == "silu"
+                core.output_gate(rows, by, offset, is_silu, norm, epsilon, head_dim, gate_first)
+
+    def _add_of_mamba(self, operation: ops.MambaInputs | ops.MambaScan) -> None:
+        heads, source = operation.heads, self._buffers[operation.source]
+        sizes = (heads.count, heads.dim, heads.groups, heads.state)
+        match operation:
+            case ops.MambaInputs():
+                taps = conv_taps(self.checkpoint.tensor(operation.taps), heads.channels, TAPS)
+                shift = self._optional(operation.conv_bias, heads.channels)
+                own = self._optional(operation.bias, heads.count)
+                self.core.mamba_inputs(source, *sizes, self._constant(taps), shift, own)
+            case ops.MambaScan():
+                tensor = self.checkpoint.tensor(operation.rates)
+                rates = self._constant(decay_rates(tensor, heads.count, operation.is_logarithm))
+                skips = self._optional(operation.skips, heads.count)
+                self.core.mamba_scan(source, self._buffers[operation.target], *sizes, rates, skips)
 
     def _add_rows(self, name: str, target: int, scale: float) -> None:
         tensor = self.checkpoint.tensor(name)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tiny_granite_hybrid import write_tiny_granite_hybrid
 from tiny_lfm2 import write_tiny_lfm2
 from tiny_models import write_tiny_llama, write_tiny_qwen2
 from tiny_qwen35 import write_tiny_qwen35
@@ -43,5 +44,6 @@ FACTORIES: list[tuple[str, Callable[[], ModelRunner]]] = [
     ("native-qwen2", lambda: native(write_tiny_qwen2)),
     ("native-lfm2", lambda: native(write_tiny_lfm2)),
     ("native-qwen35", lambda: native(write_tiny_qwen35)),
+    ("native-mamba", lambda: native(write_tiny_granite_hybrid)),
     ("native-q8-kv", lambda: native(write_tiny_llama, "q8")),
 ]

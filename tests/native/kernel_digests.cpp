@@ -12,6 +12,7 @@
 #include "logit_scans.hpp"
 #include "numeric.hpp"
 #include "quantize.hpp"
+#include "recurrent_digests.hpp"
 
 using namespace llm;
 
@@ -253,33 +254,6 @@ void scans(const LogitScans& scans, Report& report) {
         }
 }
 
-// Steps of one and of some tokens, from a state that is not zero.
-void delta_net(const Kernels& kernels, Report& report) {
-    for (int tokens : {1, 9})
-        for (int columns : {16, 32, 48}) {
-            constexpr int key_dim = 48;
-            Random random{uint64_t(tokens + columns)};
-            const size_t stride = size_t(2 * key_dim + columns + 2);
-            std::vector<float> rows = random.reals(stride * size_t(tokens), 1.0f), out(size_t(9 * 48));
-            std::vector<float> state = random.reals(size_t(key_dim * columns), 1.0f), past = random.reals(3 * key_dim, 2.0f);
-            const std::vector<float> taps = random.reals(4 * stride, 1.0f), rates = random.reals(11, 4.0f);
-            kernels.short_conv({rows.data(), taps.data(), past.data(), stride, stride, tokens, key_dim, 0.5f});
-            report.add(rows), report.add(past);
-            report.line("short_conv of %d tokens for %d columns", tokens, columns);
-            const float *query = rows.data(), *value = query + 2 * key_dim;
-            kernels.delta_rule({query, query + key_dim, value, value + columns, value + columns + 1, out.data(), state.data(), stride,
-                                size_t(columns), tokens, key_dim, columns});
-            report.add(out), report.add(state);
-            report.line("delta_rule of %d tokens and %d columns", tokens, columns);
-            std::vector<float> decay = random.reals(11, 30.0f), beta = random.reals(11, 30.0f);
-            kernels.delta_gates(decay.data(), beta.data(), rates.data(), taps.data(), 11);
-            report.add(decay), report.add(beta);
-            kernels.gated_sigmoid(rows.data(), taps.data(), 24, out.data());
-            report.add(out);
-            report.line("delta_gates and gated_sigmoid, case %d", tokens * columns);
-        }
-}
-
 }  // namespace
 
 int main() {
@@ -292,6 +266,7 @@ int main() {
         for (KvFormat format : {KvFormat::q16, KvFormat::q8}) cached_attention(kernels, report, format);
         encoder_attention(kernels, report);
         delta_net(kernels, report);
+        mamba(kernels, report);
         scans(select_logit_scans(isa.c_str()), report);
     }
 }

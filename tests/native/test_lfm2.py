@@ -172,6 +172,7 @@ def test_states_are_counted_in_the_memory(checkpoint: Checkpoint) -> None:
         ({"layer_types": ["full_attention"] * 5}, "some with it and some without"),
         ({"layer_types": ["conv", "full_attention"]}, "no list of 5"),
         ({"layer_types": ["conv", "sliding_attention"] * 2 + ["conv"]}, "no list of 5"),
+        ({"layer_types": [["conv"]] * 5}, "no list of 5"),
         ({"layer_types": None, "full_attn_idxs": [7]}, "no list of 5"),
         ({"hidden_act": "gelu"}, "'hidden_act'"),
     ],

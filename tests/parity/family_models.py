@@ -36,7 +36,7 @@ def save_model(directory: Path, model_class: type, config: Any) -> Any:
         if "norm" in part or part.endswith("bias"):  # which begin as if they were not there
             values.data += 0.2 * torch.randn_like(values)
     for part, values in model.named_buffers():
-        if part.endswith("correction_bias"):
+        if part.endswith(("correction_bias", "expert_bias")):
             values.data += 0.2 * torch.randn_like(values)
     model.save_pretrained(directory)
     return model

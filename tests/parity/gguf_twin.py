@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,10 @@ class Twin:
     more: Mapping[str, Any] = field(default_factory=dict)  # keys of the file, by value
     paired: bool = False  # rotary dimensions of queries and keys stand in pairs
     norm_offset: float = 0.0  # directories hold what norms differ from this by
+    top: Mapping[str, str] = field(
+        default_factory=dict
+    )  # parts beside layers, where they are called otherwise
+    split: Callable[[str, np.ndarray, Any], dict[str, np.ndarray]] | None = None  # of a tensor and the config
 
 
 def write_twin(path: Path, directory: Checkpoint, twin: Twin) -> Path:
@@ -75,7 +79,11 @@ def write_twin(path: Path, directory: Checkpoint, twin: Twin) -> Path:
             own = [float(dequantize(directory.tensors[name]).reshape(-1)[0]) for name in names]
             writer.add_array(f"xielu.{key}", own)
     add_tokenizer(writer, config["vocab_size"])
-    for name, values in _tensors(directory, twin).items():
+    tensors = _tensors(directory, twin)
+    if twin.split is not None:
+        changed = [twin.split(name, values, config) for name, values in tensors.items()]
+        tensors = {name: values for each in changed for name, values in each.items()}
+    for name, values in tensors.items():
         if twin.paired and name.endswith((".attn_q.weight", ".attn_k.weight")):
             heads = config["num_attention_heads" if ".attn_q." in name else "num_key_value_heads"]
             values = values.reshape(heads, 2, -1, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
@@ -93,10 +101,13 @@ def _tensors(directory: Checkpoint, twin: Twin) -> dict[str, np.ndarray]:
     named: dict[str, np.ndarray] = {}
     experts: dict[str, dict[int, np.ndarray]] = {}
     for name, tensor in directory.tensors.items():
-        parts = name.replace("language_model.", "").removeprefix("model.").split(".")
+        parts = (
+            name.replace("language_model.", "").removeprefix("model.").removeprefix("backbone.").split(".")
+        )
         suffix = f".{parts.pop()}" if parts[-1] in ("weight", "bias") else ""
-        if ".".join(parts) in TOP:
-            named[TOP[".".join(parts)] + suffix] = dequantize(tensor)
+        top = {**TOP, **twin.top}
+        if ".".join(parts) in top:
+            named[top[".".join(parts)] + suffix] = dequantize(tensor)
         elif parts[0] == "layers" and "act_fn" not in parts:
             number = next((part for part in parts[2:] if part.isdigit()), None)
             part = ".".join(each for each in parts[2:] if each != number)

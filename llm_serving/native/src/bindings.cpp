@@ -109,12 +109,13 @@ void bind_attention(nb::class_<Plan>& plan);  // bindings_attention.cpp
 void bind_delta(nb::class_<Plan>& plan);  // bindings_delta.cpp
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
 void bind_lookup(nb::class_<Plan>& plan);  // lookup.cpp
+void bind_mamba(nb::class_<Plan>& plan);  // bindings_mamba.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_recurrent(nb::class_<Plan>& plan);  // bindings_recurrent.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 24;
+    m.attr("ABI") = 25;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -236,6 +237,7 @@ NB_MODULE(_llm_serving_native, m) {
     bind_delta(plan);
     bind_experts(plan);
     bind_lookup(plan);
+    bind_mamba(plan);
     bind_measure(m);
     bind_recurrent(plan);
     bind_sampler(m);

@@ -54,18 +54,22 @@ void bind_delta(nb::class_<Plan>& plan) {
             op->state = p.model.recurrent.take(size_t(values) * key_dim * value_dim);
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"), nb::arg("keys"), nb::arg("values"), nb::arg("key_dim"), nb::arg("value_dim"), nb::arg("tiled") = false)
-        .def("output_gate", [](Plan& p, int source, int gates, int offset, bool silu, int weight, float epsilon) {
+        .def("output_gate", [](Plan& p, int source, int gates, int offset, bool silu, int weight, float epsilon, int head_dim, bool gate_first) {
             const int width = width_of(p, source);
             require(offset >= 0 && int64_t(offset) + width <= width_of(p, gates), "the gates do not fit their buffer");
-            require(width % 8 == 0 && (weight < 0 || (size_of(p, weight) % 8 == 0 && size_t(width) % size_of(p, weight) == 0)),
-                    "the norm of heads does not fit them");
             auto op = std::make_unique<OutputGate>();
+            op->head_dim = head_dim ? head_dim : width;
+            require(width % 8 == 0 && op->head_dim > 0 && op->head_dim % 8 == 0 && width % op->head_dim == 0, "the norm of heads does not fit them");
+            require(weight < 0 || size_of(p, weight) == size_t(op->head_dim) || size_of(p, weight) == size_t(width),
+                    "the norm of heads does not fit them");
             op->source = source;
             op->gates = gates;
             op->offset = offset;
             op->silu = silu;
+            op->gate_first = gate_first;
             op->weight = weight;
             op->epsilon = epsilon;
             p.add(std::move(op), width);
-        }, nb::arg("source"), nb::arg("gates"), nb::arg("offset") = 0, nb::arg("silu") = false, nb::arg("weight") = -1, nb::arg("epsilon") = 0.0f);
+        }, nb::arg("source"), nb::arg("gates"), nb::arg("offset") = 0, nb::arg("silu") = false, nb::arg("weight") = -1, nb::arg("epsilon") = 0.0f,
+           nb::arg("head_dim") = 0, nb::arg("gate_first") = false);
 }

@@ -1,5 +1,5 @@
 // Kernels of Gated DeltaNet, one source for every ISA.
-#include "wide_lanes.hpp"
+#include "softplus.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -11,23 +11,6 @@ template <class V>
 LLM_INLINE V sigmoid_of(V v) {
     const V one = spread<V>(1.0f);
     return divide(one, add(one, exponential(subtract(spread<V>(0.0f), v))));
-}
-
-// log(1 + e^v) = max(v, 0) + log(1 + t), t = e^-|v|; log(1 + t) = 2 atanh(s), s = t / (2 + t), a third at most.
-template <class V>
-LLM_INLINE V softplus_of(V v) {
-    const V zero = spread<V>(0.0f);
-    const V t = exponential(subtract(zero, maximum(v, subtract(zero, v))));
-    const V s = divide(t, add(spread<V>(2.0f), t)), square = multiply(s, s);
-    V p = spread<V>(2.0f / 15.0f);
-    p = fused(p, square, spread<V>(2.0f / 13.0f));
-    p = fused(p, square, spread<V>(2.0f / 11.0f));
-    p = fused(p, square, spread<V>(2.0f / 9.0f));
-    p = fused(p, square, spread<V>(2.0f / 7.0f));
-    p = fused(p, square, spread<V>(2.0f / 5.0f));
-    p = fused(p, square, spread<V>(2.0f / 3.0f));
-    p = fused(p, square, spread<V>(2.0f));
-    return fused(p, s, maximum(v, zero));
 }
 
 LLM_INLINE Lanes add_squares(Lanes v, Lanes sums) { return fused(v, v, sums); }
@@ -66,7 +49,8 @@ void short_conv(const ShortConvTile& tile) {
         Lanes squares = broadcast(0.0f);
         for_wide_lanes(tile.cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
             const V x = load_as<V>(row + i);
-            V y = multiply(load_as<V>(oldest + i), load_as<V>(taps + i));
+            const V first = load_as<V>(oldest + i), tap = load_as<V>(taps + i);
+            V y = tile.bias ? fused(first, tap, load_as<V>(tile.bias + i)) : multiply(first, tap);
             y = fused(load_as<V>(older + i), load_as<V>(taps + tile.tap_stride + i), y);
             y = fused(load_as<V>(old + i), load_as<V>(taps + 2 * tile.tap_stride + i), y);
             y = fused(x, load_as<V>(taps + 3 * tile.tap_stride + i), y);

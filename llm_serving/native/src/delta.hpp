@@ -22,6 +22,7 @@ struct ShortConvTile {
     int num_tokens;
     int cols;            // a multiple of eight, up to kMostDeltaDim
     float length;        // > 0: each row is scaled to this length
+    const float* bias = nullptr;  // [cols], or none
 };
 
 constexpr int kMostDeltaDim = 512;

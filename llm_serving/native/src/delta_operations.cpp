@@ -91,14 +91,18 @@ void OutputGate::run_tile(Model& model, const StepState& step, int tile, int wor
     const auto gate = silu ? model.kernels->gated_silu : model.kernels->gated_sigmoid;
     for_rows(tile, num_rows(step), [&](int r) {
         float* x = from.row(r);
-        if (weight >= 0) {
-            const std::vector<float>& gain = model.vectors[size_t(weight)];
-            for (int i = 0; i < from.width; i += int(gain.size()))
-                model.kernels->rms_norm(x + i, gain.data(), epsilon, int(gain.size()), x + i);
-        }
+        if (!gate_first) norm(model, x, from.width);
         gate(model.buffers[size_t(gates)].row(r) + offset, x, from.width, gated);
+        if (gate_first) norm(model, gated, from.width);
         quantize_row(model, step, *this, gated, from.width, r);
     });
+}
+
+void OutputGate::norm(Model& model, float* x, int width) const {
+    if (weight < 0) return;
+    const std::vector<float>& gain = model.vectors[size_t(weight)];
+    for (int i = 0; i < width; i += head_dim)
+        model.kernels->rms_norm(x + i, gain.data() + size_t(i) % gain.size(), epsilon, head_dim, x + i);
 }
 
 }  // namespace llm

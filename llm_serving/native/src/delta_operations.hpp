@@ -44,14 +44,19 @@ private:
     int columns_of_tile() const;
 };
 
-// activations = quantize(norm(source) * act(gates[:, offset:])), act being silu or sigmoid, and the norm of each head.
+// activations = quantize(norm(source) * act(gates[:, offset:])), act being silu or sigmoid, and the norm of each head; or
+// quantize(norm(source * act(gates[:, offset:]))).
 struct OutputGate final : Operation {
     int source, gates, offset;
-    bool silu = false;
-    int weight = -1;  // of the norm, -1: there is none
+    bool silu = false, gate_first = false;
+    int weight = -1;  // of the norm, -1: there is none; of one head, or of all
+    int head_dim = 0;
     float epsilon = 0;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
+
+private:
+    void norm(Model&, float* x, int width) const;
 };
 
 }  // namespace llm

@@ -36,6 +36,8 @@ void encoder_attention(const EncoderTile& tile);
 void delta_gates(float* decay, float* beta, const float* rates, const float* bias, int heads);
 void short_conv(const ShortConvTile& tile);
 void delta_rule(const DeltaTile& tile);
+void mamba_steps(float* steps, const float* bias, int heads);
+void mamba_scan(const MambaTile& tile);
 void gemm(const GemmTile& tile);
 
 }  // namespace llm::LLM_NAMESPACE

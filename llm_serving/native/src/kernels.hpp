@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "delta.hpp"
+#include "mamba.hpp"
 #include "kv_format.hpp"
 #include "packed.hpp"
 
@@ -133,6 +134,9 @@ struct Kernels {
     void (*delta_gates)(float* decay, float* beta, const float* rates, const float* bias, int heads);
     void (*short_conv)(const ShortConvTile&);
     void (*delta_rule)(const DeltaTile&);
+    // steps = log(1 + e^(steps + bias)), of each head.
+    void (*mamba_steps)(float* steps, const float* bias, int heads);
+    void (*mamba_scan)(const MambaTile&);
     // Row `row` of a packed matrix in f32.
     void (*dequantize_row)(const PackedMatrix& w, int row, float* out);
 };
