@@ -22,7 +22,7 @@ GGUF_SHARED = SharedNames(
     up="blk.{i}.ffn_up_shexp.weight",
     down="blk.{i}.ffn_down_shexp.weight",
 )
-_GGUF_CORRECTION = "blk.{i}.exp_probs_b.bias"
+GGUF_CORRECTION = "blk.{i}.exp_probs_b.bias"
 _QWEN = Defaults(theta=1000000.0, epsilon=1e-6, context=32768)
 _GLM = Defaults(context=131072, rotated=0.5)
 _ERNIE = Defaults(theta=500000.0, context=131072)
@@ -66,7 +66,7 @@ def describe_glm4_moe(checkpoint: Checkpoint) -> ModelPlan:
             shape = replace(shape, layers=shape.layers - further)
         if checkpoint.hyper("expert_gating_func", _SIGMOID) != _SIGMOID:
             raise gguf_keys.problem(checkpoint, "expert_gating_func", "another", f"supported: {_SIGMOID}")
-        names = replace(GGUF_NAMES, shared=GGUF_SHARED, correction=_GGUF_CORRECTION)
+        names = replace(GGUF_NAMES, shared=GGUF_SHARED, correction=GGUF_CORRECTION)
         is_normalized = bool(checkpoint.hyper("expert_weights_norm", False))
         sizes = gguf_sizes(checkpoint, ffn="expert_feed_forward_length", normalized=is_normalized)
         scale = gguf_keys.number(checkpoint, "expert_weights_scale", 1.0)
@@ -92,7 +92,7 @@ def describe_ernie(checkpoint: Checkpoint) -> ModelPlan:
     """Corrected scores choose (Baidu 2025). Raises: CheckpointError for biases, or a size that is missing."""
     own = read_names(checkpoint)
     if checkpoint.format == "gguf":
-        names = replace(GGUF_NAMES, shared=GGUF_SHARED, correction=_GGUF_CORRECTION)
+        names = replace(GGUF_NAMES, shared=GGUF_SHARED, correction=GGUF_CORRECTION)
         sizes = gguf_sizes(checkpoint, ffn="expert_feed_forward_length")
     else:
         config_json.require(checkpoint, "use_bias", (False, None), False)
