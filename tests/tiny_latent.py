@@ -9,8 +9,12 @@ from typing import Any
 
 import gguf
 import numpy as np
+from tiny_decoder_directories import write_tokenizer
+from tiny_encoders import write_json, write_safetensors
 from tiny_models import SMALLEST_VOCAB, add_tokenizer
 from tiny_weights import random_matrix
+
+from llm_serving.checkpoints import dequantize, open_checkpoint
 
 HIDDEN, HEADS, FFN, EXPERT_FFN, EXPERTS = 64, 4, 96, 32, 8
 PLAIN, ROTATED, VALUES, LATENT, QUERY_LATENT = 32, 32, 16, 64, 64
@@ -68,7 +72,7 @@ def _keys(shape: LatentShape) -> dict[str, Any]:
         "feed_forward_length": FFN,
         "attention.head_count": HEADS,
         "attention.head_count_kv": 1 if shape.is_split else HEADS,
-        "attention.layer_norm_rms_epsilon": 1e-5,
+        "attention.layer_norm_rms_epsilon": 1e-6,
         "attention.kv_lora_rank": LATENT,
         **({"attention.q_lora_rank": QUERY_LATENT} if shape.has_query_latent else {}),
         "attention.key_length": LATENT + ROTATED,
@@ -140,3 +144,75 @@ def _expansion(
     for name, values in named.items():
         packed = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType[shape.kind])
         yield f"{blk}.{name}.weight", packed, shape.kind
+
+
+_PARTS = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_q_a": "self_attn.q_a_proj",
+    "attn_q_a_norm": "self_attn.q_a_layernorm",
+    "attn_q_b": "self_attn.q_b_proj",
+    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+    "attn_kv_b": "self_attn.kv_b_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate_inp": "mlp.gate",
+    "exp_probs_b": "mlp.gate.e_score_correction_bias",
+    **{f"ffn_{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")},
+    **{f"ffn_{part}_shexp": f"mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")},
+}
+_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+
+
+def write_latent_directory(directory: Path, file: Path, **config: Any) -> Path:
+    """A file of floats with `is_split=False` as a directory of V3; keywords go into its config.json."""
+    tensors = {}
+    for name, tensor in open_checkpoint(file).tensors.items():
+        values, parts = dequantize(tensor), name.split(".")
+        if parts[0] != "blk":
+            tensors[f"{_TOP[parts[0]]}.weight"] = values
+        elif parts[2].endswith("_exps"):
+            part = parts[2].removeprefix("ffn_").removesuffix("_exps")
+            for e, matrix in enumerate(values):
+                tensors[f"model.layers.{parts[1]}.mlp.experts.{e}.{part}_proj.weight"] = matrix
+        else:
+            suffix = "" if parts[2] == "exp_probs_b" else ".weight"
+            tensors[f"model.layers.{parts[1]}.{_PARTS[parts[2]]}{suffix}"] = values
+    write_safetensors(directory / "model.safetensors", tensors)
+    write_json(directory / "config.json", {**_CONFIG, **config})
+    write_tokenizer(directory, SMALLEST_VOCAB)
+    return directory
+
+
+_CONFIG = {
+    "model_type": "deepseek_v3",
+    "hidden_size": HIDDEN,
+    "intermediate_size": FFN,
+    "moe_intermediate_size": EXPERT_FFN,
+    "num_hidden_layers": 3,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "kv_lora_rank": LATENT,
+    "q_lora_rank": QUERY_LATENT,
+    "qk_nope_head_dim": PLAIN,
+    "qk_rope_head_dim": ROTATED,
+    "v_head_dim": VALUES,
+    "n_routed_experts": EXPERTS,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 2,
+    "n_group": 4,
+    "topk_group": 2,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.5,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 512,
+    "rope_theta": 10000.0,
+    "rope_scaling": {
+        "type": "yarn",
+        "factor": 8.0,
+        "original_max_position_embeddings": 64,
+        "mscale": 0.707,
+        "mscale_all_dim": 0.707,
+    },
+}

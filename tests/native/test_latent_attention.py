@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import numpy as np
 import pytest
 from latent_reference import LatentReference
 from runner_driver import DrivenSequence
-from tiny_latent import LATENT, ROTATED, write_tiny_latent
+from tiny_latent import LATENT, ROTATED, write_latent_directory, write_tiny_latent
 from tiny_models import SMALLEST_VOCAB
 
 from llm_serving.architectures import describe
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
-from llm_serving.errors import CheckpointError
 from llm_serving.native.core import load_core
 from llm_serving.native.ops import KvShape
 
@@ -56,8 +54,8 @@ def test_older_files_are_the_same_model(kind: str, quantization: str, tmp_path: 
     ours, expected = (make_driver(one, quantization=quantization).logits(IDS[:60]) for one in (whole, split))
     if kind == "F32":
         np.testing.assert_array_equal(ours, expected)
-    error = np.linalg.norm(ours - expected) / np.linalg.norm(expected)
-    assert error < {"F32": 1e-9, "Q8_0": 0.02, "Q4_0": 0.25}[kind]
+    errors = np.linalg.norm(ours - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert np.median(errors) < {"F32": 1e-9, "Q8_0": 0.02, "Q4_0": 0.25}[kind]
 
 
 @pytest.mark.parametrize("kv_cache", ["q16", "q8"])
@@ -71,6 +69,25 @@ def test_same_bits_however_it_is_cut(kind: str, kv_cache: str, tmp_path: Path, m
             np.testing.assert_array_equal(driver.logits(IDS, chunk=chunk), expected)
 
 
+def test_same_bits_behind_a_prefix(tmp_path: Path, make_driver) -> None:
+    """Blocks of one sequence serve another."""
+    driver = make_driver(opened(tmp_path / "m.gguf", kind="Q8_0"), kv_cache="q8")
+    first = DrivenSequence()
+    expected = driver.step([(first, IDS[:90])])
+    second = DrivenSequence(num_tokens=48, blocks=first.blocks[:3])
+    np.testing.assert_array_equal(driver.step([(second, IDS[48:90])]), expected[48:])
+
+
+@pytest.mark.parametrize("quantization", ["f32", "q8", "q4"])
+def test_a_directory_is_the_same_model(quantization: str, tmp_path: Path, make_driver) -> None:
+    file = write_tiny_latent(tmp_path / "m.gguf", is_split=False)
+    directory = open_checkpoint(write_latent_directory(tmp_path / "d", file))
+    assert directory.extras["skipped_tensors"] == {}
+    both = (directory, open_checkpoint(file))
+    ours, expected = (make_driver(one, quantization=quantization).logits(IDS[:60]) for one in both)
+    np.testing.assert_array_equal(ours, expected)
+
+
 def test_same_bits_in_company(tmp_path: Path, make_driver) -> None:
     checkpoint = opened(tmp_path / "m.gguf", kind="Q8_0")
     alone = make_driver(checkpoint).logits(IDS[:90])
@@ -80,58 +97,3 @@ def test_same_bits_in_company(tmp_path: Path, make_driver) -> None:
     begin = driver.step([(first, IDS[:70]), (second, IDS[140:145])])[:70]
     rest = [driver.step([(second, [int(i)]), (first, [int(i)])])[1] for i in IDS[70:90]]
     np.testing.assert_array_equal(np.concatenate([begin, rest]), alone)
-
-
-def with_keys(checkpoint: Checkpoint, keys: dict[str, Any]) -> Checkpoint:
-    named = {f"deepseek2.{key}": value for key, value in keys.items()}
-    return dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, **named})
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("attention.kv_lora_rank", 48, "'deepseek2.attention.kv_lora_rank' .* multiple of 32"),
-        ("attention.kv_lora_rank", None, "'deepseek2.attention.kv_lora_rank' .* positive integer"),
-        ("attention.kv_lora_rank", 1 << 30, "shape .* By its header"),
-        ("attention.head_count", 1 << 30, "shape .* By its header"),
-        ("attention.head_count", 2, "shape .* By its header"),
-        ("attention.key_length_mla", 32, "'deepseek2.attention.key_length_mla' .* 32 and a multiple of 32"),
-        ("attention.value_length_mla", 32, "shape .* By its header"),
-        ("rope.dimension_count", 8, "'deepseek2.rope.dimension_count' .* multiple of 32"),
-        ("expert_group_count", 3, "'deepseek2.expert_group_count' .* cannot be chosen"),
-        ("expert_group_used_count", 5, "'deepseek2.expert_group_count' .* cannot be chosen"),
-        ("expert_group_count", 1 << 30, "'deepseek2.expert_group_count' .* cannot be chosen"),
-        ("expert_gating_func", 3, "'deepseek2.expert_gating_func' .* supported: 1 and 2"),
-        ("expert_weights_scale", 1e9, "'deepseek2.expert_weights_scale'"),
-        ("expert_count", 1 << 30, "'deepseek2.expert_group_count' .* cannot|rows where there are"),
-        ("block_count", 1 << 30, "'deepseek2.block_count'"),
-    ],
-)
-def test_a_header_that_does_not_fit_is_named(key: str, value: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        describe(with_keys(opened(tmp_path / "m.gguf"), {key: value}))
-
-
-@pytest.mark.parametrize(
-    "name", ["attn_kv_a_mqa.weight", "attn_v_b.weight", "attn_q_b.weight", "attn_output.weight"]
-)
-def test_a_tensor_that_is_missing_is_named(name: str, tmp_path: Path) -> None:
-    checkpoint = opened(tmp_path / "m.gguf")
-    rest = {own: tensor for own, tensor in checkpoint.tensors.items() if own != f"blk.0.{name}"}
-    with pytest.raises(CheckpointError, match=f"no tensor 'blk.0.{name}'"):
-        describe(dataclasses.replace(checkpoint, tensors=rest))
-
-
-def test_heads_beyond_what_the_cache_takes(tmp_path: Path) -> None:
-    """The first layer's tensors may fit a header that no kernel runs."""
-    checkpoint = opened(tmp_path / "m.gguf", layers=1)
-    wide = with_keys(checkpoint, {"attention.kv_lora_rank": 1024})
-    tensors = dict(checkpoint.tensors)
-    for name, shape in {
-        "attn_kv_a_mqa": (1024 + ROTATED, 64),
-        "attn_k_b": (4, 1024, 32),
-        "attn_v_b": (4, 16, 1024),
-    }.items():
-        tensors[f"blk.0.{name}.weight"] = dataclasses.replace(tensors[f"blk.0.{name}.weight"], shape=shape)
-    with pytest.raises(CheckpointError, match="1056 dimensions; .* up to 576|no tensor"):
-        describe(dataclasses.replace(wide, tensors=tensors))
