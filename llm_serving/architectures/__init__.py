@@ -6,6 +6,7 @@ from llm_serving.architectures import (
     bert,
     cohere,
     decoder_experts,
+    deepseek,
     exaone4,
     gemma1,
     gemma2,
@@ -48,7 +49,7 @@ from llm_serving.native.vision_plan import VisionPlan
 
 MOST_TIMES = 16  # queries, keys and values of many heads side by side, and more
 MOST_CONTEXT = 1 << 24
-MOST_HEAD = 512  # dimensions: kMostHeadDim of kv_format.hpp
+MOST_HEAD = 576  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
     "apertus": llama_kin.describe_apertus,
@@ -56,6 +57,9 @@ FAMILIES = {
     "cohere": cohere.describe,
     "cohere2": cohere.describe_2,
     "command-r": cohere.describe,  # as GGUF files call it
+    "deepseek2": deepseek.describe_gguf,  # as GGUF files call all of them
+    "deepseek_v2": deepseek.describe_v2,
+    "deepseek_v3": deepseek.describe_v3,
     "ernie4_5": llama.describe_ernie,
     "ernie4_5-moe": shared_experts.describe_ernie,  # as GGUF files call it
     "ernie4_5_moe": shared_experts.describe_ernie,
@@ -70,6 +74,7 @@ FAMILIES = {
     "gemma4_unified_text": gemma4.describe,
     "glm4": glm4.describe,
     "glm4_moe": shared_experts.describe_glm4_moe,
+    "glm4_moe_lite": deepseek.describe_v3,
     "glm4moe": shared_experts.describe_glm4_moe,  # as GGUF files call it
     "gpt-oss": gpt_oss.describe,  # as GGUF files call it
     "gpt_oss": gpt_oss.describe,

@@ -62,8 +62,9 @@ def adapted(checkpoint: Checkpoint, plan: ops.ModelPlan, adapter: Adapter) -> Ad
 
 
 def _tensors(names: Names, prefix: str, plan: ops.ModelPlan) -> dict[str, ops.Projection]:
-    """By module, those that a plan multiplies with; experts' are not among them."""
-    linear = [p for op in plan.operations if isinstance(op, ops.Linear) for p in op.projections]
+    """By module, those that a plan multiplies with; none of experts, and none of a single head."""
+    matrices = [op for op in plan.operations if isinstance(op, ops.Linear) and not op.apart]
+    linear = [p for op in matrices for p in op.projections]
     projections = {p.tensor: p for p in linear}
     # GGUF files call both the same: ups, and gates with them in one matrix.
     is_fused = f"{names.gate.format(i=0)}.weight" not in projections

@@ -8,6 +8,7 @@ from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
+MOST_GROUPS = 64  # as in bindings_experts.cpp
 SQUARED_RELU = (1.0, 0.0, 0.0)  # as in `Xielu`
 
 
@@ -74,8 +75,20 @@ class ExpertSizes:
     # one for all tokens have gates
     scores: str = "softmax"  # as in `Route`,
     scale: float = 1.0
+    groups: ops.ExpertGroups | None = None
     shared: int = 0  # how wide the expert is that works on all tokens
     has_door: bool = False  # to that expert
+
+
+def fit_groups(groups: ops.ExpertGroups, count: int, used: int) -> bool:
+    """Whether `used` of `count` experts can be chosen from such groups."""
+    size = count // groups.count
+    return (
+        count == size * groups.count
+        and groups.used <= groups.count <= MOST_GROUPS
+        and groups.best <= size
+        and used <= groups.used * size
+    )
 
 
 def expert_buffers(sizes: ExpertSizes | None, hidden: int = 0) -> dict[str, int]:
@@ -122,6 +135,7 @@ def mixture(
             names.correction and names.correction.format(i=i),
             sizes.scale,
             names.scales and names.scales.format(i=i),
+            sizes.groups,
         ),
         ops.Gather(source),
         ops.ExpertLinear(up),

@@ -33,6 +33,19 @@ _DEEPSEEK3 = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
+# Letters that have two cases, but those of alphabets that came to have them later, and of mathematics.
+_CASELESS = (
+    r"\x{560}-\x{588}\x{10C7}-\x{10FF}\x{1C80}-\x{1C8F}\x{2D00}-\x{2D2D}\x{A790}-\x{AB6F}\x{10570}-\x{105BC}"
+    r"\x{10D50}-\x{10D85}\x{16E40}-\x{16EDF}\x{1D400}-\x{1D7CB}\x{1DF00}-\x{1DFFF}"
+)
+_DEEPSEEK_LLM = (
+    r"[\r\n]",
+    rf"\s?[\p{{Lu}}\p{{Ll}}\p{{Lt}}&&[^{_CASELESS}]]+",
+    r"\s?[!-/:-~！-／：-～‘-‟\x{3000}-。]+",
+    r"\s+$",
+    r"[一-龥ࠀ-一가-퟿]+",
+    r"\p{N}",
+)
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
 
 
@@ -79,6 +92,7 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
     (PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True), ("tekken",)),
     (PreTokenizer((_GPT4O,)), ("gpt-4o", "llama4")),
     (PreTokenizer(_DEEPSEEK_CODER), ("deepseek-coder",)),
+    (PreTokenizer(_DEEPSEEK_LLM), ("deepseek-llm",)),
     (PreTokenizer(_DEEPSEEK3), ("deepseek-v3", "hunyuan-dense")),
 )
 

@@ -15,6 +15,7 @@ class RopeStore:
     source: str
     layer: int
     rope: Rope | None = None  # of this layer, where it is not the plan's
+    keys_are_values: bool = False  # then `source` has no others
 
 
 @dataclass(frozen=True, slots=True)

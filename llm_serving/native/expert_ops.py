@@ -8,6 +8,18 @@ from llm_serving.native.projection import Projection
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertGroups:
+    """Experts in `count` groups, one behind the other. Only those of the `used` best are chosen from.
+
+    A group is as good as the sum of its `best` largest scores.
+    """
+
+    count: int
+    used: int
+    best: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Each row goes to the `used` experts with the largest softmax(source), which are its weights there.
 
@@ -23,6 +35,7 @@ class Route:
     correction: str | None = None
     scale: float = 1.0
     scales: str | None = None
+    groups: ExpertGroups | None = None
 
 
 @dataclass(frozen=True, slots=True)

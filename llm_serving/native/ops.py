@@ -20,6 +20,7 @@ from llm_serving.native.delta_net import DeltaInputs as DeltaInputs
 from llm_serving.native.delta_net import DeltaRule as DeltaRule
 from llm_serving.native.delta_net import OutputGate as OutputGate
 from llm_serving.native.expert_ops import Combine as Combine
+from llm_serving.native.expert_ops import ExpertGroups as ExpertGroups
 from llm_serving.native.expert_ops import ExpertLinear as ExpertLinear
 from llm_serving.native.expert_ops import Gather as Gather
 from llm_serving.native.expert_ops import Route as Route
@@ -133,10 +134,15 @@ class Gated:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Several projections of the same activations; `accumulate` adds to the target (a residual)."""
+    """Several projections of the same activations; `accumulate` adds to the target (a residual).
+
+    With `apart` each reads as many columns of the activations as it has, from its `first` on, and they may
+    leave columns of a target, which others write.
+    """
 
     projections: tuple[Projection, ...]
     accumulate: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,9 @@ class PlanBuilder(PlanTensors):
                 is_gelu, by_tanh = activation != "silu", activation == "gelu_tanh"
                 place = (buffers[opened[0]], opened[1]) if opened else (-1, 0)
                 core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope, *place)
-            case ops.Linear(projections, accumulate):
-                core.linear(self._projections(projections), accumulate)
+            case ops.Linear(projections, accumulate, apart):
+                firsts = [projection.first for projection in projections] if apart else []
+                core.linear(self._projections(projections, apart), accumulate, firsts)
                 self._adapters.adapt(projections, buffers)
             case ops.SoftCap(source, cap):
                 core.soft_cap(buffers[source], cap)
@@ -85,9 +86,9 @@ class PlanBuilder(PlanTensors):
     ) -> None:
         core, buffers = self.core, self._buffers
         match operation:
-            case ops.RopeStore(source, layer, rope):
-                rotated = 0 if rope is None else rope.rotated
-                core.rope_store(buffers[source], layer, self.query_heads, self._rope(rope), rotated)
+            case ops.RopeStore(source, layer, rope, keys_are_values):
+                rotated, table = 0 if rope is None else rope.rotated, self._rope(rope)
+                core.rope_store(buffers[source], layer, self.query_heads, table, rotated, keys_are_values)
             case ops.Attention(source, target, layer, scale, window, cap, sinks):
                 # Rows of a span see those that come, however far a window reaches.
                 bias = self._bias(ops.WindowBias(window - 1, self._has_spans)) if window else -1
@@ -117,10 +118,11 @@ class PlanBuilder(PlanTensors):
     def _add_of_experts(self, operation: ops.Route | ops.Gather | ops.ExpertLinear | ops.Combine) -> None:
         core, buffers = self.core, self._buffers
         match operation:
-            case ops.Route(source, used, normalized, scores, correction, scale, scales):
+            case ops.Route(source, used, normalized, scores, correction, scale, scales, groups):
                 shift = self._optional(correction, self._widths[source])
                 own = self._optional(scales, self._widths[source])
-                core.route(buffers[source], used, normalized, scores == "sigmoid", shift, scale, own)
+                parts = (groups.count, groups.used, groups.best) if groups else ()
+                core.route(buffers[source], used, normalized, scores == "sigmoid", shift, scale, own, *parts)
             case ops.Gather(source):
                 core.gather(buffers[source])
             case ops.ExpertLinear(experts):

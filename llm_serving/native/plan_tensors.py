@@ -68,13 +68,18 @@ class PlanTensors:
         """Length of a projection's packed matrix; packs it if `build` has not."""
         return cast(int, self.core.matrix_bytes(self._matrix(projection)))
 
-    def _projections(self, projections: tuple[ops.Projection, ...]) -> list[tuple[int, int, int, int]]:
-        """Those of one operation fill the rows of their target: what nobody wrote would be another step's."""
+    def _projections(
+        self, projections: tuple[ops.Projection, ...], apart: bool = False
+    ) -> list[tuple[int, int, int, int]]:
+        """Those of one operation fill the rows of their target: what nobody wrote would be another step's.
+
+        If they are `apart`, others write between them.
+        """
         for p, behind in zip(projections, (*projections[1:], None), strict=True):
             goes_on = behind is not None and behind.target == p.target
             wanted = (behind.offset if goes_on and behind else self._widths[p.target]) - p.offset
             rows = tensor_of(self.checkpoint, p.tensor, p.part).shape[0]
-            if rows != wanted:
+            if rows > wanted if apart else rows != wanted:
                 raise CheckpointError(
                     f"Tensor '{p.tensor}' has {rows} rows where the model's header means {wanted}."
                 )

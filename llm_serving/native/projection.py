@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm_serving.checkpoints import Checkpoint, Tensor
+import numpy as np
+
+from llm_serving.checkpoints import Checkpoint, Tensor, dequantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +20,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Stripe:
-    """Rows `first` to `first + count` of each `period`: of one kind, where rows of several stand in turn."""
+    """Rows `first` to `first + count` of each `period`: of one kind, where rows of several stand in turn.
+
+    `transposed`: their values are columns of the matrix that is meant.
+    """
 
     first: int
     count: int
     period: int
+    transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +51,19 @@ class Projection:
     # Of a tensor that holds several matrices; of a `Part` the bias, too, is that part of its own.
     part: Part | Stripe | None = None
     rotated: int = 0
+    first: int = 0  # as in `Linear.apart`
 
 
 def tensor_of(checkpoint: Checkpoint, name: str, part: Part | Stripe | None) -> Tensor:
     """A tensor, or a part of it. Raises: CheckpointError if it is not there, or has no such part."""
     tensor = checkpoint.tensor(name)
     if isinstance(part, Stripe):
-        return tensor.stripe(part.first, part.count, part.period)
+        stripe = tensor.stripe(part.first, part.count, part.period)
+        return _transposed(stripe) if part.transposed else stripe
     return tensor if part is None else tensor.part(part.index, part.count, part.transposed)
+
+
+def _transposed(matrix: Tensor) -> Tensor:
+    """Its columns as rows, in f32: packed values stand in groups that go along a row."""
+    values = np.ascontiguousarray(dequantize(matrix).T, dtype=np.float32)
+    return Tensor(f"{matrix.name}^T", "F32", values.shape, values.reshape(-1).view(np.uint8))

@@ -93,7 +93,9 @@ def test_byte_level_ids_and_text_equal_the_library(tmp_path: Path, pre: str) -> 
         oracle.encode_special_tokens = False
 
 
-@pytest.mark.parametrize("pre", ["qwen35", "tekken", "gpt-4o", "deepseek-coder", "deepseek-v3", "starcoder"])
+@pytest.mark.parametrize(
+    "pre", ["qwen35", "tekken", "gpt-4o", "deepseek-coder", "deepseek-llm", "deepseek-v3", "starcoder"]
+)
 def test_other_pre_tokenizers_lose_nothing(tmp_path: Path, pre: str) -> None:
     oracle = learn_byte_level(gpt2(), SPECIALS)
     tokens, merges = vocabulary_of(oracle)

@@ -10,6 +10,7 @@ import pytest
 from tokenizer_texts import CONTROL, NORMAL, USER_DEFINED
 
 from llm_serving.checkpoints import Checkpoint, build_tokenizer
+from llm_serving.checkpoints.pretokenizers import PRE_TOKENIZERS
 from llm_serving.checkpoints.vocabulary import MAX_TOKEN_CHARS
 from llm_serving.errors import CheckpointError
 
@@ -193,3 +194,30 @@ def test_missing_types_make_only_the_named_tokens_special() -> None:
     tokenizer = build_tokenizer(checkpoint(BYTE_LEVEL, token_type=None))
     assert tokenizer.special_ids == {0, 1}
     assert tokenizer.encode("ab") == [4]
+
+
+def test_words_of_deepseek_llm() -> None:
+    """Its signs go from ":" to "~", letters of ASCII among them: words with others are cut again."""
+    text = "Don't où\r\nГде 12 ქარ 你好，한  "
+    words = PRE_TOKENIZERS["deepseek-llm"].build().pre_tokenize_str(text)
+    plain = [text[begin:end] for _, (begin, end) in words]
+    assert plain == [
+        "Don",
+        "'",
+        "t",
+        " o",
+        "ù",
+        "\r",
+        "\n",
+        "Где",
+        " ",
+        "1",
+        "2",
+        " ",
+        "ქარ",
+        " ",
+        "你好",
+        "，",
+        "한",
+        "  ",
+    ]

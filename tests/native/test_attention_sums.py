@@ -34,7 +34,7 @@ def attended(isa: str, kv_format: str, head_dim: int, rows: np.ndarray) -> np.nd
     return plan.run(every, every, np.array([0, TOKENS], np.int32), tables, every, logits)
 
 
-@pytest.mark.parametrize("head_dim", [32, 512])
+@pytest.mark.parametrize("head_dim", [32, 512, 576])
 @pytest.mark.parametrize("kv_format", ["q16", "q8"])
 @pytest.mark.parametrize("isa", core.instruction_sets())
 def test_the_largest_scores(isa: str, kv_format: str, head_dim: int) -> None:

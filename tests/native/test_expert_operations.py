@@ -22,7 +22,23 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-x)))
 
 
-def mixture(isa: str, *, is_sigmoid: bool, normalized: bool, corrected: bool, scale: float) -> tuple:
+def within_groups(scores: np.ndarray, count: int, used: int, best: int) -> np.ndarray:
+    """Minus infinity for experts of all groups but the best ones."""
+    groups = scores.reshape(len(scores), count, -1).copy()
+    order = np.argsort(-np.sort(groups, axis=2)[..., -best:].sum(2), axis=1, kind="stable")
+    np.put_along_axis(groups, order[:, used:, None], -np.inf, axis=1)
+    return groups.reshape(scores.shape)
+
+
+def mixture(
+    isa: str,
+    *,
+    is_sigmoid: bool,
+    normalized: bool,
+    corrected: bool,
+    scale: float,
+    groups: tuple[int, int, int] = (1, 1, 1),
+) -> tuple:
     """What comes of each token by the plan, and by numpy: experts are single matrices here."""
     bench = Bench(isa, "f32")
     routing = bench.rng.standard_normal((EXPERTS, HIDDEN)).astype(np.float32) * 0.3
@@ -33,14 +49,15 @@ def mixture(isa: str, *, is_sigmoid: bool, normalized: bool, corrected: bool, sc
     plan.quantize(bench.x)
     plan.linear([(bench.pack(np.zeros((WIDTH, HIDDEN), np.float32)), -1, out, 0)])
     plan.linear([(bench.pack(routing), -1, router, 0)])
-    plan.route(router, USED, normalized, is_sigmoid, correction if corrected else -1, scale)
+    plan.route(router, USED, normalized, is_sigmoid, correction if corrected else -1, scale, -1, *groups)
     plan.gather(bench.x)
     plan.expert_linear([[(bench.pack(matrix), -1, slots, 0)] for matrix in matrices])
     plan.combine(slots, out)
     ids, ours = bench.run([TOKENS], out)
     x = bench.table[ids].astype(np.float64)
     scores = (sigmoid if is_sigmoid else softmax)(x @ routing.T.astype(np.float64))
-    chosen = np.argsort(-(scores + corrections * corrected), axis=1, kind="stable")[:, :USED]
+    allowed = within_groups(scores + corrections * corrected, *groups)
+    chosen = np.argsort(-allowed, axis=1, kind="stable")[:, :USED]
     weights = np.take_along_axis(scores, chosen, 1)
     if normalized:
         weights /= weights.sum(1, keepdims=True)
@@ -63,6 +80,31 @@ def test_experts_are_chosen_and_weighted(
         assert relative(ours, expected) < 1e-6
         outputs.append(ours)
     assert all((out == outputs[0]).all() for out in outputs)
+
+
+@pytest.mark.parametrize("groups", [(4, 2, 1), (3, 1, 1), (6, 4, 2), (4, 1, 2)])
+@pytest.mark.parametrize(("is_sigmoid", "corrected"), [(True, True), (True, False), (False, False)])
+def test_experts_are_chosen_within_groups(
+    groups: tuple[int, int, int], is_sigmoid: bool, corrected: bool
+) -> None:
+    """As DeepSeek V2 does by the best expert of a group, and V3 by the two best."""
+    outputs = []
+    for isa in NAMES:
+        ours, expected = mixture(
+            isa, is_sigmoid=is_sigmoid, normalized=is_sigmoid, corrected=corrected, scale=1.0, groups=groups
+        )
+        assert relative(ours, expected) < 1e-6
+        outputs.append(ours)
+    assert all((out == outputs[0]).all() for out in outputs)
+
+
+@pytest.mark.parametrize(
+    "groups", [(5, 1, 1), (12, 2, 1), (4, 5, 1), (6, 3, 3), (0, 1, 1), (4, 0, 1), (4, 2, 0)]
+)
+def test_groups_that_do_not_fit(groups: tuple[int, int, int]) -> None:
+    plan = Bench("auto", "f32").plan
+    with pytest.raises(ValueError, match="groups of experts"):
+        plan.route(plan.buffer(EXPERTS), USED, False, False, -1, 1.0, -1, *groups)
 
 
 def test_what_is_added_goes_through_a_door() -> None:

@@ -69,6 +69,35 @@ def test_linear(weight_format: str, tokens: int, rows: int) -> None:
     assert all((out == outputs[0]).all() for out in outputs)
 
 
+@pytest.mark.parametrize("weight_format", TOLERANCE)
+@pytest.mark.parametrize("first", [0, 32])
+def test_linear_reads_some_columns(weight_format: str, first: int) -> None:
+    """As if it had zeros for all others."""
+    outputs = []
+    for isa in NAMES:
+        bench = Bench(isa, weight_format)
+        matrix = np.zeros((12, HIDDEN), np.float32)
+        matrix[:, first : first + 32] = bench.rng.standard_normal((12, 32))
+        some, whole = bench.pack(matrix[:, first : first + 32]), bench.pack(matrix)
+        y = bench.plan.buffer(40)
+        bench.plan.quantize(bench.x)
+        bench.plan.linear([(some, -1, y, 20), (whole, -1, y, 0)], False, [first, 0])
+        _, out = bench.run([13], y)
+        np.testing.assert_array_equal(out[:, 20:32], out[:, :12])
+        outputs.append(out[:, 20:32])
+    assert np.ptp(outputs[0]) > 1
+    assert all((out == outputs[0]).all() for out in outputs)
+
+
+@pytest.mark.parametrize("firsts", [[-32], [16], [96], [0, 0]])
+def test_columns_that_are_not_there(firsts: list[int]) -> None:
+    bench = Bench("auto", "f32")
+    bench.plan.quantize(bench.x)
+    matrix = bench.pack(np.ones((8, 32), np.float32))
+    with pytest.raises(ValueError, match="column"):
+        bench.plan.linear([(matrix, -1, bench.plan.buffer(8), 0)], False, firsts)
+
+
 def test_linear_writes_side_by_side_and_accumulates() -> None:
     bench = Bench("auto", "f32")
     first = bench.rng.standard_normal((24, HIDDEN)).astype(np.float32)

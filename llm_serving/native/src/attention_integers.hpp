@@ -40,8 +40,7 @@ using WeightPairs = Rounded<kPieceTokens>;
 // x[0 .. count], a multiple of eight, to factors of keys or values kept as T; `total` is the sum of their magnitudes.
 template <class T, class Factors>
 LLM_INLINE void round_factors(const float* x, int count, float largest, float total, Factors& out) {
-    out.scale = largest / 32767.0f;
-    if constexpr (sizeof(T) == 2) out.scale = larger(total / float(kMostFactorSum), out.scale);
+    out.scale = larger(total / float(kMostFactorSum<T>), largest / 32767.0f);
     const float inverse = inverse_of(out.scale, 1.0f);
     for (int i = 0; i < count; i++) out.values[i] = int16_t(int32_t(round_even(x[i] * inverse)));
 }

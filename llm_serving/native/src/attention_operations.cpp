@@ -22,7 +22,7 @@ void RopeStore::run_tile(Model& model, const StepState& step, int tile, int) con
         const float* sin = cos + turned / 2;
         float* queries = model.buffers[size_t(source)].row(t);
         float* keys = queries + size_t(query_heads) * head_dim;
-        float* values = keys + size_t(heads) * head_dim;
+        float* values = keys_are_values ? keys : keys + size_t(heads) * head_dim;
         for (int h = 0; h < query_heads + heads; h++)
             model.kernels->rope(queries + size_t(h) * head_dim, cos, sin, turned);
         for (int h = 0; h < heads; h++)

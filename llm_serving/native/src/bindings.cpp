@@ -38,14 +38,20 @@ int pack(Plan& plan, const std::string& kind, Bytes data, int rows, int cols, co
     return plan.pack(kind, data.data(), data.size(), rows, cols, format, ids.is_valid() ? ids.data() : nullptr);
 }
 
-Linear* new_linear(const Plan& plan, const std::vector<std::tuple<int, int, int, int>>& projections, bool accumulate) {
-    auto* linear = new Linear;
+// `firsts`: empty, or of each projection the column of the activations that it begins at.
+void add_linear(Plan& plan, const std::vector<std::tuple<int, int, int, int>>& projections, bool accumulate, const std::vector<int>& firsts) {
+    if (!firsts.empty() && firsts.size() != projections.size()) throw std::invalid_argument("each projection begins at a column");
+    auto linear = std::make_unique<Linear>();
     linear->accumulate = accumulate;
-    for (const auto& [matrix, bias, target, offset] : projections) {
-        linear->projections.push_back({matrix, bias, target, offset});
-        linear->total_panels += plan.model.matrices.at(size_t(matrix)).panels();
+    for (size_t i = 0; i < projections.size(); i++) {
+        const auto& [matrix, bias, target, offset] = projections[i];
+        const PackedMatrix& weights = plan.model.matrices.at(size_t(matrix));
+        if (!firsts.empty() && firsts[i] < 0) throw std::invalid_argument("columns are counted from 0 on");
+        const int cols = plan.read_activations(weights, firsts.empty() ? -1 : firsts[i]);
+        linear->projections.push_back({matrix, bias, target, offset, firsts.empty() ? 0 : firsts[i], cols});
+        linear->total_panels += weights.panels();
     }
-    return linear;
+    plan.add(std::move(linear));
 }
 
 Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable block_tables, Ids logit_rows, int output,
@@ -224,11 +230,7 @@ NB_MODULE(_llm_serving_native, m) {
             op->opened_offset = opened_offset;
             p.add(std::move(op), cols, p.model.buffers.at(size_t(source)).of_slots);
         }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false, nb::arg("limit") = 0.0f, nb::arg("slope") = 1.0f, nb::arg("opened") = -1, nb::arg("opened_offset") = 0)
-        .def("linear", [](Plan& p, const std::vector<std::tuple<int, int, int, int>>& projections, bool accumulate) {
-            for (const auto& projection : projections)
-                p.read_activations(p.model.matrices.at(size_t(std::get<0>(projection))));
-            p.add(std::unique_ptr<Operation>(new_linear(p, projections, accumulate)));
-        }, nb::arg("projections"), nb::arg("accumulate") = false)
+        .def("linear", &add_linear, nb::arg("projections"), nb::arg("accumulate") = false, nb::arg("firsts") = std::vector<int>())
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"), nb::arg("block_tables"),
              nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(),
              nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none(), nb::arg("state_segments").none() = nb::none());

@@ -51,7 +51,7 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->table = table;
             p.add(std::move(op));
         })
-        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table, int rotated) {
+        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table, int rotated, bool keys_are_values) {
             if (table >= 0 && (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated)))
                 throw std::invalid_argument("the rotation table is shorter than the context");
             if (p.selects_rows()) throw std::invalid_argument("keys and values are those of all tokens");
@@ -61,8 +61,9 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->source = source;
             op->layer = layer;
             op->query_heads = query_heads;
+            op->keys_are_values = keys_are_values;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0)
+        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0, nb::arg("keys_are_values") = false)
         .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks) {
             if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
                 throw std::invalid_argument("a window needs what is added by distance, for all distances");

@@ -24,6 +24,13 @@ void require_vector(const Plan& plan, int vector, size_t size) {
         throw std::invalid_argument("a vector does not fit the buffer");
 }
 
+// Groups of experts as large as one another, enough of which are used, and large enough.
+void require_groups(int experts, int used, int groups, int groups_used, int group_best) {
+    const bool fits = groups >= 1 && groups <= 64 && experts % groups == 0 && groups_used >= 1 && groups_used <= groups;
+    if (!fits || group_best < 1 || group_best > 64 || group_best > experts / groups || used > groups_used * (experts / groups))
+        throw std::invalid_argument("the groups of experts do not fit them");
+}
+
 using Projections = std::vector<std::tuple<int, int, int, int>>;  // (matrix, bias, target, offset)
 
 ExpertLinear* new_expert_linear(Plan& plan, const std::vector<Projections>& experts) {
@@ -50,13 +57,14 @@ ExpertLinear* new_expert_linear(Plan& plan, const std::vector<Projections>& expe
 }  // namespace
 
 void bind_experts(nb::class_<Plan>& plan) {
-    plan.def("route", [](Plan& p, int source, int used, bool normalized, bool sigmoid, int correction, float scale, int scales) {
+    plan.def("route", [](Plan& p, int source, int used, bool normalized, bool sigmoid, int correction, float scale, int scales, int groups, int groups_used, int group_best) {
             const int experts = width_of(p, source);
             require_vector(p, scales, size_t(experts));
             if (used < 1 || used > experts) throw std::invalid_argument("so many experts cannot be used");
             if (p.model.experts_used && p.model.experts_used != used)
                 throw std::invalid_argument("all layers must use as many experts");
             require_vector(p, correction, size_t(experts));
+            require_groups(experts, used, groups, groups_used, group_best);
             p.model.experts_used = used;
             p.model.experts = experts;
             auto route = std::make_unique<Route>();
@@ -66,11 +74,14 @@ void bind_experts(nb::class_<Plan>& plan) {
             route->sigmoid = sigmoid;
             route->correction = correction;
             route->scale = scale;
+            route->groups = groups;
+            route->groups_used = groups_used;
+            route->group_best = group_best;
             p.add(std::move(route));
             auto arrange = std::make_unique<Arrange>();
             arrange->experts = experts;
             p.add(std::move(arrange));
-        }, nb::arg("source"), nb::arg("used"), nb::arg("normalized") = false, nb::arg("sigmoid") = false, nb::arg("correction") = -1, nb::arg("scale") = 1.0f, nb::arg("scales") = -1)
+        }, nb::arg("source"), nb::arg("used"), nb::arg("normalized") = false, nb::arg("sigmoid") = false, nb::arg("correction") = -1, nb::arg("scale") = 1.0f, nb::arg("scales") = -1, nb::arg("groups") = 1, nb::arg("groups_used") = 1, nb::arg("group_best") = 1)
         .def("gather", [](Plan& p, int source) {
             auto op = std::make_unique<Gather>();
             op->source = source;

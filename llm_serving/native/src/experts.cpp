@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "numeric.hpp"
 #include "rows.hpp"
@@ -36,6 +37,24 @@ void choose(const float* scores, int experts, int used, int* chosen) {
 
 }  // namespace
 
+// Scores of all other groups become as low as they can be.
+void Route::keep_best_groups(float* scores, int experts) const {
+    constexpr int kMostGroups = 64;
+    const int size = experts / groups;
+    float sums[kMostGroups];
+    int best[kMostGroups];
+    for (int g = 0; g < groups; g++) {
+        const float* own = scores + g * size;
+        choose(own, size, group_best, best);
+        sums[g] = 0;
+        for (int i = 0; i < group_best; i++) sums[g] += own[best[i]];
+    }
+    choose(sums, groups, groups_used, best);
+    for (int g = 0; g < groups; g++)
+        if (std::find(best, best + groups_used, g) == best + groups_used)
+            std::fill(scores + g * size, scores + (g + 1) * size, -std::numeric_limits<float>::infinity());
+}
+
 int Route::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
 void Route::run_tile(Model& model, const StepState& step, int tile, int worker) const {
@@ -43,6 +62,7 @@ void Route::run_tile(Model& model, const StepState& step, int tile, int worker) 
     const int experts = from.width, used = model.experts_used;
     const float* own = scales < 0 ? nullptr : model.vectors[size_t(scales)].data();
     const float* corrections = correction < 0 ? nullptr : model.vectors[size_t(correction)].data();
+    const bool is_scored = corrections || (groups > 1 && group_best > 1);  // else their order is that of logits
     float* scores = worker_scratch(model, worker, size_t(experts));
     for_rows(tile, num_rows(step), [&](int r) {
         const float* logits = from.row(r);
@@ -50,10 +70,15 @@ void Route::run_tile(Model& model, const StepState& step, int tile, int worker) 
         float* shares = step.routing.shares.data() + size_t(r) * used;
         const double largest = *std::max_element(logits, logits + experts);
         double total = 0;  // what softmax is divided by
-        for (int e = 0; e < experts && !sigmoid && (corrections || !normalized); e++) total += exponential(logits[e] - largest);
+        for (int e = 0; e < experts && !sigmoid && (is_scored || !normalized); e++) total += exponential(logits[e] - largest);
         const auto score = [&](int e) { return sigmoid ? sigmoid_of(logits[e]) : exponential(logits[e] - largest); };
-        for (int e = 0; e < experts && corrections; e++) scores[e] = float(score(e) / (sigmoid ? 1 : total)) + corrections[e];
-        choose(corrections ? scores : logits, experts, used, chosen);
+        for (int e = 0; e < experts && is_scored; e++)
+            scores[e] = float(score(e) / (sigmoid ? 1 : total)) + (corrections ? corrections[e] : 0);
+        if (groups > 1) {
+            if (!is_scored) std::copy(logits, logits + experts, scores);  // in whose order scores are
+            keep_best_groups(scores, experts);
+        }
+        choose(is_scored || groups > 1 ? scores : logits, experts, used, chosen);
         if (normalized) total = 0;
         for (int i = 0; i < used && normalized; i++) total += score(chosen[i]);
         if (sigmoid && !normalized) total = 1;

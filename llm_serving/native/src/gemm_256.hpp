@@ -88,7 +88,7 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
     __m256 acc[R];
     unrolled<R>(LLM_EACH(r) {
         wide[r] = t.input->wide + size_t(row + r) * t.input->cols;
-        wide_scales[r] = t.input->wide_scales + size_t(row + r) * groups;
+        wide_scales[r] = t.input->wide_scales + size_t(row + r) * t.input->groups();
         acc[r] = _mm256_setzero_ps();
     });
     for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
@@ -132,7 +132,7 @@ void rows_of_f32_panels(const GemmTile& t, int panel, int row) {
     const float* a[R];
     __m256 acc[R][2];
     unrolled<R>(LLM_EACH(r) {
-        a[r] = t.input->values + size_t(row + r) * cols;
+        a[r] = t.input->values + size_t(row + r) * t.input->cols;
         acc[r][0] = acc[r][1] = _mm256_setzero_ps();
     });
     for (int k = 0; k < cols; k++) {

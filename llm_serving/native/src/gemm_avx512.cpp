@@ -195,7 +195,7 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
     __m512 acc[P][R];
     unrolled<R>(LLM_EACH(r) {
         wide[r] = t.input->wide + size_t(row + r) * t.input->cols;
-        wide_scales[r] = t.input->wide_scales + size_t(row + r) * groups;
+        wide_scales[r] = t.input->wide_scales + size_t(row + r) * t.input->groups();
         unrolled<P>(LLM_EACH(p) { acc[p][r] = _mm512_setzero_ps(); });
     });
     for (int g = 0; g < groups; g++) {
@@ -244,7 +244,7 @@ __attribute__((noinline)) void rows_of_f32_pair(const GemmTile& t, int panel, in
     const float* a[R];
     __m512 acc[R];
     unrolled<R>(LLM_EACH(r) {
-        a[r] = t.input->values + size_t(row + r) * cols;
+        a[r] = t.input->values + size_t(row + r) * t.input->cols;
         acc[r] = _mm512_setzero_ps();
     });
     for (int k = 0; k < cols; k++) {

@@ -208,7 +208,7 @@ __attribute__((noinline)) void wide_rows(const GemmTile& t, int panel, int j, in
     float32x4_t acc[R];
     unrolled<R>(LLM_EACH(r) {
         a[r] = t.input->wide + size_t(row + r) * t.input->cols;
-        scale_a[r] = t.input->wide_scales + size_t(row + r) * groups;
+        scale_a[r] = t.input->wide_scales + size_t(row + r) * t.input->groups();
         acc[r] = vdupq_n_f32(0.0f);
     });
     for (int g = 0; g < groups; g++, quants += quant_bytes(F), scales += scale_bytes(F)) {
@@ -234,7 +234,7 @@ __attribute__((noinline)) void f32_rows(const GemmTile& t, int panel, int row) {
     const float* a[R];
     Lanes acc[R][2];
     unrolled<R>(LLM_EACH(r) {
-        a[r] = t.input->values + size_t(row + r) * cols;
+        a[r] = t.input->values + size_t(row + r) * t.input->cols;
         acc[r][0] = acc[r][1] = broadcast(0.0f);
     });
     for (int k = 0; k < cols; k++) {

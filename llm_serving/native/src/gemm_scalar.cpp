@@ -35,8 +35,10 @@ int32_t dot_wide(const int16_t* q, const int16_t* a) {
 
 // One group's share of an output.
 float add_group(const Activations& input, Format format, int row, int g, const int16_t* q, float scale, float minimum, float acc) {
-    const size_t at = size_t(row) * (input.cols / kGroup) + g;
-    if (reads_wide(format)) return fused(scale * input.wide_scales[at], float(dot_wide(q, input.wide + at * kGroup)), acc);
+    if (reads_wide(format)) {
+        const size_t at = size_t(row) * size_t(input.groups()) + size_t(g);
+        return fused(scale * input.wide_scales[at], float(dot_wide(q, input.wide + at * kGroup)), acc);
+    }
     const NarrowGroup& a = input.narrow_row(row)[g];
     const int32_t first = dot(q, a.quants, 0, kHalf), second = dot(q, a.quants, kHalf, kGroup);
     if (is_q4(format)) return fused(minimum, a.sum, fused(scale, float(a.steps[0] * first + a.steps[1] * second), acc));
@@ -58,7 +60,7 @@ void gemm_f32(const GemmTile& t) {
     for (int panel = t.panel_begin; panel < t.panel_end; panel++)
         for (int row = t.row_begin; row < t.row_end; row++) {
             const auto* w = reinterpret_cast<const float*>(t.weight->quants(panel));
-            const float* a = t.input->values + size_t(row) * cols;
+            const float* a = t.input->values + size_t(row) * t.input->cols;
             float acc[kPanel] = {0};
             for (int k = 0; k < cols; k++)
                 for (int o = 0; o < kPanel; o++) acc[o] = fused(a[k], w[k * kPanel + o], acc[o]);

@@ -12,12 +12,14 @@ constexpr int kBlockTokens = 16;
 // x = scale * q, and both come from that vector's own values only.
 enum class KvFormat : uint8_t { q16, q8 };
 
-// Of the magnitude of q. Sums of products with 16-bit factors stay below 2^31: of a byte for up to kMostHeadDim of them, of q16
-// as far as the magnitudes of the factors add up to kMostFactorSum, and each is rounded by half at most.
+// Of the magnitude of q. Sums of products with 16-bit factors stay below 2^31 as far as the magnitudes of the factors add up to
+// kMostFactorSum, and each is rounded by half at most. With bytes that bounds heads of more than 516 dimensions only.
 template <class T>
 constexpr int kMostOf = sizeof(T) == 1 ? 127 : 8191;
-constexpr int kMostHeadDim = 512;
-constexpr int kMostFactorSum = (1 << 18) - kMostHeadDim;
+constexpr int kMostHeadDim = 576;  // of latent attention: 512 that are compressed, 64 that rotate
+template <class T>
+constexpr int kMostFactorSum = sizeof(T) == 1 ? 0x7fffffff / 127 - 512 : (1 << 18) - 512;
+static_assert(kMostHeadDim <= 2 * 512, "rounding adds half for each factor");
 
 // Of one head's keys, or values, in a block.
 constexpr size_t vectors_bytes(KvFormat f, int head_dim) {

@@ -142,7 +142,7 @@ void multiply(Model& model, const std::vector<Projection>& projections, bool acc
             continue;
         }
         Buffer& out = model.buffers[size_t(p.target)];
-        const Activations input = model.activations(matrix.cols);
+        const Activations input = model.activations(p.cols ? p.cols : matrix.cols).from(p.first);
         const int end = std::min(begin + count, matrix.panels());
         model.kernels->gemm({&matrix, &input, p.bias < 0 ? nullptr : model.vectors[size_t(p.bias)].data(),
                              out.data.data() + p.offset, size_t(out.width), accumulate, begin, end, row_begin, row_end});

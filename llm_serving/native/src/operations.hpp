@@ -74,8 +74,10 @@ struct Xielu final : Operation {
 };
 
 // Several matrices over the same activations: target[:, offset : offset + rows] (+)= activations @ matrix.T + bias.
+// `cols` > 0: activations have so many columns, and the matrix reads as many as it has, from `first` on.
 struct Projection {
     int matrix, bias, target, offset;
+    int first = 0, cols = 0;
 };
 
 // A piece of such a product: `count` panels from `begin` on, counted over all projections, of the rows from row_begin to row_end.
@@ -96,9 +98,11 @@ private:
     Tiling tiling(const Model&, const StepState&) const;
 };
 
-// Rotates queries and keys of `source` = [queries | keys | values] and writes keys and values to the cache.
+// Rotates queries and keys of `source` = [queries | keys | values] and writes keys and values to the cache. Where
+// `keys_are_values`, there are no others, and what rotates is of no use in them.
 struct RopeStore final : Operation {
     int source, layer, query_heads;
+    bool keys_are_values = false;
     int table = -1;  // a vector of angles as the plan's own ones, instead of them,
     int rotated = 0;  // for so many dimensions
     int num_tiles(const Model&, const StepState&) const override;

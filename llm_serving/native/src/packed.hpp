@@ -117,11 +117,17 @@ struct Activations {
     int16_t* wide;        // [token][cols], null where nobody reads them
     float* wide_scales;   // [token][cols / 32]
     float* values;        // [token][cols], used instead of the others with f32 weights
-    int cols;
+    int cols;             // of a whole row: a matrix may have fewer, and read those from some column on, see `from`
 
     // An odd number of lines: rows that are taken together never fight for the same few places in the cache.
     static constexpr size_t narrow_stride(int cols) { return size_t(cols / kGroup) | 1; }
     NarrowGroup* narrow_row(int row) const { return narrow + size_t(row) * narrow_stride(cols); }
+    int groups() const { return cols / kGroup; }
+    // The same rows, read from column `first` on, a multiple of 32.
+    Activations from(int first) const {
+        const auto moved = [](auto* rows, int by) { return rows ? rows + by : rows; };
+        return {moved(narrow, first / kGroup), moved(wide, first), moved(wide_scales, first / kGroup), moved(values, first), cols};
+    }
 };
 
 }  // namespace llm

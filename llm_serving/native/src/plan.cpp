@@ -84,7 +84,7 @@ void Plan::kv_cache(const std::vector<std::pair<int, int>>& layers, int blocks, 
     require(format == "q16" || format == "q8", "the KV cache holds q16 or q8");
     for (const auto& [heads, head_dim] : layers) {
         require(heads > 0 && head_dim > 0 && head_dim % 8 == 0, "the KV cache needs heads, and their size in multiples of 8");
-        require(head_dim <= kMostHeadDim, "the KV cache takes heads of up to 512");
+        require(head_dim <= kMostHeadDim, "the KV cache takes heads of up to " + std::to_string(kMostHeadDim));
     }
     KvCache& kv = model.kv;
     kv.lay_out(layers, format == "q8" ? KvFormat::q8 : KvFormat::q16);
@@ -119,12 +119,15 @@ Operation& Plan::last_writer() const {
     throw std::invalid_argument("a matrix product needs activations before it");
 }
 
-void Plan::read_activations(const PackedMatrix& matrix) {
+int Plan::read_activations(const PackedMatrix& matrix, int first) {
     Operation& writer = last_writer();
-    require(matrix.cols == writer.activation_cols, "a matrix has " + std::to_string(matrix.cols) + " columns where " +
-                                                       std::to_string(writer.activation_cols) + " are needed");
+    const bool fits = first < 0 ? matrix.cols == writer.activation_cols
+                                : first % kGroup == 0 && first <= writer.activation_cols - matrix.cols;
+    require(fits, "a matrix has " + std::to_string(matrix.cols) + " columns where " + std::to_string(writer.activation_cols) +
+                      (first < 0 ? " are needed" : " are, and it begins at " + std::to_string(first)));
     (reads_wide(matrix.format) ? writer.wide : writer.narrow) = true;
     model.reserve_activations(writer);
+    return writer.activation_cols;
 }
 
 void Plan::check(const StepInput& s) const {

@@ -230,8 +230,9 @@ public:
     void add_beside(std::unique_ptr<Operation> operation);
     // Who writes the activations that are read next. Throws std::invalid_argument if nobody does.
     Operation& last_writer() const;
-    // This matrix reads the last activations. Throws std::invalid_argument if they are of another width.
-    void read_activations(const PackedMatrix& matrix);
+    // This matrix reads the last activations, or with `first` as many columns from there on; returns their width. Throws
+    // std::invalid_argument if it is another than the matrix has, or they end before.
+    int read_activations(const PackedMatrix& matrix, int first = -1);
     void select_rows() { selecting_ = true; }
 
     // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
