@@ -51,6 +51,7 @@ class CallReader:
         self._blanks = ""  # before the call at hand
         self._end: EndFinder | None = None  # of the call at hand
         self._has_shown = False
+        self._is_behind_call = False  # and nothing but blanks came since
         self.num_calls = 0
 
     def feed(self, text: str, *, is_last: bool = False) -> tuple[str, list[ToolCall]]:
@@ -64,7 +65,9 @@ class CallReader:
         if self._end is None:
             free = self._held if is_last else self._held[: self._num_clear()].rstrip()
             self._held = self._held[len(free) :]
-            if not (is_last and self.num_calls and free.isspace()):
+            if free.strip():
+                self._is_behind_call = False
+            if not (is_last and self._is_behind_call):
                 shown.append(free)
         out = "".join(shown)
         self._has_shown = self._has_shown or bool(out.strip())
@@ -97,6 +100,7 @@ class CallReader:
         whole = self._notation.whole
         is_whole = end >= 0 or (whole is not None and text.rstrip().endswith(whole))
         found = self._calls(text.removesuffix(self._notation.close)) if is_whole else []
+        self._is_behind_call = bool(found)
         if not found:
             shown.append(self._blanks + text)
         calls += found[: None if self._many else max(0, 1 - self.num_calls)]
@@ -117,7 +121,7 @@ class CallReader:
         """How many of the held characters are no part of a call that may come."""
         if not self._notation.is_first:
             return num_clear(self._held, self._notation.open)
-        if self._has_shown or self.num_calls:
+        if self._has_shown:
             return len(self._held)
         return 0 if self._notation.open.startswith(self._held.lstrip()) else len(self._held)
 
