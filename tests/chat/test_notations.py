@@ -104,6 +104,14 @@ def test_markup_that_is_no_call_stays_text(notation: Notation) -> None:
             assert read(notation, text[:at], text[at:]) == (text, []), text
 
 
+@pytest.mark.parametrize("notation", [each for each in ALL if not each.values[0].is_first])
+def test_a_mark_that_is_talked_about_hides_no_call(notation: Notation) -> None:
+    text = f'They begin with {notation.open}, " as in:\n'
+    for at in range(len(text)):
+        answer = text[:at], text[at:] + notation.write([Call("now", {})])
+        assert read(notation, *answer) == (text.rstrip(), [("now", {})])
+
+
 @pytest.mark.parametrize("notation", ALL)
 def test_marks_within_values_are_values(notation: Notation) -> None:
     value = f"x {notation.close or notation.brackets} y"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llm_serving.api.convert.tags import num_clear
-from llm_serving.chat.messages import MAX_CALL_DEPTH, is_within
+from llm_serving.chat.messages import MAX_CALL_DEPTH, MAX_CALLS, is_within
 from llm_serving.chat.notations.end_finder import EndFinder
 from llm_serving.chat.notations.notation import Notation
 from llm_serving.chat.notations.schemas import load_json
@@ -50,6 +50,7 @@ class CallReader:
         self._held = ""  # not decided yet
         self._blanks = ""  # before the call at hand
         self._end: EndFinder | None = None  # of the call at hand
+        self._num_retries = 0
         self._has_shown = False
         self._is_behind_call = False  # and nothing but blanks came since
         self.num_calls = 0
@@ -102,13 +103,24 @@ class CallReader:
         found = self._calls(text.removesuffix(self._notation.close)) if is_whole else []
         self._is_behind_call = bool(found)
         if not found:
+            text = self._from_next(text)
             shown.append(self._blanks + text)
         calls += found[: None if self._many else max(0, 1 - self.num_calls)]
         self.num_calls += len(found)
         return True
 
+    def _from_next(self, text: str) -> str:
+        """What of a text that is no call is before the next mark in it; from there it is read again."""
+        begin = text.find(self._notation.open)
+        if begin < 0 or self._notation.is_first or self._num_retries == MAX_CALLS:
+            return text
+        self._num_retries += 1
+        before = text[:begin].rstrip()
+        self._held = text[len(before) :] + self._held
+        return before
+
     def _calls(self, text: str) -> list[ToolCall]:
-        """None if one of them is no call of one of the functions."""
+        """None of them if one is no call of one of the functions."""
         read = self._notation.read(text, self._tools) or []
         found = [
             to_call(self.num_calls + i, call.name, call.arguments) if call.name in self._tools else None
