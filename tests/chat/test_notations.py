@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
-from notations import FAMILIES, TOOLS
+from notations import FAMILIES, TOOLS, template
 
 from llm_serving.api.convert.tool_calls import CallReader
 from llm_serving.chat.notations.notation import Call, Notation
-from llm_serving.chat.notations.teaching import History, teaching_of
+from llm_serving.chat.notations.teaching import IN_WORDS, History, teaching_of
 from llm_serving.chat.template import ChatTemplate
 
 NESTED = {"a": [1, -2.5, None, {"b": 'x "y"'}], "ü€": {}, "t": True, "f": False, "e": [], "s": ""}
@@ -102,6 +104,14 @@ def test_markup_that_is_no_call_stays_text(notation: Notation) -> None:
             assert read(notation, text[:at], text[at:]) == (text, []), text
 
 
+@pytest.mark.parametrize("notation", [each for each in ALL if not each.values[0].is_first])
+def test_a_mark_that_is_talked_about_hides_no_call(notation: Notation) -> None:
+    text = f'They begin with {notation.open}, " as in:\n'
+    for at in range(len(text)):
+        answer = text[:at], text[at:] + notation.write([Call("now", {})])
+        assert read(notation, *answer) == (text.rstrip(), [("now", {})])
+
+
 @pytest.mark.parametrize("notation", ALL)
 def test_marks_within_values_are_values(notation: Notation) -> None:
     value = f"x {notation.close or notation.brackets} y"
@@ -111,8 +121,39 @@ def test_marks_within_values_are_values(notation: Notation) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_texts_of_marks_in_any_order_are_read_the_same_however_they_are_cut(name: str) -> None:
+    family, chance = FAMILIES[name], random.Random(7)
+    notation = family.notation
+    quotes = [mark for quote in notation.quotes for mark in (quote.begin, quote.end)]
+    parts = [*notation.marks, *quotes, *notation.brackets, *' \n\\"a{}[]<(:', "now", "call:"]
+    parts += [notation.open, notation.close, notation.write([Call("now", {})]), family.written] * 3
+    for _ in range(300):
+        texts = [chance.choice(parts) for _ in range(chance.randrange(1, 6))]
+        text = "".join([*texts, family.written[chance.randrange(len(family.written)) :]])
+        at = chance.randrange(len(text))
+        whole = read(notation, text)
+        assert read(notation, *text) == whole
+        assert read(notation, text[:at], text[at:]) == whole
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_template_tells(name: str) -> None:
     family = FAMILIES[name]
     teaching = teaching_of(family.template, ChatTemplate(family.template).render, lambda mark: False)
     assert teaching.notation is family.notation
-    assert teaching.history in (History.ARGUMENTS, History.JSON, History.TEXT)
+    assert teaching.history is (History.JSON if name == "deepseek r1" else History.ARGUMENTS)
+    assert teaching.shows_functions
+
+
+def test_templates_that_write_something_similar_are_told_in_words() -> None:
+    for call in ("<tool_call>{{ f.name }}: {{ f.arguments }}</tool_call>", "[TOOL_CALLS]{{ f.name }}"):
+        source = template("{{ tool | tojson }}", call + "{{ f.arguments | tojson }}")
+        assert teaching_of(source, ChatTemplate(source).render, lambda mark: True) == IN_WORDS
+    mute = template("", "")  # neither functions nor calls
+    assert teaching_of(mute, ChatTemplate(mute).render, lambda mark: True) == IN_WORDS
+
+
+def test_the_documentation_has_every_notation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text("utf-8").replace("\\|", "|")
+    for family in FAMILIES.values():
+        assert f"`{family.notation.open}" in text or f"`{family.notation.open}`" in text

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llm_serving.api.convert.tags import num_clear
-from llm_serving.chat.messages import MAX_CALL_DEPTH, is_within
+from llm_serving.chat.messages import MAX_CALL_DEPTH, MAX_CALLS, is_within
 from llm_serving.chat.notations.end_finder import EndFinder
 from llm_serving.chat.notations.notation import Notation
 from llm_serving.chat.notations.schemas import load_json
@@ -50,7 +50,9 @@ class CallReader:
         self._held = ""  # not decided yet
         self._blanks = ""  # before the call at hand
         self._end: EndFinder | None = None  # of the call at hand
+        self._num_retries = 0
         self._has_shown = False
+        self._is_behind_call = False  # and nothing but blanks came since
         self.num_calls = 0
 
     def feed(self, text: str, *, is_last: bool = False) -> tuple[str, list[ToolCall]]:
@@ -64,7 +66,9 @@ class CallReader:
         if self._end is None:
             free = self._held if is_last else self._held[: self._num_clear()].rstrip()
             self._held = self._held[len(free) :]
-            if not (is_last and self.num_calls and free.isspace()):
+            if free.strip():
+                self._is_behind_call = False
+            if not (is_last and self._is_behind_call):
                 shown.append(free)
         out = "".join(shown)
         self._has_shown = self._has_shown or bool(out.strip())
@@ -97,14 +101,26 @@ class CallReader:
         whole = self._notation.whole
         is_whole = end >= 0 or (whole is not None and text.rstrip().endswith(whole))
         found = self._calls(text.removesuffix(self._notation.close)) if is_whole else []
+        self._is_behind_call = bool(found)
         if not found:
+            text = self._from_next(text)
             shown.append(self._blanks + text)
         calls += found[: None if self._many else max(0, 1 - self.num_calls)]
         self.num_calls += len(found)
         return True
 
+    def _from_next(self, text: str) -> str:
+        """What of a text that is no call is before the next mark in it; from there it is read again."""
+        begin = text.find(self._notation.open)
+        if begin < 0 or self._notation.is_first or self._num_retries == MAX_CALLS:
+            return text
+        self._num_retries += 1
+        before = text[:begin].rstrip()
+        self._held = text[len(before) :] + self._held
+        return before
+
     def _calls(self, text: str) -> list[ToolCall]:
-        """None if one of them is no call of one of the functions."""
+        """None of them if one is no call of one of the functions."""
         read = self._notation.read(text, self._tools) or []
         found = [
             to_call(self.num_calls + i, call.name, call.arguments) if call.name in self._tools else None
@@ -117,7 +133,7 @@ class CallReader:
         """How many of the held characters are no part of a call that may come."""
         if not self._notation.is_first:
             return num_clear(self._held, self._notation.open)
-        if self._has_shown or self.num_calls:
+        if self._has_shown:
             return len(self._held)
         return 0 if self._notation.open.startswith(self._held.lstrip()) else len(self._held)
 

@@ -23,7 +23,7 @@ _KEY, _KEY_END = "<arg_key>", "</arg_key>"
 _VALUE, _VALUE_END = "<arg_value>", "</arg_value>"
 # An argument ends where another follows, or nothing: texts may hold tags.
 _PAIR = re.compile(
-    rf"{_KEY}(.*?){_KEY_END}\s*{_VALUE}(.*?){_VALUE_END}\s*(?={_KEY}|\Z)", re.DOTALL
+    rf"{_KEY}([^<]*){_KEY_END}\s*{_VALUE}(.*?){_VALUE_END}\s*(?={_KEY}|\Z)", re.DOTALL
 )  # fmt: skip
 
 
