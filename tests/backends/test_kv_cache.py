@@ -70,8 +70,8 @@ def test_engine_names_what_it_has(model: Path) -> None:
 
 @pytest.mark.parametrize("kv_cache", ["q16", "q8"])
 def test_heads_that_are_too_long_are_named(tmp_path: Path, kv_cache: str) -> None:
-    path = write_tiny_llama(tmp_path / "m.gguf", heads=1, kv_heads=1, head_dim=544)
-    with pytest.raises(CheckpointError, match=r"have 544 dimensions; .* up to 512"):
+    path = write_tiny_llama(tmp_path / "m.gguf", heads=1, kv_heads=1, head_dim=608)
+    with pytest.raises(CheckpointError, match=r"have 608 dimensions; .* up to 576"):
         build_runner(open_checkpoint(path), EngineOptions(kv_cache=kv_cache))
 
 
