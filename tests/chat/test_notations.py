@@ -11,9 +11,12 @@ import pytest
 from notations import FAMILIES, TOOLS, template
 
 from llm_serving.api.convert.tool_calls import CallReader
+from llm_serving.chat.notations import NOTATIONS
 from llm_serving.chat.notations.notation import Call, Notation
 from llm_serving.chat.notations.teaching import IN_WORDS, History, teaching_of
 from llm_serving.chat.template import ChatTemplate
+from llm_serving.chat.tools import Calls, Tool
+from llm_serving.errors import ConstraintError
 
 NESTED = {"a": [1, -2.5, None, {"b": 'x "y"'}], "ü€": {}, "t": True, "f": False, "e": [], "s": ""}
 CALLS: dict[str, list[Call]] = {
@@ -157,3 +160,27 @@ def test_the_documentation_has_every_notation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text("utf-8").replace("\\|", "|")
     for family in FAMILIES.values():
         assert f"`{family.notation.open}" in text or f"`{family.notation.open}`" in text
+
+
+ODD: list[Any] = [
+    *({}, True, None, 3, "x", [], {"description": "anything"}, {"type": {}}, {"type": ["array", "null"]}),
+    *({"type": "array"}, {"type": "array", "items": 3}, {"type": "object"}, {"anyOf": []}, {"enum": 3}),
+    *({"$ref": "#"}, {"$ref": "#/nowhere"}, {"$ref": 3}, {"type": "object", "additionalProperties": True}),
+    *({"type": "array", "minItems": each} for each in ("x", -1, 0.5)),
+    *({"type": "string", "minLength": "x"}, {"type": "string", "pattern": 3}),
+    {"type": "object", "properties": 3},
+]
+
+
+@pytest.mark.parametrize("notation", NOTATIONS, ids=lambda notation: notation.signs[-1])
+@pytest.mark.parametrize("schema", ODD, ids=str)
+def test_no_schema_is_too_odd_for_a_grammar_or_a_refusal(notation: Notation, schema: Any) -> None:
+    """Those of no type nest in themselves, since items of what may be a list are of no type again."""
+    parameters = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    calls = Calls([Tool("f", "", parameters)], is_required=True, are_many=True)
+    try:
+        grammar = notation.grammar(calls, {})
+    except ConstraintError:
+        grammar = ""
+    is_refused = notation.signs == ("<|tool_call>",) and "minItems" in str(schema)
+    assert grammar.startswith("start: ") != is_refused

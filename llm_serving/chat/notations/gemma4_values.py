@@ -12,6 +12,7 @@ from llm_serving.chat.tools import Tool
 from llm_serving.errors import ConstraintError
 
 MARK = '<|"|>'  # around texts
+_ANYTHING = ""  # the name of what no schema says anything of, such as items of a list; no reference is empty
 _ANY = ["string", "number", "boolean", "null", "array", "object"]
 _OF_NUMBERS = ("type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _BEYOND = (*lark.BEYOND, "prefixItems", "uniqueItems", "contains")
@@ -41,12 +42,13 @@ class ValueRules:
     def value(self, schema: Any) -> str:
         """The name of a rule for what fits `schema`. Raises: ConstraintError for what cannot be bound."""
         reference = schema.get("$ref") if isinstance(schema, Mapping) else None
-        if isinstance(reference, str) and reference in self._references:
-            return self._references[reference]
-        rule = f"{self._prefix}_{len(self.lines)}"
-        if isinstance(reference, str):
-            self._references[reference] = rule
         schema = resolved(schema, self._tool.parameters)
+        name = reference if isinstance(reference, str) else _ANYTHING if not schema else None
+        if name is not None and name in self._references:
+            return self._references[name]
+        rule = f"{self._prefix}_{len(self.lines)}"
+        if name is not None:  # before its parts, which may be the same again
+            self._references[name] = rule
         place = len(self.lines)
         self.lines.append(rule)
         self.lines[place] = f"{rule}: {self._body(rule, schema)}"
@@ -97,11 +99,20 @@ class ValueRules:
 
     def _array(self, schema: Schema) -> str:
         item = self.value(schema.get("items", {}) if schema.get("items") is not True else {})
-        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        least, most = self._count(schema, "minItems") or 0, self._count(schema, "maxItems")
         if most == 0:
             return '"[" "]"'
         more = f'{item} ("," {item}){{{max(0, least - 1)},{"" if most is None else most - 1}}}'
         return f'"[" {more} "]"' if least else f'"[" ({more})? "]"'
+
+    def _count(self, schema: Schema, name: str) -> int | None:
+        count = schema.get(name)
+        if count is not None and (type(count) is not int or count < 0):
+            raise ConstraintError(
+                f"'{name}' in the arguments of '{self._tool.name}' must be a whole number, 0 or more.",
+                "tools",
+            )
+        return count
 
     def _object(self, rule: str, schema: Schema) -> str:
         properties, required = schema.get("properties"), schema.get("required")
