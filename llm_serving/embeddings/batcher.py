@@ -121,20 +121,24 @@ class Batcher:
             self._is_draining = True
         if drain_s > 0:
             await asyncio.to_thread(self._wait_idle, drain_s)
-        waiting = await asyncio.to_thread(self._end)
+        _resolve(self._stop(), RequestCancelled())  # before any wait, in which another batch would begin
+        await asyncio.to_thread(self._end)
         atexit.unregister(self._end)
-        _resolve(waiting, RequestCancelled())
         self._encoder.close()
 
-    def _end(self) -> list[Job]:
-        """Stop behind the batch at hand; the requests that will not be answered."""
+    def _stop(self) -> list[Job]:
+        """Begin no further batch; the requests that will not be answered."""
         with self._changed:
             self._is_stopped = True
             waiting = self._clear()
             self._changed.notify_all()
+        return waiting
+
+    def _end(self) -> None:
+        """Stop, and wait for the batch at hand."""
+        self._stop()
         if self._thread.ident is not None:
             self._thread.join()
-        return waiting
 
     def _require_room(self, num_texts: int) -> None:
         if self._death is not None:
