@@ -20,11 +20,17 @@ from llm_serving.native.core import load_core
 from llm_serving.native.cpu import cpu_budget
 
 RUNS = 8
-# Formats of kinds with a table of values: weights and bytes of a block, and a scale, its first bytes.
-CODED = {
-    "mxfp4": (32, 17, b"\x7b"),
-    "iq4_nl": (32, 18, np.float16(0.01).tobytes()),
-    "iq4_xs": (256, 136, np.float16(0.001).tobytes()),
+# Formats that one kind of tensor has: that kind, weights and bytes of a block, and scales with their place.
+SMALL = np.float16(0.001).tobytes()
+OWN = {
+    "mxfp4": ("MXFP4", 32, 17, 0, b"\x7b"),
+    "iq4_nl": ("IQ4_NL", 32, 18, 0, SMALL),
+    "iq4_xs": ("IQ4_XS", 256, 136, 0, SMALL),
+    "q4_k": ("Q4_K", 256, 144, 0, SMALL * 2),
+    "q3_k": ("Q3_K", 256, 110, 108, SMALL),
+    "q5": ("Q5_0", 32, 22, 0, SMALL),
+    "q5_k": ("Q5_K", 256, 176, 0, SMALL * 2),
+    "q6": ("Q6_K", 256, 210, 208, SMALL),
 }
 # Of a weight, scales counted in.
 BITS = {
@@ -32,6 +38,11 @@ BITS = {
     "mxfp4": 4.25,
     "iq4_nl": 4.5,
     "iq4_xs": 4.3,
+    "q4_k": 4.63,
+    "q3_k": 4.56,
+    "q5": 5.5,
+    "q5_k": 5.63,
+    "q6": 6.56,
     "s8": 8.5,
     "q8": 8.5,
     "q12": 16.5,
@@ -59,13 +70,13 @@ class Products:
         self._operations = 2.0 * outputs * inputs * rows * count
 
     def _pack(self, rng: np.random.Generator, rows: int, cols: int, form: str) -> int:
-        if form not in CODED:
+        if form not in OWN:
             values = rng.standard_normal((rows, cols), np.float32)
             return int(self._plan.pack("F32", values.view(np.uint8).reshape(-1), rows, cols, form, None))
-        size, num_bytes, scale = CODED[form]
+        kind, size, num_bytes, at, scales = OWN[form]
         blocks = rng.integers(0, 256, (rows * cols // size, num_bytes), np.uint8)
-        blocks[:, : len(scale)] = np.frombuffer(scale, np.uint8)
-        return int(self._plan.pack(form.upper(), blocks.reshape(-1), rows, cols, "auto", None))
+        blocks[:, at : at + len(scales)] = np.frombuffer(scales, np.uint8)
+        return int(self._plan.pack(kind, blocks.reshape(-1), rows, cols, "auto", None))
 
     def rate(self) -> float:
         """Operations a second, the best of `RUNS`."""
@@ -91,8 +102,8 @@ def main() -> None:
     parser.add_argument("--shape", type=numbers, default=[3072, 576], help="outputs,inputs")
     parser.add_argument(
         "--formats",
-        default=",".join(form for form in BITS if form != "iq4_xs"),
-        help=f"of {', '.join(BITS)}; iq4_xs wants inputs in multiples of 256",
+        default=",".join(form for form in BITS if OWN.get(form, ("", 32))[1] == 32),
+        help=f"of {', '.join(BITS)}; iq4_xs, q4_k, q3_k, q5_k and q6 want inputs in multiples of 256",
     )
     parser.add_argument("--isa", default=",".join(name for name in sets if name != "scalar"))
     parser.add_argument("--rows", type=numbers, default=[1, 2, 4, 8, 16, 64])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from llm_serving.backends.memory_need import MemoryNeed, kv_share
 from llm_serving.backends.native_draft import Draft
 from llm_serving.backends.sight import sight_need
-from llm_serving.checkpoints import Checkpoint
+from llm_serving.checkpoints import Checkpoint, Tensor
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.speculation import MAX_DRAFTING
 from llm_serving.errors import ServingError
@@ -23,6 +23,8 @@ LEAST_SNAPSHOTS = 8  # of the states of recurrent layers
 LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
+# Of these it takes more than in the file; see the packed formats in docs/architecture.md.
+LARGER_PACKED = {"Q2_K": 1.0625, "Q3_K": 0.571, "Q5_1": 1.0625}
 KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
 
 
@@ -134,5 +136,12 @@ def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
     tensors = [tensor for name, tensor in checkpoint.tensors.items() if name not in eyes.tensors]
     a_weight = QUANTIZATIONS[options.quantization]
     if a_weight is None:
-        return eyes.num_bytes + sum(tensor.data.nbytes for tensor in tensors)
+        return eyes.num_bytes + sum(map(_packed_bytes, tensors))
     return eyes.num_bytes + int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors))
+
+
+def _packed_bytes(tensor: Tensor) -> int:
+    """Of its own format, about."""
+    if tensor.kind not in LARGER_PACKED:
+        return tensor.data.nbytes
+    return int(math.prod(tensor.shape) * LARGER_PACKED[tensor.kind])

@@ -57,6 +57,7 @@ class PlanTensors:
         self._adapters = AdapterPacker(core_plan, adapters)
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
         self._norm_offset = plan.norm_offset
+        self._outermost = _outermost(plan)
         self._has_spans = isinstance(plan, ops.ModelPlan) and plan.given_span > 0
         first, *others = plan.buffers.items()  # an encoder's output is the first buffer, logits are the last
         self._widths = dict([first, *plan.slots.items(), *others])
@@ -103,9 +104,17 @@ class PlanTensors:
                     f"Tensor '{p.tensor}' has shape {tensor.shape}; the engine needs two dimensions, "
                     "the second a multiple of 32."
                 )
-            weight_format = "q12" if p.fine and self.weight_format != "f32" else self.weight_format
+            weight_format = self._format(p)
             self._matrices[key] = self._weights.matrix(tensor, p.interleaved, weight_format, p.rotated)
         return self._matrices[key]
+
+    def _format(self, p: ops.Projection) -> str:
+        if p.fine and self.weight_format != "f32":
+            return "q12"
+        # What logits are made of is where rounding shows, and little of the work.
+        return (
+            "careful" if self.weight_format == "auto" and p.tensor in self._outermost else self.weight_format
+        )
 
     def _optional(self, name: str | None, size: int, add: float = 0.0, times: float = 1.0) -> int:
         return -1 if name is None else self._vector(self.checkpoint.tensor(name), size, add, times)
@@ -164,3 +173,13 @@ class PlanTensors:
                 )
             self._vectors[key] = self._constant(values if order is None else values[order])
         return self._vectors[key]
+
+
+def _outermost(plan: ops.ModelPlan | ops.EncoderPlan) -> set[str]:
+    """Tensors that embed tokens or give logits."""
+    logits = list(plan.buffers)[-1]
+    names = {operation.tensor for operation in plan.operations if isinstance(operation, ops.Embed)}
+    for operation in plan.operations:
+        if isinstance(operation, ops.Linear):
+            names |= {p.tensor for p in operation.projections if p.target == logits}
+    return names

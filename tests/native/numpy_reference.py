@@ -3,7 +3,8 @@
 Two plans of arithmetic over the same weights. `quantize_activations=False` is float32 on the
 dequantised weights. `quantize_activations=True` is what the engine promises to compute: weights as its
 packed formats hold them, int8 activations per token and 16 columns (int16 and 32 where the weights are
-packed as q8), keys and values as int16 or int8 with a scale for the vector of each head.
+packed as q8, as those around the layers are unless they have four bits), keys and values as int16 or int8
+with a scale for the vector of each head.
 A quantised product is written here as (scale * int8) @ (dequantised weight).T, which is, but for
 the order of additions, the sum over the scales' groups of
 scale_w * scale_a * sum(q_w * q_a) + min_w * scale_a * sum(q_a).
@@ -19,6 +20,7 @@ import gguf
 import numpy as np
 
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
+from llm_serving.native.core import load_core
 
 GROUP = 32
 PIECE = 256  # keys of one softmax
@@ -34,6 +36,10 @@ EXACT_KINDS = {
     "MXFP4",
 }  # the packed formats hold these as they are
 FOUR_BIT_KINDS = {"Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS", "MXFP4"}
+# Of layers' matrices; bytes where the CPU multiplies them faster than 16 bits.
+NARROW_KINDS = FOUR_BIT_KINDS | {"Q3_K", "Q5_0", "Q5_K", "Q6_K"}
+if load_core().instruction_sets()[0] in ("avx512", "avxvnni", "neon"):
+    NARROW_KINDS |= {"Q8_0"}
 
 
 def decode(tensor: Tensor) -> np.ndarray:
@@ -81,10 +87,15 @@ def round_last_axis(x: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(x * factor), amax / np.float32(most)
 
 
+def is_narrow(tensor: Tensor) -> bool:
+    """Whether its activations have 8 bits."""
+    return tensor.kind in (NARROW_KINDS if tensor.name.startswith("blk.") else FOUR_BIT_KINDS)
+
+
 def packed_values(tensor: Tensor) -> np.ndarray:
     """What the engine's packed matrix holds, float32."""
     values = decode(tensor)
-    return values if tensor.kind in EXACT_KINDS else requantize_q8(values)
+    return values if tensor.kind in EXACT_KINDS or is_narrow(tensor) else requantize_q8(values)
 
 
 def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
@@ -211,7 +222,7 @@ class NumpyModel:
         self.kv_heads = int(checkpoint.hyper("attention.head_count_kv", self.heads))
         self.epsilon = float(checkpoint.hyper("attention.layer_norm_rms_epsilon"))
         self.weights = {name: self._load(tensor) for name, tensor in checkpoint.tensors.items()}
-        self.wide = {name for name, tensor in checkpoint.tensors.items() if tensor.kind not in FOUR_BIT_KINDS}
+        self.wide = {name for name, tensor in checkpoint.tensors.items() if not is_narrow(tensor)}
         self.frequencies = self._frequencies(checkpoint)
 
     def _load(self, tensor: Tensor) -> np.ndarray:

@@ -55,7 +55,7 @@ def test_older_files_are_the_same_model(kind: str, quantization: str, tmp_path: 
     if kind == "F32":
         np.testing.assert_array_equal(ours, expected)
     errors = np.linalg.norm(ours - expected, axis=1) / np.linalg.norm(expected, axis=1)
-    assert np.median(errors) < {"F32": 1e-9, "Q8_0": 0.02, "Q4_0": 0.25}[kind]
+    assert np.median(errors) < {"F32": 1e-9, "Q8_0": 0.05, "Q4_0": 0.25}[kind]
 
 
 @pytest.mark.parametrize("kv_cache", ["q16", "q8"])

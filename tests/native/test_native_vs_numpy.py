@@ -16,7 +16,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from numpy_reference import FOUR_BIT_KINDS, NumpyModel
+from numpy_reference import FOUR_BIT_KINDS, NARROW_KINDS, NumpyModel
 from tiny_models import (
     SMALLEST_VOCAB,
     write_tiny_gemma2,
@@ -83,8 +83,11 @@ def test_every_weight_kind(tmp_path, make_driver, family: str, kind: str) -> Non
     shape = {"hidden": 256, "ffn": 256, "layers": 1} if kind.endswith(("_K", "_XS")) else {}
     checkpoint = open_checkpoint(str(WRITERS[family](tmp_path / "m.gguf", kind=kind, **shape)))
     errors = short_errors(make_driver(checkpoint), checkpoint)
-    if kind in FOUR_BIT_KINDS:
-        assert_same_but_for_flips(errors, exact_share=0.6, largest=0.03)
+    if (
+        kind in NARROW_KINDS
+    ):  # logits of what has no four bits are made of 16-bit activations, which flip more
+        same = 2e-6 if kind in FOUR_BIT_KINDS else 2e-5
+        assert_same_but_for_flips(errors, exact_share=0.6, largest=0.03, same=same)
     else:
         assert_same_but_for_flips(errors, exact_share=0.01, largest=5e-4)
 
@@ -109,12 +112,12 @@ def test_bytes_as_keys_and_values(tmp_path, make_driver, shape: str) -> None:
 @pytest.mark.parametrize("family", WRITERS)
 def test_long_context(tmp_path, make_driver, family: str, kv_format: str) -> None:
     """Many blocks, scattered in memory. One layer, so that a flip of one position stays there."""
-    path = WRITERS[family](tmp_path / "m.gguf", kind="Q8_0", layers=1, context=512)
+    path = WRITERS[family](tmp_path / "m.gguf", kind="F16", layers=1, context=512)
     checkpoint = open_checkpoint(str(path))
     ids = np.random.default_rng(3).integers(0, SMALLEST_VOCAB, 500).tolist()
     reference = NumpyModel(checkpoint, quantize_activations=True, kv_format=kv_format).logits(ids)
     errors = relative_error(make_driver(checkpoint, kv_cache=kv_format).logits(ids), reference)
-    assert_same_but_for_flips(errors, exact_share=0.03, largest=5e-4)
+    assert_same_but_for_flips(errors, exact_share=0.01, largest=5e-4)
 
 
 @pytest.mark.model

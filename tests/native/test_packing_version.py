@@ -11,14 +11,14 @@ from llm_serving.native.core import load_core
 
 KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0",
          "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4")  # fmt: skip
-FORMATS = ("q4", "s8", "q8", "q12")
+FORMATS = ("auto", "careful", "q4", "s8", "q8", "q12")
 # Where a block has f16 numbers, if not in its first four bytes.
 PLACES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "MXFP4": ()} | dict.fromkeys(
     ("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS"), (0,)
 )
 ROWS, COLS = 11, 256
-VERSION = 3
-DIGEST = "94ee693bb2c85d227486e866f30c5fef84e60bb958cef3f36bec98b2725b1fe8"
+VERSION = 4
+DIGEST = "86cb0a1ca57e7089b21e00d191265b55846e7c51f1e4916441bbac8f75f93710"
 
 
 class Bits:
@@ -59,6 +59,8 @@ def test_packing_is_what_its_version_says() -> None:
     for kind in KINDS:
         data = blocks_of(kind, bits)
         for form in (*FORMATS, "f32"):
+            if (kind, form) == ("Q8_0", "auto"):  # which the CPU decides
+                continue
             plan = plain if form == "f32" else packed
             name, panels = plan.panels(plan.pack(kind, data, ROWS, COLS, form, order))
             digest.update(f"{kind} {form} {name} {packed.checksum(panels)}".encode())

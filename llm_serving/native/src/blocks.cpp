@@ -78,17 +78,24 @@ void decode_k(Kind kind, const uint8_t* block, int sub, Group& out) {
     }
 }
 
+// Of Q3_K and Q6_K, whose scales are for 16 weights.
+void scale_halves(Group& out) {
+    for (int i = 0; i < kGroup; i++)
+        out.values[i] = half_to_float(out.factors[0]) * float(int8_t(out.steps[i / kHalf])) * float(out.q[i]);
+}
+
 void decode_q6k(const uint8_t* block, int sub, Group& out) {
     const int half = sub / 4, quarter = sub % 4;
     const uint8_t* low = block + half * 64 + quarter % 2 * 32;
     const uint8_t* high = block + 128 + half * 32;
     const auto* scales = reinterpret_cast<const int8_t*>(block + 192) + half * 8 + quarter * 2;
-    const float d = half_at(block + 208);
+    out.factors[0] = load_half(block + 208);
+    for (int j = 0; j < 2; j++) out.steps[j] = uint8_t(scales[j]);
     for (int i = 0; i < kGroup; i++) {
-        int q = quarter < 2 ? low[i] & 15 : low[i] >> 4;
-        q |= (high[i] >> (2 * quarter) & 3) << 4;
-        out.values[i] = d * float(scales[i / 16]) * float(q - 32);
+        const int q = quarter < 2 ? low[i] & 15 : low[i] >> 4;
+        out.q[i] = int16_t((q | (high[i] >> (2 * quarter) & 3) << 4) - 32);
     }
+    scale_halves(out);
 }
 
 void decode_q80(const uint8_t* block, Group& out) {
@@ -112,13 +119,13 @@ void decode_q2k(const uint8_t* block, int sub, Group& out) {
 void decode_q3k(const uint8_t* block, int sub, Group& out) {
     const uint8_t* quants = block + 32 + sub / 4 * 32;
     const uint8_t* scales = block + 96;
-    const float d = half_at(block + 108);
-    for (int i = 0; i < kGroup; i++) {
-        const int j = 2 * sub + i / 16;
+    out.factors[0] = load_half(block + 108);
+    for (int j = 2 * sub; j < 2 * sub + 2; j++) {
         const int low = j < 8 ? scales[j] & 15 : scales[j - 8] >> 4, high = scales[8 + j % 4] >> (j / 4 * 2) & 3;
-        const int q = (quants[i] >> (2 * (sub % 4)) & 3) - (block[i] >> sub & 1 ? 0 : 4);
-        out.values[i] = d * float((low | high << 4) - 32) * float(q);
+        out.steps[j % 2] = uint8_t((low | high << 4) - 32);
     }
+    for (int i = 0; i < kGroup; i++) out.q[i] = int16_t((quants[i] >> (2 * (sub % 4)) & 3) - (block[i] >> sub & 1 ? 0 : 4));
+    scale_halves(out);
 }
 
 void decode_codes(const int8_t (&table)[16], float scale, const uint8_t* quants, Group& out) {

@@ -16,12 +16,13 @@ enum class Kind : uint8_t {
 Kind kind_from_name(const std::string& name);
 size_t row_bytes(Kind kind, int cols);
 
-// 32 weights as the file means them: w = scale * q + minimum, or plain values where `linear` is false.
+// 32 weights as the file means them: w = scale * q + minimum, or plain values where `linear` is false. Q3_K and Q6_K have those,
+// and what they are made of: w = factor * step of the half * q.
 struct Group {
     bool linear;
     float scale, minimum;
-    uint16_t factors[2];  // f16, of scale and minimum, and what they are multiplied with: Q4_K, Q5_K and IQ4_XS (signed)
-    uint8_t steps[2];     // the first is MXFP4's exponent
+    uint16_t factors[2];  // f16, of scale and minimum, and what they are multiplied with: Q4_K, Q5_K and, signed, IQ4_XS
+    uint8_t steps[2];     // the first is MXFP4's exponent; of Q3_K and Q6_K one is for each half, signed
     int16_t q[kGroup];
     uint8_t codes[kGroup];  // of `q`, where a format has a table of them
     float values[kGroup];

@@ -223,21 +223,22 @@ void store_kv(KvFormat format, const float* key, const float* value, int head_di
                                   : store_pairs<int16_t>(key, value, head_dim, slot, keys, values);
 }
 
-ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, int o) {
+ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, int half, int o) {
     const uint8_t* own = scales + scales_at(format, g);
-    const auto half = [o](const uint8_t* halves) {
+    const auto float_of = [o](const uint8_t* halves) {
         uint16_t bits;
         memcpy(&bits, halves + 2 * o, 2);
         return half_to_float(bits);
     };
     if (format == Format::mxfp4) return {half_power(own[o]), 0.0f};
     const uint8_t* factors = scales + factors_at(format, g);
-    if (format == Format::iq4_xs) return {half(factors) * float(int8_t(own[o])), 0.0f};
-    if (format == Format::q4_k)
-        return {half(factors) * float(own[o]), half(factors + 16) * float(own[kPanel + o])};
-    const float scale = half(own);
+    if (format == Format::iq4_xs) return {float_of(factors) * float(int8_t(own[o])), 0.0f};
+    if (scales_halves(format)) return {float_of(factors) * float(int8_t(own[kPanel * half + o])), 0.0f};
+    if (shares_two_factors(format))
+        return {float_of(factors) * float(own[o]), float_of(factors + 16) * float(own[kPanel + o])};
+    const float scale = float_of(own);
     if (format == Format::q4_centred) return {scale, -8.0f * scale};
-    return {scale, format == Format::q4 ? half(own + 16) : 0.0f};
+    return {scale, format == Format::q4 ? float_of(own + 16) : 0.0f};
 }
 
 void dequantize_row(const PackedMatrix& w, int row, float* out) {
@@ -250,8 +251,10 @@ void dequantize_row(const PackedMatrix& w, int row, float* out) {
         return;
     }
     for (int g = 0; g < w.groups(); g++, quants += quant_bytes(w.format)) {
-        const ScaleAndMinimum s = scale_and_minimum(w.format, scales, g, o);
-        for (int k = 0; k < kGroup; k++) *out++ = fused(s.scale, float(quant_at(w.format, quants, o, k)), s.minimum);
+        for (int k = 0; k < kGroup; k++) {
+            const ScaleAndMinimum s = scale_and_minimum(w.format, scales, g, k / kHalf, o);
+            *out++ = fused(s.scale, float(quant_at(w.format, quants, o, k)), s.minimum);
+        }
     }
 }
 

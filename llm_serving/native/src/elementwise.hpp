@@ -24,11 +24,11 @@ void gated_sigmoid(const float* gate, const float* up, int cols, float* y);
 void soft_cap(float* x, int count, float cap);
 void rope(float* head, const float* cos, const float* sin, int rotated);
 void store_kv(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values);
-// Of output o of a panel in group g; `scales` is where the panel's begin. Formats without a minimum have 0.
+// Of output o of a panel in a half of group g; `scales` is where the panel's begin. Formats without a minimum have 0.
 struct ScaleAndMinimum {
     float scale, minimum;
 };
-ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, int o);
+ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, int half, int o);
 void dequantize_row(const PackedMatrix& w, int row, float* out);
 void attention(const AttentionTile& tile);
 void merge_attention(const AttentionTile& tile);

@@ -9,7 +9,8 @@ namespace llm::LLM_NAMESPACE {
 namespace {
 
 struct GroupScales {
-    __m256 scale, minimum;
+    __m256 scale;
+    __m256 other;  // the minimum, or the second half's scale; without either, unused
 };
 
 // As in numeric.hpp.
@@ -30,7 +31,12 @@ LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
         return {_mm256_mul_ps(_mm256_cvtph_ps(load16(factors)), steps), _mm256_setzero_ps()};
     }
     const __m128i own = load16(scales + scales_at(F, g));
-    if constexpr (F == Format::q4_k) {
+    if constexpr (scales_halves(F)) {
+        const __m256 factor = _mm256_cvtph_ps(load16(factors));
+        return {_mm256_mul_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(own))),
+                _mm256_mul_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(own, own))))};
+    }
+    if constexpr (shares_two_factors(F)) {
         const __m256 steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(own));
         const __m256 minimum_steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(own, own)));
         return {_mm256_mul_ps(_mm256_cvtph_ps(load16(factors)), steps),
@@ -38,7 +44,7 @@ LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
     }
     const __m256 scale = _mm256_cvtph_ps(own);
     if constexpr (F == Format::q4) return {scale, _mm256_cvtph_ps(load16(scales + scales_at(F, g) + 16))};
-    return {scale, _mm256_mul_ps(scale, _mm256_set1_ps(-8.0f))};  // unused without a minimum
+    return {scale, _mm256_mul_ps(scale, _mm256_set1_ps(-8.0f))};
 }
 
 // 16-bit activations.
@@ -107,11 +113,16 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
                 acc[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r][0]), acc[r]);
             } else if constexpr (is_q4(F)) {
                 acc[r] = _mm256_fmadd_ps(s.scale, _mm256_cvtepi32_ps(scaled[r]), acc[r]);
-                acc[r] = _mm256_fmadd_ps(s.minimum, _mm256_broadcast_ss(&narrow[r].sum), acc[r]);
+                acc[r] = _mm256_fmadd_ps(s.other, _mm256_broadcast_ss(&narrow[r].sum), acc[r]);
+            } else if constexpr (scales_halves(F)) {
+                const __m256 first = _mm256_mul_ps(_mm256_broadcast_ss(narrow[r].scales), _mm256_cvtepi32_ps(dot[r][0]));
+                const __m256 second = _mm256_mul_ps(_mm256_broadcast_ss(narrow[r].scales + 1), _mm256_cvtepi32_ps(dot[r][1]));
+                acc[r] = _mm256_fmadd_ps(s.other, second, _mm256_fmadd_ps(s.scale, first, acc[r]));
             } else {
                 __m256 both = _mm256_mul_ps(_mm256_broadcast_ss(narrow[r].scales), _mm256_cvtepi32_ps(dot[r][0]));
                 both = _mm256_fmadd_ps(_mm256_broadcast_ss(narrow[r].scales + 1), _mm256_cvtepi32_ps(dot[r][1]), both);
                 acc[r] = _mm256_fmadd_ps(s.scale, both, acc[r]);
+                if constexpr (F == Format::q5_k) acc[r] = _mm256_fmadd_ps(s.other, _mm256_broadcast_ss(&narrow[r].sum), acc[r]);
             }
         });
         narrow.next();

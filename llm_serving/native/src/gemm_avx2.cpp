@@ -38,22 +38,24 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&sc
     });
 }
 
-// mxfp4: raised by 12, eight products of 24 * 127 add up in 16 bits. The sums start from what that adds too much.
-template <int R>
-LLM_INLINE void dots_mxfp4(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
+// Weights of up to six bits: raised to be unsigned, eight products of 31 * 127 add up in 16 bits, or four of 63 * 127. The sums
+// start from what raising adds too much.
+template <Format F, int R>
+LLM_INLINE void dots_small(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
+    constexpr int by = F == Format::mxfp4 ? 12 : centre_of(F), together = F == Format::q6 ? 2 : 4;
     unrolled<2>(LLM_EACH(half) {
         __m256i sums[R];
         unrolled<4>(LLM_EACH(v) {
-            const __m256i w = raised<Format::mxfp4>(quants, 128 * half + 32 * v, 12);
+            const __m256i w = raised<F>(quants, 4 * half + v, by);
             unrolled<R>(LLM_EACH(r) {
                 const __m256i products = _mm256_maddubs_epi16(w, broadcast4(a[r].quants + kHalf * half + 4 * v));
-                sums[r] = v == 0 ? products : _mm256_add_epi16(sums[r], products);
+                sums[r] = v % together == 0 ? products : _mm256_add_epi16(sums[r], products);
                 pin(sums[r]);
+                if (v % together + 1 < together) return;
+                const __m256i wide = _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1));
+                const __m256i start = _mm256_set1_epi32(a[r].offsets[half] / 128 * by);
+                dot[r][half] = _mm256_add_epi32(v < together ? start : dot[r][half], wide);
             });
-        });
-        unrolled<R>(LLM_EACH(r) {
-            const __m256i start = _mm256_set1_epi32(a[r].offsets[half] / 32 * 3);  // 12 / 128 of it
-            dot[r][half] = _mm256_add_epi32(start, _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1)));
         });
     });
 }
@@ -61,7 +63,7 @@ LLM_INLINE void dots_mxfp4(const uint8_t* quants, const NarrowRows& a, __m256i (
 // Of s8 two products of 127 * 127 would do in 16 bits, but maddubs wants one side unsigned. Both are widened, as for q8.
 template <Format F, int R>
 LLM_INLINE void dots_signed(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
-    if constexpr (F == Format::mxfp4) return dots_mxfp4<R>(quants, a, dot);
+    if constexpr (F != Format::s8 && F != Format::iq4_nl && F != Format::iq4_xs) return dots_small<F, R>(quants, a, dot);
     unrolled<2>(LLM_EACH(half) {
         __m256i low[R], high[R];
         unrolled<4>(LLM_EACH(v) {

@@ -1,74 +1,17 @@
 // AVX-512 with VNNI (Ice Lake, Zen 4 and later): two panels, sixteen outputs, in one register.
 // Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same.
-#include <immintrin.h>
-
-#include "gemm_cases.hpp"
 #include "narrow_rows.hpp"
 #include "prefetch.hpp"
+#include "weights_512.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
 namespace {
 
-constexpr int kPair = 2 * kPanel;  // outputs
 // Rows of a tile of one pair, and of two: 8 accumulators and 16 dot products nearly fill 32 registers. With two pairs
 // an activation is loaded once for both: a tenth faster for 4 rows alone, not for more.
 constexpr int kRows = 8;
 constexpr int kRowsOfTwo = 4;
-
-// Where a pair of panels begins. A last panel without a partner is its own, and is not stored twice.
-struct Pair {
-    const uint8_t* low;
-    const uint8_t* high;
-};
-
-struct GroupScales {
-    __m512 scale, minimum;
-};
-
-LLM_INLINE __m512i join(__m256i low, __m256i high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
-LLM_INLINE __m256i load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-LLM_INLINE __m512i load_pair(Pair p, int at) { return join(load32(p.low + at), load32(p.high + at)); }
-
-LLM_INLINE __m512 load_floats(Pair p, int at) { return _mm512_castsi512_ps(load_pair(p, at)); }
-
-LLM_INLINE __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
-
-LLM_INLINE __m512 load_halves(Pair p, int at) {
-    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(load16(p.low + at)), load16(p.high + at), 1));
-}
-
-LLM_INLINE __m128i load_eights(Pair p, int at) {
-    return _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p.low + at)),
-                              _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p.high + at)));
-}
-
-// As in numeric.hpp.
-LLM_INLINE __m512 half_powers(__m512i exponents) {
-    const __m512i one = _mm512_set1_epi32(1);
-    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(exponents, one), 23);
-    const __m512i subnormal = _mm512_slli_epi32(_mm512_add_epi32(exponents, one), 21);
-    return _mm512_castsi512_ps(_mm512_max_epi32(normal, subnormal));
-}
-
-template <Format F>
-LLM_INLINE GroupScales load_scales(Pair p, int g) {
-    const int at = scales_at(F, g);
-    if constexpr (F == Format::mxfp4) return {half_powers(_mm512_cvtepu8_epi32(load_eights(p, at))), _mm512_setzero_ps()};
-    if constexpr (F == Format::iq4_xs) {
-        const __m512 steps = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_eights(p, at)));
-        return {_mm512_mul_ps(load_halves(p, factors_at(F, g)), steps), _mm512_setzero_ps()};
-    }
-    if constexpr (F == Format::q4_k) {
-        const __m128i low = load16(p.low + at), high = load16(p.high + at);
-        const __m512 steps = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_unpacklo_epi64(low, high)));
-        const __m512 minimum_steps = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_unpackhi_epi64(low, high)));
-        return {_mm512_mul_ps(load_halves(p, factors_at(F, g)), steps), _mm512_mul_ps(load_halves(p, factors_at(F, g) + 16), minimum_steps)};
-    }
-    const __m512 scale = load_halves(p, at);
-    if constexpr (F == Format::q4) return {scale, load_halves(p, at + 16)};
-    return {scale, _mm512_mul_ps(scale, _mm512_set1_ps(-8.0f))};  // unused without a minimum
-}
 
 // sums += products of four bytes of `w` with the four at `a`, the same for every output. Written out, because GCC loads them by
 // an instruction of its own: a twentieth slower where two vectors are computed in a cycle.
@@ -104,27 +47,16 @@ LLM_INLINE void dots_q4(const Pair (&quants)[P], const NarrowRows& a, __m512i (&
     });
 }
 
-// A vector of a group of signed weights as bytes, raised by 128.
-template <Format F>
-LLM_INLINE __m512i raised(Pair quants, int at) {
-    const __m512i raise = _mm512_set1_epi8(char(128));
-    if constexpr (!has_codes(F)) return _mm512_xor_si512(load_pair(quants, at), raise);
-    const __m512i packed = load_pair(quants, at % 128);  // high nibbles are the second half of the group
-    const __m512i codes = _mm512_and_si512(at < 128 ? packed : _mm512_srli_epi16(packed, 4), _mm512_set1_epi8(15));
-    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes_of(F)));
-    return _mm512_shuffle_epi8(_mm512_xor_si512(_mm512_broadcast_i32x4(table), raise), codes);
-}
-
-// Weights are raised to be unsigned; the sums start from what that adds too much.
+// The sums start from what raised weights add too much.
 template <Format F, int R, int P>
 LLM_INLINE void dots_signed(const Pair (&quants)[P], const NarrowRows& a, __m512i (&dot)[P][R][2]) {
     unrolled<8>(LLM_EACH(v) {
         constexpr int half = v / 4;
         __m512i w[P];
-        unrolled<P>(LLM_EACH(p) { w[p] = raised<F>(quants[p], 32 * v); });
+        unrolled<P>(LLM_EACH(p) { w[p] = raised<F>(quants[p], v); });
         unrolled<R>(LLM_EACH(r) {
             unrolled<P>(LLM_EACH(p) {
-                if (v % 4 == 0) dot[p][r][half] = _mm512_set1_epi32(a[r].offsets[half]);
+                if (v % 4 == 0) dot[p][r][half] = F == Format::q5_k ? _mm512_setzero_si512() : _mm512_set1_epi32(a[r].offsets[half]);
                 add_fours(dot[p][r][half], w[p], a[r].quants + 4 * v);
             });
         });
@@ -215,11 +147,16 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
                     acc[p][r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[p][r][0]), acc[p][r]);
                 } else if constexpr (is_q4(F)) {
                     acc[p][r] = _mm512_fmadd_ps(s.scale, _mm512_cvtepi32_ps(scaled[p][r]), acc[p][r]);
-                    acc[p][r] = _mm512_fmadd_ps(s.minimum, _mm512_set1_ps(narrow[r].sum), acc[p][r]);
+                    acc[p][r] = _mm512_fmadd_ps(s.other, _mm512_set1_ps(narrow[r].sum), acc[p][r]);
+                } else if constexpr (scales_halves(F)) {
+                    const __m512 first = _mm512_mul_ps(_mm512_set1_ps(narrow[r].scales[0]), _mm512_cvtepi32_ps(dot[p][r][0]));
+                    const __m512 second = _mm512_mul_ps(_mm512_set1_ps(narrow[r].scales[1]), _mm512_cvtepi32_ps(dot[p][r][1]));
+                    acc[p][r] = _mm512_fmadd_ps(s.other, second, _mm512_fmadd_ps(s.scale, first, acc[p][r]));
                 } else {
                     __m512 both = _mm512_mul_ps(_mm512_set1_ps(narrow[r].scales[0]), _mm512_cvtepi32_ps(dot[p][r][0]));
                     both = _mm512_fmadd_ps(_mm512_set1_ps(narrow[r].scales[1]), _mm512_cvtepi32_ps(dot[p][r][1]), both);
                     acc[p][r] = _mm512_fmadd_ps(s.scale, both, acc[p][r]);
+                    if constexpr (F == Format::q5_k) acc[p][r] = _mm512_fmadd_ps(s.other, _mm512_set1_ps(narrow[r].sum), acc[p][r]);
                 }
             });
             quants[p] = {quants[p].low + quant_bytes(F), quants[p].high + quant_bytes(F)};

@@ -41,14 +41,15 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&sc
     });
 }
 
-// Signed weights are raised by 128 to be unsigned; the sums start from what that adds too much.
+// Weights are raised by 128 to be unsigned, where they are not; the sums start from what that adds too much.
 template <Format F, int R>
 LLM_INLINE void dots_signed(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
+    constexpr int by = F == Format::q5_k ? 0 : 128;
     unrolled<8>(LLM_EACH(v) {
         constexpr int half = v / 4;
-        const __m256i w = raised<F>(quants, 32 * v, 128);
+        const __m256i w = raised<F>(quants, v, by);
         unrolled<R>(LLM_EACH(r) {
-            const __m256i start = _mm256_set1_epi32(a[r].offsets[half]);
+            const __m256i start = by ? _mm256_set1_epi32(a[r].offsets[half]) : _mm256_setzero_si256();
             dot[r][half] = add_fours(v % 4 == 0 ? start : dot[r][half], w, broadcast4(a[r].quants + 4 * v));
         });
     });
@@ -67,6 +68,7 @@ const Kernels& kernels_avxvnni() {
     static const Kernels table = [] {
         Kernels kernels = kernels_avx2();
         kernels.name = "avxvnni";
+        kernels.bytes_pay = true;
         kernels.gemm = LLM_NAMESPACE::gemm;
         return kernels;
     }();

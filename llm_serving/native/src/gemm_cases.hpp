@@ -15,6 +15,10 @@ LLM_INLINE void for_format(Format format, Body body) {
         case Format::mxfp4: return body(std::integral_constant<Format, Format::mxfp4>{});
         case Format::iq4_nl: return body(std::integral_constant<Format, Format::iq4_nl>{});
         case Format::iq4_xs: return body(std::integral_constant<Format, Format::iq4_xs>{});
+        case Format::q3_k: return body(std::integral_constant<Format, Format::q3_k>{});
+        case Format::q5: return body(std::integral_constant<Format, Format::q5>{});
+        case Format::q5_k: return body(std::integral_constant<Format, Format::q5_k>{});
+        case Format::q6: return body(std::integral_constant<Format, Format::q6>{});
         case Format::s8: return body(std::integral_constant<Format, Format::s8>{});
         case Format::q8: return body(std::integral_constant<Format, Format::q8>{});
         case Format::q12: return body(std::integral_constant<Format, Format::q12>{});

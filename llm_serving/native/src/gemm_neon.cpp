@@ -3,11 +3,7 @@
 //
 // A vector of a panel is 4 inputs times 4 outputs twice, which is what sdot multiplies with a lane of the activations:
 // outputs stay where they are, and nothing is summed across a register (q12 excepted).
-#include <arm_neon.h>
-
-#include <type_traits>
-
-#include "gemm_cases.hpp"
+#include "weights_neon.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -15,55 +11,7 @@ namespace {
 
 constexpr int kRows = 4;  // sums, dot products of half a group and activations nearly fill 32 registers
 
-struct GroupScales {
-    Lanes scale, minimum;
-};
-
-LLM_INLINE Lanes widen_bytes(const uint8_t* p) {
-    const uint16x8_t wide = vmovl_u8(vld1_u8(p));
-    return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))), vcvtq_f32_u32(vmovl_high_u16(wide))};
-}
-
-LLM_INLINE Lanes widen_signed_bytes(const uint8_t* p) {
-    const int16x8_t wide = vmovl_s8(vreinterpret_s8_u8(vld1_u8(p)));
-    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_high_s16(wide))};
-}
-
-// As in numeric.hpp.
-LLM_INLINE float32x4_t half_powers(uint16x4_t exponents) {
-    const int32x4_t e = vreinterpretq_s32_u32(vmovl_u16(exponents)), one = vdupq_n_s32(1);
-    return vreinterpretq_f32_s32(vmaxq_s32(vshlq_n_s32(vsubq_s32(e, one), 23), vshlq_n_s32(vaddq_s32(e, one), 21)));
-}
-
-// Formats for 8-bit activations.
-template <Format F>
-LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
-    const uint8_t* own = scales + scales_at(F, g);
-    const auto* factors = reinterpret_cast<const uint16_t*>(scales + factors_at(F, g));
-    if constexpr (F == Format::mxfp4) {
-        const uint16x8_t exponents = vmovl_u8(vld1_u8(own));
-        return {{half_powers(vget_low_u16(exponents)), half_powers(vget_high_u16(exponents))}, broadcast(0.0f)};
-    }
-    if constexpr (F == Format::iq4_xs) return {multiply(widen8(factors), widen_signed_bytes(own)), broadcast(0.0f)};
-    if constexpr (F == Format::q4_k) {
-        return {multiply(widen8(factors), widen_bytes(own)), multiply(widen8(factors + kPanel), widen_bytes(own + kPanel))};
-    }
-    const auto* halves = reinterpret_cast<const uint16_t*>(own);
-    const Lanes scale = widen8(halves);
-    if constexpr (F == Format::q4) return {scale, widen8(halves + kPanel)};
-    return {scale, multiply(scale, broadcast(-8.0f))};  // unused without a minimum
-}
-
 LLM_INLINE Lanes to_float(const int32x4_t (&dot)[2]) { return {vcvtq_f32_s32(dot[0]), vcvtq_f32_s32(dot[1])}; }
-
-// Outputs 4j to 4j + 3 times inputs 4v to 4v + 3 of a half of a group.
-template <Format F>
-LLM_INLINE int8x16_t weights(const uint8_t* quants, int half, int v, int j) {
-    if constexpr (!has_nibbles(F)) return vreinterpretq_s8_u8(vld1q_u8(quants + 128 * half + 32 * v + 16 * j));
-    const uint8x16_t packed = vld1q_u8(quants + 32 * v + 16 * j);
-    const uint8x16_t nibbles = half == 0 ? vandq_u8(packed, vdupq_n_u8(15)) : vshrq_n_u8(packed, 4);
-    return has_codes(F) ? vqtbl1q_s8(vld1q_s8(codes_of(F)), nibbles) : vreinterpretq_s8_u8(nibbles);
-}
 
 // Formats for 8-bit activations: 8 outputs x half a group, R rows. One half at a time: sums of both would not fit the registers.
 template <Format F, int R>
@@ -186,10 +134,14 @@ __attribute__((noinline)) void narrow_rows(const GemmTile& t, int panel, int row
                 dot[r][0] = vmlaq_n_s32(first_half[r][0], dot[r][0], a[r][g].steps[1]);
                 dot[r][1] = vmlaq_n_s32(first_half[r][1], dot[r][1], a[r][g].steps[1]);
                 acc[r] = fused(s.scale, to_float(dot[r]), acc[r]);
-                acc[r] = fused(s.minimum, broadcast(a[r][g].sum), acc[r]);
+                acc[r] = fused(s.other, broadcast(a[r][g].sum), acc[r]);
+            } else if constexpr (scales_halves(F)) {
+                acc[r] = fused(s.scale, both[r], acc[r]);
+                acc[r] = fused(s.other, multiply(broadcast(a[r][g].scales[1]), to_float(dot[r])), acc[r]);
             } else {
                 both[r] = fused(broadcast(a[r][g].scales[1]), to_float(dot[r]), both[r]);
                 acc[r] = fused(s.scale, both[r], acc[r]);
+                if constexpr (F == Format::q5_k) acc[r] = fused(s.other, broadcast(a[r][g].sum), acc[r]);
             }
         });
     }

@@ -4,9 +4,10 @@
 //   q8, q12: acc = fma(scale_w * scale_a, float(sum of q_w q_a), acc)
 //   q4:      acc = fma(scale_w, float(step_0 * first half's sum + step_1 * second half's sum), acc)
 //            acc = fma(min_w, sum_a, acc)
-//   s8, and four bits with a table of values:
+//   s8, q5, q5_k and four bits with a table of values:
 //            both = step_0 * float(first half's sum); both = fma(step_1, float(second half's sum), both)
-//            acc = fma(scale_w, both, acc)
+//            acc = fma(scale_w, both, acc); q5_k: acc = fma(min_w, sum_a, acc)
+//   q3_k, q6: acc = fma(scale_w of the half, step * float(the half's sum), acc), the first half and then the second
 // and at the end of all but q8 and q12: acc * unit_a.
 // f32 weights: acc = fma(a, w, acc), input by input.
 #include "elementwise.hpp"
@@ -34,7 +35,8 @@ int32_t dot_wide(const int16_t* q, const int16_t* a) {
 }
 
 // One group's share of an output.
-float add_group(const Activations& input, Format format, int row, int g, const int16_t* q, float scale, float minimum, float acc) {
+float add_group(const Activations& input, Format format, int row, int g, const int16_t* q, const ScaleAndMinimum (&s)[2], float acc) {
+    const auto [scale, minimum] = s[0];
     if (reads_wide(format)) {
         const size_t at = size_t(row) * size_t(input.groups()) + size_t(g);
         return fused(scale * input.wide_scales[at], float(dot_wide(q, input.wide + at * kGroup)), acc);
@@ -42,7 +44,9 @@ float add_group(const Activations& input, Format format, int row, int g, const i
     const NarrowGroup& a = input.narrow_row(row)[g];
     const int32_t first = dot(q, a.quants, 0, kHalf), second = dot(q, a.quants, kHalf, kGroup);
     if (is_q4(format)) return fused(minimum, a.sum, fused(scale, float(a.steps[0] * first + a.steps[1] * second), acc));
-    return fused(scale, fused(a.scales[1], float(second), a.scales[0] * float(first)), acc);
+    if (scales_halves(format)) return fused(s[1].scale, a.scales[1] * float(second), fused(scale, a.scales[0] * float(first), acc));
+    acc = fused(scale, fused(a.scales[1], float(second), a.scales[0] * float(first)), acc);
+    return format == Format::q5_k ? fused(minimum, a.sum, acc) : acc;
 }
 
 void store(const GemmTile& t, int panel, int row, const float (&acc)[kPanel]) {
@@ -81,12 +85,13 @@ void gemm(const GemmTile& t) {
             float acc[kRows][kPanel] = {{0}};
             for (int g = 0; g < groups; g++) {
                 int16_t q[kPanel][kGroup];
-                ScaleAndMinimum s[kPanel];
+                ScaleAndMinimum s[kPanel][2];
                 unpack_group(w, w.quants(panel) + size_t(g) * quant_bytes(w.format), q);
-                for (int o = 0; o < kPanel; o++) s[o] = scale_and_minimum(w.format, w.scales(panel), g, o);
+                for (int o = 0; o < kPanel; o++)
+                    for (int half = 0; half < 2; half++) s[o][half] = scale_and_minimum(w.format, w.scales(panel), g, half, o);
                 for (int r = 0; r < rows; r++)
                     for (int o = 0; o < kPanel; o++)
-                        acc[r][o] = add_group(*t.input, w.format, row0 + r, g, q[o], s[o].scale, s[o].minimum, acc[r][o]);
+                        acc[r][o] = add_group(*t.input, w.format, row0 + r, g, q[o], s[o], acc[r][o]);
             }
             for (int r = 0; r < rows; r++) {
                 if (!reads_wide(w.format))

@@ -96,6 +96,7 @@ inline size_t encoder_scratch(int num_tokens, int head_dim) {
 
 struct Kernels {
     const char* name;
+    bool bytes_pay;  // products of two signed bytes cost less than those of 16 bits
     void (*gemm)(const GemmTile&);
     // x [cols] -> the groups of one token.
     void (*quantize)(const float* x, int cols, NarrowGroup* groups);

@@ -14,6 +14,13 @@
 //   mxfp4, iq4_nl, iq4_xs  the quants of q4, each the number of a value in a table: w = scale * codes_of(format)[q].
 //       scales: mxfp4 8 exponents, bytes (see half_power). iq4_nl 8 f16 (16 bytes). iq4_xs has eight groups share a factor
 //       of an output, scale = d * step: of eight groups, 80 bytes: 8 d, f16, then for each group 8 steps, signed bytes.
+//   q3_k  the quants of q4, w = scale * (q - 4), q in 0..7. Eight groups share a factor of an output, and each half of a group has
+//       a step of its own, scale = d * step. scales: of eight groups, 144 bytes: 8 d, f16, then for each group 8 steps of
+//       first halves and 8 of second halves, signed bytes.
+//   q5, q5_k, q6  the quants of q4 and behind them, in each group, the upper bits: 32 bytes for each bit. Byte o*4+i has, of output o,
+//       that of input 4v+i in bit v; with two bits, in the first 32 bytes those of v 0..3 in bits 2v and 2v+1, in the others
+//       those of v 4..7. q5 has w = scale * (q - 16), q in 0..31, and scales: 8 f16 (16 bytes); q5_k scales and minima as
+//       q4_k; q6 has w = scale * (q - 32), q in 0..63, and scales as q3_k.
 //   q8  quant_bytes 256: eight 32-byte vectors v. Byte o*4+i of v is input 4v+i of output o.
 //       w = scale * q, q in -127..127. scales: 8 f16 (16 bytes).
 //   s8  the same bytes as q8, for 8-bit activations: one instruction for four products where the CPU has VNNI.
@@ -28,13 +35,13 @@ namespace llm {
 
 // Names what packing makes of a tensor: bump it with any change of layouts or rounding, and packed files
 // on disk are written anew. tests/native/test_packing_version.py notices a change that forgot to.
-constexpr int kPacking = 3;
+constexpr int kPacking = 4;
 
 constexpr int kPanel = 8;
 constexpr int kGroup = 32;
 constexpr int kHalf = 16;  // inputs that share a scale of 8-bit activations
 
-enum class Format : uint8_t { q4, q4_centred, q4_k, mxfp4, iq4_nl, iq4_xs, s8, q8, q12, f32 };
+enum class Format : uint8_t { q4, q4_centred, q4_k, mxfp4, iq4_nl, iq4_xs, q3_k, q5, q5_k, q6, s8, q8, q12, f32 };
 
 // What four bits stand for: twice the numbers of E2M1 (OCP MX 1.0), and steps that suit a normal distribution.
 inline constexpr int8_t kE2M1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
@@ -43,15 +50,22 @@ constexpr const int8_t* codes_of(Format f) { return f == Format::mxfp4 ? kE2M1 :
 
 constexpr bool is_q4(Format f) { return f == Format::q4 || f == Format::q4_centred || f == Format::q4_k; }
 constexpr bool has_codes(Format f) { return f == Format::mxfp4 || f == Format::iq4_nl || f == Format::iq4_xs; }
-constexpr bool has_nibbles(Format f) { return is_q4(f) || has_codes(f); }
+constexpr int upper_bits(Format f) { return f == Format::q6 ? 2 : f == Format::q5 || f == Format::q5_k ? 1 : 0; }
+constexpr bool has_nibbles(Format f) { return is_q4(f) || has_codes(f) || f == Format::q3_k || upper_bits(f); }
 constexpr bool reads_wide(Format f) { return f == Format::q8 || f == Format::q12; }  // 16-bit activations
-constexpr int quant_bytes(Format f) { return f == Format::f32 ? 1024 : f == Format::q12 ? 512 : has_nibbles(f) ? 128 : 256; }
+constexpr bool scales_halves(Format f) { return f == Format::q3_k || f == Format::q6; }
+// The number that is kept for a weight of zero, where weights have no table and no minimum.
+constexpr int centre_of(Format f) { return f == Format::q3_k ? 4 : f == Format::q5 ? 16 : f == Format::q6 ? 32 : 0; }
+constexpr int quant_bytes(Format f) {
+    return f == Format::f32 ? 1024 : f == Format::q12 ? 512 : has_nibbles(f) ? 128 + 32 * upper_bits(f) : 256;
+}
 constexpr int scale_bytes(Format f) {
     switch (f) {
         case Format::f32: return 0;
         case Format::q4: return 32;
-        case Format::q4_k: return 20;    // on average
-        case Format::iq4_xs: return 10;  // on average
+        case Format::q4_k: case Format::q5_k: return 20;  // on average, and so the next two
+        case Format::q3_k: case Format::q6: return 18;
+        case Format::iq4_xs: return 10;
         case Format::mxfp4: return 8;
         default: return 16;
     }
@@ -59,12 +73,23 @@ constexpr int scale_bytes(Format f) {
 
 // Where, in the scales of a panel, those of group g are, and the factors that belong to them where groups share some.
 constexpr int kSharing = 8;  // groups
-constexpr bool shares_factors(Format f) { return f == Format::q4_k || f == Format::iq4_xs; }
+constexpr bool shares_two_factors(Format f) { return f == Format::q4_k || f == Format::q5_k; }
+constexpr bool shares_factors(Format f) { return shares_two_factors(f) || scales_halves(f) || f == Format::iq4_xs; }
+constexpr int factor_bytes(Format f) { return shares_two_factors(f) ? 32 : 16; }
+constexpr int step_bytes(Format f) { return f == Format::iq4_xs ? 8 : 16; }  // of a group
 constexpr int factors_at(Format f, int g) { return g / kSharing * kSharing * scale_bytes(f); }
 constexpr int scales_at(Format f, int g) {
     if (!shares_factors(f)) return g * scale_bytes(f);
-    const int steps = f == Format::q4_k ? 16 : 8;  // bytes of a group; factors take two for each
-    return factors_at(f, g) + (2 + g % kSharing) * steps;
+    return factors_at(f, g) + factor_bytes(f) + g % kSharing * step_bytes(f);
+}
+
+// Where the upper bits of input k of output o are in the quants of a group.
+struct UpperBits {
+    int count, at, shift;
+};
+constexpr UpperBits upper_at(Format f, int o, int k) {
+    const int count = upper_bits(f), v = k / 4, own = o * 4 + k % 4;
+    return {count, 128 + (count == 2 ? v / 4 * 32 : 0) + own, count == 2 ? v % 4 * 2 : v};
 }
 
 // Input k of output o in a group of a panel; not for f32.
@@ -73,8 +98,11 @@ constexpr int quant_at(Format f, const uint8_t* quants, int o, int k) {
     if (f == Format::q12) return int16_t(quants[2 * at] | quants[2 * at + 1] << 8);
     const uint8_t byte = quants[at];
     if (!has_nibbles(f)) return int8_t(byte);
-    const int code = k < kHalf ? byte & 15 : byte >> 4;
-    return has_codes(f) ? codes_of(f)[code] : code;
+    const int nibble = k < kHalf ? byte & 15 : byte >> 4;
+    if (has_codes(f)) return codes_of(f)[nibble];
+    const UpperBits upper = upper_at(f, o, k);
+    const int above = upper.count ? quants[upper.at] >> upper.shift & ((1 << upper.count) - 1) : 0;
+    return (nibble | above << 4) - centre_of(f);
 }
 
 struct PackedMatrix {

@@ -44,7 +44,8 @@ Plan::Plan(int threads, const std::string& isa, int max_tokens, int max_context,
 int Plan::pack(const std::string& kind_name, const uint8_t* data, size_t bytes, int rows, int cols,
                const std::string& format_name, const int32_t* permutation) {
     const Kind kind = kind_from_name(kind_name);
-    const Format format = format_for(kind, format_name);
+    // By the CPU, whichever of its instruction sets the plan has: all of them give the same bits.
+    const Format format = format_for(kind, format_name, select_kernels("auto").bytes_pay);
     require(model.matrices.empty() || model.exact == (format == Format::f32), "f32 matrices do not mix with packed ones");
     model.exact = format == Format::f32;
     require(rows > 0 && cols > 0 && cols % kGroup == 0, "a packed matrix needs rows, and columns in multiples of 32");

@@ -10,7 +10,7 @@ namespace llm {
 
 namespace {
 
-constexpr const char* kFormatNames[] = {"q4", "q4_centred", "q4_k", "mxfp4", "iq4_nl", "iq4_xs", "s8", "q8", "q12", "f32"};
+constexpr const char* kFormatNames[] = {"q4", "q4_centred", "q4_k", "mxfp4", "iq4_nl", "iq4_xs", "q3_k", "q5", "q5_k", "q6", "s8", "q8", "q12", "f32"};
 static_assert(sizeof kFormatNames / sizeof *kFormatNames == size_t(Format::f32) + 1);
 
 void to_values(Group& group) {
@@ -69,12 +69,25 @@ Format four_bits(Kind kind) {
     }
 }
 
+// Of kinds that have more or fewer than four.
+Format own_bits(Kind kind, Format bytes) {
+    switch (kind) {
+        case Kind::q3_k: return Format::q3_k;
+        case Kind::q5_0: return Format::q5;
+        case Kind::q5_k: return Format::q5_k;
+        case Kind::q6_k: return Format::q6;
+        case Kind::q8_0: return bytes;
+        default: return Format::q8;
+    }
+}
+
 // After this `q`, `scale`, `minimum` are what the packed format holds.
 void fit(Kind kind, Format format, Group& group) {
     if (has_codes(format)) {
         for (int i = 0; i < kGroup; i++) group.q[i] = group.codes[i];
         return;
     }
+    if (scales_halves(format) || upper_bits(format)) return;  // which are the kind's own
     const bool exact = format == Format::q8 || format == Format::s8 ? fits_bytes(kind, group)
                                             : is_q4(format) && (kind == Kind::q4_0 || kind == Kind::q4_1 || kind == Kind::q4_k);
     if (!exact) {
@@ -95,10 +108,9 @@ void store_scales(Format format, int o, int g, const Group& group, uint8_t* scal
         return;
     }
     if (shares_factors(format)) {
-        for (int i = 0; i < (format == Format::q4_k ? 2 : 1); i++) {
-            own[kPanel * i + o] = group.steps[i];
-            memcpy(scales + factors_at(format, g) + 16 * i + 2 * o, &group.factors[i], 2);
-        }
+        for (int i = 0; i < step_bytes(format) / kPanel; i++) own[kPanel * i + o] = group.steps[i];
+        for (int i = 0; i < factor_bytes(format) / (2 * kPanel); i++)
+            memcpy(scales + factors_at(format, g) + 2 * (kPanel * i + o), &group.factors[i], 2);
         return;
     }
     const uint16_t scale = float_to_half(group.scale), minimum = float_to_half(group.minimum);
@@ -106,16 +118,35 @@ void store_scales(Format format, int o, int g, const Group& group, uint8_t* scal
     if (format == Format::q4) memcpy(own + 16 + 2 * o, &minimum, 2);
 }
 
+// `quants` are those of the group, zero where nothing is stored yet.
+void store_quant(Format format, int o, int k, int q, uint8_t* quants) {
+    const int at = (has_nibbles(format) ? k / 4 % 4 : k / 4) * 32 + o * 4 + k % 4;
+    if (format == Format::q12) {
+        const auto wide = int16_t(q);
+        memcpy(quants + 2 * at, &wide, 2);
+        return;
+    }
+    if (!has_nibbles(format)) {
+        quants[at] = uint8_t(q);
+        return;
+    }
+    quants[at] |= uint8_t((q & 15) << (k < kHalf ? 0 : 4));
+    const UpperBits upper = upper_at(format, o, k);
+    if (upper.count) quants[upper.at] |= uint8_t(q >> 4 << upper.shift);
+}
+
 }  // namespace
 
-Format format_for(Kind kind, const std::string& wanted) {
+Format format_for(Kind kind, const std::string& wanted, bool bytes_pay) {
     const Format four = four_bits(kind);
-    if (wanted == "q4" || (wanted == "auto" && (kind == Kind::q4_1 || four != Format::q4))) return four;
-    if (wanted == "q8" || wanted == "auto") return Format::q8;
+    const bool has_four = kind == Kind::q4_1 || four != Format::q4;
+    if (wanted == "q4" || (wanted == "careful" && has_four)) return four;
+    if (wanted == "auto") return has_four ? four : own_bits(kind, bytes_pay ? Format::s8 : Format::q8);
+    if (wanted == "q8" || wanted == "careful") return Format::q8;
     if (wanted == "s8") return Format::s8;
     if (wanted == "q12") return Format::q12;
     if (wanted == "f32") return Format::f32;
-    throw std::invalid_argument("weight format '" + wanted + "' is unknown; use auto, q4, s8, q8, q12 or f32");
+    throw std::invalid_argument("weight format '" + wanted + "' is unknown; use auto, careful, q4, s8, q8, q12 or f32");
 }
 
 const char* format_name(Format format) { return kFormatNames[int(format)]; }
@@ -143,18 +174,7 @@ void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel
             }
             fit(kind, format, group);
             store_scales(format, o, g, group, scales);
-            for (int k = 0; k < kGroup; k += 4) {
-                const int at = (has_nibbles(format) ? k / 4 % 4 : k / 4) * 32 + o * 4;
-                if (format == Format::q12) {
-                    memcpy(quants + 2 * at, group.q + k, 4 * sizeof(int16_t));
-                    continue;
-                }
-                for (int i = 0; i < 4; i++) {
-                    const auto q = uint8_t(group.q[k + i]);
-                    if (!has_nibbles(format)) quants[at + i] = q;
-                    else quants[at + i] |= k < kHalf ? q : uint8_t(q << 4);
-                }
-            }
+            for (int k = 0; k < kGroup; k++) store_quant(format, o, k, group.q[k] + centre_of(format), quants);
         }
 }
 

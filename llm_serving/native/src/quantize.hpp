@@ -1,5 +1,5 @@
-// Checkpoint blocks to packed panels. Q4_0, Q4_1, Q4_K, IQ4_NL, IQ4_XS, MXFP4 in four bits are exact, and Q5_0, Q8_0, IQ4_NL
-// and nearly always MXFP4 in q8.
+// Checkpoint blocks to packed panels. Exact are formats that have a kind's own bits, and q8 and s8 for Q5_0, Q8_0, IQ4_NL and
+// nearly always MXFP4.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -8,8 +8,9 @@
 
 namespace llm {
 
-// "auto": the exact format where there is one, else q8.
-Format format_for(Kind kind, const std::string& wanted);
+// "auto": the file's own bits for 8-bit activations, and q8 where there is no such format, or where it would be s8 and bytes do
+// not pay. "careful": the same four bits, and else q8, since that has 16-bit activations.
+Format format_for(Kind kind, const std::string& wanted, bool bytes_pay);
 
 // What a packed format is called where it is stored, and back. Throws std::invalid_argument for an unknown name.
 const char* format_name(Format format);

@@ -37,15 +37,26 @@ LLM_INLINE __m256i widened(const uint8_t* quants, int at) {
     return _mm256_cvtepi8_epi16(_mm_shuffle_epi8(_mm_loadu_si128(table), codes));
 }
 
-// A vector of a group of signed weights as bytes, raised to be unsigned.
+// Vector v of a group of nibbles, with what upper bits belong to them.
 template <Format F>
-LLM_INLINE __m256i raised(const uint8_t* quants, int at, int by) {
-    const __m256i raise = _mm256_set1_epi8(char(by));
-    if constexpr (!has_codes(F)) return _mm256_add_epi8(load32(quants + at), raise);
-    const __m256i packed = load32(quants + at % 128), low = _mm256_set1_epi8(15);
-    const __m256i codes = _mm256_and_si256(at < 128 ? packed : _mm256_srli_epi16(packed, 4), low);
+LLM_INLINE __m256i kept(const uint8_t* quants, int v) {
+    const __m256i packed = load32(quants + v % 4 * 32);
+    const __m256i nibbles = _mm256_and_si256(v < 4 ? packed : _mm256_srli_epi16(packed, 4), _mm256_set1_epi8(15));
+    if constexpr (!upper_bits(F)) return nibbles;
+    const UpperBits upper = upper_at(F, 0, 4 * v);
+    const __m256i plane = load32(quants + upper.at);
+    const __m256i moved = upper.shift < 4 ? _mm256_slli_epi16(plane, 4 - upper.shift) : _mm256_srli_epi16(plane, upper.shift - 4);
+    return _mm256_or_si256(nibbles, _mm256_and_si256(moved, _mm256_set1_epi8(upper.count == 2 ? 0x30 : 0x10)));
+}
+
+// Vector v of a group of weights as bytes, raised to be unsigned.
+template <Format F>
+LLM_INLINE __m256i raised(const uint8_t* quants, int v, int by) {
+    const __m256i raise = _mm256_set1_epi8(char(by - centre_of(F)));
+    if constexpr (!has_nibbles(F)) return _mm256_add_epi8(load32(quants + 32 * v), raise);
+    if constexpr (!has_codes(F)) return by == centre_of(F) ? kept<F>(quants, v) : _mm256_add_epi8(kept<F>(quants, v), raise);
     const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes_of(F)));
-    return _mm256_shuffle_epi8(_mm256_add_epi8(_mm256_broadcastsi128_si256(table), raise), codes);
+    return _mm256_shuffle_epi8(_mm256_add_epi8(_mm256_broadcastsi128_si256(table), raise), kept<F>(quants, v));
 }
 
 // Sums of four outputs times two pairs of inputs each: the pairs meet, and the outputs fall into order.

@@ -1,4 +1,4 @@
-"""Weights whose four bits number values of a table: packed as they are, multiplied as bytes would be."""
+"""Weights of three to six bits: packed as the file has them, multiplied as bytes would be."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ __all__ = ["start"]
 
 core = load_core()
 NAMES = core.instruction_sets()
-KINDS = {"MXFP4": "mxfp4", "IQ4_NL": "iq4_nl", "IQ4_XS": "iq4_xs"}  # → packed format
+CODED = {"MXFP4": "mxfp4", "IQ4_NL": "iq4_nl", "IQ4_XS": "iq4_xs"}  # whose bits number values of a table
+KINDS = CODED | {"Q3_K": "q3_k", "Q5_0": "q5", "Q5_K": "q5_k", "Q6_K": "q6"}  # → packed format
+# Where a block has f16 numbers, if not in its first two bytes.
+PLACES = {"MXFP4": (), "Q3_K": (108,), "Q5_K": (0, 2), "Q6_K": (208,)}
 COLS = 512
 
 
@@ -30,10 +33,10 @@ def every_code(kind: str, rows: int = 64) -> np.ndarray:
     blocks = bits.integers(0, 256, (rows * COLS // size, num_bytes), np.uint8)
     if kind == "MXFP4":
         blocks[:, 0] = np.arange(len(blocks)) % 252
-    else:
+    for place in PLACES.get(kind, (0,)):
         scales = bits.uniform(-4, 4, len(blocks)).astype(np.float16)
         scales[:6] = [0, -0.0, 2**-24, -(2**-24), 65504, -65504]
-        blocks[:, :2] = scales.view(np.uint8).reshape(-1, 2)
+        blocks[:, place : place + 2] = scales.view(np.uint8).reshape(-1, 2)
     return blocks.reshape(rows, -1)
 
 
@@ -90,21 +93,26 @@ def test_a_packed_matrix_is_what_the_file_says(kind: str, isa: str) -> None:
     assert (rows == expected).all()
 
 
+@pytest.mark.parametrize("wanted", ["auto", "careful", "q4"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_four_bits_stay_four_bits(kind: str) -> None:
+def test_bits_stay_as_many(kind: str, wanted: str) -> None:
+    """Fewer if that is asked for; but 8 for 16-bit activations, where those are."""
     blocks = every_code(kind)
-    for wanted in ("auto", "q4"):
-        plan = core.Plan(1, "scalar", 1, 1)
-        form, panels = plan.panels(plan.pack(kind, blocks.reshape(-1), len(blocks), COLS, wanted, None))
-        assert form == KINDS[kind]
-        wider_steps = 2 * COLS // 256 if kind == "IQ4_XS" else 0  # bytes where the file has six bits
-        panel = 8 * (blocks.shape[1] + wider_steps)
-        assert len(panels) == len(blocks) // 8 * -(-panel // 64) * 64
+    plan = core.Plan(1, "scalar", 1, 1)
+    form, panels = plan.panels(plan.pack(kind, blocks.reshape(-1), len(blocks), COLS, wanted, None))
+    if kind not in CODED and wanted != "auto":
+        assert form == ("q8" if wanted == "careful" else "q4")
+        return
+    assert form == KINDS[kind]
+    # More bytes for 256 weights: steps are bytes where the file has six bits, and nibbles hold three bits.
+    more = {"IQ4_XS": 2, "Q3_K": 36, "Q5_K": 4}.get(kind, 0) * COLS // 256
+    panel = 8 * (blocks.shape[1] + more)
+    assert len(panels) == len(blocks) // 8 * -(-panel // 64) * 64
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 8, 13])
 @pytest.mark.parametrize("rows", [8, 20, 33])
-@pytest.mark.parametrize("kind", ["MXFP4", "IQ4_NL"])
+@pytest.mark.parametrize("kind", ["MXFP4", "IQ4_NL", "Q5_0"])
 def test_products_are_those_of_the_same_weights_as_bytes(kind: str, rows: int, tokens: int) -> None:
     blocks = random_matrix(np.random.default_rng(rows), rows, COLS, 0.5, kind)
     for isa in NAMES:
@@ -141,8 +149,8 @@ def test_exponents_near_nothing() -> None:
     assert all((out.view(np.uint32) == outputs[0].view(np.uint32)).all() for out in outputs)
 
 
-def test_packed_files_hold_codes(start, tmp_path: Path) -> None:
-    kinds = {"ffn_down": "IQ4_NL", "attn_q": "IQ4_XS"}
+def test_packed_files_hold_all_of_them(start, tmp_path: Path) -> None:
+    kinds = {"ffn_down": "IQ4_NL", "attn_q": "IQ4_XS", "attn_k": "Q6_K", "attn_v": "Q5_K", "ffn_up": "Q3_K"}
     model = write_tiny_qwen3_moe(tmp_path / "m.gguf", kind="MXFP4", kinds=kinds, hidden=256, ffn=64)
     first, second = start(model), start(model)
     assert (first.adopted, second.packed) == (0, 0)
