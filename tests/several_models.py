@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 from fake_server import Client, fake_encoder_loader, open_client
+from patience import PATIENCE_S
 
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.backends.memory_need import MemoryNeed
@@ -41,7 +42,7 @@ class Zoo:
         self.loads[name] += 1
         self.granted[name] = settings.memory
         if name in self.gates:
-            assert self.gates[name].wait(10)
+            assert self.gates[name].wait(PATIENCE_S)
         if name in self.errors:
             raise self.errors.pop(name)
         self.engines.append(load_fake_engine(engine_options(settings), **self._behaviour))
