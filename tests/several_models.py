@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 from fake_server import Client, fake_encoder_loader, open_client
-from patience import PATIENCE_S
+from patience import PATIENCE_S, Gate
 
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.backends.memory_need import MemoryNeed
@@ -34,8 +34,9 @@ class Zoo:
         self.gates: dict[str, threading.Event] = {}
         self.errors: dict[str, Exception] = {}  # of the next load
         self.engines: list[Any] = []
+        self.steps = Gate()  # of all chat models
         self._sizes = sizes or {}
-        self._behaviour = behaviour
+        self._behaviour = {**behaviour, "before_step": self.steps.pass_}
 
     def load(self, settings: Settings) -> ChatModel:
         name = settings.model_name

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from admin_server import KEY
 from fake_server import fake_app, running_server, send
-from patience import PATIENCE_S, Gate, until
+from patience import PATIENCE_S, until
 from several_models import Zoo, ask, opened, slot_of, states
 
 from llm_serving.api.inprocess import generate_response
@@ -237,14 +237,13 @@ async def test_metrics_are_labelled_by_model() -> None:
 
 
 async def test_the_end_drains_all_of_them() -> None:
-    gate = Gate()
-    zoo = Zoo(random=True, before_step=gate.pass_)
+    zoo = Zoo(random=True)
     async with opened(zoo, "one", drain_s=PATIENCE_S) as client:
         await ask(client, "one")
-        gate.shut()
+        zoo.steps.shut()
         asked = [ask(client, name, max_tokens=40, ignore_eos=True) for name in ("fake", "one")]
         await until(lambda: all(engine.stats().num_running for engine in zoo.engines))
-        gate.open()
+        zoo.steps.open()
         await client.services.registry.close()
         for response in await asyncio.gather(*asked):
             assert response.json()["usage"]["completion_tokens"] == 40

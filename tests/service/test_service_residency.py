@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from admin_server import KEY
 from fake_server import Client, open_client
-from patience import Gate, until
+from patience import until
 from several_models import MIB, Zoo, ask, opened, slot_of, states
 from tiny_models import write_tiny_llama
 
@@ -89,18 +89,16 @@ async def test_what_does_not_fit_is_refused_in_one_line() -> None:
 
 
 async def test_a_model_that_answers_never_leaves() -> None:
-    gate = Gate()
-    zoo = Zoo(SIZES, random=True, before_step=gate.pass_)
+    zoo = Zoo(SIZES, random=True)
     async with opened(zoo, "one", "two", memory=210 * MIB) as client:
         await ask(client, "one")
-        gate.shut()
+        zoo.steps.shut()
         busy = [ask(client, "one", max_tokens=40, ignore_eos=True, stream=stream) for stream in (True, False)]
-        stats = zoo.engines[1].stats
-        await until(lambda: stats().num_running + stats().num_waiting == 2)
+        await until(lambda: zoo.engines[1].stats().num_running)
         refused = await ask(client, "two")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_unavailable")
         assert "100 MiB" in refused.json()["error"]["message"]
-        gate.open()
+        zoo.steps.open()
         assert {response.status_code for response in await asyncio.gather(*busy)} == {200}
         assert zoo.loads == {"fake": 1, "one": 1}
         slot_of(client, "two")._retry_s = 0.0
@@ -117,19 +115,16 @@ async def test_two_cold_models_at_once_are_not_both_let_in() -> None:
 
 
 async def test_room_that_is_about_to_be_given_back_is_waited_for() -> None:
-    gate = Gate()
-    zoo = Zoo(SIZES, random=True, before_step=gate.pass_)
+    zoo = Zoo(SIZES, random=True)
     async with opened(zoo, "one", "two", memory=210 * MIB, headers=KEY, api_key=("k",), drain_s=30) as client:
         await ask(client, "one")
-        gate.shut()
+        zoo.steps.shut()
         busy = ask(client, "one", max_tokens=30, ignore_eos=True)
         await until(lambda: zoo.engines[1].stats().num_running)
         unloading = asyncio.create_task(client.post("/admin/models/one/unload"))
         await until(lambda: slot_of(client, "one").is_leaving)
         waiting = ask(client, "two")
-        await asyncio.sleep(0.01)
-        assert not waiting.done()
-        gate.open()
+        zoo.steps.open()
         assert (await waiting).status_code == 200
         assert (await busy).status_code == 200
         assert (await unloading).status_code == 200
