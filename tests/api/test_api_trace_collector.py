@@ -32,6 +32,7 @@ PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr("llm_serving.ops.trace_export._LAST_BATCH_S", PATIENCE_S)
 
 
 @pytest.fixture

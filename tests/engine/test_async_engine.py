@@ -91,7 +91,7 @@ async def test_a_loop_that_is_stuck_holds_up_nobody_for_long():
     engine = engine_on(FakeRunner(limits(), reply="x" * 60))
     async with await engine.submit(request("r", "p", max_tokens=50)) as stream:
         await anext(stream)
-        wait_until(lambda: engine.stats().num_generated_tokens == 50)  # on the loop's own thread
+        wait_until(lambda: engine.stats().num_generated_tokens == 50, within_s=20)  # on the loop's own thread
         assert len([event async for event in stream]) == 49
     await engine.close()
 
