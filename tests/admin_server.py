@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fake_server import Client, fake_loader, open_client
+from patience import PATIENCE_S
 
 from llm_serving.config import Settings
 from llm_serving.service.model import ChatModel
@@ -32,7 +32,7 @@ class Loads:
 
     def __call__(self, settings: Settings) -> ChatModel:
         assert self.num_open == 0
-        assert self.gate.wait(5)
+        assert self.gate.wait(PATIENCE_S)
         error = self.outcomes.pop(0) if self.outcomes else None
         if error is not None:
             raise error
@@ -48,14 +48,6 @@ class Loads:
 async def opened(load: Loads | None = None, **settings: Any) -> AsyncIterator[Client]:
     async with open_client(load or Loads(), headers=KEY, api_key=("k",), **settings) as client:
         yield client
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    for _ in range(4000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")
 
 
 def state_of(client: Client) -> str:

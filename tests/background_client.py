@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from fake_server import Client
+from patience import until
 
 REPLY = "Hello, world! 😀"
 SAYS = {"reply": REPLY, "step_seconds": 0.002}
@@ -28,7 +29,7 @@ async def now(client: Client, response_id: str) -> dict[str, Any]:
     return found
 
 
-async def until(client: Client, response_id: str, *statuses: str) -> dict[str, Any]:
+async def until_is(client: Client, response_id: str, *statuses: str) -> dict[str, Any]:
     while (found := await now(client, response_id))["status"] not in statuses:
         assert found["status"] in ("queued", "in_progress"), found
         await asyncio.sleep(0.001)
@@ -37,11 +38,9 @@ async def until(client: Client, response_id: str, *statuses: str) -> dict[str, A
 
 async def at_work(client: Client, num: int = 1) -> list[str]:
     """Wait until so many are at work; their ids."""
-    while len(found := client.services.responses._at_work) < num:
-        await asyncio.sleep(0)
-    return [response_id for _, response_id in found]
+    await until(lambda: len(client.services.responses._at_work) >= num)
+    return [response_id for _, response_id in client.services.responses._at_work]
 
 
 async def until_idle(client: Client) -> None:
-    while client.stats.num_running or client.stats.num_waiting:
-        await asyncio.sleep(0.001)
+    await until(lambda: not (client.stats.num_running or client.stats.num_waiting))

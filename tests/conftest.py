@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from patience import PATIENCE_S
 
 from llm_serving.models.cache import default_root
 
@@ -39,6 +42,16 @@ def authorities_are_read_once() -> Iterator[None]:
     """Each client by httpx reads all certificates there are, which no server here has."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clients_are_patient() -> Iterator[None]:
+    """httpx waits 5 s for whatever a server does where nothing else is said."""
+    default = inspect.signature(httpx.get).parameters["timeout"].default
+    with pytest.MonkeyPatch.context() as patch:
+        for phase in ("connect", "read", "write", "pool"):
+            patch.setattr(default, phase, PATIENCE_S)
         yield
 
 

@@ -6,14 +6,15 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from patience import PATIENCE_S, wait_until
 
 from llm_serving.api.app import create_app
 from llm_serving.api.deps import Services
@@ -116,12 +117,12 @@ async def open_client(
     async with app.router.lifespan_context(app), Client(app, headers) as client:
         if wait:
             for slot in client.services.registry.slots():
-                await asyncio.wait_for(slot.settled(), 5)
+                await asyncio.wait_for(slot.settled(), PATIENCE_S)
         yield client
 
 
 @contextmanager
-def running_server(app: FastAPI, ready_s: float = 10.0) -> Iterator[str]:
+def running_server(app: FastAPI, ready_s: float = PATIENCE_S) -> Iterator[str]:
     """The base URL of `app`, served by uvicorn on a free port and a thread of its own; ready in `ready_s`."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -131,19 +132,26 @@ def running_server(app: FastAPI, ready_s: float = 10.0) -> Iterator[str]:
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            _wait_until_ready(server, app, ready_s)
+            wait_until(lambda: _is_ready(server, app), "the server did not become ready", ready_s)
             yield url
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
-def _wait_until_ready(server: uvicorn.Server, app: FastAPI, ready_s: float) -> None:
-    deadline_s = time.monotonic() + ready_s
-    while not server.started or not all(slot.can_answer for slot in app.state.services.registry.slots()):
-        assert time.monotonic() < deadline_s, "the server did not become ready"
-        time.sleep(0.005)
+def send(url: str, path: str, body: dict[str, Any]) -> socket.socket:
+    """Send a request to a live server and read nothing; closing the socket is leaving."""
+    address = urlsplit(url)
+    client = socket.create_connection((address.hostname, address.port), timeout=PATIENCE_S)
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
+    client.sendall(head.encode() + content)
+    return client
+
+
+def _is_ready(server: uvicorn.Server, app: FastAPI) -> bool:
+    return server.started and all(slot.can_answer for slot in app.state.services.registry.slots())
 
 
 def data_of(frame_text: str) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 from fake_server import Client, fake_encoder_loader, open_client
+from patience import PATIENCE_S, Gate
 
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.backends.memory_need import MemoryNeed
@@ -33,15 +34,16 @@ class Zoo:
         self.gates: dict[str, threading.Event] = {}
         self.errors: dict[str, Exception] = {}  # of the next load
         self.engines: list[Any] = []
+        self.steps = Gate()  # of all chat models
         self._sizes = sizes or {}
-        self._behaviour = behaviour
+        self._behaviour = {**behaviour, "before_step": self.steps.pass_}
 
     def load(self, settings: Settings) -> ChatModel:
         name = settings.model_name
         self.loads[name] += 1
         self.granted[name] = settings.memory
         if name in self.gates:
-            assert self.gates[name].wait(10)
+            assert self.gates[name].wait(PATIENCE_S)
         if name in self.errors:
             raise self.errors.pop(name)
         self.engines.append(load_fake_engine(engine_options(settings), **self._behaviour))

@@ -7,7 +7,7 @@ sentence, or says whatever it is told to.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 
 import numpy as np
@@ -115,7 +115,7 @@ class FakeRunner:
 
     reply: what to say; None = a sentence chosen by the prompt. random: no script, the hash decides, over the
     reply bytes and end-of-sequence. always_eos: end at once. step_seconds: how long a step takes.
-    fail_at_step: the step, counted from 0, that raises RuntimeError.
+    fail_at_step: the step, counted from 0, that raises RuntimeError. before_step: called by each; may wait.
     """
 
     def __init__(
@@ -127,6 +127,7 @@ class FakeRunner:
         always_eos: bool = False,
         step_seconds: float = 0.0,
         fail_at_step: int | None = None,
+        before_step: Callable[[], object] | None = None,
     ) -> None:
         self.limits = limits
         self.step_seconds = step_seconds
@@ -135,6 +136,7 @@ class FakeRunner:
         self.num_tokens = 0  # computed since the start
         self.is_closed = False
         self._replies = [text.encode() for text in (REPLIES if reply is None else (reply,))]
+        self._before_step = before_step
         self._random = random
         self._always_eos = always_eos
         self.block_bytes = 2 * limits.block_size * 4
@@ -150,6 +152,8 @@ class FakeRunner:
         if self.is_closed:
             raise RuntimeError("the fake runner is closed")
         number, self.num_steps = self.num_steps, self.num_steps + 1
+        if self._before_step is not None:
+            self._before_step()
         if self.step_seconds:
             time.sleep(self.step_seconds)
         if number == self.fail_at_step:
@@ -263,6 +267,7 @@ def load_fake_engine(
     always_eos: bool = False,
     step_seconds: float = 0.0,
     fail_at_step: int | None = None,
+    before_step: Callable[[], object] | None = None,
 ) -> AsyncEngine:
     """An engine over a `FakeRunner` of this behaviour; its tokens are `FakeTokenizer`'s."""
     runner = FakeRunner(
@@ -272,6 +277,7 @@ def load_fake_engine(
         always_eos=always_eos,
         step_seconds=step_seconds,
         fail_at_step=fail_at_step,
+        before_step=before_step,
     )
     tier = open_tier(runner, FAKE_MODEL, options)
     return AsyncEngine(runner, NumpySampler(), FakeTokenizer().token_bytes, options, "fake", tier)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from admin_server import KEY
 from fake_server import Client, fake_loader, open_client, running_server
+from patience import PATIENCE_S, until
 from tiny_adapters import write_adapter
 from tiny_models import write_tiny_llama
 
@@ -143,8 +144,7 @@ async def test_metrics_and_log_lines_name_who_answered(
     metrics = (await client.get("/metrics")).text
     assert 'llm_serving_sequence_seconds_count{model="pirate"} 1.0' in metrics
     assert 'llm_serving_generated_tokens_total{model="fake"} 12.0' in metrics
-    await asyncio.sleep(0.2)
-    assert any("model=pirate" in record.getMessage() for record in caplog.records)
+    await until(lambda: any("model=pirate" in record.getMessage() for record in caplog.records))
 
 
 async def test_they_do_not_embed_and_are_not_loaded_by_themselves() -> None:
@@ -285,7 +285,7 @@ async def test_one_that_cannot_be_read_fails_the_model_without_its_folders(tmp_p
     weights.write_bytes(weights.read_bytes()[:-100])
     app = create_app(native(tmp_path, f"cut={folder / 'cut'}"))
     async with app.router.lifespan_context(app), Client(app) as client:
-        await asyncio.wait_for(client.services.registry.default.settled(), 30)
+        await asyncio.wait_for(client.services.registry.default.settled(), PATIENCE_S)
         refused = await client.post("/chat/completions", json={**CHAT, "model": "cut"})
         message = refused.json()["error"]["message"]
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_unavailable")

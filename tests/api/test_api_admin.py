@@ -17,9 +17,9 @@ from admin_server import (
     opened,
     state_of,
     state_of_model,
-    until,
 )
 from fake_server import Client, data_of, fake_encoder_loader
+from patience import PATIENCE_S, Gate, until
 
 from llm_serving.backends.fake_encoder import word_id
 from llm_serving.config import Settings
@@ -129,7 +129,9 @@ async def test_unknown_fields_are_listed_or_refused() -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_runs_may_finish(stream: bool) -> None:
-    async with opened(Loads(random=True, step_seconds=0.002), drain_s=30) as client:
+    gate = Gate()
+    async with opened(Loads(random=True, before_step=gate.pass_), drain_s=30) as client:
+        gate.shut()
         body = {**ENDLESS, "max_tokens": 60, "stream": stream}
         running = asyncio.create_task(client.post("/chat/completions", json=body))
         await until(lambda: client.stats.num_running)
@@ -139,6 +141,7 @@ async def test_what_runs_may_finish(stream: bool) -> None:
         assert (await client.get("/ready")).json()["models"][0]["state"] == "unloading"
         assert (await client.post("/chat/completions", json=CHAT)).status_code == 503
         assert not running.done()
+        gate.open()
         response = await running
         if stream:
             assert data_of(response.text)[-1] == "[DONE]"
@@ -182,7 +185,7 @@ async def test_texts_wait_for_a_model_that_is_being_loaded() -> None:
     make = fake_encoder_loader()
 
     def load_encoder(settings: Settings, kind: ModelKind) -> EncoderModel:
-        assert gate.wait(5)
+        assert gate.wait(PATIENCE_S)
         return make(settings, kind)
 
     async with opened(load_encoder=load_encoder) as client:

@@ -16,9 +16,9 @@ from admin_server import (
     Loads,
     opened,
     state_of,
-    until,
 )
 from fake_server import Client
+from patience import Gate, until
 
 pytestmark = pytest.mark.anyio
 
@@ -50,21 +50,26 @@ async def test_loads_at_the_same_time_are_one_and_a_client_may_leave() -> None:
 
 
 async def test_a_client_that_leaves_does_not_stop_unloading() -> None:
-    load = Loads(random=True, step_seconds=0.002)
+    gate = Gate()
+    load = Loads(random=True, before_step=gate.pass_)
     async with opened(load, drain_s=30) as client:
+        gate.shut()
         running = asyncio.create_task(client.post("/chat/completions", json={**ENDLESS, "max_tokens": 60}))
         await until(lambda: client.stats.num_running)
         unloading = asyncio.create_task(client.post(UNLOAD))
         await until(lambda: state_of(client) == "unloading")
         unloading.cancel()
+        gate.open()
         assert (await running).status_code == 200
         await until(lambda: state_of(client) == "unloaded")
         assert load.num_open == 0
 
 
 async def test_what_is_asked_for_while_the_other_goes_on_waits_for_it() -> None:
-    load = Loads(random=True, step_seconds=0.002)
+    gate = Gate()
+    load = Loads(random=True, before_step=gate.pass_)
     async with opened(load, drain_s=30) as client:
+        gate.shut()
         running = asyncio.create_task(client.post("/chat/completions", json={**ENDLESS, "max_tokens": 60}))
         await until(lambda: client.stats.num_running)
         unloading = asyncio.create_task(client.post(UNLOAD))
@@ -72,6 +77,7 @@ async def test_what_is_asked_for_while_the_other_goes_on_waits_for_it() -> None:
         loading = asyncio.create_task(client.post(LOAD))
         await until(lambda: state_of(client) == "loading")
         assert not running.done()
+        gate.open()
         assert (await running).status_code == 200
         assert (await loading).json()["state"] == "loaded"
         assert (await unloading).status_code == 200
@@ -103,8 +109,10 @@ async def test_waiting_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_server_stops_in_the_middle() -> None:
-    load = Loads(random=True, step_seconds=0.01)
+    gate = Gate()
+    load = Loads(random=True, step_seconds=0.01, before_step=gate.pass_)
     async with opened(load, drain_s=0.3) as client:
+        gate.shut()  # a step that does not end holds up the unloading
         running = asyncio.create_task(client.post("/chat/completions", json=ENDLESS))
         await until(lambda: client.stats.num_running)
         unloading = asyncio.create_task(client.post(UNLOAD))
@@ -113,6 +121,7 @@ async def test_the_server_stops_in_the_middle() -> None:
         await until(lambda: state_of(client) == "loading")
         client.services.registry.begin_close()
         refused = await loading
+        gate.open()
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_unavailable")
         assert "stopping" in refused.json()["error"]["message"]
         assert "stopping" in (await client.post(LOAD)).json()["error"]["message"]

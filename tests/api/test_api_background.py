@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from background_client import BODY, ENDLESS, REPLY, SAYS, SLOW, at_work, begun, now, until, until_idle
+from background_client import BODY, ENDLESS, REPLY, SAYS, SLOW, at_work, begun, now, until_idle, until_is
 from fake_server import kinds, open_client, typed_events
+from patience import Gate, until
 
 pytestmark = pytest.mark.anyio
 
@@ -16,13 +17,17 @@ OTHER = {"authorization": "Bearer two"}
 
 
 async def test_from_queued_to_completed() -> None:
-    async with open_client(behaviour={"reply": REPLY, "step_seconds": 0.02}) as client:
+    gate = Gate()
+    gate.shut()
+    async with open_client(behaviour={"reply": REPLY, "before_step": gate.pass_}) as client:
         queued = await begun(client, ignore_eos=False, metadata={"a": "b"})
         assert (queued["status"], queued["background"], queued["output"]) == ("queued", True, [])
         assert queued["usage"] is None
-        begun_now = await until(client, queued["id"], "in_progress")
+        gate.open(1)
+        begun_now = await until_is(client, queued["id"], "in_progress")
         assert begun_now["output"] == []
-        done = await until(client, queued["id"], "completed")
+        gate.open()
+        done = await until_is(client, queued["id"], "completed")
         foreground = (await client.post("/responses", json={"input": "Hi"})).json()
         items = (await client.get(f"/responses/{queued['id']}/input_items")).json()
     assert done["output"][0]["content"][0]["text"] == REPLY
@@ -37,18 +42,17 @@ async def test_from_queued_to_completed() -> None:
 async def test_what_the_limit_cuts_is_incomplete_and_can_be_continued() -> None:
     async with open_client(behaviour=SAYS) as client:
         queued = await begun(client, max_output_tokens=3)
-        done = await until(client, queued["id"], "incomplete")
+        done = await until_is(client, queued["id"], "incomplete")
         assert done["incomplete_details"] == {"reason": "max_output_tokens"}
         again = await begun(client, max_output_tokens=3, previous_response_id=queued["id"])
-        done_again = await until(client, again["id"], "incomplete")
+        done_again = await until_is(client, again["id"], "incomplete")
     assert done_again["usage"]["input_tokens"] > done["usage"]["input_tokens"]
 
 
 async def test_cancelling_takes_a_step() -> None:
     async with open_client(behaviour=SLOW) as client:
         response_id = (await begun(client))["id"]
-        while client.stats.num_generated_tokens < 5:
-            await asyncio.sleep(0.001)
+        await until(lambda: client.stats.num_generated_tokens >= 5)
         response = await client.post(f"/responses/{response_id}/cancel")
         num_tokens = client.stats.num_generated_tokens
         await until_idle(client)
@@ -66,8 +70,10 @@ async def test_cancelling_takes_a_step() -> None:
 
 
 async def test_cancelled_at_once() -> None:
-    async with open_client(behaviour=SLOW) as client:
+    gate = Gate()
+    async with open_client(behaviour={"random": True, "before_step": gate.pass_}) as client:
         for fields in ({}, {"stream": True}):
+            gate.shut()
             if fields:
                 reading = asyncio.create_task(client.post("/responses", json={**ENDLESS, **fields}))
                 (response_id,) = await at_work(client)
@@ -75,6 +81,7 @@ async def test_cancelled_at_once() -> None:
                 response_id = (await begun(client))["id"]
             cancelled = (await client.post(f"/responses/{response_id}/cancel")).json()
             assert (cancelled["status"], cancelled["output"]) == ("cancelled", [])
+            gate.open()
             await until_idle(client)
         assert kinds(typed_events((await reading).text)) == ["created", "queued", "cancelled"]
 
@@ -82,7 +89,7 @@ async def test_cancelled_at_once() -> None:
 async def test_what_is_complete_cannot_be_cancelled_any_more() -> None:
     async with open_client(behaviour=SAYS) as client:
         queued = await begun(client, ignore_eos=False)
-        done = await until(client, queued["id"], "completed")
+        done = await until_is(client, queued["id"], "completed")
         assert (await client.post(f"/responses/{queued['id']}/cancel")).json() == done
         foreground = (await client.post("/responses", json={"input": "Hi"})).json()
         refused = await client.post(f"/responses/{foreground['id']}/cancel")
@@ -93,8 +100,7 @@ async def test_what_is_complete_cannot_be_cancelled_any_more() -> None:
 async def test_deleting_cancels() -> None:
     async with open_client(behaviour=SLOW) as client:
         response_id = (await begun(client))["id"]
-        while not client.stats.num_running:
-            await asyncio.sleep(0.001)
+        await until(lambda: client.stats.num_running)
         assert (await client.delete(f"/responses/{response_id}")).json()["deleted"]
         assert (await client.get(f"/responses/{response_id}")).status_code == 404
         await until_idle(client)
@@ -140,13 +146,16 @@ async def test_other_keys_find_nothing() -> None:
 
 
 async def test_an_engine_that_dies_fails_all() -> None:
-    behaviour = {"random": True, "step_seconds": 0.01, "fail_at_step": 100}
+    gate = Gate()
+    gate.shut()
+    behaviour = {"random": True, "before_step": gate.pass_, "fail_at_step": 10}
     async with open_client(behaviour=behaviour) as client:
         stream = asyncio.create_task(client.post("/responses", json={**ENDLESS, "stream": True}))
         await at_work(client)
         ids = [(await begun(client))["id"] for _ in range(3)]
+        gate.open()
         for response_id in ids:
-            failed = await until(client, response_id, "failed")
+            failed = await until_is(client, response_id, "failed")
             assert failed["error"]["code"] == "engine_dead"
             assert "RuntimeError" in failed["error"]["message"]
         events = typed_events((await stream).text)
@@ -165,7 +174,7 @@ async def test_an_unknown_error_says_nothing_of_itself(
     async with open_client(behaviour=SLOW) as client:
         queued = await begun(client)
         monkeypatch.setattr("llm_serving.api.convert.responses.ResponseStream.events", broken)
-        failed = await until(client, queued["id"], "failed")
+        failed = await until_is(client, queued["id"], "failed")
         await until_idle(client)
     assert failed["error"]["code"] == "internal_error"
     assert queued["id"] in failed["error"]["message"]
@@ -176,8 +185,7 @@ async def test_an_unknown_error_says_nothing_of_itself(
 async def test_a_full_queue_keeps_nothing() -> None:
     async with open_client(behaviour=SLOW, max_concurrency=1, max_queue=0) as client:
         first = await begun(client)
-        while not client.stats.num_running:
-            await asyncio.sleep(0.001)
+        await until(lambda: client.stats.num_running)
         for fields in ({}, {"background": False}, {"stream": True}):
             refused = await client.post("/responses", json={**ENDLESS, **fields})
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
@@ -206,14 +214,17 @@ async def test_a_key_has_half_of_the_places_for_the_background() -> None:
 
 
 async def test_a_stop_lets_it_finish() -> None:
-    async with open_client(behaviour={"reply": "x" * 50, "step_seconds": 0.002}, drain_s=30) as client:
+    gate = Gate()
+    gate.shut()
+    async with open_client(behaviour={"reply": "x" * 50, "before_step": gate.pass_}, drain_s=30) as client:
         stream = asyncio.create_task(client.post("/responses", json={**BODY, "stream": True}))
         response_id = (await begun(client, ignore_eos=False))["id"]
         await at_work(client, 2)
         client.services.registry.begin_close()
         assert (await client.post("/responses", json=BODY)).status_code == 503
+        gate.open()
         await client.services.registry.close()
-        done = await until(client, response_id, "completed")
+        done = await until_is(client, response_id, "completed")
         assert done["output"][0]["content"][0]["text"] == "x" * 50
         assert typed_events((await stream).text)[-1]["type"] == "response.completed"
 
@@ -221,10 +232,9 @@ async def test_a_stop_lets_it_finish() -> None:
 async def test_what_still_runs_at_the_deadline_has_failed() -> None:
     async with open_client(behaviour=SLOW, drain_s=0.05) as client:
         response_id = (await begun(client))["id"]
-        while not client.stats.num_running:
-            await asyncio.sleep(0.001)
+        await until(lambda: client.stats.num_running)
         await client.services.registry.close()
-        failed = await until(client, response_id, "failed")
+        failed = await until_is(client, response_id, "failed")
         assert failed["error"]["code"] == "cancelled"
     assert not client.services.responses._at_work
 
@@ -241,7 +251,7 @@ async def test_it_is_measured_as_others_are(caplog: pytest.LogCaptureFixture) ->
     caplog.set_level("INFO")
     async with open_client(behaviour=SAYS) as client:
         queued = await begun(client, ignore_eos=False)
-        await until(client, queued["id"], "completed")
+        await until_is(client, queued["id"], "completed")
         text = (await client.get("/metrics")).text
     assert 'llm_serving_sequence_seconds_count{model="fake"} 1.0\n' in text
     assert f"response {queued['id']} is completed: model=fake prompt=" in caplog.text
@@ -252,7 +262,7 @@ async def test_functions_and_thoughts_come_as_in_the_foreground() -> None:
     tools = [{"type": "function", "name": "weather", "parameters": {"type": "object"}}]
     async with open_client(behaviour={"reply": f"Let me see.\n{call}"}) as client:
         queued = await begun(client, tools=tools, ignore_eos=False)
-        done = await until(client, queued["id"], "completed")
+        done = await until_is(client, queued["id"], "completed")
         message, called = done["output"]
         assert (message["content"][0]["text"], called["name"]) == ("Let me see.", "weather")
         result = {"type": "function_call_output", "call_id": called["call_id"], "output": "sunny"}

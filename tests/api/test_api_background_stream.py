@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from background_client import BODY, ENDLESS, REPLY, SAYS, SLOW, at_work, begun, now, until
+from background_client import BODY, ENDLESS, REPLY, SAYS, SLOW, at_work, begun, now, until_is
 from fake_server import Client, kinds, open_client, typed_events
+from patience import Gate, until
 
 from llm_serving.service.event_log import EventLog
 
@@ -43,16 +44,19 @@ async def test_events_and_those_behind_each_of_them() -> None:
 
 
 async def test_several_read_what_is_being_made() -> None:
-    async with open_client(behaviour={"reply": "x" * 60, "step_seconds": 0.01}) as client:
+    gate = Gate()
+    gate.shut()
+    async with open_client(behaviour={"reply": "x" * 60, "before_step": gate.pass_}) as client:
         reading = asyncio.create_task(streamed(client))
         (response_id,) = await at_work(client)
-        await until(client, response_id, "in_progress")
-        others = await asyncio.gather(
-            *(
-                replayed(client, response_id, query)
-                for query in ("", "&starting_after=1", "&starting_after=2")
-            )
-        )
+        gate.open(1)
+        await until_is(client, response_id, "in_progress")
+        queries = ("", "&starting_after=1", "&starting_after=2")
+        reading_too = [asyncio.create_task(replayed(client, response_id, query)) for query in queries]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in reading_too)
+        gate.open()
+        others = await asyncio.gather(*reading_too)
         events = await reading
     assert others == [events, events[2:], events[3:]]
 
@@ -60,8 +64,7 @@ async def test_several_read_what_is_being_made() -> None:
 async def test_a_cancelled_stream_says_so() -> None:
     async with open_client(behaviour=SLOW) as client:
         reading = asyncio.create_task(streamed(client, **ENDLESS))
-        while client.stats.num_generated_tokens < 5:
-            await asyncio.sleep(0.001)
+        await until(lambda: client.stats.num_generated_tokens >= 5)
         (response_id,) = await at_work(client)
         cancelled = (await client.post(f"/responses/{response_id}/cancel")).json()
         events = await reading

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_server import Client, fake_encoder_loader, open_client
+from patience import PATIENCE_S
 
 from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer, word_id
 from llm_serving.embeddings.encoder import EncoderInput
@@ -209,7 +210,7 @@ async def test_while_loading_a_request_waits(monkeypatch: pytest.MonkeyPatch) ->
     may_load = threading.Event()
 
     def load(*args: Any) -> Any:
-        assert may_load.wait(5)
+        assert may_load.wait(PATIENCE_S)
         return fake_encoder_loader()(*args)
 
     async with open_client(load_encoder=load, wait=False) as client:
@@ -228,7 +229,7 @@ async def test_while_loading_a_request_waits(monkeypatch: pytest.MonkeyPatch) ->
             assert late.status_code == 503
             assert late.json()["error"]["code"] == "model_loading"
             assert int(late.headers["retry-after"]) > 0
-            monkeypatch.setattr("llm_serving.service.embedding.LOADING_WAIT_S", 5)
+            monkeypatch.setattr("llm_serving.service.embedding.LOADING_WAIT_S", PATIENCE_S)
             waiting = asyncio.ensure_future(embed(client, "x"))
             await asyncio.sleep(0.02)
             assert not waiting.done()

@@ -195,7 +195,7 @@ async def test_overload_is_429_with_retry_after() -> None:
 
 
 async def test_stopping_lets_accepted_texts_finish() -> None:
-    async with open_client(load_encoder=fake_encoder_loader(seconds=0.02), drain_s=5) as client:
+    async with open_client(load_encoder=fake_encoder_loader(seconds=0.02), drain_s=60) as client:
         running = asyncio.ensure_future(client.post("/embeddings", json={"input": ["x y z"] * 900}))
         while not client.embedder.stats().num_running:
             await asyncio.sleep(0.001)

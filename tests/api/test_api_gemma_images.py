@@ -36,7 +36,7 @@ def served(directory: Path, cache: Path) -> Iterator[OpenAI]:
         prefix_cache_dir=cache,
     )
     with (
-        running_server(create_app(settings), ready_s=60) as url,
+        running_server(create_app(settings)) as url,
         OpenAI(api_key="any", base_url=url, max_retries=0) as opened,
     ):
         yield opened

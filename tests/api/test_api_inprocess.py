@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from fake_server import Client, fake_app, fake_encoder_loader, open_client, running_server
 from fastapi import FastAPI, HTTPException
+from patience import PATIENCE_S, wait_until
 from thinker import thinker
 
 from llm_serving import embed_texts, generate_response, lifespan
@@ -24,7 +24,7 @@ from llm_serving.config import SettingsError
 pytestmark = pytest.mark.usefixtures("nothing_runs")
 
 REPLY = "Hello, world! 😀"
-ENDLESS: dict[str, Any] = {"random": True, "step_seconds": 0.002}
+ENDLESS: dict[str, Any] = {"random": True, "step_seconds": 0.01}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_many_threads_at_once(live: FastAPI) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert answers.count(REPLY) == 16
     assert len(answers) == 32
 
@@ -116,10 +116,7 @@ def test_strict_names_and_no_embedding_model() -> None:
 
 def wait_until_idle(app: FastAPI) -> None:
     engine = app.state.services.registry.default.get().engine
-    deadline_s = time.monotonic() + 5
-    while engine.stats().num_running or engine.stats().num_waiting:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
+    wait_until(lambda: not (engine.stats().num_running or engine.stats().num_waiting))
     assert engine.stats().num_generated_tokens < 500
 
 
@@ -153,15 +150,15 @@ def test_the_end_of_the_server_ends_what_waits() -> None:
     def answer() -> None:
         outcomes.append(status_of(generate_response, "x"))
 
-    app = fake_app(behaviour={**ENDLESS, "step_seconds": 0.01})
+    app = fake_app(behaviour=ENDLESS)
     with running_server(app):
         stream: Any = generate_response("x", stream=True)
         thread = threading.Thread(target=answer)
         thread.start()
-        while app.state.services.registry.default.get().engine.stats().num_running < 2:
-            time.sleep(0.001)
+        engine = app.state.services.registry.default.get().engine
+        wait_until(lambda: engine.stats().num_running == 2)
     assert status_of(list, stream) == 503
-    thread.join(5)
+    thread.join(PATIENCE_S)
     assert outcomes == [503]
     assert status_of(generate_response, "x") == 503
 
@@ -184,7 +181,7 @@ async def test_while_loading() -> None:
     may_load = threading.Event()
 
     def load(*args: Any) -> Any:
-        assert may_load.wait(5)
+        assert may_load.wait(PATIENCE_S)
         raise MemoryError
 
     async with open_client(load, wait=False):

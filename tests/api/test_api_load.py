@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from fake_server import data_of, open_client, text_of
+from patience import PATIENCE_S, Gate, until
 
 pytestmark = pytest.mark.anyio
 
@@ -48,16 +49,17 @@ async def test_two_hundred_at_once_on_a_queue_of_64() -> None:
 
 
 async def test_all_choices_are_admitted_or_none() -> None:
-    async with open_client(behaviour={"step_seconds": 0.01}, max_concurrency=2, max_queue=1) as client:
+    gate = Gate()
+    async with open_client(behaviour={"before_step": gate.pass_}, max_concurrency=2, max_queue=1) as client:
         response = await client.post("/completions", json={"prompt": ["a", "b"], "n": 2})
         assert response.status_code == 400  # can never be admitted
+        gate.shut()
         running = asyncio.create_task(client.post("/chat/completions", json={**ENDLESS, "max_tokens": 30}))
-        while not client.stats.num_running:
-            await asyncio.sleep(0.001)
+        await until(lambda: client.stats.num_running)
         refused = await client.post("/completions", json={"prompt": ["a", "b", "c"]})
         assert refused.status_code == 429
-        while client.stats.num_waiting:  # until the engine has taken note, a step at most
-            await asyncio.sleep(0.001)
+        gate.open()
+        await until(lambda: not client.stats.num_waiting)  # the engine has taken note, in a step at most
         response = await client.post("/completions", json={"prompt": ["a", "b"], "max_tokens": 1})
         assert response.status_code == 200
         assert (await running).status_code == 200
@@ -88,7 +90,7 @@ def test_sigterm_lets_running_requests_finish_and_admits_nothing_more() -> None:
     server = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     try:
         url = f"http://127.0.0.1:{port}"
-        with httpx.Client(transport=httpx.HTTPTransport(retries=8), timeout=20) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=8), timeout=PATIENCE_S) as client:
             while client.get(f"{url}/ready").status_code != 200:
                 time.sleep(0.02)
             # Kept open: uvicorn closes its socket for new connections, not this one.
@@ -102,7 +104,7 @@ def test_sigterm_lets_running_requests_finish_and_admits_nothing_more() -> None:
         chunks = data_of(text)
         assert chunks[-1] == "[DONE]"
         assert chunks[-2]["choices"][0]["finish_reason"] == "length"
-        _, log = server.communicate(timeout=10)
+        _, log = server.communicate(timeout=PATIENCE_S)
         assert server.returncode in (0, -signal.SIGTERM)
         assert "Traceback" not in log
         assert "POST /chat/completions 200" in log

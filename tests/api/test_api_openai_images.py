@@ -24,7 +24,7 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     directory = write_tiny_smolvlm(tmp_path_factory.mktemp("smolvlm") / "tiny-smolvlm")
     settings = Settings(model_name=str(directory), embedding_model="", threads=2, packed_cache=0, drain_s=0)
     with (
-        running_server(create_app(settings), ready_s=60) as url,
+        running_server(create_app(settings)) as url,
         OpenAI(api_key="any", base_url=url, max_retries=0) as opened,
     ):
         yield opened

@@ -9,8 +9,10 @@ import time
 import httpx
 import pytest
 from fake_server import fake_app, open_client, running_server
+from patience import PATIENCE_S, until
 from starlette.types import Message
 
+from llm_serving.api import request_log
 from llm_serving.api.request_log import Line, RequestLog
 
 LINE = Line("POST", "/chat/completions", 200, 0.0123, "abc", {"model": "m", "prompt": 5})
@@ -30,7 +32,7 @@ async def test_lines_come_soon_in_order_and_with_their_own_times(caplog: pytest.
     log.add(logging.INFO, LINE._replace(path="/a b\n", facts={}))
     log.add(logging.DEBUG, LINE)
     assert not messages(caplog)
-    await asyncio.sleep(0.2)
+    await until(lambda: messages(caplog))
     assert messages(caplog) == [
         "POST /chat/completions 200 12ms id=abc model=m prompt=5",
         "POST /a%20b%0A 200 12ms id=abc",
@@ -40,18 +42,20 @@ async def test_lines_come_soon_in_order_and_with_their_own_times(caplog: pytest.
     assert first.msecs == pytest.approx(first.created % 1 * 1e3)
 
 
-def test_a_loop_that_ended_holds_nothing_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loop_that_ended_holds_nothing_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     log = RequestLog()
 
-    async def add(wait_s: float) -> None:
+    async def add(num_written: int) -> None:
         log.add(logging.INFO, LINE)
-        await asyncio.sleep(wait_s)
+        await until(lambda: len(messages(caplog)) == num_written)
 
-    asyncio.run(add(0))
-    assert not messages(caplog)
-    asyncio.run(add(0.2))
-    assert len(messages(caplog)) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(request_log, "_DELAY_S", 1000.0)
+        asyncio.run(add(0))
+    asyncio.run(add(2))
 
 
 def test_a_server_that_stops_writes_its_last_lines(caplog: pytest.LogCaptureFixture) -> None:
@@ -91,10 +95,10 @@ async def test_an_answer_that_the_server_cancels_is_no_success(caplog: pytest.Lo
         headers = [(b"x-request-id", b"me")]
         scope = {"type": "http", "method": "POST", "path": "/chat/completions", "headers": headers}
         answering = asyncio.ensure_future(client.app({**scope, "query_string": b""}, receive, send))
-        await asyncio.wait_for(has_begun.wait(), 5)
+        await asyncio.wait_for(has_begun.wait(), PATIENCE_S)
         answering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await answering
-        await asyncio.sleep(0.2)
+        await until(lambda: any("id=me" in text for text in messages(caplog)))
     (line,) = (text for text in messages(caplog) if "id=me" in text)
     assert line.startswith("POST /chat/completions 499 ")

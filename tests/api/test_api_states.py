@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from fake_server import Client, fake_loader, open_client
+from patience import PATIENCE_S
 
 from llm_serving.config import Settings
 from llm_serving.errors import CheckpointError
@@ -38,7 +39,7 @@ async def test_while_loading() -> None:
     may_load = threading.Event()
 
     def load(settings: Settings) -> ChatModel:
-        assert may_load.wait(5)
+        assert may_load.wait(PATIENCE_S)
         return fake_loader()(settings)
 
     async with open_client(load, wait=False) as client:
@@ -58,7 +59,7 @@ async def test_left_while_loading() -> None:
     models: list[ChatModel] = []
 
     def load(settings: Settings) -> ChatModel:
-        assert may_load.wait(5)
+        assert may_load.wait(PATIENCE_S)
         models.append(fake_loader()(settings))
         return models[0]
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import time
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from fake_server import data_of, fake_app, open_client, running_server, text_of
+from fake_server import data_of, fake_app, open_client, running_server, send, text_of
 from fastapi import FastAPI
+from patience import Gate, wait_until
 
 from llm_serving.engine.protocol import EngineStats
 
@@ -25,35 +23,43 @@ def stats_of(app: FastAPI) -> EngineStats:
     return cast(EngineStats, app.state.services.registry.default.get().engine.stats())
 
 
-def wait_for_idle(app: FastAPI, timeout_s: float = 1.0) -> EngineStats:
-    deadline_s = time.monotonic() + timeout_s
-    while (stats := stats_of(app)).num_running or stats.num_waiting:
-        assert time.monotonic() < deadline_s, "the request still runs"
-        time.sleep(0.001)
-    return stats
+def wait_for_idle(app: FastAPI) -> EngineStats:
+    wait_until(lambda: not (stats_of(app).num_running or stats_of(app).num_waiting), "the request still runs")
+    return stats_of(app)
 
 
 def test_headers_and_role_leave_before_the_first_token() -> None:
+    gate = Gate()
+    gate.shut()
     with (
-        running_server(fake_app(behaviour={"step_seconds": 0.3})) as url,
+        running_server(fake_app(behaviour={"before_step": gate.pass_})) as url,
         httpx.stream("POST", f"{url}/chat/completions", json={**HELLO, "max_tokens": 1}) as response,
     ):
-        started_s = time.monotonic()
+        pieces = response.iter_text()
         assert response.status_code == 200
-        assert '"role":"assistant"' in next(response.iter_text())
-        assert time.monotonic() - started_s < 0.2
+        assert '"role":"assistant"' in next(pieces)
+        gate.open()
+        assert data_of("".join(pieces))[-1] == "[DONE]"
 
 
 def test_heartbeat_while_nothing_is_produced() -> None:
-    with running_server(fake_app(behaviour={"step_seconds": 0.35}, heartbeat_s=0.1)) as url:
-        response = httpx.post(f"{url}/chat/completions", json={**HELLO, "max_tokens": 1})
-    before_first_token = response.text.split('"content":"')[1]
-    assert before_first_token.count(": ping\n\n") in (2, 3)
-    assert data_of(response.text)[-1] == "[DONE]"
+    gate = Gate()
+    gate.shut()
+    with (
+        running_server(fake_app(behaviour={"before_step": gate.pass_}, heartbeat_s=0.05)) as url,
+        httpx.stream("POST", f"{url}/chat/completions", json={**HELLO, "max_tokens": 1}) as response,
+    ):
+        pieces, text = response.iter_text(), ""
+        while text.count(": ping\n\n") < 3:
+            text += next(pieces)
+        assert text.count("data: ") == 1, "the role, and no token"
+        gate.open()
+        assert data_of("".join(pieces))[-1] == "[DONE]"
 
 
 def test_no_heartbeat_while_tokens_flow() -> None:
-    app = fake_app(behaviour={"reply": "x" * 30, "step_seconds": 0.005}, heartbeat_s=0.1)
+    """They take longer together than the heartbeat, and each a small part of it."""
+    app = fake_app(behaviour={"reply": "x" * 30, "step_seconds": 0.035}, heartbeat_s=1.0)
     with running_server(app) as url:
         response = httpx.post(f"{url}/chat/completions", json=HELLO)
     assert text_of(data_of(response.text)) == "x" * 30
@@ -66,9 +72,8 @@ def test_client_that_leaves_while_tokens_are_made_ends_its_request(stream: bool,
     app = fake_app(behaviour=SLOW)
     with running_server(app) as url:
         body = {**HELLO, **ENDLESS, "stream": stream, "n": n}
-        with _open(url, body) as client:
-            while stats_of(app).num_running < n:
-                time.sleep(0.001)
+        with send(url, "/chat/completions", body) as client:
+            wait_until(lambda: stats_of(app).num_running == n)
             assert not stream or client.recv(10)
         stats = wait_for_idle(app)
         assert stats.num_generated_tokens < 1000
@@ -86,7 +91,7 @@ def test_client_that_leaves_does_not_end_others() -> None:
         async def both() -> str:
             staying = asyncio.create_task(asyncio.to_thread(stay))
             for _ in range(5):
-                with _open(url, {**HELLO, **ENDLESS}):
+                with send(url, "/chat/completions", {**HELLO, **ENDLESS}):
                     await asyncio.sleep(0.02)
             return await staying
 
@@ -95,24 +100,19 @@ def test_client_that_leaves_does_not_end_others() -> None:
 
 def test_client_that_leaves_in_the_queue_frees_its_place() -> None:
     app = fake_app(behaviour=SLOW, max_concurrency=1, max_queue=1)
-    with running_server(app) as url, _open(url, {**HELLO, **ENDLESS}):
-        while stats_of(app).num_running < 1:
-            time.sleep(0.001)
-        with _open(url, {**HELLO, **ENDLESS}):
-            while stats_of(app).num_waiting < 1:
-                time.sleep(0.001)
+    with running_server(app) as url, send(url, "/chat/completions", {**HELLO, **ENDLESS}):
+        wait_until(lambda: stats_of(app).num_running)
+        with send(url, "/chat/completions", {**HELLO, **ENDLESS}):
+            wait_until(lambda: stats_of(app).num_waiting)
             assert httpx.post(f"{url}/chat/completions", json=HELLO).status_code == 429
-        deadline_s = time.monotonic() + 1
-        while stats_of(app).num_waiting:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.001)
+        wait_until(lambda: not stats_of(app).num_waiting)
         assert stats_of(app).num_running == 1
 
 
 def test_client_that_does_not_read_gets_everything_in_the_end() -> None:
     app = fake_app(behaviour={"reply": "x" * 500})
-    with running_server(app) as url, _open(url, HELLO) as client:
-        wait_for_idle(app, 5.0)
+    with running_server(app) as url, send(url, "/chat/completions", HELLO) as client:
+        wait_for_idle(app)
         received = b""
         while b"[DONE]" not in received:
             chunk = client.recv(1 << 16)
@@ -152,13 +152,3 @@ async def test_unknown_error_in_the_middle_says_nothing_of_itself(
         assert "internal detail" not in response.text
         assert "internal detail" in caplog.text
         wait_for_idle(client.app)
-
-
-def _open(url: str, body: dict[str, Any]) -> socket.socket:
-    """Send a request and read nothing; closing the socket is leaving."""
-    address = urlsplit(url)
-    client = socket.create_connection((address.hostname, address.port), timeout=5)
-    content = json.dumps(body).encode()
-    head = f"POST /chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
-    client.sendall(head.encode() + content)
-    return client

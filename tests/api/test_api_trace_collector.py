@@ -9,14 +9,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fake_server import fake_app, running_server
+from patience import PATIENCE_S, wait_until
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 
@@ -32,19 +32,13 @@ PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr("llm_serving.ops.trace_export._LAST_BATCH_S", PATIENCE_S)
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     with running_collector() as collector:
         yield collector
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    deadline_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen"
-        time.sleep(0.005)
 
 
 def test_spans_arrive_as_otlp(collector: Collector) -> None:
@@ -83,7 +77,7 @@ def test_the_standards_variables(collector: Collector, monkeypatch: pytest.Monke
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
     with running_server(fake_app()) as url:
         httpx.get(f"{url}/models")
-        wait_for(lambda: collector.spans)  # a batch leaves while the server runs
+        wait_until(lambda: collector.spans)  # a batch leaves while the server runs
     assert (collector.paths, collector.services) == ({"/its/own"}, {"answers"})
 
 
@@ -117,12 +111,12 @@ def test_a_collector_that_does_not_take_them(
     collector.delay_s = 30.0 if kind == "hangs" else 0.0
     with running_server(fake_app(otlp_endpoint=endpoint)) as url:
         for _ in range(20):
-            assert httpx.post(f"{url}/chat/completions", json=CHAT, timeout=5).status_code == 200
+            assert httpx.post(f"{url}/chat/completions", json=CHAT, timeout=PATIENCE_S).status_code == 200
         if kind != "hangs":
-            wait_for(lambda: "traces do not reach" in caplog.text)
+            wait_until(lambda: "traces do not reach" in caplog.text)
         else:
-            wait_for(lambda: collector.num_posts)
-        assert httpx.get(f"{url}/ready", timeout=5).status_code == 200
+            wait_until(lambda: collector.num_posts)
+        assert httpx.get(f"{url}/ready", timeout=PATIENCE_S).status_code == 200
     assert not collector.spans
     assert caplog.text.count("traces do not reach") <= 1
     assert "Traceback" not in caplog.text
@@ -161,11 +155,11 @@ def test_a_process_sends_what_it_has_when_it_is_stopped(collector: Collector, pr
     ) as process:
         try:
             url = url_of(process)
-            wait_for(lambda: is_ready(url))
+            wait_until(lambda: is_ready(url))
             assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, headers=PARENT).status_code == 200
             assert not collector.spans
             process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert "Traceback" not in errors

@@ -80,6 +80,9 @@ def test_scripted_end_failure_and_slowness():
     started = time.monotonic()
     next_token(FakeRunner(LIMITS, step_seconds=0.02), [1])
     assert time.monotonic() - started >= 0.02
+    passed: list[int] = []
+    next_token(FakeRunner(LIMITS, before_step=lambda: passed.append(1)), [1])
+    assert passed == [1]
     closed = FakeRunner(LIMITS)
     closed.close()
     with pytest.raises(RuntimeError, match="closed"):

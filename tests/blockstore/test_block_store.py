@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S, wait_until
 
 from llm_serving.blockstore import store as store_module
 from llm_serving.blockstore.store import DiskBlockStore
@@ -56,15 +57,8 @@ def loads(store: DiskBlockStore, number: int) -> bool:
     return is_there
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
-
-
 def written(store: DiskBlockStore, count: int) -> None:
-    wait_for(lambda: store.num_written >= count)
+    wait_until(lambda: store.num_written >= count)
 
 
 def files(directory: Path) -> list[Path]:
@@ -88,7 +82,7 @@ def test_blocks_are_there_after_a_restart(open_store: Open, tmp_path: Path) -> N
     assert not loads(again, 3)
     assert again.num_read == 2
     assert again.touch(name(1), 0)
-    wait_for(lambda: again.num_bytes == 2 * FILE)
+    wait_until(lambda: again.num_bytes == 2 * FILE)
     assert (tmp_path / "kv").stat().st_mode & 0o077 == 0
 
 
@@ -99,7 +93,7 @@ def test_other_models_share_the_room_and_nothing_else(open_store: Open) -> None:
     other = open_store(model=name(8))
     assert not other.has(name(1))
     assert not loads(other, 1)
-    wait_for(lambda: other.num_bytes == FILE)
+    wait_until(lambda: other.num_bytes == FILE)
 
 
 def test_a_damaged_file_is_removed_with_one_line(
@@ -169,7 +163,7 @@ def test_a_store_that_is_busy_says_so(open_store: Open, monkeypatch: pytest.Monk
     slow = store_module.write_block
 
     def write_slowly(*args: object) -> None:
-        assert go_on.wait(5)
+        assert go_on.wait(PATIENCE_S)
         slow(*args)
 
     monkeypatch.setattr(store_module, "write_block", write_slowly)
@@ -178,19 +172,19 @@ def test_a_store_that_is_busy_says_so(open_store: Open, monkeypatch: pytest.Monk
     assert [save(store, number) for number in range(8)] == [True] * 6 + [False] * 2
     go_on.set()
     written(store, 6)
-    wait_for(lambda: save(store, 8))
+    wait_until(lambda: save(store, 8))
     store.close()
     assert [loads(store, number) for number in range(9)] == [True] * 6 + [False] * 2 + [True]
 
 
 def test_closing_does_not_wait_for_ever(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    monkeypatch.setattr(store_module, "write_block", lambda *args: go_on.wait(5))
+    monkeypatch.setattr(store_module, "write_block", lambda *args: go_on.wait(PATIENCE_S))
     store = open_store()
     save(store, 1)
     started_s = time.monotonic()
     store.close(timeout_s=0.05)
-    assert 0.04 < time.monotonic() - started_s < 2
+    assert 0.04 < time.monotonic() - started_s < PATIENCE_S / 2
     go_on.set()
 
 
@@ -207,9 +201,9 @@ def test_a_disk_that_refuses_costs_one_line(
 
     monkeypatch.setattr(os, "writev", refuse)
     assert save(store, 2)
-    wait_for(lambda: caplog.records)
+    wait_until(lambda: caplog.records)
     monkeypatch.undo()
-    wait_for(lambda: store.touch(name(3), 0))
+    wait_until(lambda: store.touch(name(3), 0))
     assert [save(store, n) for n in range(3, 200)] == [True] * 197
     assert store.touch(name(2), 0), "nothing more is to be saved"
     assert loads(store, 1), "reading goes on"
@@ -221,7 +215,7 @@ def test_a_disk_that_refuses_costs_one_line(
 def test_no_directory(open_store: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     store = open_store(directory=tmp_path / "file" / "kv")
-    wait_for(lambda: caplog.records)
+    wait_until(lambda: caplog.records)
     assert not store.has(name(1))
     assert not loads(store, 1)
     assert save(store, 1)
@@ -238,7 +232,7 @@ def test_a_directory_that_goes_away(
     shutil.rmtree(tmp_path / "kv")
     assert not loads(store, 1)
     save(store, 2)
-    wait_for(lambda: caplog.records)
+    wait_until(lambda: caplog.records)
     assert not loads(store, 2)
     store.close()
     assert len(caplog.records) == 1
@@ -251,6 +245,6 @@ def test_a_block_that_is_there_is_not_written_again(open_store: Open) -> None:
     written(first, 1)
     assert second.has(name(1))
     save(second, 1)
-    wait_for(lambda: second.touch(name(1), 0))
+    wait_until(lambda: second.touch(name(1), 0))
     assert second.num_written == 0
     assert loads(second, 1)

@@ -83,7 +83,7 @@ def test_there_is_no_way_out(source: str) -> None:
 @pytest.mark.parametrize("source", GREEDY)
 def test_growth_is_refused(source: str) -> None:
     template = ChatTemplate(source)
-    started = time.perf_counter()
+    started = time.thread_time()
     tracemalloc.start()
     try:
         with pytest.raises(TemplateError, match="messages") as caught:
@@ -92,7 +92,7 @@ def test_growth_is_refused(source: str) -> None:
     finally:
         tracemalloc.stop()
     assert caught.value.param == "messages"
-    assert time.perf_counter() - started < 5.0
+    assert time.thread_time() - started < 5.0
 
 
 def test_the_limit_grows_with_the_messages() -> None:

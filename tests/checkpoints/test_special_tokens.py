@@ -84,10 +84,10 @@ def test_thousands_of_special_tokens_cost_no_more_than_a_few() -> None:
     strings = [f"<unused{i}>" for i in range(6000)] + CHATML
     tokens = SpecialTokens(strings)
     text = "<unused" * 20_000 + "<unused59>"
-    started = time.perf_counter()
+    started = time.thread_time()
     assert tokens.split(text)[1::2] == ["<unused59>"]
     assert tokens.split(tokens.guard(text)) == [text]
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 def test_every_regex_character_is_taken_literally() -> None:

@@ -236,9 +236,9 @@ def test_broken_text_is_encoded_and_broken_bytes_are_shown(tmp_path: Path) -> No
 
 def test_a_long_word_takes_linear_time(tmp_path: Path) -> None:
     ours, _ = byte_level(tmp_path / "m.gguf", "qwen2")
-    started = time.perf_counter()
+    started = time.thread_time()
     assert len(ours.encode_prompt(ours.guard("<" * 200_000))) > 10_000
-    assert time.perf_counter() - started < 2.0
+    assert time.thread_time() - started < 2.0
 
 
 @pytest.mark.model

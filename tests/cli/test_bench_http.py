@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 import orjson
 import pytest
+from patience import PATIENCE_S
 from tiny_openai_server import Reply, TinyServer
 
 from llm_serving.cli.bench_http import ChatClient, Outcome, parse_target
@@ -16,7 +17,7 @@ from llm_serving.cli.bench_http import ChatClient, Outcome, parse_target
 BODY = orjson.dumps({"messages": [{"role": "user", "content": "a b c"}]})
 
 
-def complete(server: TinyServer, count: int = 1, timeout_s: float = 5.0) -> list[Outcome]:
+def complete(server: TinyServer, count: int = 1, timeout_s: float = PATIENCE_S) -> list[Outcome]:
     async def run() -> list[Outcome]:
         client = ChatClient(parse_target(server.url, None))
         try:
@@ -67,7 +68,7 @@ def test_an_idle_connection_that_was_closed_is_opened_again(server: TinyServer) 
 )
 def test_failures_have_names(server: TinyServer, reply: Reply, error: str, detail: str) -> None:
     server.reply = reply
-    (outcome,) = complete(server, timeout_s=0.1 if error == "timeout" else 5)
+    (outcome,) = complete(server, timeout_s=0.1 if error == "timeout" else PATIENCE_S)
     assert outcome.error == error
     assert detail in outcome.detail
 
@@ -75,7 +76,7 @@ def test_failures_have_names(server: TinyServer, reply: Reply, error: str, detai
 def test_nobody_listens() -> None:
     async def run() -> Outcome:
         client = ChatClient(parse_target("http://127.0.0.1:9", None))
-        return await client.complete(BODY, time.perf_counter(), 5)
+        return await client.complete(BODY, time.perf_counter(), PATIENCE_S)
 
     assert asyncio.run(run()).error == "connect"
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 from tiny_openai_server import Reply, TinyServer
 
 from llm_serving.cli.program import run
@@ -124,8 +125,8 @@ class Terminal:
         self._unread = after if found else before
         return bool(found)
 
-    def wait_for(self, text: str, timeout_s: float = 10) -> None:
-        assert wait(lambda: self.has(text), timeout_s), f"no {text!r} in {self._unread!r}"
+    def wait_for(self, text: str) -> None:
+        assert wait(lambda: self.has(text), PATIENCE_S), f"no {text!r} in {self._unread!r}"
 
 
 def wait(condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -162,10 +163,10 @@ def test_a_conversation_on_a_terminal(server: TinyServer) -> None:
         screen.wait_for("> ")
         screen.type("second\n")
         screen.wait_for("Hello")
-        assert server.stalled.wait(5)
+        assert server.stalled.wait(PATIENCE_S)
         screen.process.send_signal(signal.SIGINT)
         screen.wait_for("(stopped)")
-        assert server.client_left.wait(5)
+        assert server.client_left.wait(PATIENCE_S)
         screen.wait_for("> ")
         screen.type("/help\nthird\n")
         screen.wait_for("/reset starts anew")
@@ -175,7 +176,7 @@ def test_a_conversation_on_a_terminal(server: TinyServer) -> None:
         screen.wait_for("tok/s")
         screen.wait_for("> ")
         screen.type("\x04")
-        assert screen.process.wait(5) == 0
+        assert screen.process.wait(PATIENCE_S) == 0
     contents = [[message["content"] for message in request["messages"]] for request in server.requests]
     assert contents[0] == ["first"]
     assert contents[2] == ["first", "Hello\x1b[31m!", "second", "Hello", "third"]  # what was said stays

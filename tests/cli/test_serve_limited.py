@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from patience import PATIENCE_S
 
 from tests.tiny_models import write_tiny_llama
 
@@ -57,7 +58,7 @@ def threads_of_an_answering_server(model: Path, *options: str, enter: str) -> in
             assert address, told
             assert threads, told
             body = {"prompt": "a", "max_tokens": 3, "ignore_eos": True}
-            answer = httpx.post(f"{address[0]}/v1/completions", json=body, timeout=30)
+            answer = httpx.post(f"{address[0]}/v1/completions", json=body, timeout=PATIENCE_S)
             assert answer.json()["usage"]["completion_tokens"] == 3
             return int(threads[1])
         finally:

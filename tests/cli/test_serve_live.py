@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import httpx
+from patience import PATIENCE_S
 
 from tests.tiny_models import write_tiny_llama
 
@@ -29,7 +30,7 @@ def test_announce_answer_stop() -> None:
             address = re.search(r"Address +(http://127\.0\.0\.1:\d+) ", "".join(lines))
             assert address is not None
             assert "Bearer YOUR_KEY" in "".join(lines)
-            url, deadline = address[1], time.monotonic() + 10
+            url, deadline = address[1], time.monotonic() + PATIENCE_S
             while process.stderr.readline().find(" is ready ") < 0:
                 assert time.monotonic() < deadline
             assert httpx.get(f"{url}/ready").status_code == 200
@@ -39,7 +40,7 @@ def test_announce_answer_stop() -> None:
             answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers).json()
             assert answer["usage"]["completion_tokens"] == 3
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=10)
+            output, errors = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert process.returncode == 130
@@ -53,11 +54,11 @@ def test_a_native_engine_leaves_without_a_word(tmp_path: Path) -> None:
     with start(str(write_tiny_llama(tmp_path / "tiny")), "--embedding-model", "") as process:
         try:
             assert process.stderr is not None
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while process.stderr.readline().find(" is ready ") < 0:
                 assert time.monotonic() < deadline
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=10)
+            _, errors = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert errors.splitlines()[1:] == [""]
@@ -69,7 +70,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_in_one_line(tmp_path: Pat
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(write_tiny_llama(tmp_path / "tiny").read_bytes()[:-1000])
     with start(str(cut)) as process:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     _, _, told = errors.partition("Error: ")
     assert "cut.gguf" in told
@@ -84,13 +85,13 @@ def test_a_model_that_cannot_be_loaded_again_does_not_end_the_server(tmp_path: P
             lines = [process.stderr.readline() for _ in range(5)]
             address = re.search(r"Address +(http://127\.0\.0\.1:\d+) ", "".join(lines))
             assert address is not None
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while process.stderr.readline().find(" is ready ") < 0:
                 assert time.monotonic() < deadline
             with httpx.Client(
                 base_url=f"{address[1]}/admin/models/tiny",
                 headers={"Authorization": "Bearer sesame"},
-                timeout=20,
+                timeout=PATIENCE_S,
             ) as client:
                 assert client.post("/unload").json()["state"] == "unloaded"
                 path.rename(tmp_path / "elsewhere")
@@ -98,7 +99,7 @@ def test_a_model_that_cannot_be_loaded_again_does_not_end_the_server(tmp_path: P
                 (tmp_path / "elsewhere").rename(path)
                 assert client.post("/load").json()["state"] == "loaded"
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=10)
+            _, errors = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert process.returncode == 130

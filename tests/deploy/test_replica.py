@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from fake_server import FAKE_SETTINGS, fake_encoder_loader, fake_loader
+from patience import PATIENCE_S
 
 from llm_serving.api.app import App, create_app
 from llm_serving.config import Settings
@@ -60,30 +61,30 @@ class Lifespan:
 async def started(load: LoadModel, **settings: Any) -> AsyncIterator[tuple[ReplicaApp, httpx.AsyncClient]]:
     app = ReplicaApp(Settings(**{**FAKE_SETTINGS, **settings}), make=partial(make, load))
     lifespan = Lifespan(app)
-    await asyncio.wait_for(lifespan.start(), 5)
+    await asyncio.wait_for(lifespan.start(), PATIENCE_S)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         yield app, client
-    await asyncio.wait_for(lifespan.stop(), 5)
+    await asyncio.wait_for(lifespan.stop(), PATIENCE_S)
 
 
 async def test_it_can_be_sent_and_answers_where_it_starts() -> None:
     app = pickle.loads(pickle.dumps(ReplicaApp(Settings(**FAKE_SETTINGS))))
     lifespan = Lifespan(app)
-    await asyncio.wait_for(lifespan.start(), 5)
+    await asyncio.wait_for(lifespan.start(), PATIENCE_S)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/ready")).status_code == 200
         answer = await client.post("/v1/chat/completions", json=CHAT)
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["content"]
     assert "x-request-id" not in answer.headers  # Ray's proxy writes it
-    await asyncio.wait_for(lifespan.stop(), 5)
+    await asyncio.wait_for(lifespan.stop(), PATIENCE_S)
 
 
 async def test_it_starts_when_its_models_have_loaded() -> None:
     may_load = threading.Event()
 
     def load(settings: Settings) -> ChatModel:
-        assert may_load.wait(5)
+        assert may_load.wait(PATIENCE_S)
         return fake_loader()(settings)
 
     app = ReplicaApp(Settings(**FAKE_SETTINGS), make=partial(make, load))
@@ -92,9 +93,9 @@ async def test_it_starts_when_its_models_have_loaded() -> None:
     await asyncio.sleep(0.05)
     assert not starting.done()
     may_load.set()
-    await asyncio.wait_for(starting, 5)
+    await asyncio.wait_for(starting, PATIENCE_S)
     app.check_health()
-    await asyncio.wait_for(lifespan.stop(), 5)
+    await asyncio.wait_for(lifespan.stop(), PATIENCE_S)
 
 
 async def test_a_model_that_does_not_load_is_no_start() -> None:
@@ -118,12 +119,12 @@ async def test_a_model_that_was_unloaded_is_no_failure() -> None:
     settings = Settings(**{**FAKE_SETTINGS, "api_key": "secret"})
     app = ReplicaApp(settings, make=partial(make, fake_loader()))
     lifespan = Lifespan(app)
-    await asyncio.wait_for(lifespan.start(), 5)
+    await asyncio.wait_for(lifespan.start(), PATIENCE_S)
     headers = {"authorization": "Bearer secret"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.post("/admin/models/fake/unload", headers=headers)).status_code == 200
     app.check_health()
-    await asyncio.wait_for(lifespan.stop(), 5)
+    await asyncio.wait_for(lifespan.stop(), PATIENCE_S)
 
 
 async def test_further_models_are_neither_waited_for_nor_a_reason_to_end() -> None:

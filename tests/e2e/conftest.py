@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from patience import PATIENCE_S
 from real_model import real_model_path
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
     try:
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline_s:
             assert process.poll() is None, log.read_text()
             try:
@@ -77,7 +78,7 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer
         yield server
         process.send_signal(signal.SIGTERM)
         # uvicorn drains, then ends by the signal it was sent.
-        assert process.wait(20) in (0, -signal.SIGTERM), log.read_text()
+        assert process.wait(PATIENCE_S) in (0, -signal.SIGTERM), log.read_text()
         assert "Traceback" not in log.read_text()
     finally:
         process.kill()

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.model
 
 
 def test_every_check_passes(real_server: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = run(["conformance", real_server, "--json", "-", "--timeout", "30"])
+    code = run(["conformance", real_server, "--json", "-", "--timeout", "120"])
     report = json.loads(capsys.readouterr().out)
     failed = [check for check in report["checks"] if check["status"] == "failed"]
     assert failed == []

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+from patience import PATIENCE_S, wait_until
 from tiny_models import write_tiny_llama
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +29,11 @@ def server(model: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], htt
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, text=True)
     try:
-        deadline_s = time.monotonic() + 30
-        while " is ready " not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline_s
-            time.sleep(0.01)
+        wait_until(lambda: " is ready " in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
         address = re.search(r"Address +(\S+)", log.read_text())
         assert address is not None
-        with httpx.Client(base_url=address[1], timeout=30) as client:
+        with httpx.Client(base_url=address[1], timeout=PATIENCE_S) as client:
             yield process, client
     finally:
         process.kill()
@@ -77,21 +74,17 @@ def test_killed_while_writing_then_found_again(tmp_path: Path) -> None:
             assert (cached > 300) == (turn > 0)
             thread = threading.Thread(target=keep_asking, args=(client,))
             thread.start()
-            deadline_s = time.monotonic() + 20
-            while metric(client, "kv_blocks_written_total") < 40:
-                assert time.monotonic() < deadline_s
+            wait_until(lambda: metric(client, "kv_blocks_written_total") >= 40)
             process.send_signal(signal.SIGKILL)
             thread.join()
     with server(model, *options) as (process, client):
         assert ask(client, "Hello world") == (expected, cached)
         assert metric(client, "kv_blocks_read_total") == cached / 16
         sizes = sum(path.stat().st_size for path in directory.iterdir())
-        deadline_s = time.monotonic() + 5
-        while metric(client, "kv_disk_bytes") < sizes * 0.9:
-            assert time.monotonic() < deadline_s
+        wait_until(lambda: metric(client, "kv_disk_bytes") >= sizes * 0.9)
         assert "Traceback" not in (tmp_path / "log").read_text()
         process.send_signal(signal.SIGTERM)
-        process.wait(15)
+        process.wait(PATIENCE_S)
 
 
 def test_what_waits_is_written_when_the_server_ends(tmp_path: Path) -> None:
@@ -101,7 +94,7 @@ def test_what_waits_is_written_when_the_server_ends(tmp_path: Path) -> None:
         expected, cached = ask(client, "Hello world")
         assert cached == 0
         process.send_signal(signal.SIGTERM)
-        process.wait(15)
+        process.wait(PATIENCE_S)
     with server(model, *options) as (_, client):
         text, cached = ask(client, "Hello world")
     assert text == expected

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from patience import wait_until
 from test_prefix_restart import metric, server
 from tiny_adapters import write_adapter
 from tiny_lfm2 import write_tiny_lfm2
@@ -78,9 +78,7 @@ def test_who_leaves_leaves_nothing_behind(
             thread.start()
         while any(thread.is_alive() for thread in threads):
             assert {name: ask(client, "Hello world", name)[0] for name in names} == expected
-        deadline_s = time.monotonic() + 20
-        while metric(client, "sequences_running") + metric(client, "sequences_waiting"):
-            assert time.monotonic() < deadline_s
+        wait_until(lambda: not (metric(client, "sequences_running") + metric(client, "sequences_waiting")))
         assert metric(client, "kv_blocks_free") == metric(client, "kv_blocks")
         assert {name: ask(client, "Hello world", name)[0] for name in names} == expected
         assert "Traceback" not in (tmp_path / "log").read_text()
@@ -94,9 +92,7 @@ def test_what_a_killed_server_kept_is_found_by_its_own_adapter_only(tmp_path: Pa
         assert [cached for _, cached in expected.values()] == [0, 0]
         thread = threading.Thread(target=_keep_asking, args=(client, names[1]))
         thread.start()
-        deadline_s = time.monotonic() + 20
-        while metric(client, "kv_blocks_written_total") < 40:
-            assert time.monotonic() < deadline_s
+        wait_until(lambda: metric(client, "kv_blocks_written_total") >= 40)
         process.send_signal(signal.SIGKILL)
         thread.join()
     with server(model, *options) as (_, client):

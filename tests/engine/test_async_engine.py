@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import numpy as np
 import pytest
 from driving import TOKENIZER, limits, request
+from patience import PATIENCE_S, Gate, until, wait_until
 
 from llm_serving.backends.fake import FakeRunner, load_fake_engine
 from llm_serving.engine import async_engine
@@ -40,23 +40,13 @@ async def test_the_fake_model_answers_with_a_sentence():
     await engine.close()
 
 
-class GatedRunner(FakeRunner):
-    """Runs its first step when the test says so."""
-
-    def __init__(self, *args: object, **behaviour: object) -> None:
-        super().__init__(*args, **behaviour)
-        self.gate = threading.Event()
-
-    def run(self, step: Step) -> np.ndarray:
-        assert self.gate.wait(10)
-        return super().run(step)
-
-
 async def test_death_reaches_the_running_the_waiting_and_all_who_come_later():
-    runner = GatedRunner(limits(max_sequences=2), fail_at_step=3)
+    gate = Gate()
+    gate.shut()
+    runner = FakeRunner(limits(max_sequences=2), fail_at_step=3, before_step=gate.pass_)
     engine = engine_on(runner, max_concurrency=2)
     streams = [await engine.submit(request(f"r{i}", f"{i}", max_tokens=50)) for i in range(5)]
-    runner.gate.set()
+    gate.open()
     errors = []
     for stream in streams:
         with pytest.raises(EngineDead) as caught:
@@ -74,7 +64,7 @@ async def test_death_reaches_the_running_the_waiting_and_all_who_come_later():
 async def test_death_wakes_a_reader_that_is_already_waiting():
     engine = load_fake_engine(EngineOptions(), fail_at_step=0, step_seconds=0.02)
     with pytest.raises(EngineDead):
-        await asyncio.wait_for(read(engine, "r"), 5)
+        await asyncio.wait_for(read(engine, "r"), PATIENCE_S)
     await engine.close()
 
 
@@ -97,12 +87,11 @@ async def test_readers_have_their_turn_before_the_next_step(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-async def test_a_loop_that_is_stuck_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch):
+async def test_a_loop_that_is_stuck_holds_up_nobody_for_long():
     engine = engine_on(FakeRunner(limits(), reply="x" * 60))
     async with await engine.submit(request("r", "p", max_tokens=50)) as stream:
         await anext(stream)
-        time.sleep(0.6)  # the loop's thread does something else
-        assert engine.stats().num_generated_tokens == 50
+        wait_until(lambda: engine.stats().num_generated_tokens == 50, within_s=20)  # on the loop's own thread
         assert len([event async for event in stream]) == 49
     await engine.close()
 
@@ -126,21 +115,25 @@ async def test_one_wake_up_of_the_loop_a_step(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.slow
 async def test_a_stalled_step_does_not_stop_the_loop_nor_a_reader_from_leaving():
-    engine = load_fake_engine(EngineOptions(), step_seconds=0.2)
-    started = time.monotonic()
+    gate = Gate()
+    gate.shut()
+    engine = load_fake_engine(EngineOptions(), before_step=gate.pass_)
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(read(engine, "r"), 0.02)
-    assert time.monotonic() - started < 0.2
+    gate.open()
     await engine.close()
     assert engine.stats().num_generated_tokens <= 1
 
 
 async def test_an_id_in_use_is_refused_and_the_first_is_unharmed():
-    engine = load_fake_engine(EngineOptions(), reply="all of it", step_seconds=0.001)
+    gate = Gate()
+    gate.shut()
+    engine = load_fake_engine(EngineOptions(), reply="all of it", before_step=gate.pass_)
     first = asyncio.ensure_future(read(engine, "r"))
     await asyncio.sleep(0)
     with pytest.raises(InvalidRequest, match="'r'"):
         await engine.submit(request("r", "x"))
+    gate.open()
     assert await first == "all of it"
     await engine.close()
 
@@ -158,8 +151,8 @@ async def test_closing_twice_at_once():
     stream = await engine.submit(request("r", "x", max_tokens=5, ignore_eos=True))
     slow = asyncio.ensure_future(engine.close(drain_s=30))
     await asyncio.sleep(0)
-    await asyncio.wait_for(engine.close(drain_s=10), 5)
-    await asyncio.wait_for(slow, 5)
+    await asyncio.wait_for(engine.close(drain_s=30), PATIENCE_S)
+    await asyncio.wait_for(slow, PATIENCE_S)
     events = [event async for event in stream]
     assert events[-1].finish_reason is FinishReason.LENGTH, "what was delivered can still be read"
 
@@ -181,14 +174,19 @@ async def test_the_thread_starts_with_the_first_request_and_ends_with_close():
 async def test_same_seed_same_text_under_preemption():
     """A pool so small that sequences throw each other out, through the whole engine."""
     quiet = engine_on(FakeRunner(limits(), random=True))
-    small = engine_on(FakeRunner(limits(num_blocks=16, max_context=48), random=True))
+    gate = Gate()
+    gate.shut()
+    small = engine_on(FakeRunner(limits(num_blocks=16, max_context=48), random=True, before_step=gate.pass_))
 
     async def text(engine: AsyncEngine, i: int) -> str:
         params = {"temperature": 1.0, "seed": i, "ignore_eos": True, "max_tokens": 25}
         return await read(engine, f"r{i}", f"{i % 3} prompt", **params)
 
     alone = [await text(quiet, i) for i in range(12)]
-    assert list(await asyncio.gather(*(text(small, i) for i in range(12)))) == alone
+    crowd = asyncio.gather(*(text(small, i) for i in range(12)))
+    await until(lambda: small.stats().num_running + small.stats().num_waiting == 12)
+    gate.open()
+    assert list(await crowd) == alone
     assert small.stats().num_preemptions > 0
     await quiet.close()
     await small.close()

@@ -133,11 +133,11 @@ def test_a_stop_string_of_the_replacement_character():
 def test_linear_time_on_a_hostile_text():
     """100 000 characters that nearly match long stop strings; quadratic work would take minutes."""
     stops = tuple("a" * length + "b" for length in range(1000, 1016))
-    started = time.perf_counter()
+    started = time.thread_time()
     detokenizer = Detokenizer([b"a" * 10], stops)
     shown = sum(len(detokenizer.push(0)) for _ in range(10_000))
     assert shown + len(detokenizer.flush()) == 100_000
-    assert time.perf_counter() - started < 2.0
+    assert time.thread_time() - started < 2.0
 
 
 TEXT = " <t>a STOP </t\n\n</t>\n\n b STOP c"

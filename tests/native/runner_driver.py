@@ -86,18 +86,38 @@ class RunnerDriver:
         self.finish(sequence)
         return np.concatenate(parts)
 
-    def greedy(self, prompt_ids: Sequence[int], max_tokens: int, eos_ids: frozenset[int]) -> list[int]:
-        """The most likely continuation, token by token; stops before an end-of-sequence token."""
+    def in_pieces(self, token_ids: Sequence[int], sizes: Sequence[int]) -> np.ndarray:
+        """The same, fed in pieces of these sizes."""
+        assert sum(sizes) == len(token_ids)
         sequence = DrivenSequence()
-        tokens, output = list(prompt_ids), []
-        while len(output) < max_tokens:
-            token = int(self.step([(sequence, tokens)], rows=[len(tokens) - 1])[0].argmax())
-            if token in eos_ids:
-                break
-            output.append(token)
-            tokens = [token]
+        ends = np.cumsum(sizes).tolist()
+        parts = [self.step([(sequence, token_ids[a:b])]) for a, b in zip([0, *ends], ends, strict=False)]
         self.finish(sequence)
-        return output
+        return np.concatenate(parts)
+
+    def greedy(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, eos_ids: frozenset[int]
+    ) -> list[list[int]]:
+        """Each prompt's most likely continuation, all at once; one stops before an end-of-sequence token."""
+        outputs: list[list[int]] = [[] for _ in prompts]
+        running = [
+            (DrivenSequence(), prompt, output) for prompt, output in zip(prompts, outputs, strict=True)
+        ]
+        for _ in range(max_tokens):
+            work = [(sequence, tokens) for sequence, tokens, _ in running]
+            last = np.cumsum([len(tokens) for _, tokens in work]) - 1
+            chosen = self.step(work, rows=last.tolist()).argmax(axis=1).tolist()
+            going_on = []
+            for (sequence, _, output), token in zip(running, chosen, strict=True):
+                if token in eos_ids:
+                    self.finish(sequence)
+                    continue
+                output.append(token)
+                going_on.append((sequence, [token], output))
+            running = going_on
+            if not running:
+                break
+        return outputs
 
     def _segments(self, work: Sequence[tuple[DrivenSequence, Sequence[int]]]) -> np.ndarray | None:
         if not self.runner.limits.num_states:

@@ -14,6 +14,7 @@ core = load_core()
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 32
 WIDTH = (HEADS + 2 * KV_HEADS) * HEAD_DIM
 TOKENS = 600  # three pieces
+SINGLY = [1] * 18 + [228] + [1] * 20 + [236] + [1] * 20 + [60] + [1] * 18  # around the borders of pieces
 SCALE = HEAD_DIM**-0.5
 SINKS = np.array([-2.0, 0.0, 3.0, 9.0], np.float32)  # the largest score of all, and the least, are among them
 
@@ -52,10 +53,15 @@ class Heads:
 
     def run(self, chunk: int = TOKENS) -> np.ndarray:
         """float32 [TOKENS, HEADS * HEAD_DIM], so many tokens a step."""
+        return self.in_pieces([min(chunk, TOKENS - start) for start in range(0, TOKENS, chunk)])
+
+    def in_pieces(self, sizes: list[int]) -> np.ndarray:
+        """The same, in steps of these numbers of tokens."""
         tables = np.arange(-(-TOKENS // 16), dtype=np.int32)[None]
+        ends = np.cumsum(sizes)
         parts = []
-        for start in range(0, TOKENS, chunk):
-            ids = np.arange(start, min(start + chunk, TOKENS), dtype=np.int32)
+        for start, end in zip(ends - sizes, ends, strict=True):
+            ids = np.arange(start, end, dtype=np.int32)
             count = np.arange(len(ids), dtype=np.int32)
             starts = np.array([0, len(ids)], np.int32)
             parts.append(self.plan.run(ids, ids, starts, tables, count, self.logits).copy())
@@ -91,7 +97,9 @@ def test_the_same_bits_however_it_is_cut(kv_format: str, window: int) -> None:
     whole = Heads("scalar", SINKS, kv_format, 1, window).run()
     assert np.isfinite(whole).all()
     for isa in core.instruction_sets():
-        for threads, chunk in ((1, TOKENS), (3, 1), (2, 7), (3, 12), (2, 100)):
+        singly = Heads(isa, SINKS, kv_format, 3, window).in_pieces(SINGLY)
+        np.testing.assert_array_equal(singly.view(np.uint32), whole.view(np.uint32))
+        for threads, chunk in ((1, TOKENS), (2, 7), (3, 12), (2, 100)):
             ours = Heads(isa, SINKS, kv_format, threads, window).run(chunk)
             np.testing.assert_array_equal(ours.view(np.uint32), whole.view(np.uint32))
 

@@ -37,7 +37,8 @@ Digests = dict[str, dict[str, str]]  # case → instruction set → hash
 @pytest.fixture(scope="module")
 def x86() -> Digests:
     """What the instruction sets of this CPU compute; AVX-VNNI is one of them if it has that or AVX-512's."""
-    return digests(str(build("digests-x86", *(["-DLLM_VNNI_OF_AVX512=ON"] if HAS_AVX512 else []))))
+    options = [f"-DLLM_COMPILED_KERNELS={compiled_kernels()}", f"-DLLM_VNNI_OF_AVX512={HAS_AVX512}"]
+    return digests(str(build("digests-x86", *options)))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,14 @@ def program() -> Path:
         f"-DCMAKE_CXX_COMPILER={COMPILER}",
     ]
     return build("digests-arm64", *cross)
+
+
+def compiled_kernels() -> str:
+    """Where the installed extension's were compiled, if nothing has changed since; or nothing."""
+    sources = [ROOT / "CMakeLists.txt", *(ROOT / "llm_serving/native/src").iterdir()]
+    newest = max(path.stat().st_mtime for path in sources)
+    modules = (ROOT / "build").glob("cp*/_llm_serving_native*.so")  # linked when all else is there
+    return next((str(path.parent) for path in modules if path.stat().st_mtime > newest), "")
 
 
 def build(name: str, *options: str) -> Path:

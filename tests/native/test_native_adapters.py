@@ -197,8 +197,7 @@ def test_any_number_of_threads(model: tuple[Checkpoint, dict[str, Any]], make_dr
     checkpoint, options = model
     one, many = make_driver(checkpoint, **options), make_driver(checkpoint, threads=threads, **options)
     for adapter in (0, 1, 2):
-        for chunk in (0, 37, 1):
-            text = TEXT if chunk else TEXT[:30]
+        for text, chunk in ((TEXT[:30], 0), (TEXT, 37), (SHORT, 1)):
             assert_same_bits(many.logits(text, chunk, adapter), one.logits(text, 0, adapter))
 
 

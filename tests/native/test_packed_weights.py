@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packed_starts import LIMIT, packed_files, start, wait_until_published
+from patience import wait_until
 from tiny_models import write_tiny_llama, write_tiny_qwen2
 
 from llm_serving.backends.native_backend import build_runner
@@ -202,7 +202,4 @@ def test_mapping_is_released_with_the_runner(tmp_path: Path) -> None:
     (path,) = packed_files(tmp_path)
     runner.close()
     del runner
-    deadline = time.monotonic() + 5
-    while str(path) in Path("/proc/self/maps").read_text() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert str(path) not in Path("/proc/self/maps").read_text()
+    wait_until(lambda: str(path) not in Path("/proc/self/maps").read_text())

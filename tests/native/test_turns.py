@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from llm_serving.native.core import load_core
 
@@ -45,7 +46,7 @@ class Attempt(threading.Thread):
         return False
 
     def ends(self) -> bool:
-        self.join(10)
+        self.join(PATIENCE_S)
         return not self.is_alive()
 
 

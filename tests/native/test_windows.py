@@ -15,6 +15,8 @@ from llm_serving.checkpoints import open_checkpoint
 from llm_serving.native.core import load_core
 
 LENGTH = 700  # three pieces of a context, and more than two windows
+# One token a step around the borders: of pieces, at 256 and 512, and of one and two windows of 290.
+SINGLY = [1] * 18 + [230] + [1] * 18 + [14] + [1] * 20 + [200] + [1] * 24 + [44] + [1] * 24 + [90] + [1] * 18
 WRITERS = {
     "gemma2": write_tiny_gemma2,
     "gemma3": write_tiny_gemma3,
@@ -37,7 +39,9 @@ def ids(seed: int = 1) -> np.ndarray:
 def test_chunks_threads_and_instruction_sets(tmp_path: Path, make_driver, family: str, kv_cache: str) -> None:
     checkpoint = open_checkpoint(WRITERS[family](tmp_path / "m.gguf", window=290, kind="Q8_0", **SHAPE))
     expected = make_driver(checkpoint, kv_cache=kv_cache).logits(ids(), chunk=512)
-    for chunk, threads in ((1, 2), (7, 1), (100, 2)):
+    singly = make_driver(checkpoint, kv_cache=kv_cache, threads=2, seed=1).in_pieces(ids(), SINGLY)
+    np.testing.assert_array_equal(singly, expected)
+    for chunk, threads in ((7, 1), (100, 2)):
         ours = make_driver(checkpoint, kv_cache=kv_cache, threads=threads, seed=chunk).logits(
             ids(), chunk=chunk
         )

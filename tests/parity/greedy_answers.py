@@ -39,16 +39,15 @@ def greedy_answers(checkpoint: Checkpoint) -> dict[str, str]:
     tokenizer = build_tokenizer(checkpoint)
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(checkpoint.chat_template or "")
-    runner = build_runner(checkpoint, EngineOptions(context_length=512, max_concurrency=1))
-    driver = RunnerDriver(runner)
-    answers = {}
-    for prompt in PROMPTS:
-        messages = [{"role": "user", "content": prompt}]
-        text = template.render(messages=messages, add_generation_prompt=True)
-        output = driver.greedy(tokenizer.encode_prompt(text), MAX_TOKENS, frozenset(tokenizer.eos_ids))
-        answers[prompt] = tokenizer.decode(output)
+    texts = [
+        template.render(messages=[{"role": "user", "content": prompt}], add_generation_prompt=True)
+        for prompt in PROMPTS
+    ]
+    runner = build_runner(checkpoint, EngineOptions(context_length=512, max_concurrency=len(PROMPTS)))
+    prompts = [tokenizer.encode_prompt(text) for text in texts]
+    outputs = RunnerDriver(runner).greedy(prompts, MAX_TOKENS, frozenset(tokenizer.eos_ids))
     runner.close()
-    return answers
+    return dict(zip(PROMPTS, map(tokenizer.decode, outputs), strict=True))
 
 
 def recorded_answers() -> dict[str, str]:

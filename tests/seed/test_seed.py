@@ -22,6 +22,7 @@ import pytest
 from fake_server import data_of, fake_app, running_server
 from fastapi import FastAPI, HTTPException
 from openai import OpenAI
+from patience import PATIENCE_S
 
 from llm_serving import (
     embed_texts,
@@ -77,7 +78,7 @@ def test_uvicorn_main_app_from_the_root_directory() -> None:
             assert status["llm_serving_url"].endswith(f":{port}")
         finally:
             process.terminate()
-            _, log = process.communicate(timeout=10)
+            _, log = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in log
 
 
@@ -90,7 +91,7 @@ def _free_port() -> int:
 
 
 def _get_when_up(url: str) -> Any:
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         try:
             body = httpx.get(url).json()

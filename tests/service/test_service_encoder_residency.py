@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from admin_server import until
 from fake_server import Client
+from patience import until
 from several_models import MIB, Zoo, ask, opened, states
 from tiny_encoders import write_tiny_bert
 
@@ -71,12 +71,14 @@ async def test_a_chat_model_leaves_for_an_encoder_that_comes_back() -> None:
 
 async def test_an_encoder_is_not_refused_where_everybody_else_is_answering() -> None:
     """It was promised from the start on, and is small."""
-    zoo = Zoo(SIZES, random=True, step_seconds=0.005)
+    zoo = Zoo(SIZES, random=True)
     async with opened(zoo, "one", memory=210 * MIB) as client:
         assert (await ask(client, "one")).status_code == 200
+        zoo.steps.shut()
         busy = ask(client, "one", max_tokens=40, ignore_eos=True)
         await until(lambda: zoo.engines[1].stats().num_running)
         assert (await embed(client)).status_code == 200
+        zoo.steps.open()
         assert (await busy).status_code == 200
 
 

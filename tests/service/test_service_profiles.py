@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from admin_server import until
 from fake_server import open_client
+from patience import until
 from several_models import MIB, Zoo, ask, opened, slot_of, states
 from tiny_models import write_tiny_llama
 

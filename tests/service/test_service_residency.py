@@ -8,8 +8,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from admin_server import KEY, until
+from admin_server import KEY
 from fake_server import Client, open_client
+from patience import until
 from several_models import MIB, Zoo, ask, opened, slot_of, states
 from tiny_models import write_tiny_llama
 
@@ -88,14 +89,16 @@ async def test_what_does_not_fit_is_refused_in_one_line() -> None:
 
 
 async def test_a_model_that_answers_never_leaves() -> None:
-    zoo = Zoo(SIZES, random=True, step_seconds=0.005)
+    zoo = Zoo(SIZES, random=True)
     async with opened(zoo, "one", "two", memory=210 * MIB) as client:
         await ask(client, "one")
+        zoo.steps.shut()
         busy = [ask(client, "one", max_tokens=40, ignore_eos=True, stream=stream) for stream in (True, False)]
-        await until(lambda: zoo.engines[1].stats().num_running == 2)
+        await until(lambda: zoo.engines[1].stats().num_running)
         refused = await ask(client, "two")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_unavailable")
         assert "100 MiB" in refused.json()["error"]["message"]
+        zoo.steps.open()
         assert {response.status_code for response in await asyncio.gather(*busy)} == {200}
         assert zoo.loads == {"fake": 1, "one": 1}
         slot_of(client, "two")._retry_s = 0.0
@@ -112,14 +115,17 @@ async def test_two_cold_models_at_once_are_not_both_let_in() -> None:
 
 
 async def test_room_that_is_about_to_be_given_back_is_waited_for() -> None:
-    zoo = Zoo(SIZES, random=True, step_seconds=0.005)
-    async with opened(zoo, "one", "two", memory=210 * MIB, headers=KEY, api_key=("k",), drain_s=10) as client:
+    zoo = Zoo(SIZES, random=True)
+    async with opened(zoo, "one", "two", memory=210 * MIB, headers=KEY, api_key=("k",), drain_s=30) as client:
         await ask(client, "one")
+        zoo.steps.shut()
         busy = ask(client, "one", max_tokens=30, ignore_eos=True)
         await until(lambda: zoo.engines[1].stats().num_running)
         unloading = asyncio.create_task(client.post("/admin/models/one/unload"))
         await until(lambda: slot_of(client, "one").is_leaving)
-        assert (await ask(client, "two")).status_code == 200
+        waiting = ask(client, "two")
+        zoo.steps.open()
+        assert (await waiting).status_code == 200
         assert (await busy).status_code == 200
         assert (await unloading).status_code == 200
 

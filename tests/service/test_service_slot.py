@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from patience import PATIENCE_S, until
 
 from llm_serving.backends.fake import FakeTokenizer
 from llm_serving.engine.protocol import Engine, EngineStats
@@ -40,14 +40,6 @@ def make_model() -> tuple[ChatModel, IdleEngine]:
     return ChatModel("m", cast(Engine, engine), FakeTokenizer()), engine
 
 
-async def wait_for(condition: Callable[[], Any]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")
-
-
 async def test_life() -> None:
     model, engine = make_model()
     slot = ModelSlot("m", lambda: model)
@@ -74,7 +66,7 @@ async def test_load_is_called_once_however_often_it_is_started() -> None:
 
     def load() -> ChatModel:
         calls.append(threading.current_thread().name)
-        may_load.wait(2)
+        may_load.wait(PATIENCE_S)
         return model
 
     slot = ModelSlot("m", load)
@@ -93,7 +85,7 @@ async def test_one_after_the_other(first_fails: bool) -> None:
     order: list[str] = []
 
     def load_first() -> ChatModel:
-        may_load.wait(2)
+        may_load.wait(PATIENCE_S)
         order.append("first")
         if first_fails:
             raise DownloadError("no network")
@@ -120,7 +112,7 @@ async def test_closed_before_its_turn_it_is_never_loaded() -> None:
     calls: list[int] = []
 
     def load_first() -> ChatModel:
-        may_load.wait(2)
+        may_load.wait(PATIENCE_S)
         return make_model()[0]
 
     def load_second() -> ChatModel:
@@ -142,22 +134,22 @@ async def test_soon_waits_for_what_is_being_loaded_and_for_nothing_else() -> Non
     may_load = threading.Event()
 
     def load() -> ChatModel:
-        may_load.wait(2)
+        may_load.wait(PATIENCE_S)
         return model
 
     slot = ModelSlot("m", load)
     with pytest.raises(ModelUnavailable, match="not started"):
-        await slot.soon(5)
+        await slot.soon(PATIENCE_S)
     slot.start()
     with pytest.raises(ModelLoading):
         await slot.soon(0.01)
-    waiting = asyncio.ensure_future(slot.soon(5))
+    waiting = asyncio.ensure_future(slot.soon(PATIENCE_S))
     await asyncio.sleep(0.01)
     may_load.set()
     assert await waiting is model
     await slot.close()
     with pytest.raises(ModelUnavailable, match="stopping"):
-        await slot.soon(5)
+        await slot.soon(PATIENCE_S)
 
 
 async def test_failure_tells_why_and_may_be_tried_again() -> None:
@@ -199,14 +191,14 @@ async def test_model_that_comes_after_the_end_is_closed() -> None:
     may_load = threading.Event()
 
     def load() -> ChatModel:
-        may_load.wait(2)
+        may_load.wait(PATIENCE_S)
         return model
 
     slot = ModelSlot("m", load)
     slot.start()
     await slot.close()
     may_load.set()
-    await wait_for(lambda: engine.closed_with)
+    await until(lambda: engine.closed_with)
     assert slot.state is ModelState.UNLOADED
     assert slot.model is None
 
@@ -216,7 +208,7 @@ def test_model_that_comes_after_the_loop_is_closed() -> None:
     may_load = threading.Event()
 
     def load() -> ChatModel:
-        may_load.wait(2)
+        may_load.wait(PATIENCE_S)
         return model
 
     async def start_and_leave() -> None:
@@ -225,7 +217,7 @@ def test_model_that_comes_after_the_loop_is_closed() -> None:
     asyncio.run(start_and_leave())
     loader = next(thread for thread in threading.enumerate() if thread.name == "load-late")
     may_load.set()
-    loader.join(2)
+    loader.join(PATIENCE_S)
     assert engine.closed_with == [0.0]
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from admin_server import until
+from patience import until
 from tiny_models import write_tiny_llama
 
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
@@ -112,28 +112,31 @@ async def test_threads_of_a_real_engine_end(tmp_path: Path) -> None:
     if not tasks.is_dir():
         pytest.skip("needs /proc")
 
-    def num_native() -> int:
-        names = []
+    def native() -> set[str]:
+        found = set()
         for task in tasks.iterdir():
             with contextlib.suppress(OSError):  # it has just ended
-                names.append((task / "comm").read_text().strip())
-        return names.count("llm-kernels")
+                if (task / "comm").read_text().strip() == "llm-kernels":
+                    found.add(task.name)
+        return found - of_others
 
     def num_engines() -> int:
         return [thread.name for thread in threading.enumerate()].count("engine")
 
+    of_others: set[str] = set()
+    of_others = native()  # engines of other tests, which may end meanwhile
     others = num_engines()  # of servers that other tests keep running
     path = write_tiny_llama(tmp_path / "tiny")
     registry = Registry(Settings(model_name=str(path), embedding_model="", cache_dir=tmp_path, threads=4))
     registry.start()
     await registry.default.settled()
-    loaded = num_native()
+    loaded = len(native())
     for _ in range(3):
         await registry.unload("tiny", "")
         assert num_engines() == others
-        await until(lambda: num_native() <= loaded - 3)
+        await until(lambda: len(native()) <= loaded - 3)
         await registry.load("tiny")
-        await until(lambda: num_native() == loaded)
+        await until(lambda: len(native()) == loaded)
     await registry.close()
     with pytest.raises(ModelUnavailable, match="stopping"):
         await registry.load("tiny")
