@@ -202,6 +202,20 @@ def test_encoders_let_others_go_first_but_not_all_that_the_program_starts() -> N
     assert niceness == [before, max(before, 3)]
 
 
+@needs_proc
+def test_encoders_are_as_nice_as_they_were_where_that_is_nicer() -> None:
+    run, niceness = _doubling_plan(ENCODERS), []
+
+    def encode() -> None:
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, 15)
+        run()
+        niceness.append(os.getpriority(os.PRIO_PROCESS, own))
+
+    assert Attempt(encode).ends()
+    assert niceness == [15]
+
+
 def _doubling_plan(side: object) -> Callable[[], np.ndarray]:
     plan = core.Plan(2, "auto", 64, 64, side)
     table = np.random.default_rng(1).standard_normal((16, 32), dtype=np.float32)

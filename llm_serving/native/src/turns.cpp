@@ -81,7 +81,8 @@ void take_priority(Side side) {
     if (taken || side != Side::encoders) return;
     taken = true;
     if (syscall(SYS_gettid) == getpid()) return;  // the main thread: all that the program starts later would inherit it
-    setpriority(PRIO_PROCESS, 0, kEncoderNiceness);  // 0: this thread
+    // 0: this thread, which may be nicer already, as all of a server that was started so.
+    if (getpriority(PRIO_PROCESS, 0) < kEncoderNiceness) setpriority(PRIO_PROCESS, 0, kEncoderNiceness);
 #else
     (void)side;
 #endif
