@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         description="Small model of the same vocabulary that guesses ahead for the chat model, a name or a "
         "path; never changes an answer; empty = none",
     )
+    mmproj: Path | None = Field(
+        None,
+        description="Projector file (mmproj-*.gguf) with which the chat model, a GGUF file, reads images; "
+        "default: the one that lies beside it",
+    )
     step_ms: float = Field(
         60.0,
         gt=0,
@@ -233,9 +238,9 @@ class Settings(BaseSettings):
             raise ValueError("must be 1024 at least, or 0")
         return limit
 
-    @field_validator("draft_model")
+    @field_validator("draft_model", "mmproj")
     @classmethod
-    def _of_the_native_engine(cls, name: str, info: ValidationInfo) -> str:
+    def _of_the_native_engine(cls, name: str | Path | None, info: ValidationInfo) -> str | Path | None:
         engine = info.data.get("engine", "auto")
         if name and engine not in ("auto", "native"):
             raise ValueError(f"the {engine} engine takes none; use the native engine, or leave it out")

@@ -32,6 +32,7 @@ from llm_serving.architectures import (
     nomic_bert,
     olmo2,
     phi3,
+    projector,
     qwen2,
     qwen3,
     qwen3_5,
@@ -42,6 +43,8 @@ from llm_serving.architectures import (
     text_part,
 )
 from llm_serving.architectures.adapted_modules import adapted as adapted
+from llm_serving.architectures.projector import projector_kind as projector_kind
+from llm_serving.architectures.projector import with_projector as with_projector
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
@@ -144,6 +147,10 @@ VISION_FAMILIES = {
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
     """The plan of a checkpoint. Raises: CheckpointError for a family the native engine does not run."""
+    if checkpoint.architecture == projector.ARCHITECTURE:
+        raise CheckpointError(
+            f"'{checkpoint.path}' is a projector, what a model sees with. Serve the model that it belongs to."
+        )
     family = FAMILIES.get(checkpoint.architecture)
     if family is None:
         raise CheckpointError(
@@ -163,6 +170,8 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
 
 def sees(checkpoint: Checkpoint) -> bool:
     """Whether `describe_vision` is for this model. Text models may go by the same family's name."""
+    if checkpoint.projector is not None:
+        return True
     has_eyes = checkpoint.metadata.get("vision_config") is not None
     return checkpoint.architecture in VISION_FAMILIES and checkpoint.format == "huggingface" and has_eyes
 
@@ -172,10 +181,11 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
 
     Raises: CheckpointError for a family that does not see, or sizes that do not fit.
     """
-    family = VISION_FAMILIES.get(checkpoint.architecture)
+    seeing = checkpoint.projector or checkpoint
+    family = VISION_FAMILIES.get(seeing.architecture)
     if family is None:
         raise CheckpointError(f"The native engine reads no images with '{checkpoint.architecture}'.")
-    plan, shaped = family(checkpoint, tile)
+    plan, shaped = family(seeing, tile)
     _check_sizes(shaped, {**plan.tower.buffers, **plan.connector.buffers}, plan.tower.context)
     return plan, shaped
 

@@ -39,7 +39,10 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
         open=global_layers(checkpoint, shape.layers, GLOBAL_EVERY),
         local=ops.Rope(local_theta(checkpoint), shape.rope.rotated),
     )
-    return gemma_plan(checkpoint, shape, kind, largest=_LARGEST, window=512)
+    plan = gemma_plan(checkpoint, shape, kind, largest=_LARGEST, window=512)
+    if checkpoint.projector is None:
+        return plan
+    return replace(plan, given_span=num_soft_tokens(checkpoint.projector))
 
 
 def local_theta(checkpoint: Checkpoint) -> float:

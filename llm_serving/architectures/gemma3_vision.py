@@ -100,7 +100,7 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
             ops.Linear((matrix,)),
         ),
         pooling="",
-        norm_offset=1.0,
+        norm_offset=0.0 if checkpoint.format == "gguf" else 1.0,
     )
     plan = VisionPlan(
         tower.plan,

@@ -42,7 +42,7 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
     vision = replace(checkpoint, metadata=part(checkpoint, "vision_config"))
     tower = describe_siglip(vision, _VISION, positive(vision, "image_size", default=224))
     shuffle = positive(checkpoint, "scale_factor", default=2)
-    if tile % (tower.patch * shuffle):
+    if tile < tower.patch or tile // tower.patch % shuffle:  # pixels that no patch fills are left out
         raise CheckpointError(
             f"Tiles of {tile} pixels do not fit patches of {tower.patch}, {shuffle} a side to a row, "
             f"of '{checkpoint.path}'."

@@ -13,7 +13,7 @@ from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 GROUP = 32  # columns of a packed matrix come in groups of so many
-_RAW = ("F32", "F16", "BF16")  # kinds that zeros may be put behind
+_RAW = ("F32", "F16", "BF16")  # kinds whose columns zeros may be put behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +138,18 @@ class _Padded:
             tensor = self._tensor(name)
             if tensor.shape[axis : axis + 1] != (count,):
                 raise CheckpointError(
-                    f"Tensor '{name}' of shape {tensor.shape} does not fit a size of {count}."
+                    f"Tensor '{tensor.name}' of shape {tensor.shape} does not fit a size of {count}."
+                )
+            if axis and tensor.kind not in _RAW:
+                raise CheckpointError(
+                    f"Tensor '{tensor.name}' of {tensor.kind} has {count} columns; so many, which are no "
+                    f"multiple of {GROUP}, are read in {', '.join(_RAW)}."
                 )
             self.tensors[name] = _longer(tensor, axis, missing)
         return count + missing
 
     def _tensor(self, name: str) -> Tensor:
-        tensor = self.tensors.get(name) or self._checkpoint.tensor(name)
-        if tensor.kind not in _RAW:
-            raise CheckpointError(f"Tensor '{name}' of {tensor.kind} is not one of {', '.join(_RAW)}.")
-        return tensor
+        return self.tensors.get(name) or self._checkpoint.tensor(name)
 
 
 def _longer(tensor: Tensor, axis: int, missing: int) -> Tensor:

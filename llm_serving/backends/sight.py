@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -110,10 +109,15 @@ def sight_need(checkpoint: Checkpoint, options: EngineOptions) -> VisionNeed:
     return vision_need(plan, shaped, _weight_format(options), options.threads or cpu_budget().threads)
 
 
+def check_sight(checkpoint: Checkpoint) -> None:
+    """Whether what it sees with fits together. Reads no weights. Raises: as `load_sight`."""
+    _read(checkpoint)
+
+
 def _read(checkpoint: Checkpoint) -> tuple[Cutting, VisionPlan, Checkpoint] | None:
     if not sees(checkpoint):
         return None
-    found = read_image_processor(Path(checkpoint.path))
+    found = read_image_processor(checkpoint.projector or checkpoint)
     if found is None:
         return None
     config, where, rows = found

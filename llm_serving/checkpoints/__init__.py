@@ -20,6 +20,7 @@ from llm_serving.checkpoints.pair_template import (
     qwen3_template,
     read_gguf_pair_template,
 )
+from llm_serving.checkpoints.projector_file import find_projector
 from llm_serving.checkpoints.score_activation import ScoreActivation, read_score_activation
 from llm_serving.checkpoints.sentence_transformers import Dense, Pooling, SentenceTransformers
 from llm_serving.checkpoints.tokenizer import Tokenizer
@@ -41,6 +42,7 @@ __all__ = [
     "build_tokenizer",
     "content_digest",
     "dequantize",
+    "find_projector",
     "open_checkpoint",
     "qwen3_template",
     "read_adapter",

@@ -78,8 +78,9 @@ class Tensor:
             data = np.ascontiguousarray(values.T).reshape(-1).view(np.uint8)
         elif any(self.zeros):
             rows, cols = (size - more for size, more in zip(self.shape, self.zeros, strict=True))
-            values = data.view(f"u{data.size // (rows * cols)}").reshape(rows, cols)
-            padded = np.pad(values, [(0, more) for more in self.zeros])
+            # Of a row in blocks the bytes are kept together: blocks of zero bytes are zeros in every kind.
+            values = data.view(f"u{data.size // (rows * cols)}") if self.zeros[1] else data
+            padded = np.pad(values.reshape(rows, -1), [(0, more) for more in self.zeros])
             data = padded.reshape(-1).view(np.uint8)
         elif data.ndim > 1:
             data = np.ascontiguousarray(data).reshape(-1)
@@ -102,6 +103,8 @@ class Checkpoint:
     extras: Mapping[str, Any] = field(default_factory=dict)
     format: Literal["gguf", "huggingface"] = "gguf"
     files: tuple[FileStamp, ...] = ()  # that the tensors are in, as they were before they were opened
+    # What a GGUF model sees with, which is a file of its own: see `architectures/projector.py`.
+    projector: Checkpoint | None = None
 
     def hyper(self, key: str, default: Any = None) -> Any:
         """`metadata["<architecture>.<key>"]`, or the default; keys of `config.json` have no such prefix."""

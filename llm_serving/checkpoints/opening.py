@@ -10,6 +10,7 @@ from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.gguf import read_gguf_file, to_checkpoint
 from llm_serving.checkpoints.huggingface import explain_missing_weights, is_huggingface, read_huggingface
 from llm_serving.checkpoints.mapped_file import stamp_files
+from llm_serving.checkpoints.projector_file import is_projector_name
 from llm_serving.errors import CheckpointError
 
 MAX_PARTS = 1000
@@ -21,7 +22,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open a GGUF file, any part of a split one, a safetensors file, or a directory that holds one model.
 
     A directory with `config.json` and safetensors is opened as such even if a GGUF file lies there too:
-    those are the original, and the GGUF file can be named.
+    those are the original, and the GGUF file can be named. Projector files are no models.
 
     Raises: CheckpointError, with a list of what was found when a directory is not clear.
     """
@@ -78,7 +79,7 @@ def _model_in(directory: Path) -> Path:
     except OSError as error:
         raise CheckpointError(f"{directory}: cannot be read: {error.strerror or error}.") from error
     models: dict[str, Path] = {}
-    for file in files:
+    for file in [file for file in files if not is_projector_name(file.name)] or files:
         match = _PART.fullmatch(file.name)
         models.setdefault(f"{match['stem']}-{match['count']}" if match else file.name, file)
     if len(models) == 1:

@@ -16,11 +16,12 @@ from llm_serving.backends import EngineChoice, choose_encoder_engine, choose_eng
 from llm_serving.checkpoints import open_checkpoint, read_adapter
 from llm_serving.cli.terminal import format_bytes
 from llm_serving.config import Settings
-from llm_serving.errors import ServingError
+from llm_serving.errors import InvalidRequest, ServingError
 from llm_serving.models import ModelCache, find_model, list_installed, resolve_model
 from llm_serving.native.core import load_core
 from llm_serving.native.cpu import CpuBudget, cpu_budget, memory_budget
 from llm_serving.service.adapters import named_adapters
+from llm_serving.service.projector import find_eyes
 
 _TIGHT_BYTES = 1 << 30
 
@@ -55,6 +56,7 @@ def all_checks(cache_dir: Path | None) -> list[Check]:
         _pip(settings),
         *_chat_models(settings),
         *_adapters(settings),
+        *_eyes(settings),
         *_encoders(settings),
         _choice(settings, budget),
     ]
@@ -172,6 +174,23 @@ def _adapters(settings: Settings) -> list[Check]:
         else:
             checks.append(Check("lora", "ok", f"{adapter.name}: {number} modules; {adapter.directory}"))
     return checks
+
+
+def _eyes(settings: Settings) -> list[Check]:
+    """The projector of the chat model, if there is one: whether they fit each other."""
+    if settings.engine not in ("auto", "native"):
+        return []
+    try:
+        path = resolve_model(settings.model_name, cache_dir=settings.cache_dir, offline=True)
+        seeing = find_eyes(open_checkpoint(path), settings)
+    except InvalidRequest as error:
+        text = " ".join(str(error).split())
+        return [Check("mmproj", "problem", text, "Correct or unset LLM_SERVING_MMPROJ.")]
+    except ServingError:  # what is said of the model itself tells
+        return []
+    if seeing.is_unfit:
+        return [Check("mmproj", "warning", "the model reads text only", seeing.remedy)]
+    return [Check("mmproj", "ok", f"the model reads images: {seeing.projector}")] if seeing.projector else []
 
 
 def _encoders(settings: Settings) -> list[Check]:

@@ -106,6 +106,7 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
         ),
         *([f"LoRA     {', '.join(adapters)}"] if adapters else []),
         *([f"Draft    {public_name(settings.guessing_model)}"] if settings.guessing_model else []),
+        *([f"Eyes     {settings.mmproj.stem}"] if settings.mmproj else []),
         f"Engine   {engine}",
         f"Address  {url}  (OpenAI API: {url}/v1)",
         *([f"Chat     {url}  (in a browser)"] if settings.playground else []),

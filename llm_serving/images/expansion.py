@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from llm_serving.images.pixels import Grid
 
@@ -11,6 +12,7 @@ IMAGE = "<image>"  # what a template writes for a picture, unless its family has
 _AROUND = "<fake_token_around_image>"
 _WHOLE = "<global-img>"
 _BEGIN, _END, _SOFT = "<start_of_image>", "<end_of_image>", "<image_soft_token>"
+_PADDING = "<pad>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Wording:
     mark: str  # what its template writes for each
     place: str  # the token of a row
     expansion: Callable[[Grid, int], str]  # of a picture cut like that, with so many rows a tile
+    spare: Wording | None = None  # for vocabularies that do not have `place`
 
 
 def _tiles(grid: Grid, rows: int) -> str:
@@ -32,9 +35,13 @@ def _tiles(grid: Grid, rows: int) -> str:
     return f"{lines}{gap}{_AROUND}{_WHOLE}{places}{_AROUND}"
 
 
-def _soft_tokens(_: Grid, rows: int) -> str:
-    return f"\n\n{_BEGIN}{_SOFT * rows}{_END}\n\n"
+def _soft_tokens(_: Grid, rows: int, place: str = _SOFT) -> str:
+    return f"\n\n{_BEGIN}{place * rows}{_END}\n\n"
 
 
 TILES = Wording(IMAGE, IMAGE, _tiles)  # Idefics 3 and SmolVLM
-SOFT_TOKENS = Wording(_BEGIN, _SOFT, _soft_tokens)  # Gemma 3, whose pictures are one tile each
+# Gemma 3, whose pictures are one tile each. A GGUF file's vocabulary may end before <image_soft_token>, as
+# llama.cpp needs none; what stands there is never looked up, so it may be any token that no prompt has.
+SOFT_TOKENS = Wording(
+    _BEGIN, _SOFT, _soft_tokens, Wording(_BEGIN, _PADDING, partial(_soft_tokens, place=_PADDING))
+)

@@ -55,6 +55,7 @@ class NativeVision:
     def look(self, tile: np.ndarray) -> np.ndarray:
         """float32 [patches², hidden] of the tower alone, valid until the next call."""
         side, patch = self.plan.patches, self.plan.patch
+        tile = tile[: side * patch, : side * patch]  # a convolution leaves out what no patch fills
         cut = tile.reshape(side, patch, side, patch, 3).transpose(0, 2, 4, 1, 3)
         self._patches[:, : 3 * patch * patch] = cut.reshape(side * side, -1)
         return self._tower.run(self._patches, self._positions)

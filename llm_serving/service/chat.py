@@ -119,7 +119,8 @@ class ChatService:
         """
         if model.vision is None and (pictures := pictures_in(conversation.messages)):
             where = pictures[0]["where"]
-            raise InvalidRequest(f"'{where}' is an image, and '{model.name}' reads text only.", where)
+            remedy = f" {model.sight_remedy}" if model.sight_remedy else ""
+            raise InvalidRequest(f"'{where}' is an image, and '{model.name}' reads text only.{remedy}", where)
         inputs = conversation.template_inputs
         if conversation.effort is not None:
             source = model.template.source if model.template else ""

@@ -34,14 +34,16 @@ class ModelProfile:
 
 
 def facts_of(checkpoint: Checkpoint) -> ModelFacts:
-    """Reads no weights."""
+    """Reads no weights. What a model sees with is a part of it."""
+    parts = [checkpoint, checkpoint.projector] if checkpoint.projector else [checkpoint]
+    files = [file for part in parts for file in part.files]
     weights: Counter[str] = Counter()
-    for tensor in checkpoint.tensors.values():
+    for tensor in (tensor for part in parts for tensor in part.tensors.values()):
         weights[tensor.kind] += math.prod(tensor.shape)
     return ModelFacts(
         format="gguf" if checkpoint.format == "gguf" else "safetensors",
-        num_bytes=sum(file.size for file in checkpoint.files),
-        modified_s=max((file.mtime_ns for file in checkpoint.files), default=0) / 1e9,
+        num_bytes=sum(file.size for file in files),
+        modified_s=max((file.mtime_ns for file in files), default=0) / 1e9,
         num_parameters=weights.total(),
         quantization=max(weights, key=lambda kind: weights[kind], default=""),
     )

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES
@@ -34,11 +35,13 @@ from llm_serving.models import OnProgress, Progress, fetch, find_model, packed_d
 from llm_serving.service.adapters import named_adapters
 from llm_serving.service.facts import facts_of, read_facts
 from llm_serving.service.model import ChatModel
-from llm_serving.service.reasons import without_folders
+from llm_serving.service.projector import find_eyes
+from llm_serving.service.reasons import folders_of, without_folders
 from llm_serving.service.vision import Limits, Vision
 
 logger = logging.getLogger(__name__)
 
+_NATIVE_ONLY = {"draft_model": "draft model", "mmproj": "projector"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -69,7 +72,11 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
             logger.warning("model %s: the %s engine keeps no prompts on disk", name, choice.name)
         with naming_the_setting(settings):
             return _load_directory(name, path, settings, choice)
-    checkpoint = choice.checkpoint or open_checkpoint(path)
+    with naming_the_setting(settings):
+        eyes = find_eyes(choice.checkpoint or open_checkpoint(path), settings)
+    if eyes.is_unfit:
+        logger.warning("model %s: reads text only. %s", name, eyes.remedy)
+    checkpoint = eyes.checkpoint
     tokenizer = build_tokenizer(checkpoint)
     with naming_the_setting(settings):
         vision = _load_vision(checkpoint, tokenizer, settings)  # before there is an engine to be closed
@@ -80,16 +87,18 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
         engine,
         tokenizer,
         _template(checkpoint.chat_template or tokenizer.chat_template, tokenizer),
-        fingerprint=fingerprint(path, settings),
+        fingerprint=fingerprint(path, settings, eyes.projector),
         created=int(time.time()),
         details={
             "architecture": checkpoint.architecture,
             **of_engine(choice, path, name),
             **({"draft_model": public_name(settings.guessing_model)} if settings.guessing_model else {}),
+            **({"mmproj": eyes.projector.stem} if eyes.projector else {}),
         },
         facts=facts_of(checkpoint),
         vision=vision,
-        adapters=tuple(fingerprint(path, settings, adapter) for adapter in options.adapters),
+        sight_remedy=without_folders(eyes.remedy, folders_of(str(path))),
+        adapters=tuple(fingerprint(path, settings, eyes.projector, each) for each in options.adapters),
     )
 
 
@@ -103,6 +112,9 @@ def measure_chat_model(settings: Settings) -> MemoryNeed | None:
         return None
     path, choice = found
     with naming_the_setting(settings):
+        if choice.name in BACKENDS:
+            eyes = find_eyes(choice.checkpoint or open_checkpoint(path), settings)
+            choice = replace(choice, checkpoint=eyes.checkpoint)
         options = engine_options(settings, find_draft(settings))
         return memory_need(choice, path, options, settings.device)
 
@@ -117,12 +129,13 @@ def _find(settings: Settings, on_progress: OnProgress | None) -> tuple[Path, Eng
     path = find_path(name, settings, on_progress or ProgressLog(public_name(name)))
     with naming_the_setting(settings):
         choice = choose_engine(settings.engine, settings.device, path)
-        if settings.draft_model and choice.name not in BACKENDS:
-            raise InvalidRequest(
-                f"The {choice.name} engine takes none, and it was chosen because {choice.reason}. "
-                "Leave the draft model out.",
-                "draft_model",
-            )
+        for field, what in _NATIVE_ONLY.items():
+            if getattr(settings, field) and choice.name not in BACKENDS:
+                raise InvalidRequest(
+                    f"The {choice.name} engine takes none, and it was chosen because {choice.reason}. "
+                    f"Leave the {what} out.",
+                    field,
+                )
     return path, choice
 
 
@@ -176,12 +189,13 @@ def _load_vision(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: Setting
     sight = load_sight(checkpoint, engine_options(settings)) if settings.max_images else None
     if sight is None:
         return None
-    place = sight.wording.place
-    ids = tokenizer.encode_prompt(place, add_bos=False)
-    if len(ids) != 1:
-        raise CheckpointError(f"The tokenizer of '{checkpoint.path}' has no token '{place}'.")
     limits = Limits(settings.max_images, settings.max_image_pixels, settings.max_queue)
-    return Vision(sight, ids[0], limits)
+    for wording in (sight.wording, sight.wording.spare):
+        ids = tokenizer.encode_prompt(wording.place, add_bos=False) if wording else []
+        if wording and len(ids) == 1:
+            return Vision(replace(sight, wording=wording), ids[0], limits)
+    sight.encoder.close()
+    raise CheckpointError(f"The tokenizer of '{checkpoint.path}' has no token '{sight.wording.place}'.")
 
 
 def _template(source: str | None, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -237,11 +251,14 @@ def no_adapters(engine: str) -> str:
     )
 
 
-def fingerprint(path: Path, settings: Settings, adapter: Path | None = None) -> str:
-    """`system_fingerprint`: another file, engine, quantisation, KV cache or adapter gives another one."""
+def fingerprint(path: Path, settings: Settings, *more: Path | None) -> str:
+    """`system_fingerprint`: another file, engine, quantisation or KV cache gives another one.
+
+    So does one of `more`, what is loaded beside it.
+    """
     facts: tuple[object, ...] = (*_sizes(path), settings.engine, settings.quantization, settings.kv_cache)
-    if adapter is not None:
-        facts += _sizes(adapter)
+    for each in more:
+        facts += _sizes(each) if each is not None else ()
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 

@@ -13,6 +13,7 @@ from llm_serving.service.encoder_loader import encoder_setting, precision_of
 from llm_serving.service.facts import ModelProfile, facts_of
 from llm_serving.service.loader import ProgressLog, find_path, measure_chat_model, public_name
 from llm_serving.service.model import ModelKind
+from llm_serving.service.projector import find_eyes
 
 # At most, since some matrices have 12 bits. Other weights are f32, or less in the transformers engine.
 _BYTES_OF_A_WEIGHT = {"q8": 1.5}
@@ -52,8 +53,15 @@ def read_profile(settings: Settings) -> ModelProfile | None:
         return None
     context = min(settings.context_length or context, context)
     architecture = checkpoint.architecture if is_native else ""  # others have names of their own for it
-    has_eyes = is_native and settings.max_images > 0 and sees(checkpoint)
+    has_eyes = is_native and settings.max_images > 0 and _sees(checkpoint, settings)
     return ModelProfile(context, architecture, facts_of(checkpoint), sees=has_eyes)
+
+
+def _sees(checkpoint: Checkpoint, settings: Settings) -> bool:
+    try:
+        return sees(find_eyes(checkpoint, settings).checkpoint)
+    except ServingError:  # as above
+        return False
 
 
 def _context(checkpoint: Checkpoint, is_native: bool) -> int:

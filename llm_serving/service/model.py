@@ -97,6 +97,7 @@ class ChatModel:
     details: Mapping[str, Any] = field(default_factory=dict)  # for `/models`
     facts: ModelFacts | None = None  # of its files, if there are any
     vision: Vision | None = None  # what it reads images with, if it does
+    sight_remedy: str = ""  # what would let it, if it does not
     adapters: tuple[str, ...] = ()  # fingerprints of the model with each of them
     wants_parts: bool = field(init=False)  # whether its template takes no contents that are texts
     thoughts: ThoughtFormat | None = field(init=False)  # how it thinks, if it does

@@ -192,9 +192,10 @@ class Registry:
             await self._closing
 
     def _chat(self, name: str, *, on_demand: bool, lora: tuple[str, ...] = ()) -> ChatSlot:
-        """Only the first model has adapters and a draft model."""
-        is_first = name == self._settings.model_name
-        beside = {"lora": lora, "draft_model": self._settings.draft_model if is_first else ""}
+        """Only the first model has adapters, a draft model and a projector that the settings name."""
+        beside: dict[str, Any] = {"lora": lora}
+        if name != self._settings.model_name:
+            beside |= {"draft_model": "", "mmproj": None}
         own = self._settings.model_copy(update={"model_name": name, **beside})
 
         def load() -> ChatModel:
@@ -221,7 +222,8 @@ class Registry:
 
     def _how(self, name: str) -> dict[str, Any]:
         settings = self._settings
-        others = (Path(settings.draft_model), *(each.directory for each in self.adapters))
+        others = [Path(settings.draft_model), *(each.directory for each in self.adapters)]
+        others += [settings.mmproj] if settings.mmproj else []
         folders = folders_of(name, settings.cache_dir, *(path.parent for path in others))
         return {"max_waiting": settings.max_concurrency + settings.max_queue, "folders": folders}
 

@@ -106,6 +106,16 @@ def test_rows_that_do_not_fit_are_refused(
     runner.close()
 
 
+def test_what_no_patch_fills_is_left_out(checkpoint: Checkpoint) -> None:
+    vision = NativeVision(*describe_vision(checkpoint, TILE + 5))
+    whole = np.random.default_rng(4).uniform(-1, 1, (TILE + 5, TILE + 5, 3)).astype(np.float32)
+    rows = vision.encode(whole)
+    vision.close()
+    exact = NativeVision(*describe_vision(checkpoint, TILE))
+    assert (exact.encode(np.ascontiguousarray(whole[:TILE, :TILE])) == rows).all()
+    exact.close()
+
+
 def test_tiles_that_do_not_fit_are_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(CheckpointError, match="Tiles of 24 pixels"):
         describe_vision(checkpoint, 24)

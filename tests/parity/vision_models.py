@@ -51,6 +51,19 @@ MODELS: dict[str, tuple[str, dict[str, Any], int, int]] = {
         1,
         182,
     ),
+    # As SmolVLM 2.2B, whose tiles of 384 pixels are 27 patches of 14 and a rest.
+    "tiles with a rest": (
+        "SmolVLM",
+        {
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_attention_heads": 2,
+            "image_size": 76,
+            "patch_size": 8,
+        },
+        3,
+        76,
+    ),
     "larger tiles": (
         "Idefics3",
         {
