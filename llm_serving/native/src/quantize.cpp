@@ -118,21 +118,22 @@ void store_scales(Format format, int o, int g, const Group& group, uint8_t* scal
     if (format == Format::q4) memcpy(own + 16 + 2 * o, &minimum, 2);
 }
 
-// `quants` are those of the group, zero where nothing is stored yet.
-void store_quant(Format format, int o, int k, int q, uint8_t* quants) {
-    const int at = (has_nibbles(format) ? k / 4 % 4 : k / 4) * 32 + o * 4 + k % 4;
-    if (format == Format::q12) {
-        const auto wide = int16_t(q);
-        memcpy(quants + 2 * at, &wide, 2);
-        return;
+// The 32 weights of output o. `quants` are those of the group, zero where nothing is stored yet.
+void store_quants(Format format, int o, int16_t (&q)[kGroup], uint8_t* quants) {
+    if (const int centre = centre_of(format))
+        for (int16_t& one : q) one = int16_t(one + centre);
+    if (has_nibbles(format)) {
+        for (int k = 0; k < kHalf; k++) quants[k / 4 * 32 + o * 4 + k % 4] = uint8_t((q[k] & 15) | q[k + kHalf] << 4);
+    } else if (format == Format::q12) {
+        for (int k = 0; k < kGroup; k += 4) memcpy(quants + 2 * (k / 4 * 32 + o * 4), q + k, 4 * sizeof(int16_t));
+    } else {
+        for (int k = 0; k < kGroup; k += 4)
+            for (int i = 0; i < 4; i++) quants[k / 4 * 32 + o * 4 + i] = uint8_t(q[k + i]);
     }
-    if (!has_nibbles(format)) {
-        quants[at] = uint8_t(q);
-        return;
+    for (int k = 0; upper_bits(format) && k < kGroup; k++) {
+        const UpperBits upper = upper_at(format, o, k);
+        quants[upper.at] |= uint8_t(q[k] >> 4 << upper.shift);
     }
-    quants[at] |= uint8_t((q & 15) << (k < kHalf ? 0 : 4));
-    const UpperBits upper = upper_at(format, o, k);
-    if (upper.count) quants[upper.at] |= uint8_t(q >> 4 << upper.shift);
 }
 
 }  // namespace
@@ -174,7 +175,7 @@ void pack_panel(Kind kind, Format format, const uint8_t* const (&sources)[kPanel
             }
             fit(kind, format, group);
             store_scales(format, o, g, group, scales);
-            for (int k = 0; k < kGroup; k++) store_quant(format, o, k, group.q[k] + centre_of(format), quants);
+            store_quants(format, o, group.q, quants);
         }
 }
 
