@@ -1,7 +1,7 @@
 """How many threads and how much memory this process may really use, and what the CPU can do.
 
 The host's core count is the wrong answer in a container: affinity and the cgroup's quota decide.
-Pure Python, reads only /proc and /sys; every function takes the root of that tree for tests.
+Pure Python, reads only /proc and /sys, whose root every function takes for tests; without them mac.py asks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from llm_serving.native import mac
 
 _ROOT = Path("/")
 
@@ -75,6 +77,7 @@ def memory_budget(root: Path = _ROOT) -> MemoryBudget:
         for key, kib in re.findall(r"^(\w+):\s+(\d+) kB", _read(root / "proc/meminfo"), re.M)
     }
     total = meminfo.get("MemTotal") or _physical_memory()
+    available = meminfo.get("MemAvailable") or mac.available_bytes() or total
     limits = [
         int(text)
         for directory in _cgroup_directories(root, "memory")
@@ -83,9 +86,7 @@ def memory_budget(root: Path = _ROOT) -> MemoryBudget:
     ]
     limit = min(limits, default=None)
     # cgroup v1 writes "unlimited" as a number near 2^63.
-    return MemoryBudget(
-        total, meminfo.get("MemAvailable", total), None if limit and limit >= total else limit
-    )
+    return MemoryBudget(total, available, None if limit and limit >= total else limit)
 
 
 def memory_limit_bytes(root: Path = _ROOT) -> int:
@@ -113,7 +114,7 @@ def _read(path: Path) -> str:
 
 def _affinity() -> set[int]:
     getter = getattr(os, "sched_getaffinity", None)  # Linux only
-    return set(getter(0)) if getter else set(range(os.cpu_count() or 1))
+    return set(getter(0)) if getter else set(range(mac.performance_cores() or os.cpu_count() or 1))
 
 
 def _physical_memory() -> int:
@@ -143,7 +144,7 @@ def _core_of(info: list[dict[str, str]]) -> dict[int, tuple[str, str]]:
 
 def _model_name(info: list[dict[str, str]]) -> str:
     named = next((cpu["model name"] for cpu in info if cpu.get("model name")), "")
-    return named or platform.processor() or platform.machine() or "unknown"
+    return named or mac.model_name() or platform.processor() or platform.machine() or "unknown"
 
 
 def _isa(info: list[dict[str, str]]) -> tuple[str, ...]:

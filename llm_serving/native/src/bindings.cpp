@@ -208,7 +208,7 @@ NB_MODULE(_llm_serving_native, m) {
             p.add(std::move(op), from.width, from.of_slots);
         }, nb::arg("source"), nb::arg("positive"), nb::arg("negative"), nb::arg("beta"))
         .def("soft_cap", [](Plan& p, int source, float cap) {
-            p.model.buffers.at(size_t(source));
+            (void)p.model.buffers.at(size_t(source));  // throws
             if (!(cap > 0)) throw std::invalid_argument("a soft cap must be positive");
             auto op = std::make_unique<SoftCap>();
             op->source = source;

@@ -31,7 +31,7 @@ private:
     };
     void leave(int worker);
 
-    const int workers_;
+    [[maybe_unused]] const int workers_;  // used where threads can be moved
     const std::unique_ptr<Seat[]> seats_;
 };
 

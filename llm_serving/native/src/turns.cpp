@@ -16,7 +16,7 @@ namespace {
 constexpr double kShare = 0.4;
 // Of a long prompt's step: as long as a short text waits behind it.
 constexpr double kSlice = 0.01;
-constexpr int kEncoderNiceness = 3;  // with 10, a busy process per core left them 8 % of their rate, with this one 25
+[[maybe_unused]] constexpr int kEncoderNiceness = 3;  // with 10, a busy process per core left them 8 % of their rate, with this one 25
 
 }  // namespace
 
