@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-_DTYPES = {"f4": "F32", "f2": "F16", "f8": "F64", "i8": "I64", "i4": "I32", "u1": "U8"}
+_DTYPES = {
+    "f4": "F32",
+    "f2": "F16",
+    "f8": "F64",
+    "i8": "I64",
+    "i4": "I32",
+    "i1": "I8",
+    "u1": "U8",
+    "V1": "F8_E4M3",
+}
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], *, bfloat16: bool = False) -> Path:

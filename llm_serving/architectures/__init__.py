@@ -157,6 +157,7 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
             f"The native engine does not run the family '{checkpoint.architecture}' of '{checkpoint.path}'; "
             f"it runs {', '.join(sorted(FAMILIES))}."
         )
+    _check_readable(checkpoint)
     plan = family(checkpoint)
     _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.max_context)
     largest = max(layer.head_dim for layer in plan.kv)
@@ -217,9 +218,15 @@ def describe_encoder(checkpoint: Checkpoint) -> EncoderPlan:
             f"The native engine does not run the encoder family '{checkpoint.architecture}' of "
             f"'{checkpoint.path}'; it runs {', '.join(sorted(ENCODER_FAMILIES))}."
         )
+    _check_readable(checkpoint)
     plan = family(checkpoint)
     _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.context)
     return plan
+
+
+def _check_readable(checkpoint: Checkpoint) -> None:
+    if problem := checkpoint.extras.get("unread_weights"):
+        raise CheckpointError(f"{checkpoint.path}: {problem}")
 
 
 def _check_sizes(checkpoint: Checkpoint, buffers: dict[str, int], context: int) -> None:

@@ -86,13 +86,6 @@ def describe_gguf(checkpoint: Checkpoint) -> ops.ModelPlan:
 
 
 def _of_config(checkpoint: Checkpoint, experts: ExpertSizes, family: _Defaults) -> ops.ModelPlan:
-    packing = checkpoint.metadata.get("quantization_config")
-    if packing is not None:  # as V3 was published
-        method = packing.get("quant_method") if isinstance(packing, dict) else packing
-        raise CheckpointError(
-            f"'quantization_config' in the config.json of '{checkpoint.path}' is of {method!r}: weights of "
-            "this family are read in BF16 and the like, or from GGUF files."
-        )
     config_json.require(checkpoint, "hidden_act", ("silu",), "silu")
     config_json.require(checkpoint, "attention_bias", (False,), False)
     config_json.require(checkpoint, "moe_layer_freq", (1,), 1)

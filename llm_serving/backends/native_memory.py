@@ -10,6 +10,7 @@ from llm_serving.backends.memory_need import MemoryNeed, kv_share
 from llm_serving.backends.native_draft import Draft
 from llm_serving.backends.sight import sight_need
 from llm_serving.checkpoints import Checkpoint, Tensor
+from llm_serving.checkpoints.kinds import KINDS
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.speculation import MAX_DRAFTING
 from llm_serving.errors import ServingError
@@ -142,6 +143,11 @@ def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
 
 def _packed_bytes(tensor: Tensor) -> int:
     """Of its own format, about."""
+    if (
+        tensor.unpack is not None and tensor.kind not in LARGER_PACKED
+    ):  # q8 of floats, else blocks with scales
+        block = KINDS["Q8_0" if tensor.kind == "F32" else tensor.kind]
+        return math.prod(tensor.shape) // block.block_size * block.block_bytes
     if tensor.kind not in LARGER_PACKED:
         return tensor.data.nbytes
     return int(math.prod(tensor.shape) * LARGER_PACKED[tensor.kind])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +17,8 @@ from llm_serving.errors import CheckpointError
 class Tensor:
     """One weight as it stands in the file; nothing is copied or unpacked.
 
-    With `scales`, `is_transposed`, `zeros` or several dimensions the data is not what `kind` and `shape` say
-    before `as_rows`.
+    With `scales`, `unpack`, `is_transposed`, `zeros` or several dimensions the data is not what `kind` and
+    `shape` say before `as_rows`.
     """
 
     name: str
@@ -28,12 +28,14 @@ class Tensor:
     scales: np.ndarray | None = None  # uint8: of MXFP4, exponents that lie apart from the values
     is_transposed: bool = False  # a matrix that the file has as inputs x outputs
     zeros: tuple[int, int] = (0, 0)  # rows and columns that the file has not: of a matrix, behind its own
+    # Makes the data that `kind` and `shape` mean, uint8 [bytes], of a matrix that lies in several tensors.
+    unpack: Callable[[], np.ndarray] | None = field(default=None, compare=False)
 
     def rows(self, indices: Sequence[int]) -> Tensor:
         """These rows of a matrix as a tensor. Raises: CheckpointError for one that is not there."""
         if len(self.shape) != 2 or not all(0 <= i < self.shape[0] for i in indices):
             raise CheckpointError(f"Tensor '{self.name}' of shape {self.shape} has no rows {list(indices)}.")
-        data = self.data.reshape(self.shape[0], -1)[list(indices)].reshape(-1)
+        data = self._unpacked().data.reshape(self.shape[0], -1)[list(indices)].reshape(-1)
         return Tensor(self.name, self.kind, (len(indices), self.shape[1]), data)
 
     def part(self, index: int, count: int, transposed: bool = False) -> Tensor:
@@ -52,7 +54,7 @@ class Tensor:
         if transposed and self.kind not in ("F32", "F16", "BF16"):
             raise CheckpointError(f"Tensor '{self.name}' of {self.kind} cannot be transposed.")
         shape = (cols, rows) if transposed else (rows, cols)
-        data = self.data.reshape(count, -1)[index]
+        data = self._unpacked().data.reshape(count, -1)[index]
         scales = None if self.scales is None else self.scales.reshape(count, -1)[index]
         return Tensor(f"{self.name}#{index}", self.kind, shape, data, scales, transposed)
 
@@ -63,12 +65,14 @@ class Tensor:
             raise CheckpointError(
                 f"Tensor '{self.name}' of shape {self.shape} has no rows that stand {period} by {period}."
             )
-        periods = self.data.reshape(rows // period, period, -1)[:, first : first + count]
+        periods = self._unpacked().data.reshape(rows // period, period, -1)[:, first : first + count]
         name = f"{self.name}#{first}-{first + count}/{period}"
         return Tensor(name, self.kind, (rows // period * count, cols), periods)
 
     def as_rows(self) -> Tensor:
         """The same with data as `kind` has it, row by row: itself, or a copy if the file has it otherwise."""
+        if self.unpack is not None:
+            return self._unpacked().as_rows()
         data = self.data
         if self.scales is not None:
             data = to_blocks(data, self.scales)
@@ -85,6 +89,9 @@ class Tensor:
         elif data.ndim > 1:
             data = np.ascontiguousarray(data).reshape(-1)
         return self if data is self.data else Tensor(self.name, self.kind, self.shape, data)
+
+    def _unpacked(self) -> Tensor:
+        return self if self.unpack is None else replace(self, data=self.unpack(), unpack=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.expert_matrices import BLOCKS, SCALES, expert_matrices
 from llm_serving.checkpoints.json_files import read_object
+from llm_serving.checkpoints.quantized import problem_of, quantized_matrices
 from llm_serving.checkpoints.safetensors import SafetensorsFile, read_safetensors
 from llm_serving.checkpoints.sentence_transformers import SentenceTransformers, read_sentence_transformers
 from llm_serving.errors import CheckpointError
@@ -37,7 +38,8 @@ def read_huggingface(path: Path) -> Checkpoint:
     `metadata` is `config.json`; `architecture` its `model_type`. Tensors keep their names, prefixes such as
     `bert.` or `model.` included; those of a dense layer get its folder's name in
     front (`2_Dense.linear.weight`).
-    What experts have in MXFP4 becomes one tensor of the name before `_blocks` and `_scales`.
+    What experts have in MXFP4 becomes one tensor of the name before `_blocks` and `_scales`, what is packed
+    otherwise one `.weight`, see `quantized.py`; `extras["unread_weights"]` tells why it cannot be read.
     `extras["sentence_transformers"]` is a `SentenceTransformers`, absent without `modules.json`;
     `extras["skipped_tensors"]` maps the names of tensors that are no floats to their dtype.
 
@@ -50,11 +52,17 @@ def read_huggingface(path: Path) -> Checkpoint:
     config, architecture = _config(folder)
     index = folder / INDEX
     file = _read_shards(index) if weights == index or _is_shard(weights, index) else read_safetensors(weights)
-    packed = expert_matrices(file.raw)
-    read = {f"{name}{end}" for name in packed for end in (BLOCKS, SCALES)}
-    skipped = {name: dtype for name, dtype in file.skipped.items() if name not in read}
-    extras: dict[str, Any] = {"skipped_tensors": skipped}
-    tensors = file.tensors | packed
+    packing = config.get("quantization_config")
+    extras: dict[str, Any] = {}
+    tensors, read = file.tensors, set[str]()
+    if problem := problem_of(packing):
+        extras["unread_weights"] = problem
+    else:
+        experts = expert_matrices({name: tensor for name, tensor in file.raw.items() if tensor.kind == "U8"})
+        matrices, read = quantized_matrices(file.tensors | file.raw, packing) if packing else ({}, set())
+        read |= {f"{name}{end}" for name in experts for end in (BLOCKS, SCALES)}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in read} | experts | matrices
+    extras["skipped_tensors"] = {name: dtype for name, dtype in file.skipped.items() if name not in read}
     if settings is not None:
         extras["sentence_transformers"] = settings
         tensors = tensors | _dense_tensors(root, settings)

@@ -15,10 +15,16 @@ def to_blocks(values: Bytes, exponents: Bytes) -> Bytes:
 
     A byte holds two neighbours there, the first one in its low nibble; in a block it holds values 16 apart.
     """
-    groups = values.reshape(-1, GROUP_BYTES)
-    first, second = groups[:, : GROUP_BYTES // 2], groups[:, GROUP_BYTES // 2 :]
-    blocks = np.empty((len(groups), 1 + GROUP_BYTES), np.uint8)
+    blocks = np.empty((len(exponents), 1 + GROUP_BYTES), np.uint8)
     blocks[:, 0] = exponents
-    blocks[:, 1::2] = first & 0x0F | second << 4
-    blocks[:, 2::2] = first >> 4 | second & 0xF0
+    blocks[:, 1:] = halves_apart(values.reshape(-1, GROUP_BYTES))
     return blocks.reshape(-1)
+
+
+def halves_apart(groups: Bytes) -> Bytes:
+    """uint8 [groups, 16]: of 32 nibbles, neighbours in a byte become those 16 apart."""
+    first, second = groups[:, : GROUP_BYTES // 2], groups[:, GROUP_BYTES // 2 :]
+    apart = np.empty_like(groups)
+    apart[:, 0::2] = first & 0x0F | second << 4
+    apart[:, 1::2] = first >> 4 | second & 0xF0
+    return apart

@@ -23,7 +23,7 @@ from llm_serving.errors import CheckpointError
 MAX_HEADER_BYTES = 1 << 25  # some 250 000 tensors
 MAX_DIMENSIONS = 8
 KINDS_READ = {"F32": 4, "F16": 2, "BF16": 2}  # bytes a value
-RAW = "U8"
+RAW = ("U8", "I8", "I32", "I64", "F8_E4M3")  # what packed weights lie in
 _SIZES = {**KINDS_READ, "F64": 8, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
 _SIZES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8}
 
@@ -32,7 +32,7 @@ _SIZES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8}
 class SafetensorsFile:
     """`tensors` are the weights; `skipped` maps the names of all others (position ids, …) to their dtype.
 
-    `raw` has those of the others that are plain bytes, of kind U8: weights may be packed in them.
+    `raw` has those of the others that are of a kind in RAW: weights may be packed in them.
     """
 
     tensors: dict[str, Tensor]
@@ -79,10 +79,10 @@ def read_safetensors(path: str | Path) -> SafetensorsFile:
     views = {
         info.name: Tensor(info.name, info.dtype, info.shape, data[first + info.begin : first + info.end])
         for info in infos
-        if info.dtype in KINDS_READ or info.dtype == RAW
+        if info.dtype in KINDS_READ or info.dtype in RAW
     }
-    tensors = {name: tensor for name, tensor in views.items() if tensor.kind != RAW}
-    raw = {name: tensor for name, tensor in views.items() if tensor.kind == RAW}
+    tensors = {name: tensor for name, tensor in views.items() if tensor.kind not in RAW}
+    raw = {name: tensor for name, tensor in views.items() if tensor.kind in RAW}
     skipped = {info.name: info.dtype for info in infos if info.dtype not in KINDS_READ}
     return SafetensorsFile(tensors, skipped, raw, files)
 

@@ -103,8 +103,6 @@ NOT_YARN = {"type": "dynamic", "factor": 2.0}
         ({"routed_scaling_factor": 1e9}, "'routed_scaling_factor'"),
         ({"scoring_func": "softmax"}, "'scoring_func' .* supported: sigmoid"),
         ({"topk_method": "greedy"}, "'topk_method' .* supported: noaux_tc"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "'quantization_config' .* 'fp8': .* BF16"),
-        ({"quantization_config": "fp8"}, "'quantization_config' .* 'fp8': .* BF16"),
         ({"moe_layer_freq": 2}, "'moe_layer_freq'"),
         ({"attention_bias": True}, "'attention_bias'"),
         ({"hidden_act": "gelu"}, "'hidden_act'"),

@@ -1,0 +1,222 @@
+"""Matrices that directories have in fewer bits, by their own names: GPTQ, AWQ, compressed-tensors and FP8.
+
+Only what a method calls its tensors is told here; `packed_integers` has what becomes of them. Sources are the
+methods' own packers (AutoGPTQ and GPTQModel, AutoAWQ, compressed-tensors), for FP8 the files of DeepSeek V3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_serving.checkpoints import packed_integers as packed
+from llm_serving.checkpoints.checkpoint import Tensor
+from llm_serving.checkpoints.float8 import scaled
+from llm_serving.checkpoints.packed_integers import PackedIntegers
+from llm_serving.errors import CheckpointError
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+METHODS = ("gptq", "awq", "auto-round", "compressed-tensors", "fp8", "fbgemm_fp8", "modelopt", "mxfp4")
+_FLOATS = ("F32", "F16", "BF16")
+_DTYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8", "I8": "i1", "F8_E4M3": "u1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The tensors of a directory by name, `quantization_config`, and the names that matrices were made of."""
+
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    used: set[str] = field(default_factory=set)
+
+    def array(self, name: str, kinds: tuple[str, ...], dimensions: int) -> Array:
+        """Its values; BF16 as f32. Raises: CheckpointError if there is none of these kinds and dimensions."""
+        tensor = self.tensors.get(name)
+        if tensor is None or tensor.kind not in kinds or len(tensor.shape) != dimensions:
+            found = "is missing" if tensor is None else f"is of {tensor.kind} and shape {tensor.shape}"
+            raise CheckpointError(
+                f"Tensor '{name}' {found}; one of {' or '.join(kinds)} and {dimensions} dimensions is needed."
+            )
+        self.used.add(name)
+        if tensor.kind == "BF16":
+            wide = tensor.data.view("<u2").astype(np.uint32) << 16
+            return wide.view(np.float32).reshape(tensor.shape)
+        return tensor.data.view(_DTYPES[tensor.kind]).reshape(tensor.shape)
+
+    def scales(self, name: str) -> Floats:
+        """f32 [rows, columns]: a number is a row of one, a vector a column."""
+        tensor = self.tensors.get(name)
+        values = self.array(name, _FLOATS, len(tensor.shape) if tensor is not None else 2)
+        return values.astype(np.float32).reshape(values.shape[0] if values.ndim else 1, -1)
+
+    def bits(self) -> int:
+        """Raises: CheckpointError for others than 4 and 8."""
+        bits = self.config.get("bits", self.config.get("w_bit"))
+        if bits not in (4, 8):
+            raise CheckpointError(
+                f"'bits' of 'quantization_config' is {bits!r}; weights of 4 and 8 bits are read."
+            )
+        return int(bits)
+
+
+def quantized_matrices(tensors: Mapping[str, Tensor], config: Any) -> tuple[dict[str, Tensor], set[str]]:
+    """Of all tensors of a directory, the matrices that are packed in several, and the names of those.
+
+    `config` is the `quantization_config` of config.json. A matrix is unpacked when `as_rows` is called.
+
+    Raises: CheckpointError for tensors that are missing or do not fit each other.
+    """
+    stored = Stored(tensors, config if isinstance(config, Mapping) else {})
+    found = {}
+    for name, tensor in tensors.items():
+        base, _, end = name.rpartition(".")
+        if end == "weight" and tensor.kind == "F8_E4M3":
+            found[name] = _of_floats(stored, base)
+        elif (end, tensor.kind) in _INTEGERS:
+            found[f"{base}.weight"] = _of_integers(stored, base, tensor, _INTEGERS[end, tensor.kind])
+    return found, stored.used
+
+
+def problem_of(config: Any) -> str | None:
+    """What is to be told of a `quantization_config` whose weights are not read; None where they are."""
+    if not config:
+        return None
+    if not isinstance(config, Mapping):
+        return "'quantization_config' is no object."
+    method = config.get("quant_method")
+    if method not in METHODS:
+        return f"'quantization_config' is of {method!r}; weights packed by {', '.join(METHODS)} are read."
+    layout = str(config.get("version", "gemm")).lower()
+    if method == "awq" and layout != "gemm":
+        return f"AWQ's layout {layout!r} ('version' of 'quantization_config') is not read; 'gemm' is."
+    return None
+
+
+def _of_integers(
+    stored: Stored, base: str, main: Tensor, read: Callable[[Stored, str], PackedIntegers]
+) -> Tensor:
+    matrix = read(stored, base)
+    groups = matrix.scales.shape[1]
+    fits = (
+        matrix.scales.shape == matrix.zeros.shape == (matrix.outputs, groups) and matrix.inputs % groups == 0
+    )
+    of = matrix.group_of
+    if not fits or (of is not None and (len(of) != matrix.inputs or of.min() < 0 or of.max() >= groups)):
+        raise CheckpointError(
+            f"Scales and zero points of '{base}' do not fit its {matrix.outputs} x {matrix.inputs} weights."
+        )
+    kind = matrix.kind
+    shape = (matrix.outputs, matrix.inputs)
+    # Read once more then: scales of all matrices in f32 would be a quarter of what four bits take.
+    return Tensor(f"{base}.weight", kind, shape, main.data, unpack=lambda: read(stored, base).blocks(kind))
+
+
+def _words(stored: Stored, base: str) -> PackedIntegers:
+    """GPTQ's words hold inputs, AWQ's outputs."""
+    packing = stored.config.get("packing_format") or stored.config.get("quant_method")
+    return _awq(stored, base) if "awq" in str(packing) else _gptq(stored, base)
+
+
+def _gptq(stored: Stored, base: str) -> PackedIntegers:
+    """qweight [inputs / n, outputs], qzeros [groups, outputs / n], scales [groups, outputs], g_idx [inputs].
+
+    A word holds n numbers.
+    """
+    bits = stored.bits()
+    words = stored.array(f"{base}.qweight", ("I32",), 2)
+    inputs, outputs = len(words) * 32 // bits, words.shape[1]
+    zeros = packed.from_output_words(stored.array(f"{base}.qzeros", ("I32",), 2), bits).astype(np.float32)
+    if stored.config.get("checkpoint_format", "gptq") != "gptq_v2":
+        zeros += 1  # the first version stores one less
+    scales = np.ascontiguousarray(stored.scales(f"{base}.scales").T)
+    group_of = _group_of(stored, f"{base}.g_idx", inputs, scales.shape[1])
+    return PackedIntegers(
+        outputs, inputs, bits, scales, zeros, lambda: packed.from_input_words(words), group_of
+    )
+
+
+def _awq(stored: Stored, base: str) -> PackedIntegers:
+    """qweight [inputs, outputs / 8], qzeros [groups, outputs / 8], scales [groups, outputs]."""
+    if stored.bits() != 4:
+        raise CheckpointError("AWQ weights of 4 bits are read, not of 8.")
+    words = stored.array(f"{base}.qweight", ("I32",), 2)
+    zeros = packed.from_awq_words(stored.array(f"{base}.qzeros", ("I32",), 2)).astype(np.float32)
+    scales = np.ascontiguousarray(stored.scales(f"{base}.scales").T)
+    inputs, outputs = len(words), words.shape[1] * 8
+    return PackedIntegers(
+        outputs, inputs, 4, scales, zeros, lambda: packed.pack_nibbles(packed.from_awq_words(words))
+    )
+
+
+def _compressed(stored: Stored, base: str) -> PackedIntegers:
+    """weight_packed [outputs, inputs / n], weight_scale [outputs, groups].
+
+    weight_zero_point [outputs / n, groups], weight_shape, weight_g_idx [inputs].
+    """
+    words = stored.array(f"{base}.weight_packed", ("I32",), 2)
+    inputs = int(stored.array(f"{base}.weight_shape", ("I64", "I32"), 1)[-1])
+    bits = next((bits for bits in (4, 8) if words.shape[1] * 32 == bits * inputs), None)
+    if bits is None:
+        raise CheckpointError(f"'{base}.weight_packed' has no weights of 4 or 8 bits, which are read.")
+    scales = stored.scales(f"{base}.weight_scale")
+    zeros = np.full(scales.shape, 1 << bits - 1, np.float32)
+    if f"{base}.weight_zero_point" in stored.tensors:
+        of_outputs = packed.from_input_words(stored.array(f"{base}.weight_zero_point", ("I32",), 2))
+        all_zeros = of_outputs if bits == 8 else packed.unpack_nibbles(of_outputs)
+        zeros = all_zeros.T[: len(words)].astype(np.float32)
+    group_of = _group_of(stored, f"{base}.weight_g_idx", inputs, scales.shape[1])
+    return PackedIntegers(len(words), inputs, bits, scales, zeros, lambda: words.view(np.uint8), group_of)
+
+
+def _bytes(stored: Stored, base: str) -> PackedIntegers:
+    """weight [outputs, inputs] of signed bytes, weight_scale a number, [outputs, 1] or [outputs, groups]."""
+    weight = stored.array(f"{base}.weight", ("I8",), 2)
+    outputs, inputs = weight.shape
+    scales = stored.scales(f"{base}.weight_scale")
+    scales = np.broadcast_to(scales, (outputs, scales.shape[1]))
+    zeros = np.full(scales.shape, 128, np.float32)
+    zero_point = stored.tensors.get(f"{base}.weight_zero_point")
+    if zero_point is not None:
+        own = stored.array(zero_point.name, ("I8",), len(zero_point.shape))
+        zeros = zeros + own.reshape(own.shape[0] if own.ndim else 1, -1)
+    return PackedIntegers(outputs, inputs, 8, scales, zeros, lambda: weight.view(np.uint8) ^ np.uint8(0x80))
+
+
+def _group_of(stored: Stored, name: str, inputs: int, groups: int) -> NDArray[np.int32] | None:
+    """The group of each input; None where they follow each other, as all do that were not sorted."""
+    if name not in stored.tensors:
+        return None
+    of = stored.array(name, ("I32",), 1)
+    in_turn = len(of) == inputs and np.array_equal(of, np.arange(inputs) * groups // inputs)
+    return None if in_turn else of
+
+
+def _of_floats(stored: Stored, base: str) -> Tensor:
+    """weight [outputs, inputs] of E4M3; weight_scale_inv or weight_scale, a number for each block of both."""
+    name = f"{base}.weight"
+    weight = stored.array(name, ("F8_E4M3",), 2)
+    factor = f"{base}.weight_scale_inv"
+    scales = stored.scales(factor if factor in stored.tensors else f"{base}.weight_scale")
+    sides = stored.config.get("weight_block_size") or [
+        -(-size // n) for size, n in zip(weight.shape, scales.shape, strict=True)
+    ]
+    needed = tuple(-(-size // side) for size, side in zip(weight.shape, sides, strict=True))
+    if scales.shape != needed:
+        raise CheckpointError(f"Tensor '{name}' needs {needed} scales, but there are {scales.shape}.")
+    data = stored.tensors[name].data
+    return Tensor(
+        name, "F32", weight.shape, data, unpack=lambda: scaled(weight, scales, (sides[0], sides[1]))
+    )
+
+
+_INTEGERS: dict[tuple[str, str], Callable[[Stored, str], PackedIntegers]] = {
+    ("qweight", "I32"): _words,
+    ("weight_packed", "I32"): _compressed,
+    ("weight", "I8"): _bytes,
+}
