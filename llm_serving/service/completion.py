@@ -19,6 +19,7 @@ from llm_serving.service.generation import (
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
 from llm_serving.service.slot import ModelSlot
+from llm_serving.service.tokens import INLINE_TOKENS
 
 MOST_LOGPROBS = 1 << 17  # of the prompts of one request; each takes a few hundred bytes on its way out
 
@@ -68,8 +69,7 @@ class CompletionService:
                 for prompt, ids in zip(request.prompts, prompts, strict=True)
             ]
 
-        is_long = sum(map(len, (*request.prompts, request.suffix))) > INLINE_CHARS
-        prompts, echoes = await asyncio.to_thread(read) if is_long else read()
+        prompts, echoes = await asyncio.to_thread(read) if _is_long(request) else read()
         _check_logprobs(prompts, request.options)
         fill_in = fill_in_of(model, request.suffix)
         options = replace(request.options, ends=fill_in.ends) if fill_in else request.options
@@ -88,6 +88,13 @@ class CompletionService:
             raise
         generation.echoes = echoes
         return generation
+
+
+def _is_long(request: CompletionRequest) -> bool:
+    """Whether to read its texts, or to make its tokens text, may take longer than a stream should wait."""
+    num_chars = sum(len(text) for text in (*request.prompts, request.suffix) if isinstance(text, str))
+    num_tokens = sum(len(prompt) for prompt in request.prompts if not isinstance(prompt, str))
+    return num_chars > INLINE_CHARS or num_tokens > INLINE_TOKENS
 
 
 def prompts_ids(model: ChatModel, prompts: Sequence[Prompt], suffix: str = "") -> list[list[int]]:

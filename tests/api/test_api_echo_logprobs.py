@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -204,11 +205,33 @@ async def test_forms_bind_the_answer_and_not_the_prompt(client: Client) -> None:
         assert choice["finish_reason"] == ("stop" if answer else "length")
 
 
+class WatchedTokenizer(FakeTokenizer):
+    """Notes which threads name tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+
+    def piece(self, token_id: int) -> bytes:
+        self.threads.add(threading.get_ident())
+        return super().piece(token_id)
+
+
 async def test_a_long_prompt_is_named_off_the_loop() -> None:
-    async with open_client(context_length=8192) as client:
-        (choice,) = await choices_of(client, prompt=[65, 66] * 3000)
-        assert choice["logprobs"]["tokens"] == ["A", "B"] * 3000
-        assert choice["logprobs"]["text_offset"] == list(range(6000))
+    tokenizer = WatchedTokenizer()
+
+    def load(settings: Settings) -> ChatModel:
+        return ChatModel("watched", load_fake_engine(engine_options(settings)), tokenizer)
+
+    async with open_client(load=load, context_length=8192) as client:
+        (choice,) = await choices_of(client, prompt=[65, 66])
+        assert threading.get_ident() in tokenizer.threads  # what is short is not worth a thread
+        tokenizer.threads.clear()
+        (choice,) = await choices_of(client, prompt=[65, 66] * 2100)
+        assert choice["logprobs"]["tokens"] == ["A", "B"] * 2100
+        assert choice["logprobs"]["text_offset"] == list(range(4200))
+        assert tokenizer.threads
+        assert threading.get_ident() not in tokenizer.threads
 
 
 class SpacedTokenizer(FakeTokenizer):

@@ -7,68 +7,44 @@ is missing.
 
 from __future__ import annotations
 
-import platform
-import shutil
 import subprocess
 from collections import defaultdict
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
-from llm_serving.native.cpu import cpu_budget
-
-ROOT = Path(__file__).parents[2]
-COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
+from digest_programs import (
+    CAN_BUILD,
+    CAN_BUILD_FOR_ARM64,
+    COMPILER,
+    EMULATOR,
+    HAS_AVX512,
+    IS_X86,
+    program_of_arm64,
+    program_of_x86,
+)
 
 pytestmark = [
     pytest.mark.kernels,
-    pytest.mark.skipif(platform.machine() != "x86_64", reason="compares with x86"),
-    pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("ninja")), reason="needs cmake and ninja"),
+    pytest.mark.skipif(not IS_X86, reason="compares with x86"),
+    pytest.mark.skipif(not CAN_BUILD, reason="needs cmake and ninja"),
 ]
-for_arm64 = pytest.mark.skipif(
-    not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"needs {COMPILER} and {EMULATOR}"
-)
-
-HAS_AVX512 = {"avx512vl", "avx512_vnni"} <= set(cpu_budget().isa)
+for_arm64 = pytest.mark.skipif(not CAN_BUILD_FOR_ARM64, reason=f"needs {COMPILER} and {EMULATOR}")
 
 Digests = dict[str, dict[str, str]]  # case → instruction set → hash
 
 
 @pytest.fixture(scope="module")
 def x86() -> Digests:
-    """What the instruction sets of this CPU compute; AVX-VNNI is one of them if it has that or AVX-512's."""
-    options = [f"-DLLM_COMPILED_KERNELS={compiled_kernels()}", f"-DLLM_VNNI_OF_AVX512={HAS_AVX512}"]
-    return digests(str(build("digests-x86", *options)))
+    return digests(str(program_of_x86()))
 
 
 @pytest.fixture(scope="module")
-def program() -> Path:
-    """kernel_digests for ARM64."""
-    cross = [
-        "-DCMAKE_SYSTEM_NAME=Linux",
-        "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
-        f"-DCMAKE_CXX_COMPILER={COMPILER}",
-    ]
-    return build("digests-arm64", *cross)
-
-
-def compiled_kernels() -> str:
-    """Where the installed extension's were compiled, if nothing has changed since; or nothing."""
-    sources = [ROOT / "CMakeLists.txt", *(ROOT / "llm_serving/native/src").iterdir()]
-    newest = max(path.stat().st_mtime for path in sources)
-    modules = (ROOT / "build").glob("cp*/_llm_serving_native*.so")  # linked when all else is there
-    return next((str(path.parent) for path in modules if path.stat().st_mtime > newest), "")
-
-
-def build(name: str, *options: str) -> Path:
-    folder = ROOT / "build" / name  # kept: compiling takes minutes
-    for command in (
-        ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", "-DLLM_KERNEL_DIGESTS=ON", *options],
-        ["cmake", "--build", str(folder)],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return folder / "kernel_digests"
+def arm() -> dict[str, Digests]:
+    """By CPU: the best that is emulated, and one without the dot product; one core emulates each."""
+    command = [EMULATOR, "-L", "/usr/aarch64-linux-gnu", "-cpu"]
+    program, cpus = str(program_of_arm64()), ("max", "cortex-a53")
+    with ThreadPoolExecutor(len(cpus)) as pool:
+        return dict(zip(cpus, pool.map(lambda cpu: digests(*command, cpu, program), cpus), strict=True))
 
 
 def digests(*command: str) -> Digests:
@@ -78,10 +54,6 @@ def digests(*command: str) -> Digests:
         isa, case, digest = line.split("\t")
         found[case][isa] = digest
     return found
-
-
-def emulated(program: Path, cpu: str) -> Digests:
-    return digests(EMULATOR, "-L", "/usr/aarch64-linux-gnu", "-cpu", cpu, str(program))
 
 
 def different(*found: Digests) -> list[str]:
@@ -99,15 +71,15 @@ def test_all_sets_of_x86_compute_the_same(x86: Digests) -> None:
 
 
 @for_arm64
-def test_neon_and_scalar_compute_on_arm64_what_x86_computes(x86: Digests, program: Path) -> None:
-    arm = emulated(program, "max")
-    assert arm.keys() == x86.keys()
-    assert all(case.keys() == {"neon", "scalar"} for case in arm.values())
-    assert different(arm, x86) == []
+def test_neon_and_scalar_compute_on_arm64_what_x86_computes(x86: Digests, arm: dict[str, Digests]) -> None:
+    cases = arm["max"]
+    assert cases.keys() == x86.keys()
+    assert all(case.keys() == {"neon", "scalar"} for case in cases.values())
+    assert different(cases, x86) == []
 
 
 @for_arm64
-def test_a_cpu_without_the_dot_product_runs_scalar_kernels(program: Path) -> None:
-    cases = emulated(program, "cortex-a53")
+def test_a_cpu_without_the_dot_product_runs_scalar_kernels(arm: dict[str, Digests]) -> None:
+    cases = arm["cortex-a53"]
     assert len(cases) > 500
     assert all(case.keys() == {"scalar"} for case in cases.values())
