@@ -87,8 +87,9 @@ class PlanBuilder(PlanTensors):
         core, buffers = self.core, self._buffers
         match operation:
             case ops.RopeStore(source, layer, rope, keys_are_values):
-                rotated, table = 0 if rope is None else rope.rotated, self._rope(rope)
-                core.rope_store(buffers[source], layer, self.query_heads, table, rotated, keys_are_values)
+                rotated, axes = (0, ()) if rope is None else (rope.rotated, rope.axes)
+                rows, heads, table = buffers[source], self.query_heads, self._rope(rope)
+                core.rope_store(rows, layer, heads, table, rotated, keys_are_values, axes)
             case ops.Attention(source, target, layer, scale, window, cap, sinks):
                 # Rows of a span see those that come, however far a window reaches.
                 bias = self._bias(ops.WindowBias(window - 1, self._has_spans)) if window else -1
@@ -102,8 +103,8 @@ class PlanBuilder(PlanTensors):
                     norm = self._constant(np.full(width // heads, gain, np.float32))
                 core.head_norm(buffers[source], offset, heads, norm, epsilon, shift)
             case ops.Rotate(source, heads, head_dim, rope):
-                core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope))
-            case ops.EncoderAttention(source, target, heads, kv_heads, scale, causal, bias):
+                core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope), rope.axes)
+            case ops.EncoderAttention(source, target, heads, kv_heads, scale, causal, bias, whole):
                 core.encoder_attention(
                     buffers[source],
                     buffers[target],
@@ -113,6 +114,7 @@ class PlanBuilder(PlanTensors):
                     causal,
                     self._bias(bias),
                     isinstance(bias, (ops.BucketBias, ops.LinearBias)),
+                    whole,
                 )
 
     def _add_of_experts(self, operation: ops.Route | ops.Gather | ops.ExpertLinear | ops.Combine) -> None:
