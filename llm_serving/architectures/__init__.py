@@ -34,6 +34,7 @@ from llm_serving.architectures import (
     phi3,
     projector,
     qwen2,
+    qwen2_5_vl,
     qwen3,
     qwen3_5,
     qwen3_5_moe,
@@ -48,7 +49,7 @@ from llm_serving.architectures.projector import with_projector as with_projector
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
-from llm_serving.native.vision_plan import VisionPlan
+from llm_serving.native.vision_plan import AnySizePlan, VisionPlan
 
 MOST_TIMES = 16  # queries, keys and values of many heads side by side, and more
 MOST_CONTEXT = 1 << 24
@@ -111,7 +112,7 @@ FAMILIES = {
     "olmoe": decoder_experts.describe_olmoe,
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,
-    "qwen2_5_vl": text_part.describe,
+    "qwen2_5_vl": qwen2_5_vl.describe,
     "qwen2_moe": shared_experts.describe_qwen2_moe,
     "qwen2_vl": text_part.describe,
     "qwen2moe": shared_experts.describe_qwen2_moe,  # as GGUF files call it
@@ -143,6 +144,9 @@ VISION_FAMILIES = {
     "idefics3": idefics3.describe_vision,
     "smolvlm": idefics3.describe_vision,
 }
+ANY_SIZE_FAMILIES = {
+    "qwen2_5_vl": qwen2_5_vl.describe_vision,
+}
 
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
@@ -169,11 +173,15 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
 
 
 def sees(checkpoint: Checkpoint) -> bool:
-    """Whether `describe_vision` is for this model. Text models may go by the same family's name."""
+    """Whether `describe_vision` or `describe_any_size` is for this model.
+
+    Text models may go by the same family's name.
+    """
     if checkpoint.projector is not None:
         return True
     has_eyes = checkpoint.metadata.get("vision_config") is not None
-    return checkpoint.architecture in VISION_FAMILIES and checkpoint.format == "huggingface" and has_eyes
+    is_known = checkpoint.architecture in {*VISION_FAMILIES, *ANY_SIZE_FAMILIES}
+    return is_known and checkpoint.format == "huggingface" and has_eyes
 
 
 def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Checkpoint]:
@@ -186,6 +194,13 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
     if family is None:
         raise CheckpointError(f"The native engine reads no images with '{checkpoint.architecture}'.")
     plan, shaped = family(seeing, tile)
+    _check_sizes(shaped, {**plan.tower.buffers, **plan.connector.buffers}, plan.tower.context)
+    return plan, shaped
+
+
+def describe_any_size(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Checkpoint]:
+    """As `describe_vision`, of `ANY_SIZE_FAMILIES`: what reads pictures that become up to so many rows."""
+    plan, shaped = ANY_SIZE_FAMILIES[checkpoint.architecture](checkpoint, rows)
     _check_sizes(shaped, {**plan.tower.buffers, **plan.connector.buffers}, plan.tower.context)
     return plan, shaped
 

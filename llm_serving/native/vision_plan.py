@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.native.ops import AddPositions, EncoderPlan, Gelu, Linear, Quantize
+from llm_serving.native.ops import AddPositions, EncoderPlan, Gated, Gelu, Linear, Quantize
 
 # Bytes that a weight takes, scales counted in; of what is `fine`, in any format but f32, those of q12.
 _WEIGHT_BYTES = {"f32": 4.0, "q8": 1.0625}
@@ -45,6 +45,38 @@ class VisionPlan:
         return (self.patches // self.side) ** 2
 
     @property
+    def num_patches(self) -> int:
+        """Of a tile."""
+        return self.patches**2
+
+    @property
+    def width(self) -> int:
+        return self.connector.hidden
+
+
+@dataclass(frozen=True, slots=True)
+class AnySizePlan:
+    """The same over pictures whose sides are any multiples of `patch` * `side` pixels.
+
+    Patches are ordered by the row that they become, and rows by windows, whose patches are the sequences of a
+    step of the tower. Rotary positions are a patch's row and column (`axial_rope`).
+    """
+
+    tower: EncoderPlan  # its context is the number of patches, at most
+    connector: EncoderPlan
+    rows: int  # that a picture becomes, at most
+    patch: int  # pixels a side
+    side: int  # patches a side that become one row, side by side
+    frames: int  # of a film that a patch goes through: a picture is all of them
+    columns: int  # of the patch matrix: 3 * frames * patch * patch, and zeros up to a multiple of 32
+    window: int = 0  # rows a side; 0 = the picture is one
+
+    @property
+    def num_patches(self) -> int:
+        """Of a picture, at most."""
+        return self.rows * self.side**2
+
+    @property
     def width(self) -> int:
         return self.connector.hidden
 
@@ -57,9 +89,11 @@ class VisionNeed:
     tensors: frozenset[str]  # whose weights these are, and of no other part of the model
 
 
-def vision_need(plan: VisionPlan, checkpoint: Checkpoint, weight_format: str, threads: int) -> VisionNeed:
+def vision_need(
+    plan: VisionPlan | AnySizePlan, checkpoint: Checkpoint, weight_format: str, threads: int
+) -> VisionNeed:
     """Weights, buffers for all patches of a tile, and what each thread's attention lays out for itself."""
-    stages = [(plan.tower, plan.patches**2), (plan.connector, plan.rows)]
+    stages = [(plan.tower, plan.num_patches), (plan.connector, plan.rows)]
     num_bytes, tensors = 0.0, set()
     for stage, rows in stages:
         cols = 0
@@ -75,11 +109,13 @@ def vision_need(plan: VisionPlan, checkpoint: Checkpoint, weight_format: str, th
                 tensors.add(operation.tensor)
             elif isinstance(operation, Quantize | Gelu):
                 cols = max(cols, stage.buffers[operation.source])
+            elif isinstance(operation, Gated):
+                cols = max(cols, operation.cols)
         activations = 4 * cols if weight_format == "f32" else 2 * cols + cols // 8
         num_bytes += rows * (4 * sum(stage.buffers.values()) + activations)
     head = plan.tower.buffers["qkv"] // 3  # of keys and values, at most
-    num_bytes += threads * 2 * 4 * plan.patches**2 * min(head, _MOST_HEAD)
-    num_bytes += 4 * plan.patches**2 * plan.columns  # the tile, as patches
+    num_bytes += threads * 2 * 4 * plan.num_patches * min(head, _MOST_HEAD)
+    num_bytes += 4 * plan.num_patches * plan.columns  # the tile, as patches
     return VisionNeed(int(num_bytes), frozenset(tensors))
 
 

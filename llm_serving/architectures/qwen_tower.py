@@ -1,0 +1,139 @@
+"""Vision transformers of Qwen-VL (Wang et al. 2024): pictures of any size, patches turned by place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llm_serving.architectures.config_json import number, positive, require
+from llm_serving.architectures.padded import GROUP, Padded
+from llm_serving.checkpoints import Checkpoint
+from llm_serving.errors import CheckpointError
+from llm_serving.native import ops
+from llm_serving.native.rope import axial_rope
+
+EPSILON = 1e-6  # of all norms, whatever a config.json says
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a tower, checked."""
+
+    hidden: int
+    heads: int
+    ffn: int
+    layers: int
+    patch: int  # pixels a side
+    side: int  # patches a side that become one row
+    frames: int  # of a film that a patch goes through: a picture is all of them
+    theta: float
+
+    @property
+    def merged(self) -> int:
+        """What a row is made of."""
+        return self.side**2 * self.hidden
+
+
+def read_shape(vision: Checkpoint, hidden: int, ffn: int) -> Shape:
+    """`metadata` is the vision part's. Raises: CheckpointError for a size that the engine does not run."""
+    channels = "in_channels" if "in_channels" in vision.metadata else "in_chans"
+    require(vision, channels, (3,), 3)
+    rope: Any = vision.metadata.get("rope_parameters") or {}
+    shape = Shape(
+        hidden=hidden,
+        heads=positive(vision, "num_heads", default=16),
+        ffn=ffn,
+        layers=positive(vision, "depth", default=32),
+        patch=positive(vision, "patch_size", default=14),
+        side=positive(vision, "spatial_merge_size", default=2),
+        frames=positive(vision, "temporal_patch_size", default=2),
+        theta=number(replace(vision, metadata=rope), "rope_theta", default=10000.0),
+    )
+    if shape.layers > len(vision.tensors):
+        raise CheckpointError(f"'{vision.path}' has no {shape.layers} layers of a vision transformer.")
+    if hidden % shape.heads or (hidden // shape.heads) % 8 or hidden % GROUP:
+        raise CheckpointError(
+            f"{shape.heads} heads over {hidden} dimensions of the vision part of '{vision.path}' is a shape "
+            "the engine does not run."
+        )
+    return shape
+
+
+def norm(name: str, layer_norm: bool, source: str = "x", *, keep: bool = False) -> ops.Quantize:
+    bias = f"{name}.bias" if layer_norm else None
+    return ops.Quantize(source, f"{name}.weight", EPSILON, layer_norm, bias, keep=keep)
+
+
+def linear(name: str, target: str, offset: int = 0, *, fine: bool = False) -> ops.Projection:
+    return ops.Projection(f"{name}.weight", target, offset, f"{name}.bias", fine=fine)
+
+
+def attention(layer: str, shape: Shape, *, layer_norm: bool, whole: bool) -> tuple[ops.Operation, ...]:
+    """A block up to its second norm. Without `whole` patches see those of their window, if there are any."""
+    head_dim = shape.hidden // shape.heads
+    return (
+        norm(f"{layer}norm1", layer_norm),
+        ops.Linear((linear(f"{layer}attn.qkv", "qkv"),)),
+        ops.Rotate("qkv", 2 * shape.heads, head_dim, axial_rope(shape.theta, head_dim)),
+        ops.EncoderAttention("qkv", "attention", shape.heads, shape.heads, head_dim**-0.5, whole=whole),
+        ops.Quantize("attention"),
+        ops.Linear((linear(f"{layer}attn.proj", "x"),), accumulate=True),
+        norm(f"{layer}norm2", layer_norm),
+    )
+
+
+def plan_of(
+    shapes: Padded,
+    prefix: str,
+    shape: Shape,
+    rows: int,
+    up: int,
+    operations: tuple[ops.Operation, ...],
+    *,
+    bias: bool = False,
+) -> tuple[ops.EncoderPlan, int]:
+    """The tower for pictures of up to so many rows, and columns of its patch matrix; `operations` follow it.
+
+    `up` is what the second half of a block is wide.
+    """
+    embedding = f"{prefix}patch_embed.proj"
+    columns = shapes.as_matrix(f"{embedding}.weight")
+    matrix = linear(embedding, "x", fine=True)
+    plan = ops.EncoderPlan(
+        hidden=shape.hidden,
+        context=rows * shape.side**2,
+        vocab_size=0,
+        buffers={
+            "x": shape.hidden,
+            "patches": columns,
+            "qkv": 3 * shape.hidden,
+            "attention": shape.hidden,
+            "up": up,
+        },
+        operations=(
+            ops.Given("patches"),
+            ops.Quantize("patches"),
+            ops.Linear((matrix if bias else replace(matrix, bias=None),)),
+            *operations,
+        ),
+        pooling="",
+    )
+    return plan, columns
+
+
+def merger(first: str, second: str, shape: Shape, rows: int, width: int) -> ops.EncoderPlan:
+    """Patches that become a row, normed and side by side, to rows of `width`: matrix, gelu, matrix."""
+    return ops.EncoderPlan(
+        hidden=width,
+        context=rows,
+        vocab_size=0,
+        buffers={"x": width, "patches": shape.merged, "inner": shape.merged},
+        operations=(
+            ops.Given("patches"),
+            ops.Quantize("patches"),
+            ops.Linear((linear(first, "inner", fine=True),)),
+            ops.Gelu("inner"),
+            ops.Linear((linear(second, "x", fine=True),)),
+        ),
+        pooling="",
+    )
