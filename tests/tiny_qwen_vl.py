@@ -1,7 +1,8 @@
-"""A tiny Qwen2.5-VL directory of random weights, with all the files that a real one has."""
+"""Tiny Qwen-VL directories of random weights, with all the files that real ones have."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,21 @@ VISION = {
     "window_size": 2 * UNIT,
     "fullatt_block_indexes": [1],
 }
+VISION_2 = {
+    "depth": VISION_LAYERS,
+    "embed_dim": VISION_HIDDEN,
+    "mlp_ratio": 2,
+    "hidden_size": HIDDEN,
+    "num_heads": VISION_HEADS,
+    "patch_size": PATCH,
+}
+VISION_3 = {
+    **{key: VISION[key] for key in ("depth", "hidden_size", "intermediate_size", "num_heads", "patch_size")},
+    "hidden_act": "gelu_pytorch_tanh",
+    "out_hidden_size": HIDDEN,
+    "num_position_embeddings": 25,
+    "deepstack_visual_indexes": [0, 1],
+}
 TEXT = {
     "vocab_size": VOCAB,
     "hidden_size": HIDDEN,
@@ -65,15 +81,43 @@ TEXT = {
 
 
 def write_tiny_qwen_vl(directory: Path, processor: dict[str, Any] | None = None, **config: Any) -> Path:
-    """As it was published: names and settings of the text model beside those of the vision part."""
+    """Qwen2.5-VL as it was published: settings of the text model beside those of the vision part."""
+    settings = {"model_type": "qwen2_5_vl", **TEXT, "vision_config": VISION}
+    return _write(directory, {**PROCESSOR, **(processor or {})}, {**settings, **config}, _shapes(_tower()))
+
+
+def write_tiny_qwen2_vl(directory: Path, **config: Any) -> Path:
+    settings = {"model_type": "qwen2_vl", **TEXT, "vision_config": VISION_2}
+    return _write(directory, PROCESSOR, {**settings, **config}, _shapes(_tower_2()))
+
+
+def write_tiny_qwen3_vl(directory: Path, **config: Any) -> Path:
+    text = {**TEXT, "model_type": "qwen3_vl_text", "head_dim": HIDDEN // HEADS}
+    text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    settings = {"model_type": "qwen3_vl", "text_config": text, "vision_config": VISION_3}
+    bounds = {"shortest_edge": 4 * UNIT**2, "longest_edge": MOST_ROWS * UNIT**2}
+    processor = {**PROCESSOR, "min_pixels": None, "max_pixels": None, "size": bounds}
+    shapes = {
+        name.replace("model.", "model.language_model.", 1).replace("visual.", "model.visual.", 1): shape
+        for name, shape in _shapes(_tower_3()).items()
+        if not re.search(r"_proj.bias", name)
+    }
+    for i in range(LAYERS):
+        for norm in ("q_norm", "k_norm"):
+            shapes[f"model.language_model.layers.{i}.self_attn.{norm}.weight"] = (HIDDEN // HEADS,)
+    return _write(directory, processor, {**settings, **config}, shapes)
+
+
+def _write(
+    directory: Path, processor: dict[str, Any], config: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+) -> Path:
     rng = np.random.default_rng(5)
-    tensors = {name: _values(rng, name, shape) for name, shape in _shapes().items()}
+    tensors = {name: _values(rng, name, shape) for name, shape in shapes.items()}
     write_safetensors(directory / "model.safetensors", tensors, bfloat16=True)
     write_qwen_tokenizer(directory)
     write_json(directory / "chat_template.json", {"chat_template": TEMPLATE})
-    write_json(directory / "preprocessor_config.json", {**PROCESSOR, **(processor or {})})
-    settings: dict[str, Any] = {"model_type": "qwen2_5_vl", "image_token_id": PLACE, **TEXT}
-    write_json(directory / "config.json", {**settings, "vision_config": VISION, **config})
+    write_json(directory / "preprocessor_config.json", processor)
+    write_json(directory / "config.json", {"image_token_id": PLACE, **config})
     return directory
 
 
@@ -87,16 +131,20 @@ def write_qwen_tokenizer(directory: Path) -> None:
     write_json(directory / "tokenizer_config.json", {"eos_token": "<|im_end|>"})
 
 
-def _shapes() -> dict[str, tuple[int, ...]]:
-    merged, keys = SIDE**2 * VISION_HIDDEN, HIDDEN * KV_HEADS // HEADS
-    own: dict[str, tuple[int, ...]] = {
+Shapes = dict[str, tuple[int, ...]]
+MERGED = SIDE**2 * VISION_HIDDEN
+
+
+def _shapes(tower: tuple[Shapes, Shapes]) -> Shapes:
+    """Of the text model, and of a tower: what has weights and biases, and what has one tensor."""
+    keys = HIDDEN * KV_HEADS // HEADS
+    own: Shapes = {
         "model.embed_tokens.weight": (VOCAB, HIDDEN),
         "model.norm.weight": (HIDDEN,),
         "lm_head.weight": (VOCAB, HIDDEN),
-        "visual.patch_embed.proj.weight": (VISION_HIDDEN, 3, 2, PATCH, PATCH),
-        "visual.merger.ln_q.weight": (VISION_HIDDEN,),
+        **tower[1],
     }
-    linear = {"visual.merger.mlp.0": (merged, merged), "visual.merger.mlp.2": (HIDDEN, merged)}
+    linear = dict(tower[0])
     for i in range(LAYERS):
         layer = f"model.layers.{i}."
         linear[f"{layer}self_attn.q_proj"] = (HIDDEN, HIDDEN)
@@ -106,16 +154,50 @@ def _shapes() -> dict[str, tuple[int, ...]]:
         own[f"{layer}mlp.down_proj.weight"] = (HIDDEN, FFN)
         for norm in ("input_layernorm", "post_attention_layernorm"):
             own[f"{layer}{norm}.weight"] = (HIDDEN,)
+    for name, sizes in linear.items():
+        own[f"{name}.weight"], own[f"{name}.bias"] = sizes, sizes[:1]
+    return own
+
+
+def _tower() -> tuple[Shapes, Shapes]:
+    linear, own = _blocks({"gate_proj": VISION_FFN, "up_proj": VISION_FFN, "down_proj": -VISION_FFN})
+    norms = {name: sizes for name, sizes in linear.items() if "norm" in name}
+    linear = {name: sizes for name, sizes in linear.items() if name not in norms}
+    own |= {f"{name}.weight": sizes for name, sizes in norms.items()}
+    return linear | _merger(), {**own, "visual.merger.ln_q.weight": (VISION_HIDDEN,)}
+
+
+def _tower_2() -> tuple[Shapes, Shapes]:
+    linear, own = _blocks({"fc1": 2 * VISION_HIDDEN, "fc2": -2 * VISION_HIDDEN})
+    return linear | _merger() | {"visual.merger.ln_q": (VISION_HIDDEN,)}, own
+
+
+def _tower_3() -> tuple[Shapes, Shapes]:
+    linear, own = _blocks({"linear_fc1": VISION_FFN, "linear_fc2": -VISION_FFN})
+    merged = {"merger": VISION_HIDDEN, "deepstack_merger_list.0": MERGED, "deepstack_merger_list.1": MERGED}
+    for merger, normed in merged.items():
+        linear[f"visual.{merger}.norm"] = (normed,)
+        linear[f"visual.{merger}.linear_fc1"] = (MERGED, MERGED)
+        linear[f"visual.{merger}.linear_fc2"] = (HIDDEN, MERGED)
+    linear["visual.patch_embed.proj"] = own.pop("visual.patch_embed.proj.weight")
+    return linear, {**own, "visual.pos_embed.weight": (25, VISION_HIDDEN)}
+
+
+def _blocks(mlp: dict[str, int]) -> tuple[Shapes, Shapes]:
+    """`mlp` has rows of its matrices; those below zero are columns."""
+    linear: Shapes = {}
     for i in range(VISION_LAYERS):
         block = f"visual.blocks.{i}."
         linear[f"{block}attn.qkv"] = (3 * VISION_HIDDEN, VISION_HIDDEN)
         linear[f"{block}attn.proj"] = (VISION_HIDDEN, VISION_HIDDEN)
-        linear[f"{block}mlp.gate_proj"] = linear[f"{block}mlp.up_proj"] = (VISION_FFN, VISION_HIDDEN)
-        linear[f"{block}mlp.down_proj"] = (VISION_HIDDEN, VISION_FFN)
-        own[f"{block}norm1.weight"] = own[f"{block}norm2.weight"] = (VISION_HIDDEN,)
-    for name, (rows, columns) in linear.items():
-        own[f"{name}.weight"], own[f"{name}.bias"] = (rows, columns), (rows,)
-    return own
+        for name, size in mlp.items():
+            linear[f"{block}mlp.{name}"] = (size, VISION_HIDDEN) if size > 0 else (VISION_HIDDEN, -size)
+        linear[f"{block}norm1"] = linear[f"{block}norm2"] = (VISION_HIDDEN,)
+    return linear, {"visual.patch_embed.proj.weight": (VISION_HIDDEN, 3, 2, PATCH, PATCH)}
+
+
+def _merger() -> Shapes:
+    return {"visual.merger.mlp.0": (MERGED, MERGED), "visual.merger.mlp.2": (HIDDEN, MERGED)}
 
 
 def _values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -35,10 +35,12 @@ from llm_serving.architectures import (
     projector,
     qwen2,
     qwen2_5_vl,
+    qwen2_vl,
     qwen3,
     qwen3_5,
     qwen3_5_moe,
     qwen3_embedding,
+    qwen3_vl,
     shared_experts,
     smollm3,
     text_part,
@@ -114,7 +116,7 @@ FAMILIES = {
     "qwen2": qwen2.describe,
     "qwen2_5_vl": qwen2_5_vl.describe,
     "qwen2_moe": shared_experts.describe_qwen2_moe,
-    "qwen2_vl": text_part.describe,
+    "qwen2_vl": qwen2_vl.describe,
     "qwen2moe": shared_experts.describe_qwen2_moe,  # as GGUF files call it
     "qwen2vl": qwen2.describe,  # as GGUF files call both
     "qwen3": qwen3.describe,
@@ -126,7 +128,7 @@ FAMILIES = {
     "qwen3_5_text": qwen3_5.describe,
     "qwen3_moe": decoder_experts.describe_qwen3_moe,
     "qwen3_next": qwen3_5_moe.describe_next,
-    "qwen3_vl": text_part.describe,
+    "qwen3_vl": qwen3_vl.describe,
     "qwen3_vl_moe": text_part.describe,
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
     "qwen3next": qwen3_5_moe.describe_next,
@@ -146,6 +148,8 @@ VISION_FAMILIES = {
 }
 ANY_SIZE_FAMILIES = {
     "qwen2_5_vl": qwen2_5_vl.describe_vision,
+    "qwen2_vl": qwen2_vl.describe_vision,
+    "qwen3_vl": qwen3_vl.describe_vision,
 }
 
 
@@ -201,7 +205,8 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
 def describe_any_size(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Checkpoint]:
     """As `describe_vision`, of `ANY_SIZE_FAMILIES`: what reads pictures that become up to so many rows."""
     plan, shaped = ANY_SIZE_FAMILIES[checkpoint.architecture](checkpoint, rows)
-    _check_sizes(shaped, {**plan.tower.buffers, **plan.connector.buffers}, plan.tower.context)
+    for stage in (plan.tower, *plan.connectors):
+        _check_sizes(shaped, stage.buffers, stage.context)
     return plan, shaped
 
 

@@ -10,12 +10,13 @@ from llm_serving.architectures.config_json import before, part, positive, requir
 from llm_serving.architectures.mrope import with_axes
 from llm_serving.architectures.padded import Padded, padded
 from llm_serving.architectures.qwen_tower import (
+    PATCHES,
     Shape,
+    Sight,
     attention,
     linear,
     merger,
     norm,
-    plan_of,
     read_shape,
 )
 from llm_serving.checkpoints import Checkpoint
@@ -39,22 +40,20 @@ def describe_vision(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Che
     vision = replace(checkpoint, metadata=part(checkpoint, "vision_config"))
     require(vision, "hidden_act", ("silu",), "silu")
     shape = read_shape(vision, positive(vision, "hidden_size"), positive(vision, "intermediate_size"))
-    prefix = before(checkpoint, "patch_embed.proj.weight")
-    shapes = Padded(vision)
-    seen = _whole_blocks(vision)
-    blocks: list[ops.Operation] = []
-    for i in range(shape.layers):
-        layer = f"{prefix}blocks.{i}."
-        blocks += attention(layer, shape, layer_norm=False, whole=i in seen)
-        blocks += _gated(layer, shape, shapes)
-    blocks.append(norm(f"{prefix}merger.ln_q", False, keep=True))
-    tower, columns = plan_of(shapes, prefix, shape, rows, 2 * padded(shape.ffn), tuple(blocks))
-    width = positive(text_part.text_part(checkpoint), "hidden_size")
-    connector = merger(f"{prefix}merger.mlp.0", f"{prefix}merger.mlp.2", shape, rows, width)
     window = positive(vision, "window_size", default=112) // (shape.patch * shape.side)
     if not window:
         raise CheckpointError(f"Windows of '{checkpoint.path}' are smaller than what becomes one row.")
-    plan = AnySizePlan(tower, connector, rows, shape.patch, shape.side, shape.frames, columns, window)
+    prefix, shapes, whole = before(checkpoint, PATCHES), Padded(vision), _whole_blocks(vision)
+    blocks: list[ops.Operation] = []
+    for i in range(shape.layers):
+        layer = f"{prefix}blocks.{i}."
+        blocks += attention(layer, shape, layer_norm=False, whole=i in whole)
+        blocks += _gated(layer, shape, shapes)
+    blocks.append(norm(f"{prefix}merger.ln_q", False, keep=True))
+    width = positive(text_part.text_part(checkpoint), "hidden_size")
+    connector = merger(f"{prefix}merger.mlp.0", f"{prefix}merger.mlp.2", shape, width)
+    sight = Sight(shapes, prefix, shape, rows, 2 * padded(shape.ffn))
+    plan = sight.plan(blocks, (connector,), window=window)
     return plan, replace(vision, tensors=shapes.tensors)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,9 @@ from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 from llm_serving.native.rope import axial_rope
+from llm_serving.native.vision_plan import CONNECTED_ROWS, AnySizePlan
 
+PATCHES = "patch_embed.proj.weight"  # the tower's own, wherever it hangs
 EPSILON = 1e-6  # of all norms, whatever a config.json says
 
 
@@ -82,55 +85,88 @@ def attention(layer: str, shape: Shape, *, layer_norm: bool, whole: bool) -> tup
     )
 
 
-def plan_of(
-    shapes: Padded,
-    prefix: str,
-    shape: Shape,
-    rows: int,
-    up: int,
-    operations: tuple[ops.Operation, ...],
-    *,
-    bias: bool = False,
-) -> tuple[ops.EncoderPlan, int]:
-    """The tower for pictures of up to so many rows, and columns of its patch matrix; `operations` follow it.
+def plain_part(
+    first: str, second: str, shape: Shape, shapes: Padded, gelu: ops.Gelu
+) -> tuple[ops.Operation, ...]:
+    """The second half of a block without gates; `gelu` is of "up"."""
+    shapes.rows(f"{first}.weight", shape.ffn)
+    shapes.rows(f"{first}.bias", shape.ffn)
+    shapes.columns(f"{second}.weight", shape.ffn)
+    return (ops.Linear((linear(first, "up"),)), gelu, ops.Linear((linear(second, "x"),), accumulate=True))
 
-    `up` is what the second half of a block is wide.
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a generation puts together: a picture's rows at most, what is around the blocks, and sizes."""
+
+    shapes: Padded
+    prefix: str  # of all names
+    shape: Shape
+    rows: int
+    up: int  # columns of the second half of a block
+
+    def plan(
+        self,
+        blocks: Sequence[ops.Operation],
+        connectors: tuple[ops.EncoderPlan, ...],
+        *,
+        window: int = 0,
+        bias: bool = False,
+        positions: str | None = None,
+    ) -> AnySizePlan:
+        """With several connectors blocks fill "seen", columns for each; else "x" is what is seen."""
+        shape, embedding = self.shape, f"{self.prefix}{PATCHES.removesuffix('.weight')}"
+        columns = self.shapes.as_matrix(f"{self.prefix}{PATCHES}")
+        matrix = linear(embedding, "x", fine=True)
+        seen = {"seen": len(connectors) * shape.hidden} if len(connectors) > 1 else {}
+        tower = ops.EncoderPlan(
+            hidden=shape.hidden,
+            context=self.rows * shape.side**2,
+            vocab_size=0,
+            buffers={
+                **seen,
+                "x": shape.hidden,
+                "patches": columns,
+                "qkv": 3 * shape.hidden,
+                "attention": shape.hidden,
+                "up": self.up,
+            },
+            operations=(
+                ops.Given("patches"),
+                ops.Quantize("patches"),
+                ops.Linear((matrix if bias else replace(matrix, bias=None),)),
+                *([ops.AddGiven("x", columns)] if positions else []),
+                *blocks,
+            ),
+            pooling="",
+        )
+        return AnySizePlan(
+            tower,
+            connectors,
+            self.rows,
+            shape.patch,
+            shape.side,
+            shape.frames,
+            columns,
+            window,
+            positions,
+        )
+
+
+def merger(first: str, second: str, shape: Shape, width: int, norms: str | None = None) -> ops.EncoderPlan:
+    """Patches that become a row, side by side, to rows of `width`: matrix, gelu, matrix.
+
+    `norms` is what they are normed by together, if they are not normed yet.
     """
-    embedding = f"{prefix}patch_embed.proj"
-    columns = shapes.as_matrix(f"{embedding}.weight")
-    matrix = linear(embedding, "x", fine=True)
-    plan = ops.EncoderPlan(
-        hidden=shape.hidden,
-        context=rows * shape.side**2,
-        vocab_size=0,
-        buffers={
-            "x": shape.hidden,
-            "patches": columns,
-            "qkv": 3 * shape.hidden,
-            "attention": shape.hidden,
-            "up": up,
-        },
-        operations=(
-            ops.Given("patches"),
-            ops.Quantize("patches"),
-            ops.Linear((matrix if bias else replace(matrix, bias=None),)),
-            *operations,
-        ),
-        pooling="",
-    )
-    return plan, columns
-
-
-def merger(first: str, second: str, shape: Shape, rows: int, width: int) -> ops.EncoderPlan:
-    """Patches that become a row, normed and side by side, to rows of `width`: matrix, gelu, matrix."""
+    before = ops.Quantize("patches") if norms is None else norm(norms, True, "patches")
     return ops.EncoderPlan(
         hidden=width,
-        context=rows,
+        context=CONNECTED_ROWS,
         vocab_size=0,
         buffers={"x": width, "patches": shape.merged, "inner": shape.merged},
         operations=(
             ops.Given("patches"),
-            ops.Quantize("patches"),
+            before,
             ops.Linear((linear(first, "inner", fine=True),)),
             ops.Gelu("inner"),
             ops.Linear((linear(second, "x", fine=True),)),

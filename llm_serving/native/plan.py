@@ -46,14 +46,16 @@ class PlanBuilder(PlanTensors):
                 core.embed(self._matrix(ops.Projection(tensor, target, fine=fine)), buffers[target], scale)
             case ops.Given(target):
                 core.given(buffers[target])
+            case ops.AddGiven(target, offset):
+                core.add_given(buffers[target], offset)
             case ops.AddRows(tensor, target, scale):
                 self._add_rows(tensor, buffers[target], scale)
             case ops.AddPositions():
                 core.add_positions(self._positions(operation), buffers[operation.target])
             case ops.Quantize():
                 self._quantize(operation)
-            case ops.Gelu(source, tanh):
-                core.gelu(buffers[source], tanh)
+            case ops.Gelu(source, tanh, quick):
+                core.gelu(buffers[source], tanh, quick)
             case ops.Xielu(source, positive, negative, beta):
                 core.xielu(buffers[source], positive, negative, beta)
             case ops.Gated(source, cols, activation, limit, slope, opened):
@@ -68,10 +70,11 @@ class PlanBuilder(PlanTensors):
                 core.soft_cap(buffers[source], cap)
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
-            case ops.Copy(source, target, bias, accumulate, door, scale):
+            case ops.Copy(source, target, bias, accumulate, door, scale, offset):
                 shift, gate = self._optional(bias, self._widths[source]), buffers.get(door or "", -1)
                 own = self._optional(scale, 1)
-                core.copy(buffers[source], buffers[target], shift, accumulate, gate, own)
+                rows, into, begin = buffers[source], buffers[target], -1 if offset is None else offset
+                core.copy(rows, into, shift, accumulate, gate, own, begin)
             case ops.RopeStore() | ops.Attention() | ops.HeadNorm() | ops.Rotate() | ops.EncoderAttention():
                 self._add_of_attention(operation)
             case ops.GatedConv() | ops.DeltaInputs() | ops.DeltaRule() | ops.OutputGate():

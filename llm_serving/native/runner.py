@@ -65,7 +65,7 @@ class NativeRunner:
             max_step_tokens=max_step_tokens,
             max_sequences=max_sequences,
             max_context=max_context,
-            given_width=plan.buffers["x"],
+            given_width=plan.given_width,
             given_span=plan.given_span,
             given_axes=bool(plan.rope.axes),
             adapters=tuple(adapter.digest for adapter in adapters),

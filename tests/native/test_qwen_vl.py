@@ -1,4 +1,4 @@
-"""Qwen2.5-VL on the native engine: the same bits whoever computes a picture's rows, and in any step."""
+"""Qwen-VL on the native engine: the same bits whoever computes a picture's rows, and in any step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 from runner_driver import DrivenSequence, RunnerDriver
-from tiny_qwen_vl import HIDDEN, MOST_ROWS, PLACE, TEXT, UNIT, VISION, write_tiny_qwen_vl
+from tiny_qwen_vl import (
+    HIDDEN,
+    LAYERS,
+    MOST_ROWS,
+    PLACE,
+    UNIT,
+    VISION,
+    VISION_3,
+    write_tiny_qwen2_vl,
+    write_tiny_qwen3_vl,
+    write_tiny_qwen_vl,
+)
 
 from llm_serving.architectures import describe, describe_any_size, sees
 from llm_serving.backends.native_backend import build_runner, memory_need
@@ -18,13 +29,14 @@ from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.request import GivenRows
 from llm_serving.engine.rotary import rotary_positions
 from llm_serving.errors import CheckpointError, RequestCancelled
-from llm_serving.native.any_size_vision import AnySizeVision, patch_places
+from llm_serving.native.any_size_vision import AnySizeVision, patch_places, stretched
 from llm_serving.native.core import load_core
 
 GRIDS = [(3, 5), (4, 1)]
 IDS = [*range(5, 10), *[PLACE] * 15, *range(20, 31), *[PLACE] * 4, 12, 13, 14]
 PLACES = np.flatnonzero(np.array(IDS) == PLACE).astype(np.int32)
-GIVEN = np.random.default_rng(3).standard_normal((19, HIDDEN)).astype(np.float32)
+WIDE = np.random.default_rng(3).standard_normal((19, 3 * HIDDEN)).astype(np.float32)
+GIVEN = np.ascontiguousarray(WIDE[:, :HIDDEN])
 PICTURES = [GivenRows(5, GIVEN[:15], bytes(16), GRIDS[0]), GivenRows(31, GIVEN[15:], bytes(16), GRIDS[1])]
 TURNED = rotary_positions(PICTURES, 0, len(IDS))
 
@@ -32,6 +44,11 @@ TURNED = rotary_positions(PICTURES, 0, len(IDS))
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(write_tiny_qwen_vl(tmp_path_factory.mktemp("qwen")))
+
+
+@pytest.fixture(scope="module", params=[write_tiny_qwen_vl, write_tiny_qwen2_vl, write_tiny_qwen3_vl])
+def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(request.param(tmp_path_factory.mktemp("each")))
 
 
 def picture(grid: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -49,14 +66,14 @@ def describe_both(checkpoint: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize("weight_format", ["f32", "q8"])
-def test_rows_are_the_same_whoever_computes_them(checkpoint: Checkpoint, weight_format: str) -> None:
-    assert sees(checkpoint)
+def test_rows_are_the_same_whoever_computes_them(each: Checkpoint, weight_format: str) -> None:
+    assert sees(each)
     found = []
     for isa in load_core().instruction_sets():
         for threads in (1, 3):
-            vision = vision_of(checkpoint, threads=threads, isa=isa, weight_format=weight_format)
+            vision = vision_of(each, threads=threads, isa=isa, weight_format=weight_format)
             rows = [vision.encode(picture(grid)) for grid in [(5, 7), (1, 1), (8, 5), (5, 7)]]
-            assert [len(each) for each in rows] == [35, 1, 40, 35]
+            assert [len(own) for own in rows] == [35, 1, 40, 35]
             assert (rows[0] == rows[3]).all(), "whatever it looked at before"
             found.append(np.concatenate(rows))
             vision.close()
@@ -96,19 +113,20 @@ def test_whoever_is_interrupted_gives_up_and_can_go_on(checkpoint: Checkpoint) -
 
 
 @pytest.mark.parametrize("kv_cache", ["q16", "q8"])
-def test_turned_by_axes_in_any_step(checkpoint: Checkpoint, kv_cache: str) -> None:
+def test_turned_by_axes_in_any_step(each: Checkpoint, kv_cache: str) -> None:
     found = []
+    wide = np.ascontiguousarray(WIDE[:, : describe(each).given_width])
     for isa in load_core().instruction_sets():
         for threads in (1, 2):
             options = EngineOptions(threads=threads, kv_cache=kv_cache)
-            runner = build_runner(checkpoint, options, isa=isa)
+            runner = build_runner(each, options, isa=isa)
             driver = RunnerDriver(runner)
-            whole = driver.step([(DrivenSequence(), IDS)], given=(GIVEN, PLACES), rotary=TURNED)
+            whole = driver.step([(DrivenSequence(), IDS)], given=(wide, PLACES), rotary=TURNED)
             for cut in (1, 3, 16):
                 sequence, parts = DrivenSequence(), []
                 for start in range(0, len(IDS), cut):
                     own = np.flatnonzero((start <= PLACES) & (start + cut > PLACES))
-                    given = (GIVEN[own], PLACES[own] - start) if len(own) else None
+                    given = (wide[own], PLACES[own] - start) if len(own) else None
                     rotary = rotary_positions(PICTURES, start, min(cut, len(IDS) - start))
                     work = [(sequence, IDS[start : start + cut])]
                     parts.append(driver.step(work, given=given, rotary=rotary))
@@ -210,4 +228,53 @@ def test_a_processor_that_does_not_fit_is_refused(
 
 def test_sections_lie_one_behind_the_other(checkpoint: Checkpoint) -> None:
     assert describe(checkpoint).rope.axes == (0, 0, 1, 1, 1, 2, 2, 2)
-    assert TEXT["hidden_size"] == HIDDEN
+
+
+def test_height_and_width_are_interleaved_with_time(tmp_path: Path) -> None:
+    plan = describe(open_checkpoint(write_tiny_qwen3_vl(tmp_path)))
+    assert plan.rope.axes == (0, 1, 2, 0, 1, 2, 0, 0)
+    assert plan.given_width == 3 * HIDDEN
+
+
+def test_what_is_given_for_further_layers_is_added_there(tmp_path: Path) -> None:
+    """To the rows of pictures alone; texts behind them notice what they can still look at."""
+    runner = build_runner(open_checkpoint(write_tiny_qwen3_vl(tmp_path)), EngineOptions(threads=2))
+    driver, found = RunnerDriver(runner), []
+    for layers in ((), (1,), (2,), (1, 2)):
+        given = WIDE.copy()
+        for layer in {1, 2} - set(layers):
+            given[:, layer * HIDDEN : (layer + 1) * HIDDEN] = 0
+        found.append(driver.step([(DrivenSequence(), IDS)], given=(given, PLACES), rotary=TURNED))
+    for i, one in enumerate(found):
+        assert (one[:5] == found[0][:5]).all()
+        assert all((one[PLACES] != other[PLACES]).any(axis=1).all() for other in found[:i])
+    assert (found[1][5:] != found[0][5:]).any(axis=1).all()
+    texts = np.setdiff1d(np.arange(len(IDS)), PLACES)
+    assert (found[2][texts] == found[0][texts]).all(), "there is no layer behind the second"
+    with pytest.raises(ValueError, match="another width"):
+        driver.step([(DrivenSequence(), IDS)], given=(GIVEN, PLACES), rotary=TURNED)
+    runner.close()
+
+
+def test_positions_are_stretched() -> None:
+    table = np.arange(9, dtype=np.float32).reshape(3, 3, 1)
+    assert (stretched(table, 3, 3) == table).all()
+    wide = stretched(table, 5, 2)[:, :, 0]
+    assert wide.tolist() == [[0, 2], [1.5, 3.5], [3, 5], [4.5, 6.5], [6, 8]]
+    assert stretched(table, 1, 1).tolist() == [[[0]]]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"vision_config": {**VISION_3, "deepstack_visual_indexes": [1, 0]}}, "in order"),
+        ({"vision_config": {**VISION_3, "deepstack_visual_indexes": [3]}}, "in order"),
+        ({"vision_config": {**VISION_3, "deepstack_visual_indexes": [0, 1, 2]}}, f"{LAYERS} layers for 3"),
+        ({"vision_config": {**VISION_3, "hidden_act": "silu"}}, "'hidden_act'"),
+        ({"text_config": {"model_type": "qwen3_vl_moe_text"}}, "'qwen3_vl_text'"),
+    ],
+)
+def test_what_does_not_fit_qwen3_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    model = open_checkpoint(write_tiny_qwen3_vl(tmp_path, **config))
+    with pytest.raises(CheckpointError, match=message):
+        describe_both(model)

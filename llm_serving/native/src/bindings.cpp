@@ -7,6 +7,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -124,7 +125,7 @@ void bind_recurrent(nb::class_<Plan>& plan);  // bindings_recurrent.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 26;
+    m.attr("ABI") = 27;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -177,6 +178,14 @@ NB_MODULE(_llm_serving_native, m) {
             p.model.given_width = p.model.buffers.at(size_t(target)).width;
             p.add(std::move(op));
         }, nb::arg("target"))
+        .def("add_given", [](Plan& p, int target, int offset) {
+            if (!p.model.given_width || offset < 0) throw std::invalid_argument("what was given is taken first, and then added to");
+            auto op = std::make_unique<AddGiven>();
+            op->target = target;
+            op->offset = offset;
+            p.model.given_width = std::max(p.model.given_width, offset + p.model.buffers.at(size_t(target)).width);
+            p.add(std::move(op));
+        }, nb::arg("target"), nb::arg("offset"))
         .def("add_positions", [](Plan& p, int table, int target) {
             auto op = std::make_unique<AddPositions>();
             op->table = table;
@@ -195,13 +204,14 @@ NB_MODULE(_llm_serving_native, m) {
             op->keep = keep;
             p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
         }, nb::arg("source"), nb::arg("weight") = -1, nb::arg("bias") = -1, nb::arg("epsilon") = 0.0f, nb::arg("keep") = false)
-        .def("gelu", [](Plan& p, int source, bool tanh) {
+        .def("gelu", [](Plan& p, int source, bool tanh, bool quick) {
             const Buffer& from = p.model.buffers.at(size_t(source));
             auto op = std::make_unique<Gelu>();
             op->source = source;
             op->tanh = tanh;
+            op->quick = quick;
             p.add(std::move(op), from.width, from.of_slots);
-        }, nb::arg("source"), nb::arg("tanh") = false)
+        }, nb::arg("source"), nb::arg("tanh") = false, nb::arg("quick") = false)
         .def("xielu", [](Plan& p, int source, float positive, float negative, float beta) {
             const Buffer& from = p.model.buffers.at(size_t(source));
             auto op = std::make_unique<Xielu>();

@@ -13,6 +13,13 @@ struct Embed final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
+// target += columns from `offset` on of the rows that the step was given, for those tokens that have some.
+struct AddGiven final : Operation {
+    int target, offset;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
 // source = cap * tanh(source / cap).
 struct SoftCap final : Operation {
     int source;
@@ -57,10 +64,10 @@ struct Gated final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(gelu(source)), by erf or tanh.
+// activations = quantize(gelu(source)), by erf or tanh, or quick: x * sigmoid(1.702 x).
 struct Gelu final : Operation {
     int source;
-    bool tanh = false;
+    bool tanh = false, quick = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
