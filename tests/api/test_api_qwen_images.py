@@ -1,4 +1,4 @@
-"""The official client shows pictures to a Qwen2.5-VL of random weights, on a server with a cache on disk."""
+"""The official client shows pictures to Qwen-VLs of random weights, on a server with a cache on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest.importorskip("PIL", reason="needs the extra: pip install 'llm-serving[ima
 from fake_server import running_server
 from openai import OpenAI
 from pictures import png_url
-from tiny_qwen_vl import UNIT, write_tiny_qwen_vl
+from tiny_qwen_vl import UNIT, write_tiny_qwen3_vl, write_tiny_qwen_vl
 
 from llm_serving.api.app import create_app
 from llm_serving.config import Settings
@@ -39,9 +39,10 @@ def served(directory: Path, **more: Any) -> Iterator[OpenAI]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_qwen_vl(tmp_path_factory.mktemp("qwen") / "tiny-qwen")
+@pytest.fixture(scope="module", params=[write_tiny_qwen_vl, write_tiny_qwen3_vl])
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    written: Path = request.param(tmp_path_factory.mktemp("qwen") / "tiny-qwen")
+    return written
 
 
 @pytest.fixture(scope="module")
