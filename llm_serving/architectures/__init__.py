@@ -118,7 +118,7 @@ FAMILIES = {
     "qwen2_moe": shared_experts.describe_qwen2_moe,
     "qwen2_vl": qwen2_vl.describe,
     "qwen2moe": shared_experts.describe_qwen2_moe,  # as GGUF files call it
-    "qwen2vl": qwen2.describe,  # as GGUF files call both
+    "qwen2vl": qwen2_5_vl.describe,  # as GGUF files call both
     "qwen3": qwen3.describe,
     "qwen35": qwen3_5.describe,  # as GGUF files call it
     "qwen35moe": qwen3_5_moe.describe,
@@ -132,7 +132,7 @@ FAMILIES = {
     "qwen3_vl_moe": text_part.describe,
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
     "qwen3next": qwen3_5_moe.describe_next,
-    "qwen3vl": qwen3.describe,
+    "qwen3vl": qwen3_vl.describe,
     "qwen3vlmoe": decoder_experts.describe_qwen3_moe,
     "seed_oss": llama_kin.describe_seed_oss,
     "smollm3": smollm3.describe,
@@ -204,7 +204,8 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
 
 def describe_any_size(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Checkpoint]:
     """As `describe_vision`, of `ANY_SIZE_FAMILIES`: what reads pictures that become up to so many rows."""
-    plan, shaped = ANY_SIZE_FAMILIES[checkpoint.architecture](checkpoint, rows)
+    seeing = checkpoint.projector or checkpoint
+    plan, shaped = ANY_SIZE_FAMILIES[seeing.architecture](seeing, rows)
     for stage in (plan.tower, *plan.connectors):
         _check_sizes(shaped, stage.buffers, stage.context)
     return plan, shaped

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan
@@ -15,19 +17,22 @@ def with_axes(
 ) -> ModelPlan:
     """The plan, turned by time, height and width; `sections` are frequencies of each where `text` says none.
 
-    They lie one behind the other, or `interleaved` as long as there are some of each.
+    They lie one behind the other, or `interleaved` as long as there are some of each. GGUF files have a
+    fourth one, of nothing.
 
     Raises: CheckpointError for sections that are not all of the frequencies.
     """
     config = text.metadata
     given: Any = config.get("rope_parameters") or config.get("rope_scaling") or {}
     found: Any = given.get("mrope_section", list(sections))
+    if text.format == "gguf" and isinstance(told := text.hyper("rope.dimension_sections"), np.ndarray):
+        found = [int(n) for n in told[:3]]
     frequencies = plan.rope.rotated // 2
     if not isinstance(found, list) or len(found) != 3 or any(type(n) is not int or n < 0 for n in found):
-        raise CheckpointError(f"'mrope_section' in the config.json of '{text.path}' is no list of 3 numbers.")
+        raise CheckpointError(f"The rotary sections of '{text.path}' are no list of 3 numbers.")
     if sum(found) != frequencies:
         raise CheckpointError(
-            f"'mrope_section' in the config.json of '{text.path}' is {found}; "
+            f"The rotary sections (mrope_section) of '{text.path}' are {found}; "
             f"{frequencies} frequencies are to be shared out."
         )
     axes = _interleaved(found) if interleaved else _in_turn(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llm_serving.architectures import text_part
+from llm_serving.architectures import qwen2, text_part
 from llm_serving.architectures.config_json import before, part, positive, require
 from llm_serving.architectures.mrope import with_axes
 from llm_serving.architectures.padded import Padded, padded
@@ -29,6 +29,8 @@ _SECTIONS = (16, 24, 24)
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Its text model. Raises: CheckpointError as `text_part.describe` and `with_axes` do."""
+    if checkpoint.format == "gguf":  # of Qwen2-VL, too
+        return with_axes(qwen2.describe(checkpoint), checkpoint, _SECTIONS)
     return with_axes(text_part.describe(checkpoint), text_part.text_part(checkpoint), _SECTIONS)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llm_serving.architectures import qwen3, text_part
+from llm_serving.architectures import gguf_keys, qwen3, text_part
 from llm_serving.architectures.config_json import before, part, positive, require
 from llm_serving.architectures.decoder import Kind, plan_of
 from llm_serving.architectures.decoder_layer import layer as decoder_layer
@@ -27,8 +27,9 @@ _USUAL = {"patch_size": 16, "depth": 27}  # where a config.json leaves them out
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Its text model, whose first layers add what is given. Raises: CheckpointError for another one."""
-    text = text_part.text_part(checkpoint)
-    if text.architecture != "qwen3_vl_text":
+    is_gguf = checkpoint.format == "gguf"
+    text = checkpoint if is_gguf else text_part.text_part(checkpoint)
+    if not is_gguf and text.architecture != "qwen3_vl_text":
         raise CheckpointError(
             f"The text model of '{checkpoint.path}' is a '{text.architecture}'; the engine runs "
             "'qwen3_vl_text' there."
@@ -36,6 +37,8 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     qwen3.require_plain(text)
     names, shape, kind = read_names(text), read_shape(text, qwen3.DEFAULTS), Kind(head_norm=True)
     deep = len(_deep_blocks(_vision(checkpoint))) if "vision_config" in checkpoint.metadata else 0
+    if is_gguf and not gguf_keys.is_zero(checkpoint, "n_deepstack_layers"):
+        deep = gguf_keys.positive(checkpoint, "n_deepstack_layers")
     if deep > shape.layers:
         raise CheckpointError(f"'{checkpoint.path}' has {shape.layers} layers for {deep} views of a picture.")
 

@@ -30,6 +30,7 @@ class Shape:
     side: int  # patches a side that become one row
     frames: int  # of a film that a patch goes through: a picture is all of them
     theta: float
+    apart: bool  # whether queries, keys and values have a matrix each
 
     @property
     def merged(self) -> int:
@@ -51,6 +52,7 @@ def read_shape(vision: Checkpoint, hidden: int, ffn: int) -> Shape:
         side=positive(vision, "spatial_merge_size", default=2),
         frames=positive(vision, "temporal_patch_size", default=2),
         theta=number(replace(vision, metadata=rope), "rope_theta", default=10000.0),
+        apart=any(name.endswith("blocks.0.attn.q.weight") for name in vision.tensors),
     )
     if shape.layers > len(vision.tensors):
         raise CheckpointError(f"'{vision.path}' has no {shape.layers} layers of a vision transformer.")
@@ -76,7 +78,11 @@ def attention(layer: str, shape: Shape, *, layer_norm: bool, whole: bool) -> tup
     head_dim = shape.hidden // shape.heads
     return (
         norm(f"{layer}norm1", layer_norm),
-        ops.Linear((linear(f"{layer}attn.qkv", "qkv"),)),
+        ops.Linear(
+            tuple(linear(f"{layer}attn.{name}", "qkv", i * shape.hidden) for i, name in enumerate("qkv"))
+            if shape.apart
+            else (linear(f"{layer}attn.qkv", "qkv"),)
+        ),
         ops.Rotate("qkv", 2 * shape.heads, head_dim, axial_rope(shape.theta, head_dim)),
         ops.EncoderAttention("qkv", "attention", shape.heads, shape.heads, head_dim**-0.5, whole=whole),
         ops.Quantize("attention"),
@@ -118,6 +124,9 @@ class Sight:
         shape, embedding = self.shape, f"{self.prefix}{PATCHES.removesuffix('.weight')}"
         columns = self.shapes.as_matrix(f"{self.prefix}{PATCHES}")
         matrix = linear(embedding, "x", fine=True)
+        second = f"{embedding}.weight.1"  # of the same picture again, where frames have a matrix each
+        if is_apart := second in self.shapes.tensors:
+            self.shapes.as_matrix(second)
         seen = {"seen": len(connectors) * shape.hidden} if len(connectors) > 1 else {}
         tower = ops.EncoderPlan(
             hidden=shape.hidden,
@@ -135,6 +144,11 @@ class Sight:
                 ops.Given("patches"),
                 ops.Quantize("patches"),
                 ops.Linear((matrix if bias else replace(matrix, bias=None),)),
+                *(
+                    [ops.Linear((ops.Projection(second, "x", fine=True),), accumulate=True)]
+                    if is_apart
+                    else []
+                ),
                 *([ops.AddGiven("x", columns)] if positions else []),
                 *blocks,
             ),

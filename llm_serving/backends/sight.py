@@ -123,7 +123,7 @@ def _read(checkpoint: Checkpoint) -> tuple[Cutting, VisionPlan | AnySizePlan, Ch
     if found is None:
         return None
     config, where, rows = found
-    if checkpoint.architecture in ANY_SIZE_FAMILIES:
+    if (checkpoint.projector or checkpoint).architecture in ANY_SIZE_FAMILIES:
         return _read_any_size(checkpoint, AnySize.read(config, where), where)
     tiling = (Whole if _is_gemma(checkpoint) else Tiling).read(config, where)
     plan, shaped = describe_vision(checkpoint, tiling.tile)
