@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -120,7 +121,11 @@ class Sight:
         bias: bool = False,
         positions: str | None = None,
     ) -> AnySizePlan:
-        """With several connectors blocks fill "seen", columns for each; else "x" is what is seen."""
+        """With several connectors blocks fill "seen", columns for each; else "x" is what is seen.
+
+        Raises: CheckpointError for patches or positions of other sizes.
+        """
+        self._check(positions)
         shape, embedding = self.shape, f"{self.prefix}{PATCHES.removesuffix('.weight')}"
         columns = self.shapes.as_matrix(f"{self.prefix}{PATCHES}")
         matrix = linear(embedding, "x", fine=True)
@@ -165,6 +170,20 @@ class Sight:
             window,
             positions,
         )
+
+    def _check(self, positions: str | None) -> None:
+        """What is put together when a picture comes fits: a patch, and its position."""
+        shape, tensors = self.shape, self.shapes.tensors
+        patch = tensors[f"{self.prefix}{PATCHES}"]
+        if math.prod(patch.shape[1:]) != 3 * shape.frames * shape.patch**2:
+            raise CheckpointError(
+                f"Tensor '{patch.name}' of shape {patch.shape} is not for {shape.frames} frames of patches "
+                f"of {shape.patch} pixels."
+            )
+        if positions is None:
+            return
+        if positions not in tensors or tensors[positions].shape[1:] != (shape.hidden,):
+            raise CheckpointError(f"There are no positions '{positions}' of {shape.hidden} dimensions.")
 
 
 def merger(first: str, second: str, shape: Shape, width: int, norms: str | None = None) -> ops.EncoderPlan:

@@ -190,6 +190,8 @@ def test_memory_is_told_with_the_eyes(checkpoint: Checkpoint) -> None:
     ("config", "message"),
     [
         ({"vision_config": {**VISION, "num_heads": 3}}, "a shape the engine does not run"),
+        ({"vision_config": {**VISION, "patch_size": 5}}, "patches of 5 pixels"),
+        ({"vision_config": {**VISION, "temporal_patch_size": 3}}, "is not for 3 frames"),
         ({"vision_config": {**VISION, "hidden_act": "gelu"}}, "'hidden_act'"),
         ({"vision_config": {**VISION, "in_chans": 4}}, "'in_chans'"),
         ({"vision_config": {**VISION, "depth": 4000}}, "no 4000 layers"),
@@ -271,6 +273,7 @@ def test_positions_are_stretched() -> None:
         ({"vision_config": {**VISION_3, "deepstack_visual_indexes": [3]}}, "in order"),
         ({"vision_config": {**VISION_3, "deepstack_visual_indexes": [0, 1, 2]}}, f"{LAYERS} layers for 3"),
         ({"vision_config": {**VISION_3, "hidden_act": "silu"}}, "'hidden_act'"),
+        ({"vision_config": {**VISION_3, "hidden_size": 64}}, "no positions .* of 64 dimensions"),
         ({"text_config": {"model_type": "qwen3_vl_moe_text"}}, "'qwen3_vl_text'"),
     ],
 )
