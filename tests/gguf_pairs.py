@@ -56,11 +56,11 @@ def write_projector(
     writer.add_type(gguf.GGUFType.MMPROJ)
     for key, value in {**_projector_keys(checkpoint, directory), **keys}.items():
         if value is not None:
-            _add(writer, f"clip.{key}", value)
+            add_key(writer, f"clip.{key}", value)
     for name, values in {**found, **tensors}.items():
         if values is not None:
-            _add_tensor(writer, rename(name), np.ascontiguousarray(values), _kind(name, values, kind))
-    return _written(writer, path)
+            add_tensor(writer, rename(name), np.ascontiguousarray(values), _kind(name, values, kind))
+    return written(writer, path)
 
 
 def _kind(name: str, values: np.ndarray, kind: str) -> str:
@@ -122,7 +122,7 @@ def write_text(path: Path, directory: Path, rename: Rename = lambda token: token
         writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config["layer_types"]])
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(config["rope_scaling"]["factor"])
-    _add_tokenizer(writer, directory, rename)
+    add_tokenizer(writer, directory, rename)
     for name, tensor in checkpoint.tensors.items():
         if not any(part in name for part in _IS_VISION):
             values = dequantize(tensor)
@@ -133,10 +133,10 @@ def write_text(path: Path, directory: Path, rename: Rename = lambda token: token
                 heads = config["num_attention_heads" if "attn_q" in own else "num_key_value_heads"]
                 values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
             writer.add_tensor(own, values + np.float32(is_gemma and "norm" in own))
-    return _written(writer, path)
+    return written(writer, path)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, directory: Path, rename: Rename) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, directory: Path, rename: Rename) -> None:
     saved = json.loads((directory / "tokenizer.json").read_text("utf-8"))
     special = {token["content"]: token["id"] for token in saved["added_tokens"]}
     ids = {**saved["model"]["vocab"], **special}
@@ -149,13 +149,14 @@ def _add_tokenizer(writer: gguf.GGUFWriter, directory: Path, rename: Rename) -> 
     )
     writer.add_token_merges([" ".join(pair) for pair in saved["model"]["merges"]])
     settings = json.loads((directory / "tokenizer_config.json").read_text("utf-8"))
-    writer.add_bos_token_id(ids[settings["bos_token"]])
+    if settings.get("bos_token") is not None:
+        writer.add_bos_token_id(ids[settings["bos_token"]])
     writer.add_eos_token_id(ids[settings["eos_token"]])
     template = json.loads((directory / "chat_template.json").read_text("utf-8"))
     writer.add_chat_template(template["chat_template"])
 
 
-def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, (str, list)):
@@ -164,7 +165,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(key, value)
 
 
-def _add_tensor(writer: gguf.GGUFWriter, name: str, values: np.ndarray, kind: str) -> None:
+def add_tensor(writer: gguf.GGUFWriter, name: str, values: np.ndarray, kind: str) -> None:
     if kind == "F32":
         writer.add_tensor(name, values)
     else:
@@ -172,7 +173,7 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, values: np.ndarray, kind: st
         writer.add_tensor(name, gguf.quants.quantize(values, to), raw_dtype=to)
 
 
-def _written(writer: gguf.GGUFWriter, path: Path) -> Path:
+def written(writer: gguf.GGUFWriter, path: Path) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

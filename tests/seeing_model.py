@@ -9,6 +9,7 @@ from llm_serving.backends.fake import GIVEN_WIDTH, NAMES, FakeTokenizer, load_fa
 from llm_serving.backends.sight import Sight
 from llm_serving.config import Settings
 from llm_serving.images.expansion import IMAGE
+from llm_serving.images.pixels import Grid
 from llm_serving.images.tiling import Tiling
 from llm_serving.service.loader import engine_options
 from llm_serving.service.model import ChatModel
@@ -24,12 +25,13 @@ TILING = Tiling(
 class FakeEyes:
     """Counts the tiles it is shown."""
 
-    rows = ROWS
-
     def __init__(self) -> None:
         self.num_tiles = 0
         self.is_closed = False
         self.is_interrupted = False
+
+    def shape(self, _: Grid) -> tuple[int, int]:
+        return 2, ROWS // 2
 
     def encode(self, tile: np.ndarray) -> np.ndarray:
         self.num_tiles += 1

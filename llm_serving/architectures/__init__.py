@@ -34,10 +34,13 @@ from llm_serving.architectures import (
     phi3,
     projector,
     qwen2,
+    qwen2_5_vl,
+    qwen2_vl,
     qwen3,
     qwen3_5,
     qwen3_5_moe,
     qwen3_embedding,
+    qwen3_vl,
     shared_experts,
     smollm3,
     text_part,
@@ -48,7 +51,7 @@ from llm_serving.architectures.projector import with_projector as with_projector
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
-from llm_serving.native.vision_plan import VisionPlan
+from llm_serving.native.vision_plan import AnySizePlan, VisionPlan
 
 MOST_TIMES = 16  # queries, keys and values of many heads side by side, and more
 MOST_CONTEXT = 1 << 24
@@ -111,11 +114,11 @@ FAMILIES = {
     "olmoe": decoder_experts.describe_olmoe,
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,
-    "qwen2_5_vl": text_part.describe,
+    "qwen2_5_vl": qwen2_5_vl.describe,
     "qwen2_moe": shared_experts.describe_qwen2_moe,
-    "qwen2_vl": text_part.describe,
+    "qwen2_vl": qwen2_vl.describe,
     "qwen2moe": shared_experts.describe_qwen2_moe,  # as GGUF files call it
-    "qwen2vl": qwen2.describe,  # as GGUF files call both
+    "qwen2vl": qwen2_5_vl.describe,  # as GGUF files call both
     "qwen3": qwen3.describe,
     "qwen35": qwen3_5.describe,  # as GGUF files call it
     "qwen35moe": qwen3_5_moe.describe,
@@ -125,11 +128,11 @@ FAMILIES = {
     "qwen3_5_text": qwen3_5.describe,
     "qwen3_moe": decoder_experts.describe_qwen3_moe,
     "qwen3_next": qwen3_5_moe.describe_next,
-    "qwen3_vl": text_part.describe,
+    "qwen3_vl": qwen3_vl.describe,
     "qwen3_vl_moe": text_part.describe,
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
     "qwen3next": qwen3_5_moe.describe_next,
-    "qwen3vl": qwen3.describe,
+    "qwen3vl": qwen3_vl.describe,
     "qwen3vlmoe": decoder_experts.describe_qwen3_moe,
     "seed_oss": llama_kin.describe_seed_oss,
     "smollm3": smollm3.describe,
@@ -142,6 +145,11 @@ VISION_FAMILIES = {
     "gemma3": gemma3_vision.describe_vision,
     "idefics3": idefics3.describe_vision,
     "smolvlm": idefics3.describe_vision,
+}
+ANY_SIZE_FAMILIES = {
+    "qwen2_5_vl": qwen2_5_vl.describe_vision,
+    "qwen2_vl": qwen2_vl.describe_vision,
+    "qwen3_vl": qwen3_vl.describe_vision,
 }
 
 
@@ -170,11 +178,15 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
 
 
 def sees(checkpoint: Checkpoint) -> bool:
-    """Whether `describe_vision` is for this model. Text models may go by the same family's name."""
+    """Whether `describe_vision` or `describe_any_size` is for this model.
+
+    Text models may go by the same family's name.
+    """
     if checkpoint.projector is not None:
         return True
     has_eyes = checkpoint.metadata.get("vision_config") is not None
-    return checkpoint.architecture in VISION_FAMILIES and checkpoint.format == "huggingface" and has_eyes
+    is_known = checkpoint.architecture in {*VISION_FAMILIES, *ANY_SIZE_FAMILIES}
+    return is_known and checkpoint.format == "huggingface" and has_eyes
 
 
 def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Checkpoint]:
@@ -188,6 +200,15 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
         raise CheckpointError(f"The native engine reads no images with '{checkpoint.architecture}'.")
     plan, shaped = family(seeing, tile)
     _check_sizes(shaped, {**plan.tower.buffers, **plan.connector.buffers}, plan.tower.context)
+    return plan, shaped
+
+
+def describe_any_size(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Checkpoint]:
+    """As `describe_vision`, of `ANY_SIZE_FAMILIES`: what reads pictures that become up to so many rows."""
+    seeing = checkpoint.projector or checkpoint
+    plan, shaped = ANY_SIZE_FAMILIES[seeing.architecture](seeing, rows)
+    for stage in (plan.tower, *plan.connectors):
+        _check_sizes(shaped, stage.buffers, stage.context)
     return plan, shaped
 
 

@@ -205,3 +205,11 @@ def prefix_of(checkpoint: Checkpoint, tensor: str) -> str:
         if prefix in ("", *_TEXTS) or (prefix.endswith(".") and prefix.count(".") == 1):
             return prefix
     raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{tensor}'.")
+
+
+def before(checkpoint: Checkpoint, name: str) -> str:
+    """What stands before `name`, which files have at different places. Raises: CheckpointError."""
+    found = [tensor for tensor in checkpoint.tensors if tensor.endswith(name)]
+    if len(found) != 1:
+        raise CheckpointError(f"The model '{checkpoint.path}' has {len(found)} tensors '…{name}'.")
+    return found[0][: -len(name)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import isqrt
 
-from llm_serving.architectures.config_json import number, part, positive
+from llm_serving.architectures.config_json import before, number, part, positive
 from llm_serving.architectures.siglip import describe_siglip
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
@@ -73,7 +73,7 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
     """
     vision = replace(checkpoint, metadata={**_VISION, **part(checkpoint, "vision_config")})
     size = positive(vision, "image_size")
-    tower = describe_siglip(vision, _before(checkpoint, _PATCHES), size)
+    tower = describe_siglip(vision, before(checkpoint, _PATCHES), size)
     count = num_soft_tokens(checkpoint)
     patches, rows = size // tower.patch, isqrt(count)
     if tile != size or patches % rows:
@@ -82,7 +82,7 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
             f"the vision part of '{checkpoint.path}' is made for {size} pixels."
         )
     width = positive(text_part(checkpoint), "hidden_size")
-    projector = _before(checkpoint, "mm_input_projection_weight")
+    projector = before(checkpoint, "mm_input_projection_weight")
     hidden = tower.plan.hidden
     matrix = ops.Projection(
         f"{projector}mm_input_projection_weight", "x", fine=True, part=ops.Part(0, 1, transposed=True)
@@ -113,11 +113,3 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
         by_place=False,
     )
     return plan, replace(vision, tensors=tower.tensors)
-
-
-def _before(checkpoint: Checkpoint, name: str) -> str:
-    """What stands before `name`, which files have at different places. Raises: CheckpointError."""
-    found = [tensor for tensor in checkpoint.tensors if tensor.endswith(name)]
-    if len(found) != 1:
-        raise CheckpointError(f"The model '{checkpoint.path}' has {len(found)} tensors '…{name}'.")
-    return found[0][: -len(name)]

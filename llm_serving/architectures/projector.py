@@ -21,6 +21,7 @@ from llm_serving.architectures.projector_tensors import (
     idefics_connector,
     tensors_of,
 )
+from llm_serving.architectures.qwen_projector import GENERATIONS, Generation, vision_part
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.images.pixels import LARGEST_SIDE
@@ -44,18 +45,20 @@ class _Kind:
 
 
 def projector_kind(text: Checkpoint) -> str | None:
-    """The projector type that has a GGUF model see; None if its family or vocabulary knows no images."""
+    """A projector type that has a GGUF model see; None if its family or vocabulary knows no images."""
+    return next(iter(_kinds_of(text)), None)
+
+
+def _kinds_of(text: Checkpoint) -> list[str]:
+    """All such types: one architecture of texts may have several generations of eyes."""
     tokens = text.metadata.get("tokenizer.ggml.tokens")
     if text.format != "gguf" or not isinstance(tokens, list):
-        return None
-    return next(
-        (
-            name
-            for name, kind in _KINDS.items()
-            if kind.architecture == text.architecture and kind.mark in tokens
-        ),
-        None,
-    )
+        return []
+    return [
+        name
+        for name, kind in _known().items()
+        if kind.architecture == text.architecture and kind.mark in tokens
+    ]
 
 
 def with_projector(text: Checkpoint, file: Checkpoint) -> Checkpoint:
@@ -73,19 +76,26 @@ def _vision_part(text: Checkpoint, file: Checkpoint) -> Checkpoint:
         raise CheckpointError(
             f"'{file.path}' is for GGUF files; '{text.path}' is a directory, which has its own vision part."
         )
-    own = projector_kind(text)
-    if own != name:
-        needed = f"takes '{own}'" if own else f"of the family '{text.architecture}' takes none"
+    own = _kinds_of(text)
+    if name not in own:
+        kinds = " or ".join(f"'{each}'" for each in own)
+        needed = f"takes {kinds}" if own else f"of the family '{text.architecture}' takes none"
         raise CheckpointError(
             f"'{file.path}' is a projector of the type '{name}', and '{Path(text.path).name}' {needed}."
         )
-    size = _read_size(file, kind)
-    width = text.hyper("embedding_length")
-    if size.width != width:
+    made, width = positive(file, "vision.projection_dim"), text.hyper("embedding_length")
+    if made != width:
         raise CheckpointError(
-            f"'{file.path}' makes rows of {size.width} numbers, and '{Path(text.path).name}' takes {width}: "
+            f"'{file.path}' makes rows of {made} numbers, and '{Path(text.path).name}' takes {width}: "
             "it was made for another model."
         )
+    colours = {
+        "image_mean": _colours(file, "vision.image_mean"),
+        "image_std": _colours(file, "vision.image_std"),
+    }
+    if isinstance(kind, Generation):
+        return vision_part(file, kind, colours)
+    size = _read_size(file, kind)
     vision = {
         "hidden_size": size.hidden,
         "num_attention_heads": size.heads,
@@ -96,11 +106,7 @@ def _vision_part(text: Checkpoint, file: Checkpoint) -> Checkpoint:
         "layer_norm_eps": number(file, "vision.attention.layer_norm_epsilon", 1e-6),
     }
     config = {"vision_config": vision, **kind.config(size)}
-    processor = {
-        "image_mean": _colours(file, "vision.image_mean"),
-        "image_std": _colours(file, "vision.image_std"),
-        **kind.image_processor(file, size),
-    }
+    processor = {**colours, **kind.image_processor(file, size)}
     return replace(
         file,
         architecture=kind.family,
@@ -110,22 +116,29 @@ def _vision_part(text: Checkpoint, file: Checkpoint) -> Checkpoint:
     )
 
 
-def _kind_of(file: Checkpoint) -> tuple[str, _Kind]:
+def _kind_of(file: Checkpoint) -> tuple[str, _Kind | Generation]:
     if file.architecture != ARCHITECTURE:
         raise CheckpointError(
             f"'{file.path}' is a model of the family '{file.architecture}' and no projector, whose "
             f"'general.architecture' is '{ARCHITECTURE}'."
         )
     name = next((found for key in _KIND_KEYS if (found := file.hyper(key)) is not None), None)
-    kind = _KINDS.get(name) if isinstance(name, str) else None
+    known = _known()
+    kind = known.get(name) if isinstance(name, str) else None
     if kind is None:
         raise CheckpointError(
             f"'{file.path}' is a projector of the type '{str(name)[:60]}', which is not run; "
-            f"{', '.join(sorted(_KINDS))} are."
+            f"{', '.join(sorted(known))} are."
         )
-    if file.hyper("use_gelu") is not True:  # sigmoids in its place, for whoever says nothing
+    if (
+        isinstance(kind, _Kind) and file.hyper("use_gelu") is not True
+    ):  # sigmoids in its place, for whoever says nothing
         raise problem(file, "use_gelu", file.hyper("use_gelu"), "true is needed")
     return str(name), kind
+
+
+def _known() -> dict[str, _Kind | Generation]:
+    return {**_KINDS, **GENERATIONS}
 
 
 def _read_size(file: Checkpoint, kind: _Kind) -> Size:

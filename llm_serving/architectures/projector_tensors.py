@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_serving.checkpoints import Checkpoint, Tensor
@@ -40,7 +40,11 @@ def tensors_of(
 
     Raises: CheckpointError for one that is missing, too many, or not of the shape that the keys mean.
     """
-    wanted = [*_tower(size, prefix, _are_swapped(file, size)), *connector(size)]
+    return named(file, [*_tower(size, prefix, _are_swapped(file, size)), *connector(size)])
+
+
+def named(file: Checkpoint, wanted: Sequence[tuple[str, str, tuple[int, ...]]]) -> Mapping[str, Tensor]:
+    """These tensors by the names in a directory, and no others. Raises: as `tensors_of`."""
     found = {}
     for own, name, shape in wanted:
         tensor = file.tensor(name)

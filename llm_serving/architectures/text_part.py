@@ -1,4 +1,4 @@
-"""Text models of directories that see as well: Mistral 3's, Qwen's with vision. What sees is not read.
+"""Text models of directories that see as well: Mistral 3's, Qwen's. What sees is not read here.
 
 Positions in three dimensions (Wang et al. 2024) are one number three times for text, which is plain rotation.
 """
@@ -32,7 +32,6 @@ _TEXTS = {
     "qwen2_vl_text": qwen2.describe,
     "qwen3": qwen3.describe,
     "qwen3_vl_moe_text": _describe_qwen3_moe,
-    "qwen3_vl_text": qwen3.describe,
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from llm_serving.engine.protocol import RunnerLimits
 from llm_serving.engine.request import GivenRows, SamplingParams
 from llm_serving.errors import ContextLengthExceeded, EngineDead, InvalidRequest, Overloaded
 
@@ -20,8 +22,9 @@ def check_prompt(prompt_ids: Sequence[int], vocab_size: int, max_context: int) -
         raise InvalidRequest(f"The prompt has a token id outside the model's 0 … {vocab_size - 1}.", "prompt")
 
 
-def check_given(given: Sequence[GivenRows], num_tokens: int, width: int, span: int = 0) -> None:
-    """Raises: InvalidRequest for rows that an engine of this `given_width` and `given_span` does not take."""
+def check_given(given: Sequence[GivenRows], num_tokens: int, limits: RunnerLimits) -> None:
+    """Raises: InvalidRequest for rows that an engine of these limits does not take."""
+    width, span = limits.given_width, limits.given_span
     if given and not width:
         raise InvalidRequest("This model is run in a way that takes no images.", "messages")
     end = 0
@@ -29,6 +32,8 @@ def check_given(given: Sequence[GivenRows], num_tokens: int, width: int, span: i
         fits = (
             each.rows.ndim == 2 and each.rows.shape[1] == width and 0 < len(each.rows) <= (span or num_tokens)
         )
+        fits = fits and (each.grid is not None) == limits.given_axes
+        fits = fits and (each.grid is None or math.prod(each.grid) == len(each.rows))
         if not fits or each.rows.dtype != np.float32 or not end <= each.start < each.end <= num_tokens:
             raise InvalidRequest("The rows of an image do not fit the prompt or the model.", "messages")
         end = each.end

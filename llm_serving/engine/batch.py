@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llm_serving.engine.protocol import RunnerLimits, Step
+from llm_serving.engine.rotary import rotary_positions
 from llm_serving.engine.sequence import Sequence
 from llm_serving.engine.states import StateSlots
 
@@ -40,6 +41,7 @@ class StepBuilder:
         self._query_starts = np.zeros(max_running + 1, np.int32)
         self._logit_rows = np.empty(limits.max_step_tokens, np.int32)
         self._has_adapters = bool(limits.adapters)
+        self._has_axes = limits.given_axes
         self._counting = np.arange(max(max_context, limits.max_step_tokens), dtype=np.int32)
 
     def open(self, sequence: Sequence) -> None:
@@ -122,6 +124,7 @@ class StepBuilder:
         if given:
             step.given, step.given_rows = _rows_of(given)
             step.seen = _seen_in(given, step.positions)
+        step.rotary = _rotary_of(planned, step.positions) if self._has_axes else None
         return Plan(list(planned), list(planned.values()), sampled, scored, num_rows, step)
 
     def check_integrity(self, running: Iterable[Sequence]) -> None:
@@ -159,6 +162,20 @@ def _rows_of(given: list[tuple[Sequence, int, int]]) -> tuple[np.ndarray | None,
     if not rows:
         return None, None
     return np.concatenate(rows), np.concatenate(places)
+
+
+def _rotary_of(planned: dict[Sequence, int], positions: np.ndarray) -> np.ndarray | None:
+    """Rotary positions of the step's tokens, if any sequence has a picture: all behind it are turned less."""
+    if not any(sequence.given_end for sequence in planned):
+        return None
+    rotary = np.repeat(positions[:, None], 3, axis=1)
+    end = 0
+    for sequence, count in planned.items():
+        begin, end = end, end + count
+        if sequence.given_end:
+            first = sequence.num_computed_tokens
+            rotary[begin:end] = rotary_positions(sequence.request.given, first, count)
+    return rotary
 
 
 def _seen_in(given: list[tuple[Sequence, int, int]], positions: np.ndarray) -> np.ndarray | None:

@@ -89,7 +89,7 @@ class EngineCore:
         request id in use).
         """
         check_prompt(request.prompt_ids, self.limits.vocab_size, self.max_context)
-        check_given(request.given, len(request.prompt_ids), self.limits.given_width, self.limits.given_span)
+        check_given(request.given, len(request.prompt_ids), self.limits)
         check_adapter(request.adapter, len(self.limits.adapters))
         # A span is computed at once, and has more rows than a step may score.
         has_spans = bool(self.limits.given_span and request.given)

@@ -32,6 +32,7 @@ class RunnerLimits:
     has_all_logits: bool = True  # whether logits of any token may be wanted, not only of a sequence's last
     given_width: int = 0  # of rows that may stand for a token's embedding; 0 = it takes none
     given_span: int = 0  # rows given together that may see each other all, also those that come; 0 = none do
+    given_axes: bool = False  # whether rotary positions of given rows go by their place in a grid
     adapters: tuple[bytes, ...] = ()  # of each that a sequence may have: 16 bytes that name what it does
     num_states: int = 0  # slots for states of recurrent layers; 0 = it has none. Then `takes_drafts` is False
 
@@ -63,6 +64,9 @@ class Step:
     # `source`, at position 0 from zeros, which is -1, and leave theirs in slot `target`. What one sequence
     # writes, no other reads or writes in this step.
     state_segments: np.ndarray | None = None
+    # int32 [num_tokens, 3]: rotary positions in time, height and width, each below `limits.max_context`, if
+    # `limits.given_axes`; None = all three are the token's position.
+    rotary: np.ndarray | None = None
 
 
 class ModelRunner(Protocol):

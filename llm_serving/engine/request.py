@@ -69,6 +69,8 @@ class GivenRows:
     start: int  # the first token's place in the prompt
     rows: np.ndarray  # float32 [tokens, hidden]; nobody changes it
     digest: bytes  # 16 bytes
+    # Rows and columns of places, if rotary positions go by them; the digest names them, too.
+    grid: tuple[int, int] | None = None
 
     @property
     def end(self) -> int:

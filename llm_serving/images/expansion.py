@@ -13,6 +13,7 @@ _AROUND = "<fake_token_around_image>"
 _WHOLE = "<global-img>"
 _BEGIN, _END, _SOFT = "<start_of_image>", "<end_of_image>", "<image_soft_token>"
 _PADDING = "<pad>"
+_PAD = "<|image_pad|>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,14 @@ def _soft_tokens(_: Grid, rows: int, place: str = _SOFT) -> str:
     return f"\n\n{_BEGIN}{place * rows}{_END}\n\n"
 
 
+def _places(_: Grid, rows: int) -> str:
+    return _PAD * rows
+
+
 TILES = Wording(IMAGE, IMAGE, _tiles)  # Idefics 3 and SmolVLM
 # Gemma 3, whose pictures are one tile each. A GGUF file's vocabulary may end before <image_soft_token>, as
 # llama.cpp needs none; what stands there is never looked up, so it may be any token that no prompt has.
 SOFT_TOKENS = Wording(
     _BEGIN, _SOFT, _soft_tokens, Wording(_BEGIN, _PADDING, partial(_soft_tokens, place=_PADDING))
 )
+PADS = Wording(_PAD, _PAD, _places)  # Qwen-VL, whose templates write what stands around them

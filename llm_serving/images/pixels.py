@@ -29,9 +29,8 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """Square tiles of so many pixels a side; `resample` is Pillow's number of a filter."""
+    """`resample` is Pillow's number of a filter."""
 
-    tile: int
     resample: int
     scale: float  # of a byte
     mean: tuple[float, ...]
@@ -47,7 +46,7 @@ class Pixels:
         return out
 
 
-def read_pixels(config: Mapping[str, Any], where: str, tile: int, resample: int) -> Pixels:
+def read_pixels(config: Mapping[str, Any], where: str, resample: int) -> Pixels:
     """From `preprocessor_config.json`, with the filter its processor means where it names none.
 
     Raises: CheckpointError, for what is of the wrong kind or not done here.
@@ -61,7 +60,6 @@ def read_pixels(config: Mapping[str, Any], where: str, tile: int, resample: int)
     if type(resample) is not int or not 0 <= resample <= 5:
         raise CheckpointError(f"{where}: 'resample' is not the number of a filter, 0 to 5.")
     return Pixels(
-        tile=tile,
         resample=resample,
         scale=_numbers(config, "rescale_factor", 1 / 255, 1, where)[0],
         mean=_numbers(config, "image_mean", 0.5, 3, where),

@@ -22,6 +22,7 @@ MOST_TILES = 100
 class Tiling(Pixels):
     """A model's image processor."""
 
+    tile: int  # pixels a side
     longest: int  # side in pixels that every picture is brought to first
     splits: bool
 
@@ -34,7 +35,8 @@ class Tiling(Pixels):
             raise CheckpointError(f"{where}: 'do_image_splitting' is neither true nor false.")
         if math.ceil(longest / tile) ** 2 >= MOST_TILES:
             raise CheckpointError(f"{where}: tiles of {tile} pixels are too small for images of {longest}.")
-        return Tiling(longest=longest, splits=splits, **asdict(read_pixels(config, where, tile, resample=1)))
+        pixels = read_pixels(config, where, resample=1)
+        return Tiling(tile=tile, longest=longest, splits=splits, **asdict(pixels))
 
     @property
     def low(self) -> Tiling:

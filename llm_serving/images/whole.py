@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Whole(Pixels):
     """A model's image processor that cuts nothing."""
 
+    tile: int  # pixels a side
+
     @staticmethod
     def read(config: Mapping[str, Any], where: str) -> Whole:
         """From `preprocessor_config.json`. Raises: CheckpointError, for what is missing or not done here."""
@@ -30,7 +32,7 @@ class Whole(Pixels):
             raise CheckpointError(
                 f"{where}: 'size' has no equal 'height' and 'width' of up to {LARGEST_SIDE} pixels."
             )
-        return Whole(**asdict(read_pixels(config, where, side, resample=2)))
+        return Whole(tile=side, **asdict(read_pixels(config, where, resample=2)))
 
     @property
     def low(self) -> Whole:

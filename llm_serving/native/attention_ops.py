@@ -65,7 +65,10 @@ class Rotate:
 
 @dataclass(frozen=True, slots=True)
 class EncoderAttention:
-    """target = attention inside each sequence; `source` = [queries | keys | values], nothing is cached."""
+    """target = attention inside each sequence; `source` = [queries | keys | values], nothing is cached.
+
+    With `whole` all tokens of a step are one sequence: those of the step are windows of it, for others.
+    """
 
     source: str
     target: str
@@ -74,3 +77,4 @@ class EncoderAttention:
     scale: float
     causal: bool = False
     bias: WindowBias | BucketBias | LinearBias | None = None
+    whole: bool = False

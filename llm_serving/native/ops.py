@@ -54,6 +54,17 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class AddGiven:
+    """target += columns from `offset` on of the rows that a step brings along, for tokens that have some.
+
+    So rows are wider than what stands for an embedding (`ModelPlan.given_width`).
+    """
+
+    target: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class AddRows:
     """target += scale * rows of `tensor`, by token id, read where the file has them and as it has them."""
 
@@ -96,10 +107,11 @@ class Quantize:
 
 @dataclass(frozen=True, slots=True)
 class Gelu:
-    """activations = int8(gelu(source)), by erf, or by `tanh`, which is near it."""
+    """activations = int8(gelu(source)), by erf, or what is near: by `tanh`; `quick`, x * sigmoid(1.702 x)."""
 
     source: str
     tanh: bool = False
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +177,8 @@ class SelectRows:
 class Copy:
     """target = source + bias, or target += that; times sigmoid(door), one number a row, if there is one.
 
-    At last target *= `scale`, a tensor of one number.
+    At last target *= `scale`, a tensor of one number. With an `offset` the target is wider, and this is about
+    its columns from there on.
     """
 
     source: str
@@ -174,11 +187,13 @@ class Copy:
     accumulate: bool = False
     door: str | None = None
     scale: str | None = None
+    offset: int | None = None
 
 
 Operation = (
     Embed
     | Given
+    | AddGiven
     | AddRows
     | AddPositions
     | Quantize
@@ -232,6 +247,12 @@ class ModelPlan:
     # alike, so it names no arithmetic.
     given_span: int = field(default=0, repr=False)
     state_floats: int = 0  # that recurrent layers remember of a sequence, f32
+
+    @property
+    def given_width(self) -> int:
+        """Of rows that stand for tokens: that of an embedding, and what layers add of them behind it."""
+        width = self.buffers["x"]
+        return max([width, *(op.offset + width for op in self.operations if isinstance(op, AddGiven))])
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,14 +46,16 @@ class PlanBuilder(PlanTensors):
                 core.embed(self._matrix(ops.Projection(tensor, target, fine=fine)), buffers[target], scale)
             case ops.Given(target):
                 core.given(buffers[target])
+            case ops.AddGiven(target, offset):
+                core.add_given(buffers[target], offset)
             case ops.AddRows(tensor, target, scale):
                 self._add_rows(tensor, buffers[target], scale)
             case ops.AddPositions():
                 core.add_positions(self._positions(operation), buffers[operation.target])
             case ops.Quantize():
                 self._quantize(operation)
-            case ops.Gelu(source, tanh):
-                core.gelu(buffers[source], tanh)
+            case ops.Gelu(source, tanh, quick):
+                core.gelu(buffers[source], tanh, quick)
             case ops.Xielu(source, positive, negative, beta):
                 core.xielu(buffers[source], positive, negative, beta)
             case ops.Gated(source, cols, activation, limit, slope, opened):
@@ -68,10 +70,11 @@ class PlanBuilder(PlanTensors):
                 core.soft_cap(buffers[source], cap)
             case ops.SelectRows(source, target):
                 core.select_rows(buffers[source], buffers[target])
-            case ops.Copy(source, target, bias, accumulate, door, scale):
+            case ops.Copy(source, target, bias, accumulate, door, scale, offset):
                 shift, gate = self._optional(bias, self._widths[source]), buffers.get(door or "", -1)
                 own = self._optional(scale, 1)
-                core.copy(buffers[source], buffers[target], shift, accumulate, gate, own)
+                rows, into, begin = buffers[source], buffers[target], -1 if offset is None else offset
+                core.copy(rows, into, shift, accumulate, gate, own, begin)
             case ops.RopeStore() | ops.Attention() | ops.HeadNorm() | ops.Rotate() | ops.EncoderAttention():
                 self._add_of_attention(operation)
             case ops.GatedConv() | ops.DeltaInputs() | ops.DeltaRule() | ops.OutputGate():
@@ -87,8 +90,9 @@ class PlanBuilder(PlanTensors):
         core, buffers = self.core, self._buffers
         match operation:
             case ops.RopeStore(source, layer, rope, keys_are_values):
-                rotated, table = 0 if rope is None else rope.rotated, self._rope(rope)
-                core.rope_store(buffers[source], layer, self.query_heads, table, rotated, keys_are_values)
+                rotated, axes = (0, ()) if rope is None else (rope.rotated, rope.axes)
+                rows, heads, table = buffers[source], self.query_heads, self._rope(rope)
+                core.rope_store(rows, layer, heads, table, rotated, keys_are_values, axes)
             case ops.Attention(source, target, layer, scale, window, cap, sinks):
                 # Rows of a span see those that come, however far a window reaches.
                 bias = self._bias(ops.WindowBias(window - 1, self._has_spans)) if window else -1
@@ -102,8 +106,8 @@ class PlanBuilder(PlanTensors):
                     norm = self._constant(np.full(width // heads, gain, np.float32))
                 core.head_norm(buffers[source], offset, heads, norm, epsilon, shift)
             case ops.Rotate(source, heads, head_dim, rope):
-                core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope))
-            case ops.EncoderAttention(source, target, heads, kv_heads, scale, causal, bias):
+                core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope), rope.axes)
+            case ops.EncoderAttention(source, target, heads, kv_heads, scale, causal, bias, whole):
                 core.encoder_attention(
                     buffers[source],
                     buffers[target],
@@ -113,6 +117,7 @@ class PlanBuilder(PlanTensors):
                     causal,
                     self._bias(bias),
                     isinstance(bias, (ops.BucketBias, ops.LinearBias)),
+                    whole,
                 )
 
     def _add_of_experts(self, operation: ops.Route | ops.Gather | ops.ExpertLinear | ops.Combine) -> None:

@@ -20,11 +20,22 @@ class Rope:
     near: int = 0
     growth: float = 0.0  # > 0: of the magnitude, times 1 + growth * log(1 + position // span) (Llama 4)
     span: int = 1
+    # Which of a token's rotary positions turns each frequency: 0 time, 1 height, 2 width (M-RoPE, Wang et al.
+    # 2024). Where a step does not tell them, all three are the token's position, as without axes.
+    axes: tuple[int, ...] = ()
 
     @property
     def still(self) -> Rope:
         """The same dimensions, turned by nothing: for layers that are not told positions."""
         return Rope(self.theta, self.rotated, linear_factor=math.inf)
+
+
+def axial_rope(theta: float, rotated: int) -> Rope:
+    """Of a patch: half of the frequencies go by its row, half by its column, both from 1 on."""
+    each = rotated // 4
+    return Rope(
+        theta**2, rotated, factors=(1.0,) * each + (1 / theta,) * each, axes=(1,) * each + (2,) * each
+    )
 
 
 def proportional_factors(rotated: int, share: float) -> tuple[float, ...]:

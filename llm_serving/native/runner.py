@@ -65,8 +65,9 @@ class NativeRunner:
             max_step_tokens=max_step_tokens,
             max_sequences=max_sequences,
             max_context=max_context,
-            given_width=plan.buffers["x"],
+            given_width=plan.given_width,
             given_span=plan.given_span,
+            given_axes=bool(plan.rope.axes),
             adapters=tuple(adapter.digest for adapter in adapters),
             takes_drafts=not num_states,  # what a state has taken in it cannot give back
             num_states=num_states,
@@ -75,7 +76,7 @@ class NativeRunner:
         builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context, packed, adapters)
         self._logits = builder.build()
         rope = rope_table(plan.rope, checkpoint, max_context)
-        self._core.rope_table(rope)
+        self._core.rope_table(rope, plan.rope.axes)
         self._core.kv_cache([(layer.heads, layer.head_dim) for layer in plan.kv], num_blocks, kv_format)
         if num_states:
             self._core.states(num_states)
@@ -101,6 +102,7 @@ class NativeRunner:
             step.seen,
             step.adapters,
             step.state_segments,
+            step.rotary,
         )
         return logits
 

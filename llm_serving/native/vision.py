@@ -6,6 +6,7 @@ import numpy as np
 
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import RequestCancelled
+from llm_serving.images.pixels import Grid
 from llm_serving.native import ops
 from llm_serving.native.plan import PlanBuilder, core_plan
 from llm_serving.native.vision_plan import VisionPlan, position_ids
@@ -29,16 +30,18 @@ class NativeVision:
         weight_format: str = "f32",
     ) -> None:
         self.plan = plan
-        self.rows = plan.rows
         num_patches = plan.patches**2
-        self._tower = _Stage(plan.tower, checkpoint, num_patches, threads, isa, weight_format)
-        self._connector = _Stage(plan.connector, checkpoint, plan.rows, threads, isa, weight_format)
+        self._tower = Stage(plan.tower, checkpoint, num_patches, threads, isa, weight_format)
+        self._connector = Stage(plan.connector, checkpoint, plan.rows, threads, isa, weight_format)
         side = round(plan.tower.context**0.5)
-        own = np.arange(num_patches, dtype=np.int32)
-        self._positions = position_ids(plan.patches, side) if plan.by_place else own
-        self._connected = np.arange(plan.rows, dtype=np.int32)
+        self._positions = position_ids(plan.patches, side) if plan.by_place else None
         self._patches = np.zeros((num_patches, plan.columns), np.float32)
         self.weight_bytes = self._tower.weight_bytes + self._connector.weight_bytes
+
+    def shape(self, _: Grid) -> tuple[int, int]:
+        """See `TileEncoder.shape`."""
+        side = self.plan.patches // self.plan.side
+        return side, side
 
     def encode(self, tile: np.ndarray) -> np.ndarray:
         """float32 [tile, tile, 3], normalised pixels → float32 [rows, width].
@@ -49,7 +52,7 @@ class NativeVision:
         if self._tower.is_interrupted:
             raise RequestCancelled()
         merged = (shuffled if self.plan.shuffles else averaged)(hidden, self.plan)
-        rows: np.ndarray = self._connector.run(merged, self._connected).copy()
+        rows: np.ndarray = self._connector.run(merged).copy()
         return rows
 
     def look(self, tile: np.ndarray) -> np.ndarray:
@@ -92,8 +95,8 @@ def shuffled(hidden: np.ndarray, plan: VisionPlan) -> np.ndarray:
     return np.ascontiguousarray(squares).reshape(side * side, -1)
 
 
-class _Stage:
-    """One plan whose rows are all given and belong to one sequence."""
+class Stage:
+    """One plan whose rows are all given, up to so many at once."""
 
     def __init__(
         self,
@@ -109,14 +112,26 @@ class _Stage:
         )
         PlanBuilder(plan, checkpoint, self._core, weight_format, plan.context).build()
         self.weight_bytes: int = self._core.weight_bytes
-        self._rows = np.arange(rows, dtype=np.int32)
-        self._starts = np.array([0, rows], np.int32)
-        self._nothing = np.zeros((1, 0), np.int32)
+        self._numbers = np.arange(rows, dtype=np.int32)
 
-    def run(self, given: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        none = self._nothing[0]
+    def run(
+        self,
+        given: np.ndarray,
+        positions: np.ndarray | None = None,
+        starts: np.ndarray | None = None,
+        rotary: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """float32 [rows, width of what is given] → [rows, hidden], valid until the next call.
+
+        Positions are the rows' numbers, unless others are told, and all rows one sequence. Else sequences
+        begin and end at `starts`, int32 [sequences + 1]. `rotary` is as in `Step`.
+        """
+        numbers = self._numbers[: len(given)]
+        starts = np.array([0, len(given)], np.int32) if starts is None else starts
+        tables, none = np.zeros((len(starts) - 1, 0), np.int32), numbers[:0]
+        at = numbers if positions is None else positions
         hidden: np.ndarray = self._core.run(
-            self._rows, positions, self._starts, self._nothing, none, 0, given, self._rows
+            numbers, at, starts, tables, none, 0, given, numbers, rotary=rotary
         )
         return hidden
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.native.ops import AddPositions, EncoderPlan, Gelu, Linear, Quantize
+from llm_serving.native.ops import AddPositions, EncoderPlan, Gated, Gelu, Linear, Quantize
 
 # Bytes that a weight takes, scales counted in; of what is `fine`, in any format but f32, those of q12.
 _WEIGHT_BYTES = {"f32": 4.0, "q8": 1.0625}
 _FINE_BYTES = 2.125
+CONNECTED_ROWS = 256
 _MOST_HEAD = 128  # dimensions that attention lays out at a time: those of a head
 
 
@@ -45,8 +46,55 @@ class VisionPlan:
         return (self.patches // self.side) ** 2
 
     @property
+    def num_patches(self) -> int:
+        """Of a tile."""
+        return self.patches**2
+
+    @property
+    def stages(self) -> tuple[tuple[EncoderPlan, int], ...]:
+        """Each plan, and rows it computes at once."""
+        return (self.tower, self.num_patches), (self.connector, self.rows)
+
+    @property
     def width(self) -> int:
         return self.connector.hidden
+
+
+@dataclass(frozen=True, slots=True)
+class AnySizePlan:
+    """The same over pictures whose sides are any multiples of `patch` * `side` pixels.
+
+    Patches are ordered by the row that they become, and rows by windows, whose patches are the sequences of a
+    step of the tower. Rotary positions are a patch's row and column (`axial_rope`). What comes out of the
+    tower has columns for each of the connectors, whose rows stand one behind the other.
+    """
+
+    tower: EncoderPlan  # its context is the number of patches, at most
+    connectors: tuple[EncoderPlan, ...]
+    rows: int  # that a picture becomes, at most
+    patch: int  # pixels a side
+    side: int  # patches a side that become one row, side by side
+    frames: int  # of a film that a patch goes through: a picture is all of them
+    columns: int  # of the patch matrix: 3 * frames * patch * patch, and zeros up to a multiple of 32
+    window: int = 0  # rows a side; 0 = the picture is one
+    # A tensor of learned positions, a square of them, stretched to a picture's patches. What is given to the
+    # tower has them behind the columns of the patch.
+    positions: str | None = None
+
+    @property
+    def num_patches(self) -> int:
+        """Of a picture, at most."""
+        return self.rows * self.side**2
+
+    @property
+    def stages(self) -> tuple[tuple[EncoderPlan, int], ...]:
+        """Each plan, and rows it computes at once; connectors take few, whose buffers are wide."""
+        few = min(self.rows, CONNECTED_ROWS)
+        return (self.tower, self.num_patches), *((connector, few) for connector in self.connectors)
+
+    @property
+    def width(self) -> int:
+        return sum(connector.hidden for connector in self.connectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +105,12 @@ class VisionNeed:
     tensors: frozenset[str]  # whose weights these are, and of no other part of the model
 
 
-def vision_need(plan: VisionPlan, checkpoint: Checkpoint, weight_format: str, threads: int) -> VisionNeed:
+def vision_need(
+    plan: VisionPlan | AnySizePlan, checkpoint: Checkpoint, weight_format: str, threads: int
+) -> VisionNeed:
     """Weights, buffers for all patches of a tile, and what each thread's attention lays out for itself."""
-    stages = [(plan.tower, plan.patches**2), (plan.connector, plan.rows)]
     num_bytes, tensors = 0.0, set()
-    for stage, rows in stages:
+    for stage, rows in plan.stages:
         cols = 0
         for operation in stage.operations:
             if isinstance(operation, Linear):
@@ -75,11 +124,17 @@ def vision_need(plan: VisionPlan, checkpoint: Checkpoint, weight_format: str, th
                 tensors.add(operation.tensor)
             elif isinstance(operation, Quantize | Gelu):
                 cols = max(cols, stage.buffers[operation.source])
+            elif isinstance(operation, Gated):
+                cols = max(cols, operation.cols)
         activations = 4 * cols if weight_format == "f32" else 2 * cols + cols // 8
         num_bytes += rows * (4 * sum(stage.buffers.values()) + activations)
     head = plan.tower.buffers["qkv"] // 3  # of keys and values, at most
-    num_bytes += threads * 2 * 4 * plan.patches**2 * min(head, _MOST_HEAD)
-    num_bytes += 4 * plan.patches**2 * plan.columns  # the tile, as patches
+    num_bytes += threads * 2 * 4 * plan.num_patches * min(head, _MOST_HEAD)
+    num_bytes += 4 * plan.num_patches * plan.columns  # the tile, as patches
+    if isinstance(plan, AnySizePlan) and plan.positions is not None:
+        table = checkpoint.tensor(plan.positions).shape
+        num_bytes += 4 * (math.prod(table) + plan.num_patches * table[-1])
+        tensors.add(plan.positions)
     return VisionNeed(int(num_bytes), frozenset(tensors))
 
 

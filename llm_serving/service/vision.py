@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -134,17 +135,16 @@ class Vision:
     def _read(
         self, pictures: Sequence[Picture], tokenize: Tokenize, most: int, looks: bool, left: threading.Event
     ) -> Prompt:
-        rows = self._sight.encoder.rows
         seen: list[_Seen] = []
         num_places = 0
         for picture in pictures:
             self._stop_if(left)
             seen.append(self._open(picture, seen))
-            num_places += seen[-1].grid.tiles * rows
+            num_places += seen[-1].grid.tiles * self._rows(seen[-1])
             if num_places >= most:  # before there are more tiles than any prompt holds
                 raise ContextLengthExceeded(num_places, 0, most)
-        ids = tokenize([self._sight.wording.expansion(each.grid, rows) for each in seen])
-        starts = self._starts(ids, num_places)
+        ids = tokenize([self._sight.wording.expansion(each.grid, self._rows(each)) for each in seen])
+        starts = self._starts(ids, [self._rows(each) for each in seen for _ in range(each.grid.tiles)])
         if len(ids) >= most:
             raise ContextLengthExceeded(len(ids), 0, most)
         if not looks:
@@ -152,15 +152,17 @@ class Vision:
         tiles = [tile for each in seen for tile in self._look(each, left)]
         return Prompt(ids, tuple(GivenRows(start, *tile) for start, tile in zip(starts, tiles, strict=True)))
 
-    def _starts(self, ids: list[int], num_places: int) -> list[int]:
+    def _rows(self, seen: _Seen) -> int:
+        """That each tile becomes."""
+        return math.prod(self._sight.encoder.shape(seen.grid))
+
+    def _starts(self, ids: list[int], rows: list[int]) -> list[int]:
         """Where the rows of each tile begin. Raises: InvalidRequest if there are not places for all."""
-        rows = self._sight.encoder.rows
         places = np.flatnonzero(np.array(ids, np.int64) == self._image_id)
-        starts = places[::rows]
-        if (
-            len(places) != num_places
-            or not (places.reshape(-1, rows) == starts[:, None] + np.arange(rows)).all()
-        ):
+        before = np.cumsum([0, *rows])
+        fits = len(places) == before[-1]
+        starts = places[before[:-1]] if fits else places[:0]
+        if not fits or not (places == np.repeat(starts - before[:-1], rows) + np.arange(len(places))).all():
             raise InvalidRequest("The model's chat template does not show these images.", "messages")
         return [int(start) for start in starts]
 
@@ -176,18 +178,26 @@ class Vision:
         if (same := next((each for each in others if each.key == key), None)) is not None:
             return same
         image = decode(data, self._limits.max_pixels, where)
-        tiles, grid = tiling.cut(image)
+        try:
+            tiles, grid = tiling.cut(image)
+        except ValueError as error:
+            raise InvalidRequest(f"'{where}' {error}.", where) from None
         return _Seen(key, grid, tiles, [])
 
-    def _look(self, seen: _Seen, left: threading.Event) -> list[tuple[np.ndarray, bytes]]:
-        """The rows of each tile, with their digest."""
+    def _look(
+        self, seen: _Seen, left: threading.Event
+    ) -> list[tuple[np.ndarray, bytes, tuple[int, int] | None]]:
+        """The rows of each tile, with their digest and shape."""
         if seen.tiles is not None:
             for tile in seen.tiles:
                 self._stop_if(left)
                 seen.rows.append(self._sight.encoder.encode(self._sight.tiling.normalized(tile)))
             seen.tiles = None
             self._keep(seen)
-        return [(rows, blake2b(rows.tobytes(), digest_size=16).digest()) for rows in seen.rows]
+        shape = self._sight.encoder.shape(seen.grid) if self._sight.by_axes else None
+        person = b"" if shape is None else b"%d x %d" % shape
+        digests = [blake2b(rows.tobytes(), digest_size=16, person=person).digest() for rows in seen.rows]
+        return [(rows, digest, shape) for rows, digest in zip(seen.rows, digests, strict=True)]
 
     def _keep(self, seen: _Seen) -> None:
         self._kept[seen.key] = seen

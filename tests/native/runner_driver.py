@@ -42,9 +42,10 @@ class RunnerDriver:
         rows: Sequence[int] | None = None,
         given: tuple[np.ndarray, np.ndarray] | None = None,
         seen: np.ndarray | None = None,
+        rotary: np.ndarray | None = None,
     ) -> np.ndarray:
         """Feed each sequence its next tokens in one step; `given` are rows for some of all tokens, by index,
-        `seen` how many positions each of them sees.
+        `seen` how many positions each of them sees, `rotary` what turns them.
 
         Returns float32 [num_rows, vocab], a copy: of all tokens in order, or of the flat indices `rows`.
         """
@@ -69,6 +70,7 @@ class RunnerDriver:
                 seen=seen,
                 adapters=adapters if (adapters >= 0).any() else None,
                 state_segments=self._segments(work),
+                rotary=rotary,
             )
         )
         for sequence, tokens in work:

@@ -20,9 +20,11 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from llm_serving.checkpoints.directory_files import read_directory_tokenizer
+from llm_serving.images.any_size import MOST_ROWS, AnySize
 from llm_serving.images.decoding import decode
 from llm_serving.images.expansion import IMAGE, SOFT_TOKENS, TILES
 from llm_serving.images.tiling import Tiling
@@ -126,3 +128,31 @@ def test_prompts_of_gemma(tmp_path: Path) -> None:
     shown = [SOFT_TOKENS.expansion(whole.cut(image)[1], 5) for image in images]
     prompt = around[0] + "".join(a + b for a, b in zip(shown, around[1:], strict=True))
     assert ours.encode_prompt(prompt, add_bos=False) == expected
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"min_pixels": 3136, "max_pixels": 784 * MOST_ROWS},
+        {"size": {"shortest_edge": 65536, "longest_edge": 1 << 18}, "patch_size": 16},
+        {
+            "size": {"shortest_edge": 784, "longest_edge": 784 * 200},
+            "resample": 2,
+            "image_mean": [0.1, 0.2, 0.3],
+        },
+    ],
+)
+def test_pixels_of_qwen(more: dict[str, Any]) -> None:
+    """As its own patches: the order of ours is the encoder's business."""
+    theirs = Qwen2VLImageProcessorPil(**more)
+    shown = AnySize.read(json.loads(theirs.to_json_string()), "preprocessor_config.json")
+    for seed, (width, height) in enumerate([*SIZES, (1500, 900), (10, 1990), (31, 29)]):
+        image = picture(width, height, seed)
+        out = theirs(images=[image], return_tensors="np")
+        tiles, grid = shown.cut(decode(encoded(image), 1 << 21, "x"))
+        patch = shown.patch
+        assert out["image_grid_thw"].tolist() == [[1, grid.height // patch, grid.width // patch]]
+        pixels = shown.normalized(tiles)[0]
+        patches, _, _ = theirs.patchify(pixels.transpose(2, 0, 1), patch, shown.side, shown.frames)
+        np.testing.assert_array_equal(patches, out["pixel_values"])

@@ -7,6 +7,25 @@
 
 namespace llm {
 
+namespace {
+
+// Cosines and sines for a row. Where its rotary positions have dimensions, each frequency's are gathered by its own one.
+const float* angles_of(const std::vector<float>& table, int rotated, const std::vector<uint8_t>& axes, size_t position,
+                       const int32_t* rotary, float (&gathered)[kMostHeadDim]) {
+    if (!rotary || axes.empty()) return table.data() + position * size_t(rotated);
+    const size_t half = size_t(rotated) / 2;
+    for (size_t i = 0; i < half; i++) {
+        const float* row = table.data() + size_t(rotary[axes[i]]) * size_t(rotated);
+        gathered[i] = row[i];
+        gathered[half + i] = row[half + i];
+    }
+    return gathered;
+}
+
+const int32_t* rotary_of(const StepInput& in, int token) { return in.rotary ? in.rotary + size_t(token) * 3 : nullptr; }
+
+}  // namespace
+
 int RopeStore::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
 void RopeStore::run_tile(Model& model, const StepState& step, int tile, int) const {
@@ -15,10 +34,12 @@ void RopeStore::run_tile(Model& model, const StepState& step, int tile, int) con
     const StepInput& in = step.input;
     const std::vector<float>& angles = table < 0 ? model.rope : model.vectors[size_t(table)];
     const int turned = table < 0 ? model.rotated : rotated;
+    const std::vector<uint8_t>& turned_by = table < 0 ? model.rope_axes : axes;
+    float gathered[kMostHeadDim];
     for_rows(tile, num_rows(step), [&](int t) {
         const int position = in.positions[t];
         const int block = in.block_tables[size_t(step.sequence_of[size_t(t)]) * in.table_width + position / kBlockTokens];
-        const float* cos = angles.data() + size_t(position) * turned;
+        const float* cos = angles_of(angles, turned, turned_by, size_t(position), rotary_of(in, t), gathered);
         const float* sin = cos + turned / 2;
         float* queries = model.buffers[size_t(source)].row(t);
         float* keys = queries + size_t(query_heads) * head_dim;
@@ -87,9 +108,11 @@ int Rotate::num_tiles(const Model&, const StepState& step) const { return tiles_
 
 void Rotate::run_tile(Model& model, const StepState& step, int tile, int) const {
     const std::vector<float>& angles = model.vectors[size_t(table)];
+    float gathered[kMostHeadDim];
     for_rows(tile, num_rows(step), [&](int r) {
-        const size_t position = size_t(step.input.positions[token_of(step, r)]) % (angles.size() / size_t(rotated));
-        const float* cos = angles.data() + position * size_t(rotated);
+        const int token = token_of(step, r);
+        const size_t position = size_t(step.input.positions[token]) % (angles.size() / size_t(rotated));
+        const float* cos = angles_of(angles, rotated, axes, position, rotary_of(step.input, token), gathered);
         float* head = model.buffers[size_t(source)].row(r);
         for (int h = 0; h < heads; h++, head += head_dim) model.kernels->rope(head, cos, cos + rotated / 2, rotated);
     });
@@ -101,8 +124,8 @@ namespace {
 constexpr int kEncoderQueries = 1024;
 
 // That the longest sequence has.
-int query_parts(const StepInput& in) {
-    int most = 0;
+int query_parts(const StepInput& in, bool whole) {
+    int most = whole ? in.num_tokens : 0;
     for (int s = 0; s < in.num_sequences; s++) most = std::max(most, in.query_starts[s + 1] - in.query_starts[s]);
     return (most + kEncoderQueries - 1) / kEncoderQueries;
 }
@@ -110,14 +133,14 @@ int query_parts(const StepInput& in) {
 }  // namespace
 
 int EncoderAttention::num_tiles(const Model&, const StepState& step) const {
-    return step.input.num_sequences * kv_heads * query_parts(step.input);
+    return (whole ? 1 : step.input.num_sequences) * kv_heads * query_parts(step.input, whole);
 }
 
 void EncoderAttention::run_tile(Model& model, const StepState& step, int tile, int worker) const {
-    const int parts = query_parts(step.input), begin = tile % parts * kEncoderQueries;
+    const int parts = query_parts(step.input, whole), begin = tile % parts * kEncoderQueries;
     const int sequence = tile / parts / kv_heads, kv_head = tile / parts % kv_heads;
     const int first = step.input.query_starts[sequence];
-    const int count = step.input.query_starts[sequence + 1] - first;
+    const int count = (whole ? step.input.num_tokens : step.input.query_starts[sequence + 1]) - first;
     if (begin >= count) return;
     const int group = heads / kv_heads;
     Buffer& from = model.buffers[size_t(source)];

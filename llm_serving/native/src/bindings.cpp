@@ -7,6 +7,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -56,8 +57,10 @@ void add_linear(Plan& plan, const std::vector<std::tuple<int, int, int, int>>& p
 
 Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable block_tables, Ids logit_rows, int output,
            std::optional<Table> given, std::optional<Ids> given_rows, std::optional<Ids> seen, std::optional<Ids> adapters,
-           std::optional<IdTable> segments) {
+           std::optional<IdTable> segments, std::optional<IdTable> rotary) {
     if (segments && segments->shape(1) != 3) throw std::invalid_argument("a state segment is an end, a source and a target");
+    if (rotary && (rotary->shape(0) != token_ids.size() || rotary->shape(1) != 3))
+        throw std::invalid_argument("each token has three rotary positions");
     if (given.has_value() != given_rows.has_value() || (given && given->shape(0) != given_rows->size()))
         throw std::invalid_argument("given rows and their places do not fit together");
     if (positions.size() != token_ids.size() || (seen && seen->size() != token_ids.size()) ||
@@ -69,7 +72,8 @@ Logits run(Plan& plan, Ids token_ids, Ids positions, Ids query_starts, IdTable b
                           given ? given->data() : nullptr, given ? given_rows->data() : nullptr,
                           given ? int(given->shape(0)) : 0, given ? int(given->shape(1)) : 0,
                           seen ? seen->data() : nullptr, adapters ? adapters->data() : nullptr,
-                          segments ? segments->data() : nullptr, segments ? int(segments->shape(0)) : 0};
+                          segments ? segments->data() : nullptr, segments ? int(segments->shape(0)) : 0,
+                          rotary ? rotary->data() : nullptr};
     const float* logits;
     {
         nb::gil_scoped_release release;
@@ -121,7 +125,7 @@ void bind_recurrent(nb::class_<Plan>& plan);  // bindings_recurrent.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 25;
+    m.attr("ABI") = 27;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -147,7 +151,8 @@ NB_MODULE(_llm_serving_native, m) {
         .def("touch_while_idle", [](Plan& p) { return p.model.kv.touch_while_idle(); }, nb::call_guard<nb::gil_scoped_release>())
         .def("read_block", [](const Plan& p, int block, Room out) { p.read_block(block, out.data(), out.size()); })
         .def("write_block", [](Plan& p, int block, Bytes data) { p.write_block(block, data.data(), data.size()); })
-        .def("rope_table", [](Plan& p, Table t) { p.rope_table(t.data(), int(t.shape(0)), int(t.shape(1))); })
+        .def("rope_table", [](Plan& p, Table t, const std::vector<int>& axes) { p.rope_table(t.data(), int(t.shape(0)), int(t.shape(1)), axes); },
+             nb::arg("values"), nb::arg("axes") = std::vector<int>())
         .def("select_rows", [](Plan& p, int source, int target) {
             p.select_rows();
             auto op = std::make_unique<Select>();
@@ -173,6 +178,14 @@ NB_MODULE(_llm_serving_native, m) {
             p.model.given_width = p.model.buffers.at(size_t(target)).width;
             p.add(std::move(op));
         }, nb::arg("target"))
+        .def("add_given", [](Plan& p, int target, int offset) {
+            if (!p.model.given_width || offset < 0) throw std::invalid_argument("what was given is taken first, and then added to");
+            auto op = std::make_unique<AddGiven>();
+            op->target = target;
+            op->offset = offset;
+            p.model.given_width = std::max(p.model.given_width, offset + p.model.buffers.at(size_t(target)).width);
+            p.add(std::move(op));
+        }, nb::arg("target"), nb::arg("offset"))
         .def("add_positions", [](Plan& p, int table, int target) {
             auto op = std::make_unique<AddPositions>();
             op->table = table;
@@ -191,13 +204,14 @@ NB_MODULE(_llm_serving_native, m) {
             op->keep = keep;
             p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
         }, nb::arg("source"), nb::arg("weight") = -1, nb::arg("bias") = -1, nb::arg("epsilon") = 0.0f, nb::arg("keep") = false)
-        .def("gelu", [](Plan& p, int source, bool tanh) {
+        .def("gelu", [](Plan& p, int source, bool tanh, bool quick) {
             const Buffer& from = p.model.buffers.at(size_t(source));
             auto op = std::make_unique<Gelu>();
             op->source = source;
             op->tanh = tanh;
+            op->quick = quick;
             p.add(std::move(op), from.width, from.of_slots);
-        }, nb::arg("source"), nb::arg("tanh") = false)
+        }, nb::arg("source"), nb::arg("tanh") = false, nb::arg("quick") = false)
         .def("xielu", [](Plan& p, int source, float positive, float negative, float beta) {
             const Buffer& from = p.model.buffers.at(size_t(source));
             auto op = std::make_unique<Xielu>();
@@ -233,7 +247,8 @@ NB_MODULE(_llm_serving_native, m) {
         .def("linear", &add_linear, nb::arg("projections"), nb::arg("accumulate") = false, nb::arg("firsts") = std::vector<int>())
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"), nb::arg("block_tables"),
              nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(),
-             nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none(), nb::arg("state_segments").none() = nb::none());
+             nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none(), nb::arg("state_segments").none() = nb::none(),
+             nb::arg("rotary").none() = nb::none());
     bind_adapters(plan);
     bind_attention(plan);
     bind_delta(plan);

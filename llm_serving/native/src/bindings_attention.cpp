@@ -1,5 +1,6 @@
 // Attention and what prepares it, from Python.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/vector.h>
 
 #include <stdexcept>
 
@@ -10,7 +11,7 @@ using namespace llm;
 
 void bind_attention(nb::class_<Plan>& plan) {
     plan
-        .def("encoder_attention", [](Plan& p, int source, int target, int heads, int kv_heads, float scale, bool causal, int bias, bool bias_per_head) {
+        .def("encoder_attention", [](Plan& p, int source, int target, int heads, int kv_heads, float scale, bool causal, int bias, bool bias_per_head, bool whole) {
             const size_t rows = bias < 0 ? 0 : bias_per_head ? size_t(heads) : 1;
             const size_t needed = rows * (2 * size_t(p.model.max_context) + kBlockTokens);
             if (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != needed)
@@ -24,8 +25,9 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->causal = causal;
             op->bias = bias;
             op->bias_per_head = bias_per_head;
+            op->whole = whole;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("heads"), nb::arg("kv_heads"), nb::arg("scale"), nb::arg("causal") = false, nb::arg("bias") = -1, nb::arg("bias_per_head") = false)
+        }, nb::arg("source"), nb::arg("target"), nb::arg("heads"), nb::arg("kv_heads"), nb::arg("scale"), nb::arg("causal") = false, nb::arg("bias") = -1, nb::arg("bias_per_head") = false, nb::arg("whole") = false)
         .def("head_norm", [](Plan& p, int source, int offset, int heads, int weight, float epsilon, int bias) {
             const size_t size = p.model.vectors.at(size_t(weight)).size(), width = size_t(p.model.buffers.at(size_t(source)).width);
             const bool fits = offset >= 0 && heads > 0 && size_t(offset) + size_t(heads) * size <= width;
@@ -40,8 +42,8 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->bias = bias;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("offset"), nb::arg("heads"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("bias") = -1)
-        .def("rotate", [](Plan& p, int source, int heads, int head_dim, int rotated, int table) {
-            if (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(rotated))
+        .def("rotate", [](Plan& p, int source, int heads, int head_dim, int rotated, int table, const std::vector<int>& axes) {
+            if (rotated <= 0 || rotated > head_dim || head_dim > kMostHeadDim || p.model.vectors.at(size_t(table)).size() < size_t(rotated))
                 throw std::invalid_argument("the rotation table is empty");
             auto op = std::make_unique<Rotate>();
             op->source = source;
@@ -49,9 +51,12 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->head_dim = head_dim;
             op->rotated = rotated;
             op->table = table;
+            op->axes = p.axes_of(axes, rotated);
+            if (!axes.empty() && p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated))
+                throw std::invalid_argument("the rotation table is shorter than the context");
             p.add(std::move(op));
-        })
-        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table, int rotated, bool keys_are_values) {
+        }, nb::arg("source"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("rotated"), nb::arg("table"), nb::arg("axes") = std::vector<int>())
+        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table, int rotated, bool keys_are_values, const std::vector<int>& axes) {
             if (table >= 0 && (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated)))
                 throw std::invalid_argument("the rotation table is shorter than the context");
             if (p.selects_rows()) throw std::invalid_argument("keys and values are those of all tokens");
@@ -62,8 +67,9 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->layer = layer;
             op->query_heads = query_heads;
             op->keys_are_values = keys_are_values;
+            op->axes = p.axes_of(axes, rotated);
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0, nb::arg("keys_are_values") = false)
+        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0, nb::arg("keys_are_values") = false, nb::arg("axes") = std::vector<int>())
         .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks) {
             if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
                 throw std::invalid_argument("a window needs what is added by distance, for all distances");

@@ -3,6 +3,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "experts.hpp"
@@ -100,9 +101,10 @@ void bind_experts(nb::class_<Plan>& plan) {
             op->accumulate = accumulate;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = true)
-        .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate, int door, int scale) {
+        .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate, int door, int scale, int offset) {
             if (door >= 0 && width_of(p, door) != 1) throw std::invalid_argument("a door is one number a row");
-            require_same_width(p, source, target);
+            if (offset < 0) require_same_width(p, source, target);
+            if (offset >= 0 && offset > width_of(p, target) - width_of(p, source)) throw std::invalid_argument("a copy ends behind its target");
             require_vector(p, bias, size_t(width_of(p, source)));
             require_vector(p, scale, 1);
             auto op = std::make_unique<Copy>();
@@ -112,6 +114,7 @@ void bind_experts(nb::class_<Plan>& plan) {
             op->accumulate = accumulate;
             op->door = door;
             op->scale = scale;
+            op->offset = std::max(offset, 0);
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = false, nb::arg("door") = -1, nb::arg("scale") = -1);
+        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = false, nb::arg("door") = -1, nb::arg("scale") = -1, nb::arg("offset") = -1);
 }

@@ -169,7 +169,7 @@ void Copy::run_tile(Model& model, const StepState& step, int tile, int) const {
     const float factor = scale < 0 ? 1.0f : model.vectors[size_t(scale)][0];
     for_rows(tile, num_rows(step), [&](int r) {
         const float* row = from.row(r);
-        float* to = model.buffers[size_t(target)].row(r);
+        float* to = model.buffers[size_t(target)].row(r) + offset;
         const float* added = bias < 0 ? nullptr : model.vectors[size_t(bias)].data();
         const float open = door < 0 ? 1 : float(sigmoid_of(*model.buffers[size_t(door)].row(r)));
         for (int i = 0; i < from.width; i++) {

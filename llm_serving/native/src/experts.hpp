@@ -62,6 +62,7 @@ struct Combine final : Operation {
 // that is -1. With `scale`, a vector of one number, target is multiplied by that at last.
 struct Copy final : Operation {
     int source, target, bias = -1, door = -1, scale = -1;
+    int offset = 0;  // of the target's columns
     bool accumulate = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;

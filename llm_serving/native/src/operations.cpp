@@ -21,6 +21,16 @@ void Embed::run_tile(Model& model, const StepState& step, int tile, int) const {
     });
 }
 
+int AddGiven::num_tiles(const Model&, const StepState& step) const { return step.input.num_given ? tiles_of(num_rows(step)) : 0; }
+
+void AddGiven::run_tile(Model& model, const StepState& step, int tile, int) const {
+    Buffer& to = model.buffers[size_t(target)];
+    for_rows(tile, num_rows(step), [&](int r) {
+        const float* given = step.given(token_of(step, r));
+        for (int i = 0; given && i < to.width; i++) to.row(r)[i] += given[offset + i];
+    });
+}
+
 int AddPositions::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
 void AddPositions::run_tile(Model& model, const StepState& step, int tile, int) const {
@@ -76,10 +86,15 @@ int Gelu::num_tiles(const Model&, const StepState& step) const { return tiles_of
 
 void Gelu::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     Buffer& from = model.buffers[size_t(source)];
-    float* activated = worker_scratch(model, worker, size_t(from.width));
+    const size_t width = size_t(from.width);
+    float* activated = worker_scratch(model, worker, 2 * width);
+    float* nothing = activated + width;
     const auto activate = tanh ? model.kernels->gelu_tanh : model.kernels->gelu;
+    if (quick) std::fill(nothing, nothing + width, 0.0f);
     for_rows(tile, num_rows(step), [&](int r) {
-        activate(from.row(r), from.width, activated);
+        // With nothing beside it the gate of gpt-oss is the quick form.
+        if (quick) model.kernels->gated_within(from.row(r), nothing, from.width, 1.702f, 1e30f, activated);
+        else activate(from.row(r), from.width, activated);
         quantize_row(model, step, *this, activated, from.width, r);
     });
 }

@@ -13,6 +13,13 @@ struct Embed final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
+// target += columns from `offset` on of the rows that the step was given, for those tokens that have some.
+struct AddGiven final : Operation {
+    int target, offset;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
 // source = cap * tanh(source / cap).
 struct SoftCap final : Operation {
     int source;
@@ -57,10 +64,10 @@ struct Gated final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(gelu(source)), by erf or tanh.
+// activations = quantize(gelu(source)), by erf or tanh, or quick: x * sigmoid(1.702 x).
 struct Gelu final : Operation {
     int source;
-    bool tanh = false;
+    bool tanh = false, quick = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -104,7 +111,8 @@ struct RopeStore final : Operation {
     int source, layer, query_heads;
     bool keys_are_values = false;
     int table = -1;  // a vector of angles as the plan's own ones, instead of them,
-    int rotated = 0;  // for so many dimensions
+    int rotated = 0;  // for so many dimensions,
+    std::vector<uint8_t> axes;  // by these, as `Model::rope_axes` has them
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -132,14 +140,16 @@ struct HeadNorm final : Operation {
 // Positions of a second segment start over after the table's last row.
 struct Rotate final : Operation {
     int source, heads, head_dim, rotated, table;
+    std::vector<uint8_t> axes;  // as `Model::rope_axes`
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
 // Tokens of a sequence see each other, or with `causal` what came before; `source` = [queries | keys | values], nothing is cached.
+// With `whole` all of the step is one sequence.
 struct EncoderAttention final : Operation {
     int source, target, heads, kv_heads;
-    bool causal = false;
+    bool causal = false, whole = false;
     float scale;
     // -1, or a vector of rows for distances 1 - max_context .. max_context + 16, one for all heads or one each.
     int bias = -1;

@@ -94,10 +94,18 @@ void Plan::kv_cache(const std::vector<std::pair<int, int>>& layers, int blocks, 
     kv.touch_ahead(-1);
 }
 
-void Plan::rope_table(const float* values, int positions, int rotated) {
+void Plan::rope_table(const float* values, int positions, int rotated, const std::vector<int>& axes) {
     require(positions >= model.max_context, "the rope table is shorter than the context");
     model.rope.assign(values, values + size_t(positions) * rotated);
     model.rotated = rotated;
+    model.rope_axes = axes_of(axes, rotated);
+}
+
+std::vector<uint8_t> Plan::axes_of(const std::vector<int>& axes, int rotated) {
+    const bool known = std::all_of(axes.begin(), axes.end(), [](int axis) { return axis >= 0 && axis < 3; });
+    require(axes.empty() || (known && axes.size() == size_t(rotated / 2)), "each frequency turns by axis 0, 1 or 2");
+    model.turns_by_axes |= !axes.empty();
+    return {axes.begin(), axes.end()};
 }
 
 void Plan::add(std::unique_ptr<Operation> operation, int activation_cols, bool on_slots) {
@@ -152,6 +160,7 @@ void Plan::check(const StepInput& s) const {
     }
     check_given(s);
     check_seen(s);
+    check_rotary(s);
     for (int i = 0; s.adapters && i < s.num_sequences; i++)
         require(s.adapters[i] >= -1 && s.adapters[i] < model.adapters, "a sequence has an adapter that the model does not know");
     model.recurrent.check(s);
@@ -175,6 +184,12 @@ void Plan::check_seen(const StepInput& s) const {
             require(s.seen[t] > s.positions[t] && s.seen[t] <= s.positions[end - 1] + 1 &&
                         (t == s.query_starts[i] || s.seen[t] >= s.seen[t - 1]),
                     "a token sees itself at least, nothing behind the step, and no less than the one before it");
+}
+
+void Plan::check_rotary(const StepInput& s) const {
+    require(!s.rotary || model.turns_by_axes, "this model's rotary positions have one dimension");
+    for (int i = 0; s.rotary && i < 3 * s.num_tokens; i++)
+        require(s.rotary[i] >= 0 && s.rotary[i] < model.max_context, "a rotary position is outside the context");
 }
 
 void Plan::prepare_attention(const StepInput& input) {

@@ -81,6 +81,7 @@ struct StepInput {
     const int32_t* adapters = nullptr;  // [num_sequences]: the adapter of each, or -1; null if none has one
     const int32_t* state_segments = nullptr;  // [num_segments][end, source, target]
     int num_segments = 0;
+    const int32_t* rotary = nullptr;  // [num_tokens][3]: what turns by axes goes by these; null: by positions, as all else does
 };
 
 // Consecutive tokens of one sequence whose rows lie next to each other in buffers.
@@ -180,6 +181,8 @@ struct Model {
     StatePool recurrent;
     std::vector<float> rope;  // [position][cos rotated/2, sin rotated/2]
     int rotated = 0;
+    std::vector<uint8_t> rope_axes;  // [rotated / 2], or empty: by which of a token's rotary positions each frequency turns
+    bool turns_by_axes = false;      // these, or some operation's own ones
     std::vector<NarrowGroup> narrow;
     std::vector<int16_t> wide;
     std::vector<float> wide_scales;
@@ -224,7 +227,9 @@ public:
     // Throws std::invalid_argument for an id or a size out of range.
     void read_block(int block, uint8_t* out, size_t bytes) const;
     void write_block(int block, const uint8_t* data, size_t bytes);
-    void rope_table(const float* values, int positions, int rotated);
+    void rope_table(const float* values, int positions, int rotated, const std::vector<int>& axes);
+    // As `Model::rope_axes` has them. Throws std::invalid_argument for others than 0, 1 and 2, or another number of them.
+    std::vector<uint8_t> axes_of(const std::vector<int>& axes, int rotated);
     void add(std::unique_ptr<Operation> operation, int activation_cols = 0, bool on_slots = false);
     // Behind the last operation there is no need to wait for this one.
     void add_beside(std::unique_ptr<Operation> operation);
@@ -250,6 +255,7 @@ private:
     void check(const StepInput& input) const;
     void check_given(const StepInput& input) const;
     void check_seen(const StepInput& input) const;
+    void check_rotary(const StepInput& input) const;
     void prepare(const StepInput& input);
     void prepare_attention(const StepInput& input);
     void prepare_adapters(const StepInput& input);
