@@ -63,12 +63,22 @@ def read_huggingface(path: Path) -> Checkpoint:
         read |= {f"{name}{end}" for name in experts for end in (BLOCKS, SCALES)}
         tensors = {name: tensor for name, tensor in tensors.items() if name not in read} | experts | matrices
     extras["skipped_tensors"] = {name: dtype for name, dtype in file.skipped.items() if name not in read}
+    if packing and not problem:
+        extras.update(_left_over(extras["skipped_tensors"]))
     if settings is not None:
         extras["sentence_transformers"] = settings
         tensors = tensors | _dense_tensors(root, settings)
     return Checkpoint(
         str(folder), architecture, config, tensors, extras=extras, format="huggingface", files=file.files
     )
+
+
+def _left_over(skipped: dict[str, str]) -> dict[str, str]:
+    """What is to be told of a matrix that a known method has in a form that is not read, such as NVFP4."""
+    for name, dtype in skipped.items():
+        if name.endswith((".weight", ".qweight", ".weight_packed")):
+            return {"unread_weights": f"Tensor '{name}' of {dtype} is packed in a form that is not read."}
+    return {}
 
 
 def read_family(directory: Path) -> str:

@@ -199,6 +199,13 @@ def test_what_is_not_read_is_told_when_the_model_is_wanted(
         describe(checkpoint)
 
 
+def test_a_form_that_a_known_method_also_has(tmp_path: Path) -> None:
+    """As NVFP4 is: bytes, where words are read."""
+    arrays = {"weight_packed": np.zeros((4, 16), np.uint8), "weight_scale": np.zeros((4, 2), np.uint8)}
+    with pytest.raises(CheckpointError, match=r"'a\.b\.weight_packed' of U8 is packed in a form"):
+        describe(opened(tmp_path, COMPRESSED, arrays))
+
+
 def test_without_a_configuration_nothing_is_taken_for_packed(tmp_path: Path) -> None:
     checkpoint = opened(tmp_path, None, gptq(quantize(values())))
     assert set(checkpoint.tensors) == {"norm.weight", "a.b.scales"}
