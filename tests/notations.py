@@ -8,6 +8,7 @@ from llm_serving.chat.notations.deepseek import DEEPSEEK, DEEPSEEK_FENCED
 from llm_serving.chat.notations.gemma4 import GEMMA4
 from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
 from llm_serving.chat.notations.hermes import HERMES
+from llm_serving.chat.notations.json_lists import APERTUS, APRIEL, COMMAND, GRANITE3, NEMOTRON_NANO
 from llm_serving.chat.notations.lfm2 import LFM2
 from llm_serving.chat.notations.llama import LLAMA
 from llm_serving.chat.notations.mistral import MISTRAL, MISTRAL_IDS, MISTRAL_LIST
@@ -36,8 +37,15 @@ class Family(NamedTuple):
     written: str
 
 
+def listed(notation: Notation, call: str, written: str) -> Family:
+    """Calls in a list between the notation's marks."""
+    front, back = f"{notation.open}[", f"]{notation.close}"
+    return Family(notation, template(_TOOL, call, (front, back), ", "), f"{front}{written}{back}")
+
+
 _JSON = '{"city": "Rome", "days": 2, "exact": true}'
 _TOOL = "{{ tool | tojson }}"
+_NAMED = f'{{"name": "weather", "arguments": {_JSON}}}'
 
 FAMILIES = {
     "hermes": Family(
@@ -153,6 +161,20 @@ FAMILIES = {
         f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{_JSON}<｜tool▁call▁end｜>"
         "<｜tool▁calls▁end｜>",
     ),
+    "command": listed(
+        COMMAND,
+        '\n    {"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ f.name }}", "parameters": '
+        "{{ f.arguments | tojson }}{{ '}' }}",
+        f'\n    {{"tool_call_id": "0", "tool_name": "weather", "parameters": {_JSON}}}\n',
+    ),
+    "apertus": listed(
+        APERTUS,
+        """{{ '{"' + f.name + '": ' + f.arguments | tojson + '}' }}""",
+        f'{{"weather": {_JSON}}}',
+    ),
+    "granite 3": listed(GRANITE3, "{{ f | tojson }}", _NAMED),
+    "nemotron nano": listed(NEMOTRON_NANO, "{{ f | tojson }}", _NAMED),
+    "apriel": listed(APRIEL, "{{ f | tojson }}", _NAMED),
 }
 
 PARAMETERS: dict[str, Any] = {

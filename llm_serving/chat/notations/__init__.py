@@ -6,6 +6,7 @@ from llm_serving.chat.notations.deepseek import DEEPSEEK, DEEPSEEK_FENCED
 from llm_serving.chat.notations.gemma4 import GEMMA4
 from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
 from llm_serving.chat.notations.hermes import HERMES
+from llm_serving.chat.notations.json_lists import APERTUS, APRIEL, COMMAND, GRANITE3, NEMOTRON_NANO
 from llm_serving.chat.notations.lfm2 import LFM2
 from llm_serving.chat.notations.llama import LLAMA
 from llm_serving.chat.notations.mistral import MISTRAL, MISTRAL_IDS, MISTRAL_LIST
@@ -24,5 +25,10 @@ NOTATIONS = (
     MISTRAL_LIST,
     DEEPSEEK_FENCED,
     DEEPSEEK,
+    COMMAND,
+    APERTUS,
+    NEMOTRON_NANO,
+    APRIEL,
+    GRANITE3,
     LLAMA,
 )

@@ -42,7 +42,7 @@ class Teaching(NamedTuple):
         """The same conversation as the template takes it.
 
         Llama's shows one call a message; Mistral's wants ids of nine letters; Gemma's puts a text that goes
-        with calls behind their results, and leaves the turn closed.
+        with calls behind their results, and leaves the turn closed; Command's leaves it out.
         """
         if self.notation.one_a_message:
             messages = one_call_a_message(messages)
