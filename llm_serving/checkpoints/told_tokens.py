@@ -20,6 +20,8 @@ _GROUPS = (
     ("<tool_call>", "</tool_call>"),
     ("<|tool_call_start|>", "<|tool_call_end|>"),
     ("<|tool_call>", "<tool_call|>", '<|"|>'),
+    ("<seed:tool_call>", "</seed:tool_call>"),
+    ("<minimax:tool_call>", "</minimax:tool_call>"),
     ("<|START_ACTION|>", "<|END_ACTION|>"),
     ("<|tools_prefix|>", "<|tools_suffix|>"),
     ("<TOOLCALL>", "</TOOLCALL>"),
