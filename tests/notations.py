@@ -10,6 +10,7 @@ from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
 from llm_serving.chat.notations.hermes import HERMES
 from llm_serving.chat.notations.invoke import DEEPSEEK_DSML, DEEPSEEK_DSML_4, MINIMAX_M2
 from llm_serving.chat.notations.json_lists import APERTUS, APRIEL, COMMAND, GRANITE3, NEMOTRON_NANO
+from llm_serving.chat.notations.kimi import KIMI
 from llm_serving.chat.notations.lfm2 import LFM2
 from llm_serving.chat.notations.llama import LLAMA
 from llm_serving.chat.notations.mistral import MISTRAL, MISTRAL_IDS, MISTRAL_LIST
@@ -222,6 +223,17 @@ FAMILIES = {
     ),
     "deepseek 3.2": dsml(DEEPSEEK_DSML),
     "deepseek 4": dsml(DEEPSEEK_DSML_4),
+    "kimi": Family(
+        KIMI,
+        template(
+            _TOOL,
+            "<|tool_call_begin|>functions.{{ f.name }}:{{ loop.index0 }}<|tool_call_argument_begin|>"
+            "{{ f.arguments if f.arguments is string else f.arguments | tojson }}<|tool_call_end|>",
+            ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        ),
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:3<|tool_call_argument_begin|>"
+        f"{_JSON}<|tool_call_end|><|tool_calls_section_end|>",
+    ),
 }
 
 PARAMETERS: dict[str, Any] = {

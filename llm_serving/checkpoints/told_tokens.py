@@ -20,6 +20,13 @@ _GROUPS = (
     ("<tool_call>", "</tool_call>"),
     ("<|tool_call_start|>", "<|tool_call_end|>"),
     ("<|tool_call>", "<tool_call|>", '<|"|>'),
+    (
+        "<|tool_calls_section_begin|>",
+        "<|tool_calls_section_end|>",
+        "<|tool_call_begin|>",
+        "<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+    ),
     ("<seed:tool_call>", "</seed:tool_call>"),
     ("<minimax:tool_call>", "</minimax:tool_call>"),
     ("<|START_ACTION|>", "<|END_ACTION|>"),

@@ -8,6 +8,7 @@ from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
 from llm_serving.chat.notations.hermes import HERMES
 from llm_serving.chat.notations.invoke import DEEPSEEK_DSML, DEEPSEEK_DSML_4, MINIMAX_M2
 from llm_serving.chat.notations.json_lists import APERTUS, APRIEL, COMMAND, GRANITE3, NEMOTRON_NANO
+from llm_serving.chat.notations.kimi import KIMI
 from llm_serving.chat.notations.lfm2 import LFM2
 from llm_serving.chat.notations.llama import LLAMA
 from llm_serving.chat.notations.mistral import MISTRAL, MISTRAL_IDS, MISTRAL_LIST
@@ -27,6 +28,7 @@ NOTATIONS = (
     MISTRAL_LIST,
     DEEPSEEK_FENCED,
     DEEPSEEK,
+    KIMI,
     MINIMAX_M2,
     DEEPSEEK_DSML,
     DEEPSEEK_DSML_4,

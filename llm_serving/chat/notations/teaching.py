@@ -9,6 +9,7 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from llm_serving.chat.call_ids import with_ids
 from llm_serving.chat.messages import Message
 from llm_serving.chat.notations import NOTATIONS
 from llm_serving.chat.notations.end_finder import EndFinder
@@ -41,11 +42,14 @@ class Teaching(NamedTuple):
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """The same conversation as the template takes it.
 
-        Llama's shows one call a message; Mistral's wants ids of nine letters; Gemma's puts a text that goes
-        with calls behind their results, and leaves the turn closed; Command's leaves it out.
+        Llama's shows one call a message; Mistral's wants ids of nine letters, Kimi's of the function's name;
+        Gemma's puts a text that goes with calls behind their results, and leaves the turn closed; Command's
+        leaves it out.
         """
         if self.notation.one_a_message:
             messages = one_call_a_message(messages)
+        if self.notation.id_of is not None:
+            messages = with_ids(messages, self.notation.id_of)
         return [self._message(message) for message in messages]
 
     def _message(self, message: Message) -> Message:
