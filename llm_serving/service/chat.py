@@ -182,7 +182,9 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
         if model.wants_parts:
             guarded = [{**message, "content": as_parts(message["content"])} for message in guarded]
         return (
-            template.render(guarded, **inputs, **more) if template else join_contents(guarded, _mark(model))
+            template.render(guarded, **{**inputs, **more})
+            if template
+            else join_contents(guarded, _mark(model))
         )
 
     if model.thoughts is not None and model.thoughts.has_channels:
@@ -194,7 +196,7 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
             messages, tools = told_functions(messages, tools, teaching.notation), ()
         told = _guarded([tool.definition() for tool in tools], guard)
         try:
-            return render(teaching.messages(messages), **({"tools": told} if told else {}))
+            return render(teaching.messages(messages), **teaching.inputs(told))
         except TemplateError:  # some of Hermes fail at schemas that they do not know
             if teaching.notation is not IN_WORDS.notation:
                 raise

@@ -38,6 +38,15 @@ class Teaching(NamedTuple):
     notation: Notation
     history: History
     shows_functions: bool = True  # else these are told in words
+    has_xml_tools: bool = False  # it calls functions so, as SmolLM3's first, and wants them bare
+
+    def inputs(self, definitions: Sequence[Any]) -> dict[str, Any]:
+        """Functions as the template takes them."""
+        if not definitions:
+            return {}
+        if self.has_xml_tools:
+            return {"xml_tools": [each["function"] for each in definitions]}
+        return {"tools": definitions}
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """The same conversation as the template takes it.
@@ -107,8 +116,11 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
         except TemplateError:
             return ""
 
-    told = {"tools": [tool.definition()]}
-    shows_functions = _NAME in shown([asked], **told)
+    told: dict[str, Any] = {"tools": [tool.definition()]}
+    shows_functions, has_xml_tools = _NAME in shown([asked], **told), False
+    if not shows_functions and "xml_tools" in source:
+        told = Teaching(HERMES, History.TEXT, has_xml_tools=True).inputs(told["tools"])
+        shows_functions = has_xml_tools = _NAME in shown([asked], **told)
     texts = {}
     for history in (History.ARGUMENTS, History.JSON):
         teaching = Teaching(HERMES, history)
@@ -118,11 +130,11 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
     for notation in candidates:
         for history, text in texts.items():
             if _is_read(text, notation, tool):
-                return Teaching(notation, history, shows_functions)
+                return Teaching(notation, history, shows_functions, has_xml_tools)
     if not shows_functions or not any(texts.values()) or any(_VALUE in text for text in texts.values()):
         return IN_WORDS
     candidates += [each for each in NOTATIONS if is_token(each.open)]
-    return Teaching(candidates[0], History.TEXT) if candidates else IN_WORDS
+    return Teaching(candidates[0], History.TEXT, has_xml_tools=has_xml_tools) if candidates else IN_WORDS
 
 
 def _is_read(text: str, notation: Notation, tool: Tool) -> bool:
