@@ -13,6 +13,7 @@ from llm_serving.chat.notations.json_lists import APERTUS, APRIEL, COMMAND, GRAN
 from llm_serving.chat.notations.kimi import KIMI
 from llm_serving.chat.notations.lfm2 import LFM2
 from llm_serving.chat.notations.llama import LLAMA
+from llm_serving.chat.notations.minicpm import MINICPM5
 from llm_serving.chat.notations.mistral import MISTRAL, MISTRAL_IDS, MISTRAL_LIST
 from llm_serving.chat.notations.notation import Notation
 from llm_serving.chat.notations.seed import SEED
@@ -233,6 +234,18 @@ FAMILIES = {
         ),
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:3<|tool_call_argument_begin|>"
         f"{_JSON}<|tool_call_end|><|tool_calls_section_end|>",
+    ),
+    "minicpm5": Family(
+        MINICPM5,
+        template(
+            _TOOL,
+            '<function name="{{ f.name }}">{% for k, v in f.arguments.items() %}<param name="{{ k }}">'
+            "{{ '<![CDATA[' + v + ']]>' if v is string and '\n' in v else v }}</param>{% endfor %}"
+            "</function>",
+            between="\n",
+        ),
+        '<function name="weather"><param name="city"><![CDATA[Rome]]></param><param name="days">2</param>'
+        '<param name="exact">True</param></function>',
     ),
 }
 

@@ -11,6 +11,7 @@ from llm_serving.chat.notations.json_lists import APERTUS, APRIEL, COMMAND, GRAN
 from llm_serving.chat.notations.kimi import KIMI
 from llm_serving.chat.notations.lfm2 import LFM2
 from llm_serving.chat.notations.llama import LLAMA
+from llm_serving.chat.notations.minicpm import MINICPM5
 from llm_serving.chat.notations.mistral import MISTRAL, MISTRAL_IDS, MISTRAL_LIST
 from llm_serving.chat.notations.seed import SEED
 from llm_serving.chat.notations.tags import TAGS
@@ -29,6 +30,7 @@ NOTATIONS = (
     DEEPSEEK_FENCED,
     DEEPSEEK,
     KIMI,
+    MINICPM5,
     MINIMAX_M2,
     DEEPSEEK_DSML,
     DEEPSEEK_DSML_4,

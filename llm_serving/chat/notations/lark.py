@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_serving.chat.notations.schemas import Schema, options_of, resolved, takes_text, values_of
 from llm_serving.chat.tools import JSON_STYLE, Calls, Tool
@@ -77,6 +77,14 @@ def answer(calls: Calls, open_: str, marks: Marks, *, between: str | None = None
     return [f"start: TEXT | head rest{more}", f"head[lazy]: /(?s:.*){mark}/", text, *lines]
 
 
+class Quoted(NamedTuple):
+    """Texts that hold one of the characters `odd` stand between `begin` and `end`, others may."""
+
+    odd: str
+    begin: str
+    end: str
+
+
 @dataclass(frozen=True, slots=True)
 class ArgumentStyle:
     """How one argument is written: `before_key`, its name, `before_value`, the value, `end`.
@@ -92,6 +100,7 @@ class ArgumentStyle:
     is_raw: bool = True
     words: Mapping[str, str] | None = None
     before_json: str | None = None
+    quoted: Quoted | None = None  # of texts that stand as they are
 
     @property
     def front(self) -> str:
@@ -156,6 +165,8 @@ def _value_rules(
         return [f"{rule}: {' | '.join(names)}", *chain.from_iterable(lines)]
     if style.is_raw and takes_text(schema, root):
         found = patterns(resolved(schema, root))
+        if style.quoted is not None:
+            return _quoted_rules(rule, found, style.quoted, style.end)
         whole = " & ".join(f"/({pattern}){escaped(style.end)}/" for pattern in found)
         name = rule if style.before_json is None else f"{rule}_text"
         texts = [f"{name}[lazy]: {rule.upper()}", f"{rule.upper()}: {whole}"]
@@ -170,6 +181,18 @@ def _value_rules(
         own = {**own, "$defs": {"root": moved(dict(root), "#/$defs/root")}}
     front = f"{literal(style.before_json)} " if style.before_json is not None else ""
     return [f"{rule}: {front}{rule}_json{end}", json_rule(f"{rule}_json", own)]
+
+
+def _quoted_rules(rule: str, found: Sequence[str], quoted: Quoted, end: str) -> list[str]:
+    plain = [f"/({pattern}){escaped(end)}/" for pattern in found]
+    inside = [f"/({pattern}){escaped(quoted.end + end)}/" for pattern in found]
+    bare = f"/[^{escaped(quoted.odd)}]*{escaped(end)}/"
+    return [
+        f"{rule}: {rule.upper()}_BARE | {literal(quoted.begin)} {rule}_quoted",
+        f"{rule.upper()}_BARE: {' & '.join([*plain, bare])}",
+        f"{rule}_quoted[lazy]: {rule.upper()}",
+        f"{rule.upper()}: {' & '.join(inside)}",
+    ]
 
 
 def patterns(schema: Schema) -> list[str]:
