@@ -16,6 +16,8 @@ _GROUPS = (
     ("<thought>", "</thought>"),
     ("<|channel>", "<channel|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"),
     # Around calls of functions; see `chat/notations/`.
     ("<tool_call>", "</tool_call>"),
     ("<|tool_call_start|>", "<|tool_call_end|>"),

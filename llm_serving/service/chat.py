@@ -36,7 +36,7 @@ from llm_serving.service.registry import Registry
 from llm_serving.service.vision import Prompt
 
 INLINE_CHARS = 8192  # longer prompts are rendered and tokenised on a thread
-_TAG_TOKENS = 16
+_TAG_TOKENS = 32
 _CHARS_A_MESSAGE = 64  # what rendering a message costs beside its text
 
 
