@@ -19,7 +19,7 @@ from llm_serving.chat.single_calls import one_call_a_message
 from llm_serving.chat.tools import Tool
 from llm_serving.errors import TemplateError
 
-_NAME, _VALUE, _ID = "get_probe", "probe 1", "probe0001"
+_NAME, _VALUE, _ID, _RESULT = "get_probe", "probe 1", "probe0001", "probed 5"
 _SHORT = 9  # characters of an id
 
 
@@ -102,13 +102,14 @@ IN_WORDS = Teaching(HERMES, History.WORDS)
 def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str], bool]) -> Teaching:
     """By what a template holds, and by reading what it makes of a call, as an answer would be read.
 
-    A template that shows functions and no calls leaves the vocabulary to tell.
+    A template that shows functions and no calls leaves the vocabulary to tell; one that shows neither, but
+    results, as DeepSeek R1's does with a call that has a text, holds the marks itself.
     """
     tool = Tool(_NAME, _NAME, {"type": "object", "properties": {"key": {"type": "string"}}})
     call = {"type": "function", "id": _ID, "function": {"name": _NAME, "arguments": {"key": _VALUE}}}
     asked = Message(role="user", content=_NAME[::-1])
     called = Message(role="assistant", content="", tool_calls=[call])
-    result = Message(role="tool", content="5", tool_call_id=_ID)
+    result = Message(role="tool", content=_RESULT, tool_call_id=_ID)
 
     def shown(messages: Sequence[Any], **more: Any) -> str:
         try:
@@ -131,8 +132,12 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
         for history, text in texts.items():
             if _is_read(text, notation, tool):
                 return Teaching(notation, history, shows_functions, has_xml_tools)
-    if not shows_functions or not any(texts.values()) or any(_VALUE in text for text in texts.values()):
+    if not any(texts.values()) or any(_VALUE in text for text in texts.values()):
         return IN_WORDS
+    if not shows_functions:
+        shows_results = all(_RESULT in text for text in texts.values())
+        own = [each for each in candidates if each is not HERMES and is_token(each.open) and shows_results]
+        return Teaching(own[0], History.TEXT, shows_functions=False) if own else IN_WORDS
     candidates += [each for each in NOTATIONS if is_token(each.open)]
     return Teaching(candidates[0], History.TEXT, has_xml_tools=has_xml_tools) if candidates else IN_WORDS
 
