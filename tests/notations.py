@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from llm_serving.chat.notations.deepseek import DEEPSEEK, DEEPSEEK_FENCED
+from llm_serving.chat.notations.functionary import FUNCTIONARY
 from llm_serving.chat.notations.gemma4 import GEMMA4
 from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
 from llm_serving.chat.notations.hermes import HERMES
@@ -246,6 +247,11 @@ FAMILIES = {
         ),
         '<function name="weather"><param name="city"><![CDATA[Rome]]></param><param name="days">2</param>'
         '<param name="exact">True</param></function>',
+    ),
+    "functionary 3.1": Family(
+        FUNCTIONARY,
+        template(_TOOL, "<function={{ f.name }}>{{ f.arguments | tojson }}</function>"),
+        f"<function=weather>{_JSON}</function>",
     ),
 }
 

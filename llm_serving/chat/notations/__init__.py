@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_serving.chat.notations.deepseek import DEEPSEEK, DEEPSEEK_FENCED
+from llm_serving.chat.notations.functionary import FUNCTIONARY
 from llm_serving.chat.notations.gemma4 import GEMMA4
 from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
 from llm_serving.chat.notations.hermes import HERMES
@@ -40,5 +41,6 @@ NOTATIONS = (
     NEMOTRON_NANO,
     APRIEL,
     GRANITE3,
+    FUNCTIONARY,
     LLAMA,
 )
