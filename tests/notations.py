@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from llm_serving.chat.notations.deepseek import DEEPSEEK, DEEPSEEK_FENCED
+from llm_serving.chat.notations.functionary import FUNCTIONARY
 from llm_serving.chat.notations.gemma4 import GEMMA4
 from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
 from llm_serving.chat.notations.hermes import HERMES
+from llm_serving.chat.notations.invoke import DEEPSEEK_DSML, DEEPSEEK_DSML_4, MINIMAX_M2
+from llm_serving.chat.notations.json_lists import APERTUS, APRIEL, COMMAND, GRANITE3, NEMOTRON_NANO
+from llm_serving.chat.notations.kimi import KIMI
 from llm_serving.chat.notations.lfm2 import LFM2
 from llm_serving.chat.notations.llama import LLAMA
+from llm_serving.chat.notations.minicpm import MINICPM5
 from llm_serving.chat.notations.mistral import MISTRAL, MISTRAL_IDS, MISTRAL_LIST
 from llm_serving.chat.notations.notation import Notation
+from llm_serving.chat.notations.seed import SEED
 from llm_serving.chat.notations.tags import TAGS
 from llm_serving.chat.tools import Tool
 
@@ -36,8 +42,35 @@ class Family(NamedTuple):
     written: str
 
 
+def listed(notation: Notation, call: str, written: str) -> Family:
+    """Calls in a list between the notation's marks."""
+    front, back = f"{notation.open}[", f"]{notation.close}"
+    return Family(notation, template(_TOOL, call, (front, back), ", "), f"{front}{written}{back}")
+
+
 _JSON = '{"city": "Rome", "days": 2, "exact": true}'
 _TOOL = "{{ tool | tojson }}"
+_NAMED = f'{{"name": "weather", "arguments": {_JSON}}}'
+
+
+def dsml(notation: Notation) -> Family:
+    """A mark in each tag, and what tells texts from JSON."""
+    end, mark = notation.close, "｜DSML｜"
+    call = (
+        f'<{mark}invoke name="{{{{ f.name }}}}">\n{{% for k, v in f.arguments.items() %}}<{mark}parameter '
+        'name="{{ k }}" string="{{ (v is string) | tojson }}">{{ v if v is string else v | tojson }}'
+        f"</{mark}parameter>\n{{% endfor %}}</{mark}invoke>\n"
+    )
+    written = "".join(
+        f'<{mark}parameter name="{key}" string="{kind}">{value}</{mark}parameter>\n'
+        for key, kind, value in [("city", "true", "Rome"), ("days", "false", 2), ("exact", "false", "true")]
+    )
+    return Family(
+        notation,
+        template(_TOOL, call, (f"\n\n{notation.open}\n", end)),
+        f'{notation.open}\n<{mark}invoke name="weather">\n{written}</{mark}invoke>\n{end}',
+    )
+
 
 FAMILIES = {
     "hermes": Family(
@@ -152,6 +185,73 @@ FAMILIES = {
         ),
         f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{_JSON}<｜tool▁call▁end｜>"
         "<｜tool▁calls▁end｜>",
+    ),
+    "command": listed(
+        COMMAND,
+        '\n    {"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ f.name }}", "parameters": '
+        "{{ f.arguments | tojson }}{{ '}' }}",
+        f'\n    {{"tool_call_id": "0", "tool_name": "weather", "parameters": {_JSON}}}\n',
+    ),
+    "apertus": listed(
+        APERTUS,
+        """{{ '{"' + f.name + '": ' + f.arguments | tojson + '}' }}""",
+        f'{{"weather": {_JSON}}}',
+    ),
+    "granite 3": listed(GRANITE3, "{{ f | tojson }}", _NAMED),
+    "nemotron nano": listed(NEMOTRON_NANO, "{{ f | tojson }}", _NAMED),
+    "apriel": listed(APRIEL, "{{ f | tojson }}", _NAMED),
+    "seed": Family(
+        SEED,
+        template(
+            _TOOL,
+            "\n<seed:tool_call>\n<function={{ f.name }}>\n{% for k, v in f.arguments | items %}"
+            "<parameter={{ k }}>{{ v if v is string else v | string }}</parameter>\n{% endfor %}</function>\n"
+            "</seed:tool_call>",
+        ),
+        "<seed:tool_call>\n<function=weather>\n<parameter=city>Rome</parameter>\n<parameter=days>2"
+        "</parameter>\n<parameter=exact>True</parameter>\n</function>\n</seed:tool_call>",
+    ),
+    "minimax m2": Family(
+        MINIMAX_M2,
+        template(
+            _TOOL,
+            '<invoke name="{{ f.name }}">\n{% for k, v in f.arguments.items() %}<parameter name="{{ k }}">'
+            "{{ v if v is string else v | tojson }}</parameter>\n{% endfor %}</invoke>\n",
+            ("\n<minimax:tool_call>\n", "</minimax:tool_call>"),
+        ),
+        '<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Rome</parameter>\n'
+        '<parameter name="days">2</parameter>\n<parameter name="exact">true</parameter>\n</invoke>\n'
+        "</minimax:tool_call>",
+    ),
+    "deepseek 3.2": dsml(DEEPSEEK_DSML),
+    "deepseek 4": dsml(DEEPSEEK_DSML_4),
+    "kimi": Family(
+        KIMI,
+        template(
+            _TOOL,
+            "<|tool_call_begin|>functions.{{ f.name }}:{{ loop.index0 }}<|tool_call_argument_begin|>"
+            "{{ f.arguments if f.arguments is string else f.arguments | tojson }}<|tool_call_end|>",
+            ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        ),
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:3<|tool_call_argument_begin|>"
+        f"{_JSON}<|tool_call_end|><|tool_calls_section_end|>",
+    ),
+    "minicpm5": Family(
+        MINICPM5,
+        template(
+            _TOOL,
+            '<function name="{{ f.name }}">{% for k, v in f.arguments.items() %}<param name="{{ k }}">'
+            "{{ '<![CDATA[' + v + ']]>' if v is string and '\n' in v else v }}</param>{% endfor %}"
+            "</function>",
+            between="\n",
+        ),
+        '<function name="weather"><param name="city"><![CDATA[Rome]]></param><param name="days">2</param>'
+        '<param name="exact">True</param></function>',
+    ),
+    "functionary 3.1": Family(
+        FUNCTIONARY,
+        template(_TOOL, "<function={{ f.name }}>{{ f.arguments | tojson }}</function>"),
+        f"<function=weather>{_JSON}</function>",
     ),
 }
 

@@ -38,7 +38,17 @@ _FORMATS = (
     ThoughtFormat("<seed:think>", "</seed:think>"),  # Seed-OSS
     ThoughtFormat("<thought>", "</thought>"),  # EXAONE Deep
     ThoughtFormat("<|channel>thought\n", "<channel|>"),  # Gemma 4
-    ThoughtFormat("<|START_THINKING|>", "<|END_THINKING|>"),  # Command R7B
+    *(
+        ThoughtFormat("<|START_THINKING|>", "<|END_THINKING|>", sign=begin, around_answer=(begin, end))
+        for begin, end in (("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|START_TEXT|>", "<|END_TEXT|>"))
+    ),  # Command R7B, Command A, and their followers
+    ThoughtFormat("<|START_THINKING|>", "<|END_THINKING|>"),
+    ThoughtFormat("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    ThoughtFormat(
+        "Here are my reasoning steps:\n",
+        "[BEGIN FINAL RESPONSE]",
+        around_answer=("", "[END FINAL RESPONSE]"),
+    ),  # Apriel
 )
 
 
@@ -81,7 +91,9 @@ def thoughts_around(thoughts: ThoughtFormat | None, reasoning: Reasoning) -> tup
 
 def thoughts_name(template_source: str) -> str:
     """What a template calls the assistant's earlier thoughts, in a message."""
-    return "reasoning_content" if "reasoning_content" in template_source else "thinking"
+    if "reasoning_content" in template_source:
+        return "reasoning_content"
+    return "reasoning" if re.search(r"[.'\"]reasoning\b", template_source) else "thinking"
 
 
 def effort_inputs(effort: Effort, template_source: str) -> dict[str, Any]:
@@ -127,8 +139,11 @@ def _switch(template_source: str) -> str | None:
 
 
 def _is_asked(name: str, source: str) -> bool:
-    """Whether a template looks if a request has set this, or, as Granite's, takes what is not set for no."""
-    if re.search(rf"\b{name}\s+is\s+(not\s+)?defined\b", source):
+    """Whether a template looks if a request has set this, or, as Granite's, takes what is not set for no.
+
+    Not in a message, or among values of its own.
+    """
+    if re.search(rf"(?<![\w.]){name}\s+(is\s+(not\s+)?defined\b|\|\s*default\b)", source):
         return True
     is_own = re.search(rf"{{%-?\s*(set|for)\s+{name}\b", source)
     return not is_own and re.search(rf"{{%-?\s*(el)?if\s+(not\s+)?{name}\s*-?%}}", source) is not None

@@ -3,8 +3,9 @@
 The helpers are those of `transformers`' `apply_chat_template`; templates rely on them.
 
 Refused: private attributes, changing the inputs, ranges above 100 000, strings and lists grown beyond
-`MAX_LENGTH` by an operator or padding, numbers of more than `MAX_BITS`. Not bounded: the time of nested
-loops that write nothing, and what `join` or `replace` of allowed values can grow to.
+`MAX_LENGTH` by an operator or padding and lists beyond `MAX_APPENDED` by appending, numbers of more than
+`MAX_BITS`. Not bounded: the time of nested loops that write nothing, and what `join` or `replace` of allowed
+values can grow to.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from jinja2.utils import Namespace
 
 MAX_LENGTH = 1 << 25  # of an intermediate string, in characters
 ITEM_LENGTH = 32  # what an element of a list counts for
+MAX_APPENDED = 1 << 15  # items of a list
 MAX_WIDTH = 10_000  # of padding and indentation
 MAX_BITS = 4096
 
@@ -80,7 +82,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
     code_generator_class = _Code
 
-    def __init__(self) -> None:
+    def __init__(self, *, changes_lists: bool = False) -> None:
+        """`changes_lists`: templates may append to lists and pop from them, as the inputs are copies."""
+        self._changes_lists = changes_lists
         # Not optimized: that would evaluate constant expressions before anything is checked.
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_Generation, loopcontrols]
@@ -97,6 +101,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             dict=_dict,
         )
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if self._changes_lists and type(obj) is list and attr in ("append", "pop"):
+            return True
+        return super().is_safe_attribute(obj, attr, value)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
             _check_format(_WIDE_PERCENT, left)
@@ -109,8 +118,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(getattr(__obj, "__self__", None), str) and __obj.__name__ in _PADDING:
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str) and __obj.__name__ in _PADDING:
             _check_widths(args, kwargs)
+        elif isinstance(owner, list) and __obj.__name__ == "append" and len(owner) >= MAX_APPENDED:
+            raise SecurityError(f"a list of more than {MAX_APPENDED} items is too long")
         return super().call(__context, __obj, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:

@@ -18,10 +18,16 @@ def one_call_a_message(messages: Sequence[Message]) -> list[Message]:
         if "tool_calls" not in message:
             out.append(message)
             continue
-        end = next((i for i in range(at, len(messages)) if messages[i]["role"] != "tool"), len(messages))
-        out += apart(message, messages[at:end])
-        at = end
+        results = results_of(messages, at)
+        out += apart(message, results)
+        at += len(results)
     return out
+
+
+def results_of(messages: Sequence[Message], at: int) -> Sequence[Message]:
+    """What calls before `at` gave back."""
+    end = next((i for i in range(at, len(messages)) if messages[i]["role"] != "tool"), len(messages))
+    return messages[at:end]
 
 
 def apart(message: Message, results: Sequence[Message]) -> list[Message]:

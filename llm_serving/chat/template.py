@@ -65,8 +65,9 @@ class ChatTemplate:
             )
         self.source = source
         self._names = {"bos_token": bos_token, "eos_token": eos_token}
+        self._changes_lists = ".append(" in source  # as Kimi's do, to lists of their own
         try:
-            self._template = TemplateSandbox().from_string(source)
+            self._template = TemplateSandbox(changes_lists=self._changes_lists).from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise CheckpointError(
                 f"The model's chat template is not valid Jinja, line {error.lineno}: {error.message}."
@@ -103,6 +104,8 @@ class ChatTemplate:
             "tools": tools,
             "add_generation_prompt": add_generation_prompt,
         }
+        if self._changes_lists:
+            inputs = _copied(inputs)
         text = self._run(inputs, MAX_ADDED_CHARS + MAX_COPIES * _num_chars(inputs))
         return _cut_at_mark(text, marked) if continue_final_message else text
 
@@ -150,6 +153,12 @@ def _cut_at_mark(text: str, marked: str) -> str:
     if not mark or content not in head:
         raise TemplateError("The model's chat template leaves out the final message.", "messages")
     return head if tail.startswith(" ") else head.rstrip()  # a template that trims does so to the content too
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return list(map(_copied, value)) if isinstance(value, list) else value
 
 
 def _num_chars(value: Any) -> int:

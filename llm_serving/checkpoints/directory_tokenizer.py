@@ -19,7 +19,7 @@ from llm_serving.checkpoints.special_tokens import SpecialTokens
 from llm_serving.checkpoints.tokenizer import Tokenizer
 from llm_serving.checkpoints.tokenizer_library import shut_out
 from llm_serving.checkpoints.told_tokens import harmony_ids
-from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary
+from llm_serving.checkpoints.vocabulary import PICTURE_TOKENS, TokenType, Vocabulary
 
 _LOOKS_SPECIAL = re.compile(r"<\|[^|<>]+\|>")
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -47,7 +47,8 @@ class DirectoryTokenizer(Tokenizer):
         added = {token["id"]: token for token in state["added_tokens"]}
         # What looks special must not come from a user's text either.
         for token in added.values():
-            token["special"] = token["special"] or _LOOKS_SPECIAL.fullmatch(token["content"]) is not None
+            looks_special = token["content"] in PICTURE_TOKENS or _LOOKS_SPECIAL.fullmatch(token["content"])
+            token["special"] = token["special"] or bool(looks_special)
         first, later = _backend(state), _backend(_without_first_space(state))
         vocabulary = _vocabulary(first, added, named)
         kinds = _kinds(state["decoder"])

@@ -38,6 +38,17 @@ END_TOKENS = frozenset(
 MAX_TOKEN_CHARS = 1024  # bounds the work that is quadratic in a token's length
 
 _LOOKS_SPECIAL = re.compile(r"<\|[^|<>]+\|?>|<[^|<>]+\|>")  # "<|one|>", or "<|one>" and "<one|>" as a pair
+# What stands for a picture, or around it, in the families that have no bars there.
+PICTURE_TOKENS = frozenset(
+    {
+        "<image>",
+        "<image_soft_token>",
+        "<start_of_image>",
+        "<end_of_image>",
+        "<fake_token_around_image>",
+        "<global-img>",
+    }
+)
 
 
 class TokenType(IntEnum):
@@ -125,10 +136,11 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
 
 
 def _in_prompts(token: str, kind: int) -> bool:
-    # Files mark tool and fill-in tokens as user-defined: they are text in answers (tool calls are read from
-    # it), but user text must not be able to write them.
-    looks_special = kind == TokenType.USER_DEFINED and _LOOKS_SPECIAL.fullmatch(token) is not None
-    return kind in (TokenType.CONTROL, TokenType.UNKNOWN) or looks_special
+    # Files mark tool, fill-in and picture tokens as user-defined: they are text in answers (tool calls are
+    # read from it), but user text must not be able to write them.
+    looks_special = token in PICTURE_TOKENS or _LOOKS_SPECIAL.fullmatch(token) is not None
+    is_one = kind == TokenType.USER_DEFINED and looks_special
+    return kind in (TokenType.CONTROL, TokenType.UNKNOWN) or is_one
 
 
 def token_types(checkpoint: Checkpoint, num_tokens: int) -> list[int]:

@@ -33,10 +33,10 @@ from llm_serving.service.generation import (
 )
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
-from llm_serving.service.vision import Prompt
+from llm_serving.service.vision import Prompt, Vision
 
 INLINE_CHARS = 8192  # longer prompts are rendered and tokenised on a thread
-_TAG_TOKENS = 16
+_TAG_TOKENS = 32
 _CHARS_A_MESSAGE = 64  # what rendering a message costs beside its text
 
 
@@ -121,6 +121,8 @@ class ChatService:
             where = pictures[0]["where"]
             remedy = f" {model.sight_remedy}" if model.sight_remedy else ""
             raise InvalidRequest(f"'{where}' is an image, and '{model.name}' reads text only.{remedy}", where)
+        if model.vision is not None:
+            _check_texts(model, model.vision, conversation.messages)
         inputs = conversation.template_inputs
         if conversation.effort is not None:
             source = model.template.source if model.template else ""
@@ -133,6 +135,25 @@ class ChatService:
             inputs = {**inputs, **asked}
         messages = with_system_prompt(conversation.messages, self._system_prompt)
         return replace(conversation, messages=messages, template_inputs=inputs)
+
+
+def _check_texts(model: ChatModel, vision: Vision, messages: Sequence[Message]) -> None:
+    """Where images stand in a prompt must not come from a text. Most vocabularies see to it: see `guard`.
+
+    Raises: InvalidRequest.
+    """
+    marks = [mark for mark in vision.marks if mark in model.tokenizer.guard(mark)]
+    if not marks or not pictures_in(messages):
+        return
+    for i, message in enumerate(messages):
+        mark = next((mark for mark in marks if mark in message["content"]), None)
+        if mark is not None:
+            where = f"messages.{i}.content"
+            raise InvalidRequest(
+                f"'{where}' holds '{mark}', which stands for an image in this model's prompts. Write it "
+                "otherwise, or send no images with it.",
+                where,
+            )
 
 
 def _reasoning(model: ChatModel, prompt: Sequence[int]) -> Reasoning:
@@ -182,7 +203,9 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
         if model.wants_parts:
             guarded = [{**message, "content": as_parts(message["content"])} for message in guarded]
         return (
-            template.render(guarded, **inputs, **more) if template else join_contents(guarded, _mark(model))
+            template.render(guarded, **{**inputs, **more})
+            if template
+            else join_contents(guarded, _mark(model))
         )
 
     if model.thoughts is not None and model.thoughts.has_channels:
@@ -194,7 +217,7 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
             messages, tools = told_functions(messages, tools, teaching.notation), ()
         told = _guarded([tool.definition() for tool in tools], guard)
         try:
-            return render(teaching.messages(messages), **({"tools": told} if told else {}))
+            return render(teaching.messages(messages), **teaching.inputs(told))
         except TemplateError:  # some of Hermes fail at schemas that they do not know
             if teaching.notation is not IN_WORDS.notation:
                 raise

@@ -74,6 +74,11 @@ class Vision:
         """What the model's template writes for each picture."""
         return self._sight.wording.mark
 
+    @property
+    def marks(self) -> tuple[str, str]:
+        """The same, and the token of a row: what no text may hold beside a picture."""
+        return self._sight.wording.mark, self._sight.wording.place
+
     async def read(
         self, pictures: Sequence[Picture], tokenize: Tokenize, most: int, *, looks: bool = True
     ) -> Prompt:

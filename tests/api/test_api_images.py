@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,10 @@ pytest.importorskip("PIL", reason="needs the extra: pip install 'llm-serving[ima
 from fake_server import Client, open_client
 from pictures import bomb, data_url, encoded, picture, png_url
 from seeing_model import ROWS, seeing_model
+
+from llm_serving.backends.fake import FakeTokenizer
+from llm_serving.config import Settings
+from llm_serving.service.model import ChatModel
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +86,25 @@ async def test_a_text_that_looks_like_an_image_is_a_text(seer: Client) -> None:
         seer, shown(png_url(), text="x" * len("<image><fake_token_around_image><image>"))
     )
     assert (await usage_of(seer, body))[0] == plain
+
+
+async def test_a_text_that_cannot_be_told_from_an_image_is_named() -> None:
+    """A vocabulary in which the place of an image is no special token."""
+
+    class Loose(FakeTokenizer):
+        def guard(self, text: str) -> str:
+            return text
+
+    def load(settings: Settings) -> ChatModel:
+        return replace(seeing_model(settings), tokenizer=Loose())
+
+    async with open_client(load=load, max_images=3) as client:
+        answer = await client.post("/chat/completions", json=shown(png_url(), text="an <image> tag"))
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "messages.0.content"
+        assert "'<image>', which stands for an image" in answer.json()["error"]["message"]
+        for body in (shown(text="an <image> tag"), shown(png_url())):
+            assert (await client.post("/chat/completions", json=body)).status_code == 200
 
 
 async def test_the_other_apis_say_the_same(seer: Client) -> None:

@@ -23,6 +23,9 @@ HUNYUAN = (
     TURNS
     + "<|extra_0|>{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n{% endif %}"
 )
+COMMAND = TURNS + "<|START_THINKING|><|END_THINKING|><|START_RESPONSE|><|END_RESPONSE|>{{ '' }}"
+APERTUS = TURNS + "{% set inner = ('<|inner_prefix|>', '<|inner_suffix|>') %}<|assistant_start|>"
+APRIEL = "End with [BEGIN FINAL RESPONSE]." + TURNS + "Here are my reasoning steps:\n"
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,17 @@ HUNYUAN = (
         (GRANITE, "Hello </response>", "", "Hello </response>"),
         (HUNYUAN, "<think>\nHm.\n</think>\n<answer>\nHello\n</answer>", "Hm.", "Hello"),
         (HUNYUAN, "<think>\nHm.\n</think>\nHello", "Hm.", "Hello"),
+        (
+            COMMAND,
+            "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Hello<|END_RESPONSE|>",
+            "Hm.",
+            "Hello",
+        ),
+        (COMMAND, "<|START_RESPONSE|>Hello<|END_RESPONSE|>", "", "Hello"),
+        (APERTUS, "<|inner_prefix|>Hm.<|inner_suffix|>Hello", "Hm.", "Hello"),
+        (APERTUS, "Hello", "", "Hello"),
+        (APRIEL, "Hm.\n[BEGIN FINAL RESPONSE]\nHello\n[END FINAL RESPONSE]", "Hm.", "Hello"),
+        (APRIEL, "Hm.\n[BEGIN FINAL RESPONSE]\nHello.", "Hm.", "Hello."),
     ],
 )
 async def test_the_template_tells_how_thoughts_stand(

@@ -156,6 +156,17 @@ def test_templates_that_write_something_similar_are_told_in_words() -> None:
     assert teaching_of(mute, ChatTemplate(mute).render, lambda mark: True) == IN_WORDS
 
 
+def test_a_template_that_leaves_calls_out_and_shows_results_gets_them_as_text() -> None:
+    """As DeepSeek R1's, for which a message with calls has no content, not even an empty one."""
+    marks = "{# <｜tool▁calls▁begin｜>```json #}"
+    source = template("", "{{ '' }}") + marks
+    teaching = teaching_of(source, ChatTemplate(source).render, lambda mark: True)
+    assert teaching == (FAMILIES["deepseek r1"].notation, History.TEXT, False, False)
+    assert teaching_of(source, ChatTemplate(source).render, lambda mark: False) == IN_WORDS
+    deaf = source.replace("{{ m.content }}", "{% if m.role != 'tool' %}{{ m.content }}{% endif %}")
+    assert teaching_of(deaf, ChatTemplate(deaf).render, lambda mark: True) == IN_WORDS
+
+
 def test_the_documentation_has_every_notation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text("utf-8").replace("\\|", "|")
     for family in FAMILIES.values():

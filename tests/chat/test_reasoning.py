@@ -21,6 +21,8 @@ SWITCH = "{% if enable_thinking is defined and enable_thinking is false %}<think
 NEGATED = "{% if thinking is not defined %}{% set thinking = true %}{% endif %}</think>"
 BARE = "{% if tools %}{%- elif thinking -%}Think within <think></think>.{% endif %}"
 OWN = "{% set thinking = messages[0].thinking %}{% if thinking %}<think>{{ thinking }}</think>{% endif %}"
+DEFAULTED = "{%- set enable_thinking = enable_thinking | default(false) -%}<think></think>"
+OF_MESSAGES = "{% if ns.enable_thinking is defined and m.thinking is defined %}<think></think>{% endif %}"
 LEVELS = "{{ reasoning_effort }}<think></think>"
 ALWAYS = "<think>\n</think>"
 
@@ -34,6 +36,9 @@ ALWAYS = "<think>\n</think>"
         (BARE, "none", {"thinking": False}),
         (BARE, "high", {"thinking": True}),
         (OWN, "high", {}),
+        (DEFAULTED, "none", {"enable_thinking": False}),
+        (DEFAULTED, "high", {"enable_thinking": True}),
+        (OF_MESSAGES, "none", {}),
         (LEVELS, "high", {"reasoning_effort": "high"}),
         (ALWAYS, "medium", {}),
         (ALWAYS, "none", {}),
@@ -103,6 +108,8 @@ def test_gpt_oss_knows_three_efforts() -> None:
         ("<|START_THINKING|>{{ plan }}<|END_THINKING|>", "<|START_THINKING|>", "<|END_THINKING|>"),
         ("<|extra_0|><think>\n\n</think>\n", "<think>", "</think>"),
         ("<channel|>and</think>", "<think>", "</think>"),
+        ("{% set inner = '<|inner_prefix|>' %}<|inner_suffix|>", "<|inner_prefix|>", "<|inner_suffix|>"),
+        ("then [BEGIN FINAL RESPONSE]", "Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"),
     ],
 )
 def test_templates_tell_the_tags(template: str, opened: str, closed: str) -> None:
@@ -123,6 +130,19 @@ def test_no_tags_no_thoughts() -> None:
 def test_templates_name_earlier_thoughts() -> None:
     assert thoughts_name("{{ m.reasoning_content }}{{ thinking }}") == "reasoning_content"
     assert thoughts_name("{{ m.thinking }}") == "thinking"
+    for template in ("{{ m.reasoning }}", "{{ m['reasoning'] }}"):
+        assert thoughts_name(template) == "reasoning"
+
+
+def test_templates_tell_what_stands_around_answers() -> None:
+    thinking = "<|START_THINKING|><|END_THINKING|>"
+    for begin, end in [("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|START_TEXT|>", "<|END_TEXT|>")]:
+        found = format_of(thinking + begin + end)
+        assert found is not None
+        assert found.around_answer == (begin, end)
+    plain = format_of(thinking)
+    assert plain is not None
+    assert plain.around_answer is None
 
 
 @pytest.mark.parametrize(

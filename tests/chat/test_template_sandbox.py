@@ -13,6 +13,8 @@ from llm_serving.errors import TemplateError
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 ESCAPES = [
+    "{% set _ = messages.append(1) %}{% set _ = messages.pop(0) %}{{ messages }}",
+    "{% set all = [] %}{% set _ = all.append(all) %}{{ all }}{{ all.append.__self__ }}",
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "{{ messages.__class__ }}",
     "{{ messages['__class__'] }}",
@@ -36,6 +38,8 @@ ESCAPES = [
     "{{ lipsum() }}",
 ]
 GREEDY = [
+    "{% set all = [] %}{% for i in range(99999) %}{% for j in range(99) %}{% set _ = all.append(i) %}"
+    "{% endfor %}{% endfor %}",
     "{{ range(10 ** 9) | list }}",
     "{{ 'a' * 10 ** 10 }}",
     "{{ 10 ** 10 * 'a' }}",
@@ -101,6 +105,18 @@ def test_the_limit_grows_with_the_messages() -> None:
     assert len(template.render([long, long])) == 4 * MAX_ADDED_CHARS
     with pytest.raises(TemplateError, match="writes more than"):
         ChatTemplate("{% for i in range(9) %}{{ messages[0].content }}{% endfor %}").render([long])
+
+
+def test_templates_may_keep_lists_of_their_own() -> None:
+    own = "{% set ids = [] %}{% for m in messages %}{% set _ = ids.append(m.role) %}{% endfor %}"
+    assert ChatTemplate(own + "{{ ids.pop(0) }}{{ ids }}").render(MESSAGES) == "user[]"
+    for change in ("tools.append(1)", "tools.pop()"):
+        tools = [{"a": 1}]
+        ChatTemplate("{% set _ = [].append(1) %}{% set _ = " + change + " %}").render(MESSAGES, tools=tools)
+        assert tools == [{"a": 1}]
+    for change in ("extend([1])", "insert(0, 1)", "clear()", "sort()"):
+        with pytest.raises(TemplateError, match="unsafe"):
+            ChatTemplate("{% set _ = [].append(1) %}{% set _ = []." + change + " %}").render(MESSAGES)
 
 
 def test_failures_say_what_failed() -> None:

@@ -171,6 +171,15 @@ def test_harmonys_marks_are_text_that_no_user_writes(kind: int) -> None:
     assert tokenizer.encode_prompt(tokenizer.guard("<|end|>a")) == tokenizer.encode("<|end|>a")
 
 
+def test_places_of_pictures_come_from_no_text_even_if_their_type_says_so() -> None:
+    types = np.array([CONTROL, USER_DEFINED, NORMAL, NORMAL, NORMAL], np.int32)
+    tokens = ["</s>", "<image>", "a", "<", "<ima"]
+    tokenizer = build_tokenizer(checkpoint(BYTE_LEVEL, tokens=tokens, token_type=types, merges=[]))
+    assert tokenizer.encode_prompt("a<image>a") == [2, 1, 2]
+    assert 1 not in tokenizer.encode("a<image>")
+    assert 1 not in tokenizer.encode_prompt(tokenizer.guard("a<image>"))
+
+
 def test_some_of_harmonys_marks_are_none() -> None:
     types = np.array([CONTROL] * 7 + [NORMAL], np.int32)
     tokens = ["<|x|>", *HARMONY[1:]]

@@ -75,6 +75,19 @@ def test_a_template_that_shows_no_functions_gets_them_in_words_of_its_notation()
     assert model.teaching.notation is DEEPSEEK
 
 
+def test_smollm3s_first_template_has_functions_under_another_name() -> None:
+    source = template("", "").replace(
+        "{% for m in",
+        "{% for tool in xml_tools or [] %}{{ tool | string }}<tool_call>{% endfor %}{% for m in",
+        1,
+    )
+    text = prompt(source)
+    assert "{'name': 'weather', 'description'" in text
+    assert "You may call functions" not in text
+    assert '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome\\n", "days": 2}}' in text
+    assert text.index("noon") > text.index("Rome")
+
+
 @pytest.fixture
 def lfm2(tmp_path: Path) -> ChatModel:
     """A vocabulary with the marks, and a template that shows functions but no calls, as LFM2's first."""

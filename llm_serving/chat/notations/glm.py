@@ -16,7 +16,8 @@ from typing import Any
 from llm_serving.chat.notations import lark
 from llm_serving.chat.notations.notation import Call, Notation, Quote
 from llm_serving.chat.notations.schemas import value_of
-from llm_serving.chat.notations.tags import CLOSE, OPEN, as_text, schema_of
+from llm_serving.chat.notations.tag_calls import as_text, schema_of
+from llm_serving.chat.notations.tags import CLOSE, OPEN
 from llm_serving.chat.tools import Calls, Tool
 
 _KEY, _KEY_END = "<arg_key>", "</arg_key>"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_serving.chat.notations.schemas import Schema, options_of, resolved, takes_text, values_of
 from llm_serving.chat.tools import JSON_STYLE, Calls, Tool
@@ -77,11 +77,20 @@ def answer(calls: Calls, open_: str, marks: Marks, *, between: str | None = None
     return [f"start: TEXT | head rest{more}", f"head[lazy]: /(?s:.*){mark}/", text, *lines]
 
 
+class Quoted(NamedTuple):
+    """Texts that hold one of the characters `odd` stand between `begin` and `end`, others may."""
+
+    odd: str
+    begin: str
+    end: str
+
+
 @dataclass(frozen=True, slots=True)
 class ArgumentStyle:
     """How one argument is written: `before_key`, its name, `before_value`, the value, `end`.
 
-    is_raw: texts stand as they are. words: what is not written as in JSON.
+    is_raw: texts stand as they are. words: what is not written as in JSON. before_json: in place of
+    `before_value` before what is no text.
     """
 
     before_key: str
@@ -90,6 +99,13 @@ class ArgumentStyle:
     separator: str = ""
     is_raw: bool = True
     words: Mapping[str, str] | None = None
+    before_json: str | None = None
+    quoted: Quoted | None = None  # of texts that stand as they are
+
+    @property
+    def front(self) -> str:
+        """What any value has before it."""
+        return self.before_value if self.before_json is None else ""
 
 
 def argument_rules(rule: str, tool: Tool, style: ArgumentStyle) -> list[str]:
@@ -109,14 +125,14 @@ def argument_rules(rule: str, tool: Tool, style: ArgumentStyle) -> list[str]:
     parts: list[tuple[str, bool]] = []
     for i, (key, value) in enumerate(properties.items() if isinstance(properties, Mapping) else ()):
         name = f"{rule}_{i}"
-        front = literal(style.before_key + key + style.before_value)
+        front = literal(style.before_key + key + style.front)
         lines += [f"{name}: {front} {name}_value", *_value_rules(f"{name}_value", value, root, style)]
         parts.append((name, isinstance(required, list) and key in required))
     further = schema.get("additionalProperties")
     if further:
         name = f"{rule}_more"
         front = f"{literal(style.before_key)} " if style.before_key else ""
-        lines.append(f"{name}: {front}/[A-Za-z0-9_]+/ {literal(style.before_value)} {name}_value")
+        lines.append(f"{name}: {front}/[A-Za-z0-9_]+/ {literal(style.front)} {name}_value")
         lines += _value_rules(f"{name}_value", further, root, style)
     return [*lines, *in_order(rule, parts, style.separator, f"{rule}_more" if further else "")]
 
@@ -149,8 +165,12 @@ def _value_rules(
         return [f"{rule}: {' | '.join(names)}", *chain.from_iterable(lines)]
     if style.is_raw and takes_text(schema, root):
         found = patterns(resolved(schema, root))
+        if style.quoted is not None:
+            return _quoted_rules(rule, found, style.quoted, style.end)
         whole = " & ".join(f"/({pattern}){escaped(style.end)}/" for pattern in found)
-        return [f"{rule}[lazy]: {rule.upper()}", f"{rule.upper()}: {whole}"]
+        name = rule if style.before_json is None else f"{rule}_text"
+        texts = [f"{name}[lazy]: {rule.upper()}", f"{rule.upper()}: {whole}"]
+        return texts if name == rule else [f"{rule}: {literal(style.before_value)} {name}", *texts]
     end = f" {literal(style.end)}" if style.end else ""
     words = style.words or {}
     kind = resolved(schema, root).get("type")
@@ -159,7 +179,20 @@ def _value_rules(
     own = moved(dict(schema), "#/$defs/root") if isinstance(schema, Mapping) else {}
     if "$ref" in json.dumps(own):
         own = {**own, "$defs": {"root": moved(dict(root), "#/$defs/root")}}
-    return [f"{rule}: {rule}_json{end}", json_rule(f"{rule}_json", own)]
+    front = f"{literal(style.before_json)} " if style.before_json is not None else ""
+    return [f"{rule}: {front}{rule}_json{end}", json_rule(f"{rule}_json", own)]
+
+
+def _quoted_rules(rule: str, found: Sequence[str], quoted: Quoted, end: str) -> list[str]:
+    plain = [f"/({pattern}){escaped(end)}/" for pattern in found]
+    inside = [f"/({pattern}){escaped(quoted.end + end)}/" for pattern in found]
+    bare = f"/[^{escaped(quoted.odd)}]*{escaped(end)}/"
+    return [
+        f"{rule}: {rule.upper()}_BARE | {literal(quoted.begin)} {rule}_quoted",
+        f"{rule.upper()}_BARE: {' & '.join([*plain, bare])}",
+        f"{rule}_quoted[lazy]: {rule.upper()}",
+        f"{rule.upper()}: {' & '.join(inside)}",
+    ]
 
 
 def patterns(schema: Schema) -> list[str]:

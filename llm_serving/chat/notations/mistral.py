@@ -11,26 +11,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from llm_serving.chat.notations import lark
-from llm_serving.chat.notations.json_calls import json_at, json_body, json_call, json_text, read_json
+from llm_serving.chat.notations.json_calls import json_at, json_text
+from llm_serving.chat.notations.json_lists import ListStyle, list_notation
 from llm_serving.chat.notations.notation import Call, Notation
 from llm_serving.chat.tools import Calls, Tool
 
 _OPEN, _ARGS, _ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 _HEAD = re.compile(r"\s*([^\s\[]+)(?:\[CALL_ID\]\w*)?\[ARGS\]\s*")
-
-
-def _read_list(text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
-    return read_json(text)
-
-
-def _write_list(calls: Sequence[Call]) -> str:
-    return f"{_OPEN}[{', '.join(map(json_call, calls))}]"
-
-
-def _list_grammar(calls: Calls, marks: lark.Marks) -> str:
-    more = ' (", " one)*' if calls.are_many else ""
-    lines = lark.answer(calls, _OPEN, marks)
-    return "\n".join([*lines, f'rest: "[" one{more} "]"', f"one: {json_body(calls.tools)}"])
 
 
 def _read(text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
@@ -70,6 +57,4 @@ def _notation(*signs: str) -> Notation:
 
 MISTRAL_IDS = _notation(_ID)
 MISTRAL = _notation()
-MISTRAL_LIST = Notation(
-    (_OPEN,), _OPEN, _read_list, _write_list, _list_grammar, brackets="[]{}", marks=(_OPEN,), short_ids=True
-)
+MISTRAL_LIST = list_notation(ListStyle(_OPEN), short_ids=True)

@@ -42,7 +42,7 @@ class Notation:
     marks: strings that may be special tokens.
     whole: what a call that was not closed ends with if nothing of it is missing; None: such a call is none.
     is_first: calls only begin an answer; a bracket may do so without `open`.
-    one_a_message, short_ids, text_is_thought: what templates want of the history; see `teaching.py`.
+    one_a_message, short_ids, id_of, text_is_thought: what templates want of the history; see `teaching.py`.
     """
 
     signs: tuple[str, ...]
@@ -58,4 +58,5 @@ class Notation:
     is_first: bool = False
     one_a_message: bool = False
     short_ids: bool = False
+    id_of: Callable[[str, str], str] | None = None  # a function's name and a place → a call's id
     text_is_thought: bool = False

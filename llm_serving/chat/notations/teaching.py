@@ -9,6 +9,7 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from llm_serving.chat.call_ids import with_ids
 from llm_serving.chat.messages import Message
 from llm_serving.chat.notations import NOTATIONS
 from llm_serving.chat.notations.end_finder import EndFinder
@@ -18,7 +19,7 @@ from llm_serving.chat.single_calls import one_call_a_message
 from llm_serving.chat.tools import Tool
 from llm_serving.errors import TemplateError
 
-_NAME, _VALUE, _ID = "get_probe", "probe 1", "probe0001"
+_NAME, _VALUE, _ID, _RESULT = "get_probe", "probe 1", "probe0001", "probed 5"
 _SHORT = 9  # characters of an id
 
 
@@ -37,15 +38,27 @@ class Teaching(NamedTuple):
     notation: Notation
     history: History
     shows_functions: bool = True  # else these are told in words
+    has_xml_tools: bool = False  # it calls functions so, as SmolLM3's first, and wants them bare
+
+    def inputs(self, definitions: Sequence[Any]) -> dict[str, Any]:
+        """Functions as the template takes them."""
+        if not definitions:
+            return {}
+        if self.has_xml_tools:
+            return {"xml_tools": [each["function"] for each in definitions]}
+        return {"tools": definitions}
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """The same conversation as the template takes it.
 
-        Llama's shows one call a message; Mistral's wants ids of nine letters; Gemma's puts a text that goes
-        with calls behind their results, and leaves the turn closed.
+        Llama's shows one call a message; Mistral's wants ids of nine letters, Kimi's of the function's name;
+        Gemma's puts a text that goes with calls behind their results, and leaves the turn closed; Command's
+        leaves it out.
         """
         if self.notation.one_a_message:
             messages = one_call_a_message(messages)
+        if self.notation.id_of is not None:
+            messages = with_ids(messages, self.notation.id_of)
         return [self._message(message) for message in messages]
 
     def _message(self, message: Message) -> Message:
@@ -89,13 +102,14 @@ IN_WORDS = Teaching(HERMES, History.WORDS)
 def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str], bool]) -> Teaching:
     """By what a template holds, and by reading what it makes of a call, as an answer would be read.
 
-    A template that shows functions and no calls leaves the vocabulary to tell.
+    A template that shows functions and no calls leaves the vocabulary to tell; one that shows neither, but
+    results, as DeepSeek R1's does with a call that has a text, holds the marks itself.
     """
     tool = Tool(_NAME, _NAME, {"type": "object", "properties": {"key": {"type": "string"}}})
     call = {"type": "function", "id": _ID, "function": {"name": _NAME, "arguments": {"key": _VALUE}}}
     asked = Message(role="user", content=_NAME[::-1])
     called = Message(role="assistant", content="", tool_calls=[call])
-    result = Message(role="tool", content="5", tool_call_id=_ID)
+    result = Message(role="tool", content=_RESULT, tool_call_id=_ID)
 
     def shown(messages: Sequence[Any], **more: Any) -> str:
         try:
@@ -103,8 +117,11 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
         except TemplateError:
             return ""
 
-    told = {"tools": [tool.definition()]}
-    shows_functions = _NAME in shown([asked], **told)
+    told: dict[str, Any] = {"tools": [tool.definition()]}
+    shows_functions, has_xml_tools = _NAME in shown([asked], **told), False
+    if not shows_functions and "xml_tools" in source:
+        told = Teaching(HERMES, History.TEXT, has_xml_tools=True).inputs(told["tools"])
+        shows_functions = has_xml_tools = _NAME in shown([asked], **told)
     texts = {}
     for history in (History.ARGUMENTS, History.JSON):
         teaching = Teaching(HERMES, history)
@@ -114,11 +131,15 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
     for notation in candidates:
         for history, text in texts.items():
             if _is_read(text, notation, tool):
-                return Teaching(notation, history, shows_functions)
-    if not shows_functions or not any(texts.values()) or any(_VALUE in text for text in texts.values()):
+                return Teaching(notation, history, shows_functions, has_xml_tools)
+    if not any(texts.values()) or any(_VALUE in text for text in texts.values()):
         return IN_WORDS
+    if not shows_functions:
+        shows_results = all(_RESULT in text for text in texts.values())
+        own = [each for each in candidates if each is not HERMES and is_token(each.open) and shows_results]
+        return Teaching(own[0], History.TEXT, shows_functions=False) if own else IN_WORDS
     candidates += [each for each in NOTATIONS if is_token(each.open)]
-    return Teaching(candidates[0], History.TEXT) if candidates else IN_WORDS
+    return Teaching(candidates[0], History.TEXT, has_xml_tools=has_xml_tools) if candidates else IN_WORDS
 
 
 def _is_read(text: str, notation: Notation, tool: Tool) -> bool:

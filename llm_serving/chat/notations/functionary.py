@@ -1,0 +1,39 @@
+"""Functionary 3.1's calls: `<function=NAME>{…}</function>`, one behind the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from llm_serving.chat.notations import lark
+from llm_serving.chat.notations.json_calls import json_at, json_text
+from llm_serving.chat.notations.notation import Call, Notation
+from llm_serving.chat.tools import Calls, Tool
+
+_OPEN, _CLOSE = "<function=", "</function>"
+_NAME = re.compile(r"([^\s<>]+)>\s*")
+
+
+def read(text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
+    """One call."""
+    head = _NAME.match(text)
+    found = json_at(text, head.end()) if head else None
+    if head is None or found is None or text[found[1] :].strip():
+        return None
+    return [Call(head[1], found[0])]
+
+
+def write(calls: Sequence[Call]) -> str:
+    return "".join(f"{_OPEN}{name}>{json_text(arguments)}{_CLOSE}" for name, arguments in calls)
+
+
+def grammar(calls: Calls, marks: lark.Marks) -> str:
+    lines = lark.answer(calls, _OPEN, marks, between="")
+    lines.append("rest: " + " | ".join(f"call{i}" for i in range(len(calls.tools))))
+    for i, tool in enumerate(calls.tools):
+        lines.append(f"call{i}: {lark.literal(f'{tool.name}>')} arguments{i} {lark.literal(_CLOSE)}")
+        lines.append(lark.json_rule(f"arguments{i}", tool.parameters))
+    return "\n".join(lines)
+
+
+FUNCTIONARY = Notation((_OPEN, _CLOSE), _OPEN, read, write, grammar, close=_CLOSE, whole="}")

@@ -1,0 +1,75 @@
+"""A list of JSON, a call each, behind a mark, as many models write calls; most close it with another.
+
+<TOOLCALL>[{"name": NAME, "arguments": {…}}, …]</TOOLCALL>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llm_serving.chat.notations import lark
+from llm_serving.chat.notations.json_calls import PLAIN, Shape, json_body, json_call, read_json
+from llm_serving.chat.notations.notation import Call, Notation
+from llm_serving.chat.tools import Calls, Tool
+
+
+@dataclass(frozen=True, slots=True)
+class ListStyle:
+    """How a list is written: `begin`, calls with `between` them, `end`. Without `close` its end is all."""
+
+    open: str
+    close: str = ""
+    shape: Shape = PLAIN
+    begin: str = "["
+    between: str = ", "
+    end: str = "]"
+
+    def read(self, text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
+        return read_json(text, self.shape)
+
+    def write(self, calls: Sequence[Call]) -> str:
+        texts = (json_call(call, self.shape, place) for place, call in enumerate(calls))
+        return f"{self.open}{self.begin}{self.between.join(texts)}{self.end}{self.close}"
+
+    def grammar(self, calls: Calls, marks: lark.Marks) -> str:
+        more = f" ({lark.literal(self.between)} one)*" if calls.are_many else ""
+        back = f" {lark.literal(self.close, marks)}" if self.close else ""
+        lines = lark.answer(calls, self.open, marks)
+        lines.append(f"rest: {lark.literal(self.begin)} one{more} {lark.literal(self.end)}{back}")
+        return "\n".join([*lines, f"one: {json_body(calls.tools, self.shape)}"])
+
+
+def list_notation(style: ListStyle, *, short_ids: bool = False, text_is_thought: bool = False) -> Notation:
+    """Its template holds both marks."""
+    marks = tuple(filter(None, (style.open, style.close)))
+    return Notation(
+        marks,
+        style.open,
+        style.read,
+        style.write,
+        style.grammar,
+        close=style.close,
+        brackets="" if style.close else "[]{}",
+        marks=marks,
+        whole="]" if style.close else None,
+        short_ids=short_ids,
+        text_is_thought=text_is_thought,
+    )
+
+
+COMMAND = list_notation(  # of Command R7B and Command A
+    ListStyle(
+        "<|START_ACTION|>",
+        "<|END_ACTION|>",
+        Shape("parameters", "tool_name", place="tool_call_id"),
+        "[\n    ",
+        ",\n    ",
+        "\n]",
+    ),
+    text_is_thought=True,
+)
+APERTUS = list_notation(ListStyle("<|tools_prefix|>", "<|tools_suffix|>", Shape(name="")))
+GRANITE3 = list_notation(ListStyle("<|tool_call|>"))
+NEMOTRON_NANO = list_notation(ListStyle("<TOOLCALL>", "</TOOLCALL>"))
+APRIEL = list_notation(ListStyle("<tool_calls>", "</tool_calls>"))
