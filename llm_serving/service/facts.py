@@ -19,7 +19,9 @@ class ModelFacts:
     num_bytes: int  # of the files with its weights
     modified_s: float  # unix seconds; the newest of these files
     num_parameters: int
-    quantization: str  # the kind that most weights have, such as Q4_K or BF16
+    quantization: (
+        str  # the kind that most weights have, such as Q4_K or BF16; of packed ones the method: GPTQ
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,10 @@ def facts_of(checkpoint: Checkpoint) -> ModelFacts:
     parts = [checkpoint, checkpoint.projector] if checkpoint.projector else [checkpoint]
     files = [file for part in parts for file in part.files]
     weights: Counter[str] = Counter()
+    packing = checkpoint.metadata.get("quantization_config") or {}
     for tensor in (tensor for part in parts for tensor in part.tensors.values()):
-        weights[tensor.kind] += math.prod(tensor.shape)
+        kind = tensor.kind if tensor.unpack is None else str(packing["quant_method"]).upper()
+        weights[kind] += math.prod(tensor.shape)
     return ModelFacts(
         format="gguf" if checkpoint.format == "gguf" else "safetensors",
         num_bytes=sum(file.size for file in files),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny_encoders import write_tiny_bert
+import numpy as np
+from tiny_encoders import write_json, write_safetensors, write_tiny_bert
 from tiny_models import write_tiny_llama
+from tiny_quantized import float8
 
 from llm_serving.checkpoints import open_checkpoint
 from llm_serving.service.facts import facts_of, read_facts
@@ -29,3 +31,14 @@ def test_facts_of_a_directory(tmp_path: Path) -> None:
     assert (facts.format, facts.quantization) == ("safetensors", "F32")
     assert facts.num_bytes == (tmp_path / "bert" / "model.safetensors").stat().st_size
     assert read_facts(tmp_path / "nothing") is None
+
+
+def test_facts_of_packed_weights(tmp_path: Path) -> None:
+    """Integers and floats are told by their method, whatever they become in memory."""
+    codes, scales, _ = float8(np.ones((64, 64), np.float32), (64, 64))
+    write_safetensors(tmp_path / "model.safetensors", {"a.weight": codes, "a.weight_scale_inv": scales})
+    config = {"model_type": "llama", "quantization_config": {"quant_method": "fp8"}}
+    write_json(tmp_path / "config.json", config)
+    facts = read_facts(tmp_path)
+    assert facts is not None
+    assert (facts.quantization, facts.num_parameters) == ("FP8", 64 * 64)
