@@ -5,41 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("PIL", reason="needs the extra: pip install 'llm-serving[images]'")
 
-from fake_server import running_server
 from openai import OpenAI
+from picture_client import TEXT, ask, cached, logprobs_of, served
 from pictures import png_url
 from tiny_gemma import ROWS, write_tiny_gemma
 
-from llm_serving.api.app import create_app
-from llm_serving.config import Settings
 from llm_serving.engine.tier import BlockTier
-
-TEXT = "Tell me all that there is to be told of it, and more. " * 3
-
-
-@contextmanager
-def served(directory: Path, cache: Path) -> Iterator[OpenAI]:
-    settings = Settings(
-        model_name=str(directory),
-        embedding_model="",
-        threads=2,
-        packed_cache=0,
-        drain_s=0,
-        prefix_cache_dir=cache,
-    )
-    with (
-        running_server(create_app(settings)) as url,
-        OpenAI(api_key="any", base_url=url, max_retries=0) as opened,
-    ):
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -49,28 +26,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sdk(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
-    with served(directory, tmp_path_factory.mktemp("kv")) as opened:
+    with served(directory, prefix_cache_dir=tmp_path_factory.mktemp("kv")) as opened:
         yield opened
-
-
-def ask(sdk: OpenAI, *urls: str, text: str = TEXT, **more: Any) -> Any:
-    images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return sdk.chat.completions.create(
-        model="tiny-gemma",
-        messages=[{"role": "user", "content": [*images, {"type": "text", "text": text}]}],
-        max_tokens=8,
-        temperature=0,
-        logprobs=True,
-        **more,
-    )
-
-
-def logprobs_of(answer: Any) -> list[float]:
-    return [token.logprob for token in answer.choices[0].logprobs.content]
-
-
-def cached(answer: Any) -> int:
-    return int(answer.usage.prompt_tokens_details.cached_tokens)
 
 
 def test_answers_depend_on_the_picture(sdk: OpenAI) -> None:
@@ -104,7 +61,7 @@ def test_blocks_come_back_from_disk(directory: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(BlockTier, "PATIENCE", math.inf)  # though so small a model computes them sooner
     found = []
     for _ in range(2):
-        with served(directory, tmp_path) as sdk:
+        with served(directory, prefix_cache_dir=tmp_path) as sdk:
             found.append(ask(sdk, png_url(seed=7), png_url(seed=8)))
     assert [cached(answer) > 2 * ROWS for answer in found] == [False, True]
     assert logprobs_of(found[0]) == logprobs_of(found[1])

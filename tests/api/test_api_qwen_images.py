@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,14 @@ import pytest
 
 pytest.importorskip("PIL", reason="needs the extra: pip install 'llm-serving[images]'")
 
-from fake_server import running_server
 from openai import OpenAI
+from picture_client import TEXT, ask, cached, logprobs_of, served
 from pictures import png_url
 from tiny_qwen_vl import UNIT, write_tiny_qwen3_vl, write_tiny_qwen_vl
 
-from llm_serving.api.app import create_app
-from llm_serving.config import Settings
 from llm_serving.engine.tier import BlockTier
 
-TEXT = "Tell me all that there is to be told of it, and more. " * 3
 ROWS = 5 * 4  # of a picture of 40 x 30 pixels, in units of 8
-
-
-@contextmanager
-def served(directory: Path, **more: Any) -> Iterator[OpenAI]:
-    settings = Settings(
-        model_name=str(directory), embedding_model="", threads=2, packed_cache=0, drain_s=0, **more
-    )
-    with (
-        running_server(create_app(settings)) as url,
-        OpenAI(api_key="any", base_url=url, max_retries=0) as opened,
-    ):
-        yield opened
 
 
 @pytest.fixture(scope="module", params=[write_tiny_qwen_vl, write_tiny_qwen3_vl])
@@ -49,24 +33,6 @@ def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def sdk(directory: Path) -> Iterator[OpenAI]:
     with served(directory) as opened:
         yield opened
-
-
-def ask(sdk: OpenAI, *urls: str, text: str = TEXT, detail: str = "auto", **more: Any) -> Any:
-    images = [{"type": "image_url", "image_url": {"url": url, "detail": detail}} for url in urls]
-    asked = {"max_tokens": 24, "temperature": 0, "logprobs": True, **more}
-    return sdk.chat.completions.create(
-        model="tiny-qwen",
-        messages=[{"role": "user", "content": [*images, {"type": "text", "text": text}]}],
-        **asked,
-    )
-
-
-def logprobs_of(answer: Any) -> list[float]:
-    return [token.logprob for token in answer.choices[0].logprobs.content]
-
-
-def cached(answer: Any) -> int:
-    return int(answer.usage.prompt_tokens_details.cached_tokens)
 
 
 def test_answers_depend_on_the_picture(sdk: OpenAI) -> None:
