@@ -30,7 +30,7 @@ def scaled(quants: Bytes, scales: Floats, block: tuple[int, int]) -> Bytes:
     """
     rows, cols = quants.shape
     values = _VALUES[quants]
-    of_columns = np.repeat(scales, block[1], axis=1)[:, :cols]
+    of_columns = np.repeat(scales, min(block[1], cols), axis=1)[:, :cols]
     for index, of_row in enumerate(of_columns):
         values[index * block[0] : (index + 1) * block[0]] *= of_row
     return values.reshape(-1).view(np.uint8)

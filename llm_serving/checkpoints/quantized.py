@@ -103,9 +103,8 @@ def _of_integers(
 ) -> Tensor:
     matrix = read(stored, base)
     groups = matrix.scales.shape[1]
-    fits = (
-        matrix.scales.shape == matrix.zeros.shape == (matrix.outputs, groups) and matrix.inputs % groups == 0
-    )
+    fits = matrix.scales.shape == matrix.zeros.shape == (matrix.outputs, groups)
+    fits = fits and matrix.inputs > 0 and matrix.inputs % groups == 0
     of = matrix.group_of
     if not fits or (of is not None and (len(of) != matrix.inputs or of.min() < 0 or of.max() >= groups)):
         raise CheckpointError(
@@ -203,9 +202,7 @@ def _of_floats(stored: Stored, base: str) -> Tensor:
     weight = stored.array(name, ("F8_E4M3",), 2)
     factor = f"{base}.weight_scale_inv"
     scales = stored.scales(factor if factor in stored.tensors else f"{base}.weight_scale")
-    sides = stored.config.get("weight_block_size") or [
-        -(-size // n) for size, n in zip(weight.shape, scales.shape, strict=True)
-    ]
+    sides = _block_sides(stored.config.get("weight_block_size"), weight.shape, scales.shape)
     needed = tuple(-(-size // side) for size, side in zip(weight.shape, sides, strict=True))
     if scales.shape != needed:
         raise CheckpointError(f"Tensor '{name}' needs {needed} scales, but there are {scales.shape}.")
@@ -213,6 +210,15 @@ def _of_floats(stored: Stored, base: str) -> Tensor:
     return Tensor(
         name, "F32", weight.shape, data, unpack=lambda: scaled(weight, scales, (sides[0], sides[1]))
     )
+
+
+def _block_sides(told: Any, shape: tuple[int, ...], scales: tuple[int, ...]) -> list[int]:
+    """Outputs and inputs of a block: as told, or by how many scales there are. Raises: CheckpointError."""
+    if told is None:
+        return [-(-size // count) for size, count in zip(shape, scales, strict=True)]
+    if isinstance(told, list) and len(told) == 2 and all(type(side) is int and side > 0 for side in told):
+        return told
+    raise CheckpointError(f"'weight_block_size' is {str(told)[:60]}; two positive integers are needed.")
 
 
 _INTEGERS: dict[tuple[str, str], Callable[[Stored, str], PackedIntegers]] = {

@@ -116,6 +116,14 @@ def test_bytes_that_are_floats(tmp_path: Path, block: tuple[int, int], end: str,
     np.testing.assert_array_equal(dequantize(tensor), exact)
 
 
+def test_a_block_may_be_larger_than_all(tmp_path: Path) -> None:
+    """And takes no more memory than the matrix."""
+    packed, scales, exact = float8(values(), (ROWS, COLS))
+    packing = {"quant_method": "fp8", "weight_block_size": [1 << 40, 1 << 40]}
+    tensor = opened(tmp_path, packing, {"weight": packed, "weight_scale_inv": scales}).tensor("a.b.weight")
+    np.testing.assert_array_equal(dequantize(tensor), exact)
+
+
 def test_one_scale_may_be_a_number_or_a_vector(tmp_path: Path) -> None:
     packed, _, _ = float8(values(), (ROWS, COLS))
     for index, scale in enumerate((np.array(0.5, np.float32), np.array([0.5], np.float32))):
@@ -151,6 +159,7 @@ def test_signed_bytes_with_a_zero_point_each_row(tmp_path: Path) -> None:
         (GPTQ, {"qzeros": np.zeros((4, 5), np.int32)}, "zero points of 'a.b' do not fit its 48 x 128"),
         (GPTQ, {"scales": np.ones((3, ROWS), np.float16)}, "do not fit its 48 x 128"),
         (GPTQ, {"scales": np.ones((4, ROWS), np.uint8)}, "'a.b.scales' is of U8"),
+        (GPTQ, {"qweight": np.zeros((0, ROWS), np.int32), "g_idx": None}, "do not fit its 48 x 0"),
         (GPTQ, {"g_idx": np.full(COLS, 4, np.int32)}, "do not fit its 48 x 128"),
         (GPTQ, {"g_idx": np.full(COLS, -1, np.int32)}, "do not fit its 48 x 128"),
         (GPTQ, {"g_idx": np.zeros(5, np.int32)}, "do not fit its 48 x 128"),
@@ -197,6 +206,14 @@ def test_what_is_not_read_is_told_when_the_model_is_wanted(
     checkpoint = opened(tmp_path, packing, {"weight": np.zeros((4, 4), np.uint8)})
     with pytest.raises(CheckpointError, match=message):
         describe(checkpoint)
+
+
+@pytest.mark.parametrize("sides", [[0, 64], [32], [32, 64, 1], ["32", 64], "32", [True, 64], {}, [-1, -1]])
+def test_sides_that_no_block_has(tmp_path: Path, sides: Any) -> None:
+    packed, scales, _ = float8(values(), (32, 64))
+    packing = {"quant_method": "fp8", "weight_block_size": sides}
+    with pytest.raises(CheckpointError, match="'weight_block_size' is .*; two positive integers"):
+        opened(tmp_path, packing, {"weight": packed, "weight_scale_inv": scales})
 
 
 def test_a_form_that_a_known_method_also_has(tmp_path: Path) -> None:
