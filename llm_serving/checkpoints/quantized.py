@@ -38,7 +38,8 @@ class Stored:
     def array(self, name: str, kinds: tuple[str, ...], dimensions: int) -> Array:
         """Its values; BF16 as f32. Raises: CheckpointError if there is none of these kinds and dimensions."""
         tensor = self.tensors.get(name)
-        if tensor is None or tensor.kind not in kinds or len(tensor.shape) != dimensions:
+        fits = tensor is not None and tensor.kind in kinds and len(tensor.shape) == dimensions
+        if tensor is None or not fits or 0 in tensor.shape:
             found = "is missing" if tensor is None else f"is of {tensor.kind} and shape {tensor.shape}"
             raise CheckpointError(
                 f"Tensor '{name}' {found}; one of {' or '.join(kinds)} and {dimensions} dimensions is needed."
@@ -159,8 +160,9 @@ def _compressed(stored: Stored, base: str) -> PackedIntegers:
     weight_zero_point [outputs / n, groups], weight_shape, weight_g_idx [inputs].
     """
     words = stored.array(f"{base}.weight_packed", ("I32",), 2)
-    inputs = int(stored.array(f"{base}.weight_shape", ("I64", "I32"), 1)[-1])
-    bits = next((bits for bits in (4, 8) if words.shape[1] * 32 == bits * inputs), None)
+    shape = stored.array(f"{base}.weight_shape", ("I64", "I32"), 1)
+    inputs = int(shape[1]) if len(shape) == 2 else 0
+    bits = next((bits for bits in (4, 8) if 0 < words.shape[1] * 32 == bits * inputs), None)
     if bits is None:
         raise CheckpointError(f"'{base}.weight_packed' has no weights of 4 or 8 bits, which are read.")
     scales = stored.scales(f"{base}.weight_scale")
@@ -177,14 +179,18 @@ def _bytes(stored: Stored, base: str) -> PackedIntegers:
     """weight [outputs, inputs] of signed bytes, weight_scale a number, [outputs, 1] or [outputs, groups]."""
     weight = stored.array(f"{base}.weight", ("I8",), 2)
     outputs, inputs = weight.shape
-    scales = stored.scales(f"{base}.weight_scale")
-    scales = np.broadcast_to(scales, (outputs, scales.shape[1]))
+    scales = _for_each(outputs, stored.scales(f"{base}.weight_scale"))
     zeros = np.full(scales.shape, 128, np.float32)
     zero_point = stored.tensors.get(f"{base}.weight_zero_point")
     if zero_point is not None:
-        own = stored.array(zero_point.name, ("I8",), len(zero_point.shape))
-        zeros = zeros + own.reshape(own.shape[0] if own.ndim else 1, -1)
+        own = stored.array(zero_point.name, ("I8",), len(zero_point.shape)).astype(np.float32)
+        zeros = _for_each(outputs, own.reshape(own.shape[0] if own.ndim else 1, -1)) + 128
     return PackedIntegers(outputs, inputs, 8, scales, zeros, lambda: weight.view(np.uint8) ^ np.uint8(0x80))
+
+
+def _for_each(outputs: int, rows: Floats) -> Floats:
+    """One row for all is one for each output."""
+    return np.broadcast_to(rows, (outputs, rows.shape[1])) if len(rows) == 1 else rows
 
 
 def _group_of(stored: Stored, name: str, inputs: int, groups: int) -> NDArray[np.int32] | None:

@@ -144,6 +144,16 @@ def test_a_not_a_number_stays_one(tmp_path: Path) -> None:
     assert np.isnan(dequantize(opened(tmp_path, {"quant_method": "fp8"}, arrays).tensor("a.b.weight"))).all()
 
 
+def test_scales_of_other_rows_than_the_bytes(tmp_path: Path) -> None:
+    arrays = signed_bytes(quantize(values(), bits=8, symmetric=True, group=COLS))
+    for name, change in (
+        ("weight_scale", np.ones(10, np.float32)),
+        ("weight_zero_point", np.ones(10, np.int8)),
+    ):
+        with pytest.raises(CheckpointError, match="do not fit its 48 x 128 weights"):
+            opened(tmp_path / name, {"quant_method": "compressed-tensors"}, {**arrays, name: change})
+
+
 def test_signed_bytes_with_a_zero_point_each_row(tmp_path: Path) -> None:
     q = quantize(values(), bits=8, group=COLS)
     arrays = {**signed_bytes(q), "weight_zero_point": (q.zeros - 128).astype(np.int8)}
@@ -159,7 +169,7 @@ def test_signed_bytes_with_a_zero_point_each_row(tmp_path: Path) -> None:
         (GPTQ, {"qzeros": np.zeros((4, 5), np.int32)}, "zero points of 'a.b' do not fit its 48 x 128"),
         (GPTQ, {"scales": np.ones((3, ROWS), np.float16)}, "do not fit its 48 x 128"),
         (GPTQ, {"scales": np.ones((4, ROWS), np.uint8)}, "'a.b.scales' is of U8"),
-        (GPTQ, {"qweight": np.zeros((0, ROWS), np.int32), "g_idx": None}, "do not fit its 48 x 0"),
+        (GPTQ, {"qweight": np.zeros((0, ROWS), np.int32)}, r"'a.b.qweight' is of I32 and shape \(0, 48\)"),
         (GPTQ, {"g_idx": np.full(COLS, 4, np.int32)}, "do not fit its 48 x 128"),
         (GPTQ, {"g_idx": np.full(COLS, -1, np.int32)}, "do not fit its 48 x 128"),
         (GPTQ, {"g_idx": np.zeros(5, np.int32)}, "do not fit its 48 x 128"),
@@ -174,7 +184,7 @@ def test_tensors_that_do_not_fit_each_other(tmp_path: Path, packing: Any, change
         opened(tmp_path, packing, {name: array for name, array in arrays.items() if array is not None})
 
 
-@pytest.mark.parametrize("shape", [(48, 96), (48, 0), (48, -128), (0, 2**62)])
+@pytest.mark.parametrize("shape", [(128,), (48, 128, 1), (48, 96), (48, 0), (48, -128), (0, 2**62)])
 def test_a_shape_that_words_do_not_have(tmp_path: Path, shape: tuple[int, int]) -> None:
     arrays = {**compressed(quantize(values())), "weight_shape": np.array(shape, np.int64)}
     with pytest.raises(CheckpointError, match=r"'a\.b\.weight_packed' has no weights of 4 or 8 bits"):
