@@ -1,7 +1,7 @@
 """Integers of few bits, a scale for each group of a row, as ggml's blocks of 32 weights.
 
 Blocks have scales and minima in F16. Scales of GPTQ and AWQ are F16 already; a minimum is the product of a
-scale and a zero point of four bits, which F16 rounds by at most a 250th of a step.
+scale and a zero point of four bits, which F16 rounds by at most a 128th of a step.
 """
 
 from __future__ import annotations
