@@ -47,7 +47,8 @@ class Settings(BaseSettings):
     model_name: str = Field(
         "smollm2-135m-instruct",
         min_length=1,
-        description="Model to serve: a catalogue name or a path to a GGUF file",
+        description="Model to serve: a catalogue name, a path to a GGUF file or a directory of safetensors, "
+        "or a name on the Hugging Face hub: owner/model, owner/model:Q4_K_M",
     )
     further_models: Names = Field(
         (),

@@ -16,7 +16,7 @@ from llm_serving.backends import EngineChoice, choose_encoder_engine, choose_eng
 from llm_serving.checkpoints import open_checkpoint, read_adapter
 from llm_serving.cli.terminal import format_bytes
 from llm_serving.config import Settings
-from llm_serving.errors import InvalidRequest, ServingError
+from llm_serving.errors import DownloadError, InvalidRequest, ServingError
 from llm_serving.models import ModelCache, find_model, list_installed, resolve_model
 from llm_serving.native.core import load_core
 from llm_serving.native.cpu import CpuBudget, cpu_budget, memory_budget
@@ -213,12 +213,12 @@ def _served(
         path = resolve_model(name, cache_dir=settings.cache_dir, offline=True)
     except ServingError as error:
         spec = find_model(name)
-        if spec is None:
+        if spec is None and not isinstance(error, DownloadError):
             return Check(check, "problem", str(error), f"Set {variable} to a known name or a path.")
-        size = format_bytes(spec.source.size)
+        known, what = (spec.name, format_bytes(spec.source.size)) if spec else (name, "it from the hub")
         when = "request for it" if check == "further" else "start"
-        text = f"{spec.name} is not here yet; the first {when} fetches {size}"
-        return Check(check, "warning", text, f"Fetch it now with: llm-serving models pull {spec.name}")
+        text = f"{known} is not here yet; the first {when} fetches {what}"
+        return Check(check, "warning", text, f"Fetch it now with: llm-serving models pull {known}")
     try:
         choice = choose(path)
     except ServingError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from llm_serving.cli import hub_models
 from llm_serving.cli.terminal import fetch_progress, format_bytes, print_facts, print_json, print_table
 from llm_serving.errors import ModelNotFound, ServingError
 from llm_serving.models import (
@@ -33,18 +34,23 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group("models")
 def command() -> None:
-    """List, fetch, show and remove models."""
+    """List, fetch, show and remove models.
+
+    A NAME is one of the catalogue, or one on the Hugging Face hub: owner/model, or owner/model:Q4_K_M for
+    one of several GGUF files.
+    """
 
 
 @command.command("list")
 @_cache_dir
 @_as_json
 def list_models(cache_dir: Path | None, as_json: bool) -> None:
-    """Show every model that can be fetched by name, and which are here."""
+    """Show the catalogue and which of it is here, and what is here of the Hugging Face hub."""
     here = {model.spec.name: model.path for model in list_installed(cache_dir)}
     facts = [_facts(spec, here.get(spec.name)) for spec in load_catalog()]
+    on_hub = hub_models.listed()
     if as_json:
-        print_json(facts)
+        print_json([*facts, *on_hub])
         return
     rows = [
         [
@@ -59,8 +65,10 @@ def list_models(cache_dir: Path | None, as_json: bool) -> None:
         for fact in facts
     ]
     print_table(["Name", "Kind", "Here", "Size", "Context", "Licence", "Description"], rows)
+    hub_models.print_list(on_hub)
     click.echo(
-        f"\nCache: {ModelCache(cache_dir).root}. A path to a GGUF file or a model directory works too."
+        f"\nCache: {ModelCache(cache_dir).root}. A path to a GGUF file or a model directory works too, "
+        "and so does owner/model of the Hugging Face hub."
     )
 
 
@@ -70,6 +78,9 @@ def list_models(cache_dir: Path | None, as_json: bool) -> None:
 @_as_json
 def pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
     """Fetch a model, so that it starts without a network."""
+    if (on_hub := hub_models.named(name)) is not None:
+        hub_models.pull(on_hub, as_json)
+        return
     spec = _known(name)
     with fetch_progress(spec.name) as on_progress:
         path = resolve_model(spec.name, cache_dir=cache_dir, on_progress=on_progress)
@@ -85,6 +96,9 @@ def pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
 @_as_json
 def show(name: str, cache_dir: Path | None, as_json: bool) -> None:
     """Show all that is known of a model."""
+    if (on_hub := hub_models.named(name)) is not None:
+        hub_models.show(on_hub, as_json)
+        return
     spec = _known(name)
     facts = _facts(spec, ModelCache(cache_dir).find(spec))
     if as_json:
@@ -111,16 +125,23 @@ def show(name: str, cache_dir: Path | None, as_json: bool) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_cache_dir
 def remove(name: str, yes: bool, cache_dir: Path | None) -> None:
-    """Delete a model from the cache, and what was packed of it."""
-    spec = _known(name)
-    if not yes:
-        click.confirm(f"Delete {spec.name} ({format_bytes(spec.size)})?", abort=True, err=True)
-    directory = ModelCache(cache_dir).directory(spec)
-    freed = remove_model(spec.name, cache_dir)
+    """Delete a model from the cache, and what was packed of it.
+
+    Of the hub that is all that is here of owner/model, or of owner/model:Q4_K_M that file alone.
+    """
+    if (on_hub := hub_models.named(name)) is not None:
+        freed, paths = hub_models.remove(on_hub, yes)
+        name = str(on_hub)
+    else:
+        spec = _known(name)
+        name, paths = spec.name, {ModelCache(cache_dir).directory(spec)}
+        if not yes:
+            click.confirm(f"Delete {name} ({format_bytes(spec.size)})?", abort=True, err=True)
+        freed = remove_model(name, cache_dir)
     freed += _remove_packed(
-        [packed for packed in _packed(cache_dir) if directory in (packed.model, *packed.model.parents)]
+        [packed for packed in _packed(cache_dir) if paths & {packed.model, *packed.model.parents}]
     )
-    click.echo(f"{spec.name} is deleted, {format_bytes(freed)} freed.")
+    click.echo(f"{name} is deleted, {format_bytes(freed)} freed.")
 
 
 @command.command("packed")
@@ -168,7 +189,7 @@ def _known(name: str) -> ModelSpec:
     spec = find_model(name)
     if spec is None:
         names = ", ".join(spec.name for spec in load_catalog())
-        raise ModelNotFound(name, f"Known names: {names}.")
+        raise ModelNotFound(name, f"Known names: {names}. On the Hugging Face hub names are owner/model.")
     return spec
 
 

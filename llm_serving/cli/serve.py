@@ -75,7 +75,7 @@ def _fetch(settings: Settings) -> None:
     if settings.engine == "fake":
         return
     from llm_serving.models import find_model
-    from llm_serving.service.loader import find_path
+    from llm_serving.service.naming import find_path
 
     encoders = (settings.embedding_model, settings.reranker_model)
     others = [name for name in (*encoders, *settings.further_models) if name]
@@ -88,7 +88,7 @@ def _fetch(settings: Settings) -> None:
 
 def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> str:
     from llm_serving.native.cpu import cpu_budget
-    from llm_serving.service.loader import public_name
+    from llm_serving.service.naming import public_name
 
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     url = f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"

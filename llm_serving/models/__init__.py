@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from llm_serving.models.cache import ModelCache, packed_directory
 from llm_serving.models.catalog import find_model, load_catalog
-from llm_serving.models.hub import fetch
+from llm_serving.models.hub_cache import (
+    HubModel,
+    find_hub_models,
+    list_hub_models,
+    remove_hub_models,
+)
+from llm_serving.models.hub_name import HubName, parse_hub_name
 from llm_serving.models.resolve import list_installed, remove_model, resolve_model
 from llm_serving.models.spec import (
     InstalledModel,
@@ -20,6 +26,7 @@ from llm_serving.models.spec import (
 )
 
 __all__ = [
+    "HubName",
     "InstalledModel",
     "ModelCache",
     "ModelFile",
@@ -28,11 +35,15 @@ __all__ = [
     "OnProgress",
     "Progress",
     "WheelSource",
-    "fetch",
     "find_model",
     "list_installed",
     "load_catalog",
     "packed_directory",
+    "parse_hub_name",
     "remove_model",
     "resolve_model",
+    "HubModel",
+    "find_hub_models",
+    "list_hub_models",
+    "remove_hub_models",
 ]

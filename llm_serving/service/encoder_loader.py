@@ -21,8 +21,9 @@ from llm_serving.errors import CheckpointError
 from llm_serving.models import OnProgress, find_model, packed_directory
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.service.facts import facts_of
-from llm_serving.service.loader import ProgressLog, find_path, naming_the_setting, of_engine, public_name
+from llm_serving.service.loader import naming_the_setting, of_engine
 from llm_serving.service.model import EncoderModel, ModelKind
+from llm_serving.service.naming import ProgressLog, find_path, public_name
 from llm_serving.service.reranker import open_reranker
 
 logger = logging.getLogger(__name__)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES
 from llm_serving.backends import (
     BACKENDS,
     DIRECTORY_BACKENDS,
@@ -21,20 +19,20 @@ from llm_serving.backends import (
     load_causal_lm,
     load_engine,
     memory_need,
-    transformers_backend,
 )
 from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
 from llm_serving.backends.memory_need import MemoryNeed
 from llm_serving.backends.sight import load_sight
 from llm_serving.chat.template import ChatTemplate
-from llm_serving.checkpoints import Checkpoint, Tokenizer, build_tokenizer, open_checkpoint, read_family
+from llm_serving.checkpoints import Checkpoint, Tokenizer, build_tokenizer, open_checkpoint
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra, ModelNotFound
-from llm_serving.models import OnProgress, Progress, fetch, find_model, packed_directory, resolve_model
+from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
+from llm_serving.models import OnProgress, packed_directory
 from llm_serving.service.adapters import named_adapters
 from llm_serving.service.facts import facts_of, read_facts
 from llm_serving.service.model import ChatModel
+from llm_serving.service.naming import ProgressLog, find_path, public_name
 from llm_serving.service.projector import find_eyes
 from llm_serving.service.reasons import folders_of, without_folders
 from llm_serving.service.vision import Limits, Vision
@@ -42,7 +40,6 @@ from llm_serving.service.vision import Limits, Vision
 logger = logging.getLogger(__name__)
 
 _NATIVE_ONLY = {"draft_model": "draft model", "mmproj": "projector"}
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -> ChatModel:
@@ -159,31 +156,6 @@ def _load_directory(name: str, path: Path, settings: Settings, choice: EngineCho
     )
 
 
-def find_path(name: str, settings: Settings, on_progress: OnProgress) -> Path:
-    """The model's file or directory; of a name on the hub, the directory it is fetched to.
-
-    Raises: ModelNotFound, DownloadError; CheckpointError, before weights are fetched, for a model on the hub
-    that no engine here runs.
-    """
-    try:
-        return resolve_model(name, cache_dir=settings.cache_dir, on_progress=on_progress)
-    except ModelNotFound:
-        if not _HUB_NAME.fullmatch(name) or name.endswith(".gguf"):
-            raise
-    if settings.engine == "native" or not transformers_backend.is_installed():
-        _require_native_family(name, fetch(name, only_config=True))
-    return fetch(name)
-
-
-def _require_native_family(name: str, directory: Path) -> None:
-    family = read_family(directory)
-    if family not in FAMILIES and family not in ENCODER_FAMILIES:
-        raise CheckpointError(
-            f"The native engine does not run the family '{family}' of '{name}'. The transformers engine may: "
-            f"pip install 'llm-serving[{transformers_backend.EXTRA}]'."
-        )
-
-
 def _load_vision(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: Settings) -> Vision | None:
     """What the model reads images with, unless it has no eyes or nobody may send any."""
     sight = load_sight(checkpoint, engine_options(settings)) if settings.max_images else None
@@ -231,18 +203,6 @@ def engine_options(settings: Settings, draft_model: Path | None = None) -> Engin
     )
 
 
-def public_name(model_name: str) -> str:
-    """How a model is called towards clients: the catalogue's name, or a file's without folder and ending."""
-    spec = find_model(model_name)
-    if spec is not None:
-        return spec.name
-    path = Path(model_name)
-    if path.suffix.lower() == ".gguf":
-        return path.stem
-    is_path = path.is_dir() or model_name.startswith(("/", ".", "~"))
-    return path.resolve().name if is_path else model_name
-
-
 def no_adapters(engine: str) -> str:
     """What to tell who asks for adapters and an engine that has none."""
     return (
@@ -265,21 +225,6 @@ def fingerprint(path: Path, settings: Settings, *more: Path | None) -> str:
 def _sizes(path: Path) -> tuple[object, ...]:
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     return path.name, [(file.name, file.stat().st_size) for file in files]
-
-
-class ProgressLog:
-    """Progress for those who only see the log: a line a stage, and one every quarter of it."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._last: tuple[str, int] | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        quarter = 4 * progress.done_bytes // max(1, progress.total_bytes)
-        if self._last != (progress.stage, quarter):
-            self._last = (progress.stage, quarter)
-            percent = 100 * progress.done_bytes // max(1, progress.total_bytes)
-            logger.info("model %s: %s, %d %%", self._name, progress.stage, percent)
 
 
 @contextmanager

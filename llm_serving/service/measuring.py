@@ -11,8 +11,9 @@ from llm_serving.errors import ServingError
 from llm_serving.models import resolve_model
 from llm_serving.service.encoder_loader import encoder_setting, precision_of
 from llm_serving.service.facts import ModelProfile, facts_of
-from llm_serving.service.loader import ProgressLog, find_path, measure_chat_model, public_name
+from llm_serving.service.loader import measure_chat_model
 from llm_serving.service.model import ModelKind
+from llm_serving.service.naming import ProgressLog, find_path, public_name
 from llm_serving.service.projector import find_eyes
 
 # At most, since some matrices have 12 bits. Other weights are f32, or less in the transformers engine.

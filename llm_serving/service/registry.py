@@ -14,9 +14,10 @@ from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import find_model
 from llm_serving.service.adapters import NamedAdapter, named_adapters
 from llm_serving.service.encoder_loader import load_encoder_model
-from llm_serving.service.loader import load_chat_model, no_adapters, public_name
+from llm_serving.service.loader import load_chat_model, no_adapters
 from llm_serving.service.measuring import measure_model, read_profile
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
+from llm_serving.service.naming import public_name
 from llm_serving.service.reasons import folders_of
 from llm_serving.service.residency import AnySlot, Residency
 from llm_serving.service.slot import ModelSlot

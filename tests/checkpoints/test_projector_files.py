@@ -44,12 +44,17 @@ def texts(directories: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         (["mmproj-a-BF16.gguf", "mmproj-b.gguf"], "a-IQ4_XS-00001-of-00002.gguf", "mmproj-a-BF16.gguf"),
         (["mmproj-a.txt", "amm.gguf"], "a.gguf", None),
         (["mmproj-a.gguf", "MMPROJ-b.gguf"], "b.gguf", "MMPROJ-b.gguf"),
+        (["mmproj-BF16.gguf", "mmproj-F16.gguf", "mmproj-F32.gguf"], "a-Q4_0.gguf", "mmproj-F16.gguf"),
+        (["mmproj-a-BF16.gguf", "mmproj-a-Q8_0.gguf"], "a-Q4_0.gguf", "mmproj-a-BF16.gguf"),
+        (["mmproj-F16.gguf"], "Q4_K_M/a-Q4_K_M-00001-of-00002.gguf", "mmproj-F16.gguf"),
+        (["mmproj-F16.gguf"], "other/a-Q4_K_M.gguf", None),
     ],
 )
 def test_which_file_belongs_to_a_model(
     files: list[str], model: str, found: str | None, tmp_path: Path
 ) -> None:
     for name in [*files, model]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     path = find_projector(tmp_path / model)
     assert (path.name if path else None) == found

@@ -23,6 +23,7 @@ def models(index: Index, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     for module in ("llm_serving.models.catalog", "llm_serving.models.resolve", "llm_serving.cli.models"):
         monkeypatch.setattr(f"{module}.load_catalog", lambda: (index.spec,))
     monkeypatch.setenv("LLM_SERVING_CACHE", str(index.cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(index.cache / "hub"))
 
     def call(*arguments: str, code: int = 0) -> str:
         assert run(["models", *arguments]) == code

@@ -52,6 +52,21 @@ def test_a_decoder_of_the_hub_runs_without_torch(on_the_hub: Callable[[str], Pat
     assert model.template is not None
 
 
+def test_a_gguf_file_of_the_hub_is_served_by_the_name(
+    on_the_hub: Callable[[str], Path], tmp_path: Path
+) -> None:
+    snapshot = on_the_hub("owner/tiny-GGUF")
+    write_tiny_qwen3(snapshot / "tiny-Q8_0.gguf")
+    (snapshot / "tiny-Q4_K_M.gguf").write_bytes(b"damaged")
+    model = load_chat_model(settings("hf.co/owner/tiny-GGUF:Q8_0", tmp_path))
+    asyncio.run(model.engine.close())
+    assert (model.name, model.details["engine"]) == ("owner/tiny-GGUF:Q8_0", "native")
+    with pytest.raises(CheckpointError, match=r"tiny-Q4_K_M\.gguf"):
+        load_chat_model(settings("owner/tiny-GGUF", tmp_path))
+    with pytest.raises(DownloadError, match="here are only Q4_K_M, Q8_0"):
+        load_chat_model(settings("owner/tiny-GGUF:Q2_K", tmp_path))
+
+
 def test_other_files_in_a_directory_are_another_fingerprint(tmp_path: Path) -> None:
     directory = write_directory(tmp_path / "d", write_tiny_qwen3(tmp_path / "m.gguf", kind="F32"))
     before = fingerprint(directory, Settings())
@@ -71,7 +86,7 @@ def test_another_family_is_refused_before_its_weights_are_fetched(
 
 
 def test_names_that_are_nowhere(on_the_hub: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="hf download owner/none"):
+    with pytest.raises(DownloadError, match="llm-serving models pull owner/none"):
         load_chat_model(settings("owner/none", tmp_path))
     for name in ("no-such-model", "owner/none.gguf", "a/b/c"):
         with pytest.raises(ModelNotFound):

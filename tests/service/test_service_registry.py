@@ -24,8 +24,9 @@ from llm_serving.service.chat import Conversation, prompt_ids
 from llm_serving.service.completion import prompts_ids
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.facts import read_facts
-from llm_serving.service.loader import ProgressLog, engine_options, load_chat_model, of_engine, public_name
+from llm_serving.service.loader import engine_options, load_chat_model, of_engine
 from llm_serving.service.model import ChatModel, ModelKind
+from llm_serving.service.naming import ProgressLog, public_name
 from llm_serving.service.registry import Registry
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"

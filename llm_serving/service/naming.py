@@ -1,0 +1,73 @@
+"""From a model's name in the settings to its files, and to what clients call it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES
+from llm_serving.backends import transformers_backend
+from llm_serving.checkpoints import read_family
+from llm_serving.config import Settings
+from llm_serving.errors import CheckpointError
+from llm_serving.models import OnProgress, Progress, find_model, parse_hub_name, resolve_model
+
+logger = logging.getLogger(__name__)
+
+
+def public_name(model_name: str) -> str:
+    """How a model is called towards clients: the catalogue's name, the hub's without its address, or a file's
+    without folder and ending."""
+    spec = find_model(model_name)
+    if spec is not None:
+        return spec.name
+    path = Path(model_name)
+    if path.suffix.lower() == ".gguf":
+        return path.stem
+    if path.is_dir() or model_name.startswith(("/", ".", "~")):
+        return path.resolve().name
+    return str(parse_hub_name(model_name) or model_name)
+
+
+def find_path(name: str, settings: Settings, on_progress: OnProgress) -> Path:
+    """The model's file or directory, fetched if need be.
+
+    Raises: ModelNotFound, DownloadError; CheckpointError, before weights are fetched, for a directory on the
+    hub that no engine here runs.
+    """
+
+    def check(directory: Path) -> None:
+        if settings.engine == "native" or not transformers_backend.is_installed():
+            _require_native_family(name, directory)
+
+    return resolve_model(
+        name,
+        cache_dir=settings.cache_dir,
+        on_progress=on_progress,
+        with_projector=settings.max_images > 0 and settings.mmproj is None,
+        on_config=check,
+    )
+
+
+def _require_native_family(name: str, directory: Path) -> None:
+    family = read_family(directory)
+    if family not in FAMILIES and family not in ENCODER_FAMILIES:
+        raise CheckpointError(
+            f"The native engine does not run the family '{family}' of '{name}'. The transformers engine may: "
+            f"pip install 'llm-serving[{transformers_backend.EXTRA}]'."
+        )
+
+
+class ProgressLog:
+    """Progress for those who only see the log: a line a stage, and one every quarter of it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._last: tuple[str, int] | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        quarter = 4 * progress.done_bytes // max(1, progress.total_bytes)
+        if self._last != (progress.stage, quarter):
+            self._last = (progress.stage, quarter)
+            percent = 100 * progress.done_bytes // max(1, progress.total_bytes)
+            logger.info("model %s: %s, %d %%", self._name, progress.stage, percent)
