@@ -11,6 +11,7 @@ from functools import partial
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -48,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        path = self.path.split("?")[0].strip("/").split("/")
+        path = unquote(self.path.split("?")[0]).strip("/").split("/")
         if path[:2] == ["api", "models"]:
             self._send(*self._described("/".join(path[2:4]), path[4:]))
         else:

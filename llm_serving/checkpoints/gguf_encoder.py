@@ -107,10 +107,11 @@ def _unigram(checkpoint: Checkpoint) -> EncoderVocabulary:
 
 def _byte_pairs(checkpoint: Checkpoint) -> EncoderVocabulary:
     tokenizer = build_gguf_tokenizer(checkpoint)
+    # RoBERTa writes two tokens between the texts of a pair, all others one.
+    pre = str(checkpoint.metadata.get("tokenizer.ggml.pre"))
+    doubled = pre == "roberta-bpe" or pre.startswith("jina-v")
     opening = (tokenizer.bos_id,) if tokenizer.adds_bos and tokenizer.bos_id is not None else ()
     closing = _added(checkpoint, "eos", tokenizer.eos_id, False)
-    # RoBERTa writes two tokens between the texts of a pair, all others one.
-    doubled = checkpoint.metadata.get("tokenizer.ggml.pre") == "roberta-bpe"
     return EncoderVocabulary(
         encode=tokenizer.encode_batch,
         decode=tokenizer.decode,

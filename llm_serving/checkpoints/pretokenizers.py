@@ -46,6 +46,15 @@ _DEEPSEEK_LLM = (
     r"[一-龥ࠀ-一가-퟿]+",
     r"\p{N}",
 )
+# Numbers are cut first, so the second rule finds none longer.
+_MINICPM5 = (r"\p{N}{1,3}", _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}+"))
+# Digits in threes from the right.
+_TINY_AYA = (r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O)
+_YOUTU = (
+    r"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，\x{3001}-\x{303F}\x{FE30}-\x{FE4F}]+|[ㄅ-ㄯ]+|[一-龥\x{3040}-ゟ゠-ヿ]+",
+    _CASED % (_CONTRACTION + "?", _CONTRACTION + "?", ""),
+)
+_VIKING = (r" ?[^(\s|.,!?…。，、।۔،)]+", r"\p{N}")
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
 
 
@@ -73,7 +82,31 @@ class PreTokenizer:
 
 
 _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
-    (PreTokenizer(gpt2=True), ("default", "gpt-2", "phi-2", "roberta-bpe", "exaone4")),
+    (
+        PreTokenizer(gpt2=True),
+        (
+            *(
+                "default",
+                "gpt-2",
+                "phi-2",
+                "roberta-bpe",
+                "exaone4",
+                "a.x-4.0",
+                "gigachat",
+                "granite-docling",
+            ),
+            *(
+                "jina-v1-en",
+                "jina-v2-code",
+                "jina-de",
+                "jina-es",
+                "jina-v2-de",
+                "jina-v2-es",
+                "mellum",
+                "trillion",
+            ),
+        ),
+    ),
     (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "olmo")),
     (
         PreTokenizer(gpt2=True, single_digits=True),
@@ -85,15 +118,19 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
         ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "lfm2", "midm-2.0", "pixtral"),
     ),
     (PreTokenizer((_LLAMA3,)), ("dbrx", "smaug-bpe", "glm4", "chatglm-bpe")),
-    (PreTokenizer((_QWEN2,), nfc=True), ("qwen2", "deepseek-r1-qwen", "megrez")),
-    (PreTokenizer((_QWEN2,)), ("stablelm2", "hunyuan")),
+    (PreTokenizer((_QWEN2,), nfc=True), ("qwen2", "deepseek-r1-qwen", "megrez", "kormo", "f2llmv2")),
+    (PreTokenizer((_QWEN2,)), ("stablelm2", "hunyuan", "solar-open")),
     (PreTokenizer((_SEED,)), ("seed-coder",)),
     (PreTokenizer((_QWEN35,), nfc=True), ("qwen35",)),
     (PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True), ("tekken",)),
-    (PreTokenizer((_GPT4O,)), ("gpt-4o", "llama4")),
+    (PreTokenizer((_GPT4O,)), ("gpt-4o", "llama4", "kanana2", "granite-embed-multi-97m")),
     (PreTokenizer(_DEEPSEEK_CODER), ("deepseek-coder",)),
     (PreTokenizer(_DEEPSEEK_LLM), ("deepseek-llm",)),
-    (PreTokenizer(_DEEPSEEK3), ("deepseek-v3", "hunyuan-dense")),
+    (PreTokenizer(_DEEPSEEK3), ("deepseek-v3", "hunyuan-dense", "joyai-llm")),
+    (PreTokenizer(_MINICPM5, ignore_merges=True), ("minicpm5",)),
+    (PreTokenizer(_TINY_AYA), ("tiny_aya",)),
+    (PreTokenizer(_YOUTU), ("youtu",)),
+    (PreTokenizer(_VIKING), ("viking",)),
 )
 
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {name: rule for rule, names in _RULES for name in names}

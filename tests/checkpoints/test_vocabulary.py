@@ -205,6 +205,28 @@ def test_missing_types_make_only_the_named_tokens_special() -> None:
     assert tokenizer.encode("ab") == [4]
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("tiny_aya", ["in", " ", "1", "234", "567", " or", " ", "12", "x", " I'M"]),
+        ("minicpm5", ["in", " ", "123", "456", "7", " or", " ", "12", "x", " I", "'M"]),
+        ("youtu", ["in", " ", *"1234567", " or", " ", "1", "2", "x", " I'M"]),
+        ("viking", ["in", " ", *"1234567", " or", " ", "1", "2", "x", " I'M"]),
+        ("mellum", ["in", " 1234567", " or", " 12", "x", " I", "'", "M"]),
+    ],
+)
+def test_numbers_and_contractions(rule: str, words: list[str]) -> None:
+    text = "in 1234567 or 12x I'M"
+    cut = PRE_TOKENIZERS[rule].build().pre_tokenize_str(text)
+    assert [text[begin:end] for _, (begin, end) in cut] == words
+
+
+def test_words_of_youtu() -> None:
+    text = "한국어！‘and 中文、か"
+    cut = PRE_TOKENIZERS["youtu"].build().pre_tokenize_str(text)
+    assert [text[begin:end] for _, (begin, end) in cut] == ["한국어", "！‘", "and", " ", "中文", "、", "か"]
+
+
 def test_words_of_deepseek_llm() -> None:
     """Its signs go from ":" to "~", letters of ASCII among them: words with others are cut again."""
     text = "Don't où\r\nГде 12 ქარ 你好，한  "
