@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["onnx/*", "openvino/*", "original/*", "*/onnx/*"]
 
+_PATIENCE_S = 10.0  # for a list of files; what is here is served without it
+
 OnConfig = Callable[[Path], None]
 
 
@@ -68,7 +70,9 @@ def _files(name: HubName, offline: bool) -> tuple[list[str], Path | None]:
         import huggingface_hub
 
         try:
-            info = huggingface_hub.HfApi().model_info(name.repository, revision=name.revision)
+            info = huggingface_hub.HfApi().model_info(
+                name.repository, revision=name.revision, timeout=_PATIENCE_S
+            )
             return [file.rfilename for file in info.siblings or []], None
         except Exception as error:  # the network can fail with any error there is
             _raise_if_unknown(name, error)
