@@ -1,13 +1,25 @@
-"""Packers of GPTQ, AWQ, compressed-tensors and FP8, number by number as their formats say."""
+"""Packers of GPTQ, AWQ, compressed-tensors, FP8, bitsandbytes and NVFP4, number by number as formats say."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+# QLoRA, appendix E, as bitsandbytes rounds it.
+NF4 = np.array(
+    [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+     -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+     0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+     0.7229568362236023, 1.0], np.float32
+)  # fmt: skip
+_E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+E2M1 = np.array([*_E2M1, *(-value for value in _E2M1)], np.float32)
+_FP4 = np.array([0, 0.0625, 8, 12, 4, 6, 2, 3], np.float32) / np.float32(12)
+FP4 = np.concatenate([_FP4, -_FP4])
 
 
 @dataclass(frozen=True)
@@ -114,3 +126,85 @@ def float8(values: np.ndarray, block: tuple[int, int]) -> tuple[np.ndarray, np.n
 def _e4m3(code: int) -> float:
     exponent, mantissa = code >> 3, code & 7
     return float(2.0 ** (exponent - 7) * (1 + mantissa / 8) if exponent else 2.0**-6 * mantissa / 8)
+
+
+def nf4(
+    values: np.ndarray, kind: str = "nf4", block: int = 64, nested: bool = False
+) -> tuple[Arrays, np.ndarray]:
+    """What bitsandbytes saves, by the last parts of the names, and the values it stands for."""
+    table = {"nf4": NF4, "fp4": FP4}[kind]
+    flat = np.concatenate([values.reshape(-1), np.zeros(-values.size % block, np.float32)]).reshape(-1, block)
+    absmax = np.abs(flat).max(1)
+    state = {"quant_type": kind, "blocksize": block, "dtype": "float32", "shape": list(values.shape)}
+    arrays: Arrays = {"weight.quant_map": table}
+    if nested:
+        state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": float(absmax.mean())}
+        offset = np.float32(state["nested_offset"])
+        away = absmax - offset
+        groups = -(-len(away) // 256)
+        arrays["weight.nested_absmax"] = np.array(
+            [np.abs(away[256 * i : 256 * i + 256]).max() for i in range(groups)], np.float32
+        )
+        arrays["weight.nested_quant_map"] = np.linspace(-1, 1, 256, dtype=np.float32)
+        of_blocks = arrays["weight.nested_absmax"][np.arange(len(away)) // 256]
+        numbers = np.round((away / np.maximum(of_blocks, 1e-12) + 1) * 127.5).astype(np.uint8)
+        arrays["weight.absmax"] = numbers
+        absmax = arrays["weight.nested_quant_map"][numbers] * of_blocks + offset
+    else:
+        arrays["weight.absmax"] = absmax
+    codes = np.abs((flat / np.maximum(absmax, 1e-12)[:, None])[..., None] - table).argmin(-1).astype(np.uint8)
+    exact = (table[codes] * absmax[:, None]).reshape(-1)[: values.size].reshape(values.shape)
+    codes = codes.reshape(-1)[: values.size + values.size % 2]
+    arrays["weight"] = (codes[0::2] << 4 | codes[1::2])[:, None]  # the first one high
+    arrays[f"weight.quant_state.bitsandbytes__{kind}"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    return arrays, exact
+
+
+def bitsandbytes_bytes(values: np.ndarray) -> tuple[Arrays, np.ndarray]:
+    largest = np.abs(values).max(1).astype(np.float32)
+    quants = np.round(values / np.maximum(largest, 1e-12)[:, None] * 127).astype(np.int8)
+    arrays = {"weight": quants, "SCB": largest, "weight_format": np.zeros((), np.uint8)}
+    return arrays, quants * (largest[:, None] / np.float32(127)).astype(np.float16).astype(np.float32)
+
+
+def nvfp4(values: np.ndarray, modelopt: bool = False) -> tuple[Arrays, np.ndarray]:
+    """Of compressed-tensors, or of modelopt, whose factor is the other's divisor turned around."""
+    rows, cols = values.shape
+    floats = np.array([_e4m3(code) for code in range(127)], np.float32)
+    divisor = np.float32(448 * 6 / np.abs(values).max())
+    factor = np.float32(1) / divisor
+    groups = values.reshape(rows, -1, 16)
+    numbers = np.abs(np.abs(groups).max(-1, keepdims=True) / 6 * divisor - floats).argmin(-1).astype(np.uint8)
+    scales = floats[numbers] * factor if modelopt else floats[numbers] / divisor
+    nearest = (
+        np.abs((groups / np.maximum(scales, 1e-12)[..., None])[..., None] - E2M1).argmin(-1).astype(np.uint8)
+    )
+    codes = nearest.reshape(rows, cols)
+    packed = codes[:, 0::2] | codes[:, 1::2] << 4  # the first one low
+    exact = (E2M1[nearest] * scales[..., None]).reshape(rows, cols)
+    stored = numbers.view("V1")
+    if modelopt:
+        return {
+            "weight": packed,
+            "weight_scale": stored,
+            "weight_scale_2": factor,
+            "input_scale": factor,
+        }, exact
+    return {
+        "weight_packed": packed,
+        "weight_scale": stored,
+        "weight_global_scale": divisor.reshape(1),
+        "input_global_scale": divisor.reshape(1),
+    }, exact
+
+
+def mxfp4(values: np.ndarray) -> tuple[Arrays, np.ndarray]:
+    rows, cols = values.shape
+    groups = values.reshape(rows, -1, 32)
+    exponents = np.ceil(np.log2(np.maximum(np.abs(groups).max(-1), 1e-30) / 6)).astype(int)
+    powers = np.ldexp(np.float32(1), exponents)[..., None]
+    nearest = np.abs((groups / powers)[..., None] - E2M1).argmin(-1).astype(np.uint8)
+    codes = nearest.reshape(rows, cols)
+    packed = codes[:, 0::2] | codes[:, 1::2] << 4
+    arrays = {"weight_packed": packed, "weight_scale": (exponents + 127).astype(np.uint8)}
+    return arrays, (E2M1[nearest] * powers).reshape(rows, cols).astype(np.float32)

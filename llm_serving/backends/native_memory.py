@@ -24,8 +24,8 @@ LEAST_SNAPSHOTS = 8  # of the states of recurrent layers
 LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
-# Of these it takes more than in the file; see the packed formats in docs/architecture.md.
-LARGER_PACKED = {"Q2_K": 1.0625, "Q3_K": 0.571, "Q5_1": 1.0625}
+# Of these it takes what blocks of the kind do not; see the packed formats in docs/architecture.md.
+OTHER_PACKED = {"Q2_K": 1.0625, "Q3_K": 0.571, "Q5_1": 1.0625, "NF4": 0.5625, "E2M1_16": 0.625}
 KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
 
 
@@ -143,11 +143,9 @@ def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
 
 def _packed_bytes(tensor: Tensor) -> int:
     """Of its own format, about."""
-    if (
-        tensor.unpack is not None and tensor.kind not in LARGER_PACKED
-    ):  # q8 of floats, else blocks with scales
+    if tensor.unpack is not None and tensor.kind not in OTHER_PACKED:  # q8 of floats, else blocks with scales
         block = KINDS["Q8_0" if tensor.kind == "F32" else tensor.kind]
         return math.prod(tensor.shape) // block.block_size * block.block_bytes
-    if tensor.kind not in LARGER_PACKED:
+    if tensor.kind not in OTHER_PACKED:
         return tensor.data.nbytes
-    return int(math.prod(tensor.shape) * LARGER_PACKED[tensor.kind])
+    return int(math.prod(tensor.shape) * OTHER_PACKED[tensor.kind])

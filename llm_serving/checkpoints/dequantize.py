@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_serving.checkpoints.checkpoint import Tensor
+from llm_serving.checkpoints.code_tables import E2M1, NORMAL_FLOATS, NORMAL_STEPS
 from llm_serving.checkpoints.kinds import KINDS
 
 CHUNK_BLOCKS = 1 << 14  # bounds the temporaries, whatever the tensor's size
@@ -40,12 +41,9 @@ _LAYOUTS = {
     "IQ4_NL": np.dtype([("d", _HALF), ("qs", _BYTE, 16)]),
     "IQ4_XS": np.dtype([("d", _HALF), ("high", "<u2"), ("low", _BYTE, 4), ("qs", _BYTE, 128)]),
     "MXFP4": np.dtype([("exponent", _BYTE), ("qs", _BYTE, 16)]),
+    "NF4": np.dtype([("largest", "<f4"), ("qs", _BYTE, 16)]),
+    "E2M1_16": np.dtype([("scales", "<f4", 2), ("qs", _BYTE, 16)]),
 }
-# What four bits stand for: steps that suit a normal distribution, and twice the numbers of E2M1 (OCP MX 1.0).
-_NORMAL_STEPS = np.array(
-    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
-)
-_E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 
 
 def dequantize(tensor: Tensor) -> Floats:
@@ -146,21 +144,32 @@ def _q3_k(blocks: Blocks) -> Floats:
 
 
 def _iq4_nl(blocks: Blocks) -> Floats:
-    return np.multiply(_column(blocks["d"]), _NORMAL_STEPS[_nibbles(blocks["qs"], 16)])
+    return np.multiply(_column(blocks["d"]), NORMAL_STEPS[_nibbles(blocks["qs"], 16)])
 
 
 def _iq4_xs(blocks: Blocks) -> Floats:
     high = blocks["high"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
     scales = (_nibbles(blocks["low"], 1) | high << 4).astype(np.float32) - 32
-    quants = _NORMAL_STEPS[_nibbles(blocks["qs"], 16)]
+    quants = NORMAL_STEPS[_nibbles(blocks["qs"], 16)]
     values: Floats = (_column(blocks["d"]) * scales)[:, :, None] * quants.reshape(-1, 8, 32)
     return values
 
 
 def _mxfp4(blocks: Blocks) -> Floats:
     exponents = blocks["exponent"].astype(np.int32)
-    powers = np.ldexp(np.float32(1), exponents - 128)  # halved, since the numbers are doubled
-    values: Floats = powers[:, None] * _E2M1[_nibbles(blocks["qs"], 16)]
+    powers = np.ldexp(np.float32(1), exponents - 128)  # halved, so that the largest is finite
+    values: Floats = powers[:, None] * (2 * E2M1)[_nibbles(blocks["qs"], 16)]
+    return values
+
+
+def _nf4(blocks: Blocks) -> Floats:
+    values: Floats = blocks["largest"][:, None] * NORMAL_FLOATS[_nibbles(blocks["qs"], 16)]
+    return values
+
+
+def _e2m1_16(blocks: Blocks) -> Floats:
+    numbers = E2M1[_nibbles(blocks["qs"], 16)].reshape(-1, 2, 16)
+    values: Floats = blocks["scales"][:, :, None] * numbers
     return values
 
 
@@ -206,4 +215,6 @@ _UNPACK: dict[str, Callable[[Blocks], Floats]] = {
     "IQ4_NL": _iq4_nl,
     "IQ4_XS": _iq4_xs,
     "MXFP4": _mxfp4,
+    "NF4": _nf4,
+    "E2M1_16": _e2m1_16,
 }

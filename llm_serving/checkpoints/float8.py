@@ -20,7 +20,7 @@ def _e4m3() -> Floats:
     return np.where(codes < 128, sizes, -sizes).astype(np.float32)
 
 
-_VALUES = _e4m3()
+E4M3: Floats = _e4m3()
 
 
 def scaled(quants: Bytes, scales: Floats, block: tuple[int, int]) -> Bytes:
@@ -29,7 +29,7 @@ def scaled(quants: Bytes, scales: Floats, block: tuple[int, int]) -> Bytes:
     `scales` has one number for each block of `block` rows and columns; the last ones may be cut.
     """
     rows, cols = quants.shape
-    values = _VALUES[quants]
+    values = E4M3[quants]
     of_columns = np.repeat(scales, min(block[1], cols), axis=1)[:, :cols]
     for index, of_row in enumerate(of_columns):
         values[index * block[0] : (index + 1) * block[0]] *= of_row

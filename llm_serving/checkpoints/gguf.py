@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
-from llm_serving.checkpoints.kinds import GGML_TYPE_NAMES, KINDS
+from llm_serving.checkpoints.kinds import GGML_TYPE_NAMES, GGUF_KINDS
 from llm_serving.checkpoints.mapped_file import FileStamp, map_file, stamp_files
 from llm_serving.errors import CheckpointError
 
@@ -243,9 +243,9 @@ def _read_info(header: _Header, what: str, alignment: int) -> tuple[str, tuple[i
     type_id = header.scalar(_U32, f"the type of {what}")
     offset = header.scalar(_U64, f"the offset of {what}")
     name = GGML_TYPE_NAMES.get(type_id)
-    kind = KINDS.get(name or "")
+    kind = GGUF_KINDS.get(name or "")
     if kind is None:
-        known = ", ".join(KINDS)
+        known = ", ".join(GGUF_KINDS)
         raise header.error(f"{what} is of type {name or f'number {type_id}'}; the types read are {known}")
     if 0 in dims:
         raise header.error(f"{what} has a dimension of 0")

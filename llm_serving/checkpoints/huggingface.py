@@ -9,7 +9,8 @@ from typing import Any
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.checkpoints.expert_matrices import BLOCKS, SCALES, expert_matrices
 from llm_serving.checkpoints.json_files import read_object
-from llm_serving.checkpoints.quantized import problem_of, quantized_matrices
+from llm_serving.checkpoints.packing_config import left_over, problem_of, read_packing
+from llm_serving.checkpoints.quantized import quantized_matrices
 from llm_serving.checkpoints.safetensors import SafetensorsFile, read_safetensors
 from llm_serving.checkpoints.sentence_transformers import SentenceTransformers, read_sentence_transformers
 from llm_serving.errors import CheckpointError
@@ -52,7 +53,8 @@ def read_huggingface(path: Path) -> Checkpoint:
     config, architecture = _config(folder)
     index = folder / INDEX
     file = _read_shards(index) if weights == index or _is_shard(weights, index) else read_safetensors(weights)
-    packing = config.get("quantization_config")
+    packing = read_packing(config, folder)
+    config = config | {"quantization_config": packing} if packing else config
     extras: dict[str, Any] = {}
     tensors, read = file.tensors, set[str]()
     if problem := problem_of(packing):
@@ -64,21 +66,15 @@ def read_huggingface(path: Path) -> Checkpoint:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in read} | experts | matrices
     extras["skipped_tensors"] = {name: dtype for name, dtype in file.skipped.items() if name not in read}
     if packing and not problem:
-        extras.update(_left_over(extras["skipped_tensors"]))
+        others = extras["skipped_tensors"] | {name: tensor.kind for name, tensor in tensors.items()}
+        if problem := left_over({name: kind for name, kind in others.items() if name not in matrices}):
+            extras["unread_weights"] = problem
     if settings is not None:
         extras["sentence_transformers"] = settings
         tensors = tensors | _dense_tensors(root, settings)
     return Checkpoint(
         str(folder), architecture, config, tensors, extras=extras, format="huggingface", files=file.files
     )
-
-
-def _left_over(skipped: dict[str, str]) -> dict[str, str]:
-    """What is to be told of a matrix that a known method has in a form that is not read, such as NVFP4."""
-    for name, dtype in skipped.items():
-        if name.endswith((".weight", ".qweight", ".weight_packed")):
-            return {"unread_weights": f"Tensor '{name}' of {dtype} is packed in a form that is not read."}
-    return {}
 
 
 def read_family(directory: Path) -> str:

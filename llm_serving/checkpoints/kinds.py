@@ -1,6 +1,6 @@
-"""The tensor formats of GGUF that we read, and how many bytes a block of each takes.
+"""The formats of tensors that we read, and how many bytes a block of each takes.
 
-Numbers and layouts are ggml's (`ggml-common.h`); the numeric ids are those of the GGUF specification.
+Numbers and layouts of GGUF's are ggml's (`ggml-common.h`); the numeric ids are those of its specification.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Kind:
     block_bytes: int
 
 
-KINDS: dict[str, Kind] = {
+GGUF_KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("F32", 1, 4),
@@ -38,6 +38,9 @@ KINDS: dict[str, Kind] = {
         Kind("MXFP4", 32, 17),
     )
 }
+# What directories have in several tensors, brought together, with scales that lose nothing: numbers of values
+# in a table, in the order of Q4_0, behind f32 that all 32, or each 16, are multiplied with.
+KINDS = GGUF_KINDS | {kind.name: kind for kind in (Kind("NF4", 32, 20), Kind("E2M1_16", 32, 24))}
 
 # Every id the format has given a meaning to, so that an error can name what the file holds.
 GGML_TYPE_NAMES: dict[int, str] = {

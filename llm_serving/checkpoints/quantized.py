@@ -2,68 +2,25 @@
 
 Only what a method calls its tensors is told here; `packed_integers` has what becomes of them. Sources are the
 methods' own packers (AutoGPTQ and GPTQModel, AutoAWQ, compressed-tensors), for FP8 the files of DeepSeek V3.
+What bitsandbytes saves, and floats of four bits, have files of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm_serving.checkpoints import packed_integers as packed
+from llm_serving.checkpoints.bitsandbytes import STATE, four_bits, signed_rows
 from llm_serving.checkpoints.checkpoint import Tensor
 from llm_serving.checkpoints.float8 import scaled
+from llm_serving.checkpoints.four_bit_floats import is_packed_floats, packed_floats
 from llm_serving.checkpoints.packed_integers import PackedIntegers
+from llm_serving.checkpoints.stored_tensors import Floats, Stored
 from llm_serving.errors import CheckpointError
-
-Array = NDArray[Any]
-Floats = NDArray[np.float32]
-
-METHODS = ("gptq", "awq", "auto-round", "compressed-tensors", "fp8", "fbgemm_fp8", "modelopt", "mxfp4")
-_FLOATS = ("F32", "F16", "BF16")
-_DTYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8", "I8": "i1", "F8_E4M3": "u1"}
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The tensors of a directory by name, `quantization_config`, and the names that matrices were made of."""
-
-    tensors: Mapping[str, Tensor]
-    config: Mapping[str, Any]
-    used: set[str] = field(default_factory=set)
-
-    def array(self, name: str, kinds: tuple[str, ...], dimensions: int) -> Array:
-        """Its values; BF16 as f32. Raises: CheckpointError if there is none of these kinds and dimensions."""
-        tensor = self.tensors.get(name)
-        fits = tensor is not None and tensor.kind in kinds and len(tensor.shape) == dimensions
-        if tensor is None or not fits or 0 in tensor.shape:
-            found = "is missing" if tensor is None else f"is of {tensor.kind} and shape {tensor.shape}"
-            raise CheckpointError(
-                f"Tensor '{name}' {found}; one of {' or '.join(kinds)} and {dimensions} dimensions is needed."
-            )
-        self.used.add(name)
-        if tensor.kind == "BF16":
-            wide = tensor.data.view("<u2").astype(np.uint32) << 16
-            return wide.view(np.float32).reshape(tensor.shape)
-        return tensor.data.view(_DTYPES[tensor.kind]).reshape(tensor.shape)
-
-    def scales(self, name: str) -> Floats:
-        """f32 [rows, columns]: a number is a row of one, a vector a column."""
-        tensor = self.tensors.get(name)
-        values = self.array(name, _FLOATS, len(tensor.shape) if tensor is not None else 2)
-        return values.astype(np.float32).reshape(values.shape[0] if values.ndim else 1, -1)
-
-    def bits(self) -> int:
-        """Raises: CheckpointError for others than 4 and 8."""
-        bits = self.config.get("bits", self.config.get("w_bit"))
-        if bits not in (4, 8):
-            raise CheckpointError(
-                f"'bits' of 'quantization_config' is {bits!r}; weights of 4 and 8 bits are read."
-            )
-        return int(bits)
 
 
 def quantized_matrices(tensors: Mapping[str, Tensor], config: Any) -> tuple[dict[str, Tensor], set[str]]:
@@ -77,26 +34,16 @@ def quantized_matrices(tensors: Mapping[str, Tensor], config: Any) -> tuple[dict
     found = {}
     for name, tensor in tensors.items():
         base, _, end = name.rpartition(".")
-        if end == "weight" and tensor.kind == "F8_E4M3":
+        if end.startswith(STATE):
+            weight = four_bits(stored, name)
+            found[weight.name] = weight
+        elif end == "weight" and tensor.kind == "F8_E4M3":
             found[name] = _of_floats(stored, base)
+        elif is_packed_floats(stored, name):
+            found[f"{base}.weight"] = packed_floats(stored, base, end)
         elif (end, tensor.kind) in _INTEGERS:
             found[f"{base}.weight"] = _of_integers(stored, base, tensor, _INTEGERS[end, tensor.kind])
     return found, stored.used
-
-
-def problem_of(config: Any) -> str | None:
-    """What is to be told of a `quantization_config` whose weights are not read; None where they are."""
-    if not config:
-        return None
-    if not isinstance(config, Mapping):
-        return "'quantization_config' is no object."
-    method = config.get("quant_method")
-    if method not in METHODS:
-        return f"'quantization_config' is of {method!r}; weights packed by {', '.join(METHODS)} are read."
-    layout = str(config.get("version", "gemm")).lower()
-    if method == "awq" and layout != "gemm":
-        return f"AWQ's layout {layout!r} ('version' of 'quantization_config') is not read; 'gemm' is."
-    return None
 
 
 def _of_integers(
@@ -123,12 +70,22 @@ def _words(stored: Stored, base: str) -> PackedIntegers:
     return _awq(stored, base) if "awq" in str(packing) else _gptq(stored, base)
 
 
+def _bits(stored: Stored) -> int:
+    """Raises: CheckpointError for others than 4 and 8."""
+    bits = stored.config.get("bits", stored.config.get("w_bit"))
+    if bits not in (4, 8):
+        raise CheckpointError(
+            f"'bits' of 'quantization_config' is {bits!r}; weights of 4 and 8 bits are read."
+        )
+    return int(bits)
+
+
 def _gptq(stored: Stored, base: str) -> PackedIntegers:
     """qweight [inputs / n, outputs], qzeros [groups, outputs / n], scales [groups, outputs], g_idx [inputs].
 
     A word holds n numbers.
     """
-    bits = stored.bits()
+    bits = _bits(stored)
     words = stored.array(f"{base}.qweight", ("I32",), 2)
     inputs, outputs = len(words) * 32 // bits, words.shape[1]
     zeros = packed.from_output_words(stored.array(f"{base}.qzeros", ("I32",), 2), bits).astype(np.float32)
@@ -143,7 +100,7 @@ def _gptq(stored: Stored, base: str) -> PackedIntegers:
 
 def _awq(stored: Stored, base: str) -> PackedIntegers:
     """qweight [inputs, outputs / 8], qzeros [groups, outputs / 8], scales [groups, outputs]."""
-    if stored.bits() != 4:
+    if _bits(stored) != 4:
         raise CheckpointError("AWQ weights of 4 bits are read, not of 8.")
     words = stored.array(f"{base}.qweight", ("I32",), 2)
     zeros = packed.from_awq_words(stored.array(f"{base}.qzeros", ("I32",), 2)).astype(np.float32)
@@ -176,7 +133,12 @@ def _compressed(stored: Stored, base: str) -> PackedIntegers:
 
 
 def _bytes(stored: Stored, base: str) -> PackedIntegers:
-    """weight [outputs, inputs] of signed bytes, weight_scale a number, [outputs, 1] or [outputs, groups]."""
+    """weight [outputs, inputs] of signed bytes, weight_scale a number, [outputs, 1] or [outputs, groups].
+
+    bitsandbytes has SCB [outputs] in its place.
+    """
+    if stored.config.get("quant_method") == "bitsandbytes":
+        return signed_rows(stored, base)
     weight = stored.array(f"{base}.weight", ("I8",), 2)
     outputs, inputs = weight.shape
     scales = _for_each(outputs, stored.scales(f"{base}.weight_scale"))

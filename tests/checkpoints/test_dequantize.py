@@ -8,17 +8,17 @@ import pytest
 
 from llm_serving.checkpoints import Tensor, dequantize
 from llm_serving.checkpoints.dequantize import CHUNK_BLOCKS
-from llm_serving.checkpoints.kinds import KINDS
+from llm_serving.checkpoints.kinds import GGUF_KINDS
 
 
 def random_tensor(kind_name: str, rows: int, blocks_per_row: int, seed: int) -> Tensor:
     """Random bytes, so that every bit of the layout counts; the float16 fields may be inf and NaN too."""
-    kind = KINDS[kind_name]
+    kind = GGUF_KINDS[kind_name]
     data = np.random.default_rng(seed).integers(0, 256, rows * blocks_per_row * kind.block_bytes, np.uint8)
     return Tensor("t", kind_name, (rows, blocks_per_row * kind.block_size), data)
 
 
-@pytest.mark.parametrize("kind_name", KINDS)
+@pytest.mark.parametrize("kind_name", GGUF_KINDS)
 def test_equals_the_gguf_package(kind_name: str) -> None:
     tensor = random_tensor(kind_name, 64, 3, seed=7)
     with np.errstate(all="ignore"):

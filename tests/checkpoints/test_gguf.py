@@ -11,7 +11,7 @@ import pytest
 
 from llm_serving.checkpoints import open_checkpoint, read_gguf
 from llm_serving.checkpoints.gguf import read_gguf_file
-from llm_serving.checkpoints.kinds import GGML_TYPE_NAMES, KINDS
+from llm_serving.checkpoints.kinds import GGML_TYPE_NAMES, GGUF_KINDS
 from llm_serving.errors import CheckpointError
 
 V = gguf.GGUFValueType
@@ -91,7 +91,7 @@ def test_metadata_has_python_and_numpy_types(tmp_path: Path) -> None:
 
 
 def test_block_sizes_are_those_of_the_format() -> None:
-    for kind in KINDS.values():
+    for kind in GGUF_KINDS.values():
         sizes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind.name]]
         assert (kind.block_size, kind.block_bytes) == sizes
     assert {t.value: t.name for t in gguf.GGMLQuantizationType}.items() <= GGML_TYPE_NAMES.items()

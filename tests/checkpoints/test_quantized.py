@@ -203,8 +203,8 @@ def test_floats_without_their_scales(tmp_path: Path) -> None:
     ("packing", "message"),
     [
         (
-            {"quant_method": "bitsandbytes", "load_in_4bit": True},
-            "'bitsandbytes'; weights packed by gptq, awq",
+            {"quant_method": "hqq"},
+            "'hqq'; weights packed by gptq, awq",
         ),
         ({**AWQ, "version": "gemv"}, "AWQ's layout 'gemv'"),
         ("fp8", "is no object"),
@@ -227,9 +227,9 @@ def test_sides_that_no_block_has(tmp_path: Path, sides: Any) -> None:
 
 
 def test_a_form_that_a_known_method_also_has(tmp_path: Path) -> None:
-    """As NVFP4 is: bytes, where words are read."""
-    arrays = {"weight_packed": np.zeros((4, 16), np.uint8), "weight_scale": np.zeros((4, 2), np.uint8)}
-    with pytest.raises(CheckpointError, match=r"'a\.b\.weight_packed' of U8 is packed in a form"):
+    """As modelopt's AWQ is: bytes with scales that are floats."""
+    arrays = {"weight": np.zeros((4, 16), np.uint8), "weight_scale": np.zeros((4, 2), np.float16)}
+    with pytest.raises(CheckpointError, match=r"'a\.b\.weight' of U8 is packed in a form"):
         describe(opened(tmp_path, COMPRESSED, arrays))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
-import gguf
 import numpy as np
 
+from llm_serving.checkpoints.kinds import KINDS as KINDS_READ
 from llm_serving.native.core import load_core
 
 KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0",
-         "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4")  # fmt: skip
+         "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "NF4", "E2M1_16")  # fmt: skip
+DIRECTORY_KINDS = ("NF4", "E2M1_16")
 FORMATS = ("auto", "careful", "q4", "s8", "q8", "q12")
 # Where a block has f16 numbers, if not in its first four bytes.
 PLACES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "MXFP4": ()} | dict.fromkeys(
@@ -18,7 +19,7 @@ PLACES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "MXFP4": ()} | dict.
 )
 ROWS, COLS = 11, 256
 VERSION = 4
-DIGEST = "86cb0a1ca57e7089b21e00d191265b55846e7c51f1e4916441bbac8f75f93710"
+DIGEST = "3483aeb1d3cac8fdaaa2d690d46c228b0df9ba49b5e43e532b3cd2465aaf070c"
 
 
 class Bits:
@@ -39,8 +40,12 @@ def blocks_of(kind: str, bits: Bits) -> np.ndarray:
         if kind == "BF16":
             return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8).reshape(-1)
         return values.astype(np.float16 if kind == "F16" else np.float32).view(np.uint8).reshape(-1)
-    size, num_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    size, num_bytes = KINDS_READ[kind].block_size, KINDS_READ[kind].block_bytes
     blocks = bits.take(ROWS * COLS // size, num_bytes)
+    if kind in DIRECTORY_KINDS:
+        scales = (1 + blocks[:, 0 : num_bytes - 16 : 4].astype(np.float32)) / np.float32(2579)
+        blocks[:, : num_bytes - 16] = scales.view(np.uint8)
+        return blocks.reshape(-1)
     if kind == "MXFP4":
         blocks[:, 0] = 110 + blocks[:, 0] % 16  # a power of two
     places = PLACES.get(kind, (0, 2))

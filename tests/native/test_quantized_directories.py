@@ -11,7 +11,18 @@ from tiny_decoder_directories import write_directory
 from tiny_encoders import write_json, write_safetensors
 from tiny_latent import write_latent_directory, write_tiny_latent
 from tiny_models import SMALLEST_VOCAB, write_tiny_phi3, write_tiny_qwen2, write_tiny_qwen3_moe
-from tiny_quantized import awq, compressed, float8, gptq, quantize, signed_bytes
+from tiny_quantized import (
+    awq,
+    bitsandbytes_bytes,
+    compressed,
+    float8,
+    gptq,
+    mxfp4,
+    nf4,
+    nvfp4,
+    quantize,
+    signed_bytes,
+)
 
 from llm_serving.backends.native_memory import _weight_bytes
 from llm_serving.checkpoints import dequantize, open_checkpoint
@@ -52,6 +63,15 @@ def packed_float8(values: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray
     return {"weight": codes, "weight_scale_inv": scales}, exact
 
 
+def packed_nested(values: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    return nf4(values, nested=True)
+
+
+def packed_fp4(values: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    return nf4(values, "fp4")
+
+
+BNB = {"quant_method": "bitsandbytes"}
 METHODS: dict[str, tuple[dict[str, Any], Any]] = {
     "gptq": (GPTQ, packed_gptq),
     "gptq, sorted": (GPTQ, packed_sorted),
@@ -59,6 +79,11 @@ METHODS: dict[str, tuple[dict[str, Any], Any]] = {
     "compressed": ({"quant_method": "compressed-tensors"}, packed_compressed),
     "bytes": ({"quant_method": "compressed-tensors"}, packed_bytes),
     "fp8": ({"quant_method": "fp8", "weight_block_size": [32, 32]}, packed_float8),
+    "nf4": (BNB, packed_nested),
+    "fp4": (BNB, packed_fp4),
+    "bitsandbytes' bytes": (BNB, bitsandbytes_bytes),
+    "nvfp4": ({"quant_method": "compressed-tensors"}, nvfp4),
+    "mxfp4": ({"quant_method": "compressed-tensors"}, mxfp4),
 }
 
 
@@ -104,7 +129,18 @@ def test_latent_attention_in_fp8(tmp_path: Path, make_driver) -> None:
     np.testing.assert_array_equal(ours, expected)
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "compressed"])
+# Kind, and bits a weight in memory.
+FOUR_BITS = {
+    "gptq": ("Q4_0", 4.5),
+    "awq": ("Q4_1", 5),
+    "compressed": ("Q4_1", 5),
+    "nf4": ("NF4", 4.5),
+    "nvfp4": ("E2M1_16", 5),
+    "mxfp4": ("MXFP4", 4.25),
+}
+
+
+@pytest.mark.parametrize("method", FOUR_BITS)
 def test_four_bits_stay_four_bits(tmp_path: Path, make_driver, method: str) -> None:
     """In memory, and for the plan of memory; and the answer stays near that of the exact numbers."""
     gguf = write_tiny_qwen2(tmp_path / "m.gguf", kind="F32")
@@ -112,8 +148,8 @@ def test_four_bits_stay_four_bits(tmp_path: Path, make_driver, method: str) -> N
     checkpoint = open_checkpoint(packed)
     matrices = [tensor for name, tensor in checkpoint.tensors.items() if name.endswith("proj.weight")]
     others = [tensor for name, tensor in checkpoint.tensors.items() if not name.endswith("proj.weight")]
-    bits = 4.5 if method == "gptq" else 5
-    assert {tensor.kind for tensor in matrices} == {"Q4_0" if method == "gptq" else "Q4_1"}
+    kind, bits = FOUR_BITS[method]
+    assert {tensor.kind for tensor in matrices} == {kind}
     planned = _weight_bytes(checkpoint, EngineOptions())
     own = sum(tensor.shape[0] * tensor.shape[1] for tensor in matrices) * bits / 8
     assert planned == own + sum(tensor.data.nbytes for tensor in others)

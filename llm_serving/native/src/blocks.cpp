@@ -19,8 +19,9 @@ struct KindInfo {
 constexpr KindInfo kKinds[] = {
     {"F32", 1, 4},      {"F16", 1, 2},      {"BF16", 1, 2},     {"Q2_K", 256, 84},  {"Q3_K", 256, 110}, {"Q4_0", 32, 18},
     {"Q4_1", 32, 20},   {"Q4_K", 256, 144}, {"Q5_0", 32, 22},   {"Q5_1", 32, 24},   {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
-    {"Q8_0", 32, 34},   {"IQ4_NL", 32, 18}, {"IQ4_XS", 256, 136}, {"MXFP4", 32, 17}};
-static_assert(sizeof kKinds / sizeof *kKinds == size_t(Kind::mxfp4) + 1);
+    {"Q8_0", 32, 34},   {"IQ4_NL", 32, 18}, {"IQ4_XS", 256, 136}, {"MXFP4", 32, 17},
+    {"NF4", 32, 20},    {"E2M1_16", 32, 24}};
+static_assert(sizeof kKinds / sizeof *kKinds == size_t(Kind::e2m1_16) + 1);
 
 uint16_t load_half(const uint8_t* p) {
     uint16_t bits;
@@ -151,13 +152,36 @@ void decode_mxfp4(const uint8_t* block, Group& out) {
     decode_codes(kE2M1, half_power(block[0]), block + 1, out);
 }
 
+// Table 1's values of NF4 in QLoRA's appendix E, as bitsandbytes rounds them.
+constexpr float kNF4[16] = {-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f,
+                            -0.18477343022823334f, -0.09105003625154495f, 0.0f, 0.07958029955625534f, 0.16093020141124725f,
+                            0.24611230194568634f, 0.33791524171829224f, 0.44070982933044434f, 0.5626170039176941f,
+                            0.7229568362236023f, 1.0f};
+
+// The largest magnitude of 32 weights or more, f32.
+void decode_nf4(const uint8_t* block, Group& out) {
+    float largest;
+    memcpy(&largest, block, 4);
+    decode_codes(kNormalFloats, largest / kNormalFloatsOne, block + 4, out);
+    for (int i = 0; i < kGroup; i++) out.values[i] = kNF4[out.codes[i]] * largest;
+}
+
+// A scale for every 16, f32.
+void decode_e2m1_16(const uint8_t* block, Group& out) {
+    float scales[2];
+    memcpy(scales, block, 8);
+    decode_codes(kE2M1, 0.5f * scales[0], block + 8, out);  // halved, since the numbers are doubled
+    out.minimum = 0.5f * scales[1];
+    for (int i = 0; i < kGroup; i++) out.values[i] = 0.5f * float(out.q[i]) * scales[i / kHalf];
+}
+
 }  // namespace
 
 void decode(Kind kind, const uint8_t* row, int g, Group& out) {
     const KindInfo& info = kKinds[int(kind)];
     const uint8_t* block = row + size_t(g) * kGroup / info.block_weights * info.block_bytes;
     const int sub = info.block_weights > kGroup ? g % (info.block_weights / kGroup) : 0;
-    out.linear = kind >= Kind::q4_0 && kind != Kind::q6_k;
+    out.linear = kind >= Kind::q4_0 && kind < Kind::nf4 && kind != Kind::q6_k;
     switch (kind) {
         case Kind::q2_k: return decode_q2k(block, sub, out);
         case Kind::q3_k: return decode_q3k(block, sub, out);
@@ -168,6 +192,8 @@ void decode(Kind kind, const uint8_t* row, int g, Group& out) {
         case Kind::iq4_nl: return decode_codes(kNormalSteps, half_at(block), block + 2, out);
         case Kind::iq4_xs: return decode_iq4_xs(block, sub, out);
         case Kind::mxfp4: return decode_mxfp4(block, out);
+        case Kind::nf4: return decode_nf4(block, out);
+        case Kind::e2m1_16: return decode_e2m1_16(block, out);
         case Kind::f32: memcpy(out.values, block, sizeof out.values); return;
         case Kind::f16: for (int i = 0; i < kGroup; i++) out.values[i] = half_at(block + 2 * i); return;
         case Kind::bf16: for (int i = 0; i < kGroup; i++) out.values[i] = bits_to_float(uint32_t(load_half(block + 2 * i)) << 16); return;

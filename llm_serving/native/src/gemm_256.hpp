@@ -31,7 +31,7 @@ LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
         return {_mm256_mul_ps(_mm256_cvtph_ps(load16(factors)), steps), _mm256_setzero_ps()};
     }
     const __m128i own = load16(scales + scales_at(F, g));
-    if constexpr (scales_halves(F)) {
+    if constexpr (scales_halves(F) && shares_factors(F)) {
         const __m256 factor = _mm256_cvtph_ps(load16(factors));
         return {_mm256_mul_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(own))),
                 _mm256_mul_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(own, own))))};
@@ -43,7 +43,7 @@ LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
                 _mm256_mul_ps(_mm256_cvtph_ps(load16(factors + 16)), minimum_steps)};
     }
     const __m256 scale = _mm256_cvtph_ps(own);
-    if constexpr (F == Format::q4) return {scale, _mm256_cvtph_ps(load16(scales + scales_at(F, g) + 16))};
+    if constexpr (scale_bytes(F) == 32) return {scale, _mm256_cvtph_ps(load16(scales + scales_at(F, g) + 16))};
     return {scale, _mm256_mul_ps(scale, _mm256_set1_ps(-8.0f))};
 }
 

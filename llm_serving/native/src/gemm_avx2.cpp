@@ -42,7 +42,7 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&sc
 // start from what raising adds too much.
 template <Format F, int R>
 LLM_INLINE void dots_small(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
-    constexpr int by = F == Format::mxfp4 ? 12 : centre_of(F), together = F == Format::q6 ? 2 : 4;
+    constexpr int by = has_e2m1(F) ? 12 : centre_of(F), together = F == Format::q6 ? 2 : 4;
     unrolled<2>(LLM_EACH(half) {
         __m256i sums[R];
         unrolled<4>(LLM_EACH(v) {
@@ -63,7 +63,8 @@ LLM_INLINE void dots_small(const uint8_t* quants, const NarrowRows& a, __m256i (
 // Of s8 two products of 127 * 127 would do in 16 bits, but maddubs wants one side unsigned. Both are widened, as for q8.
 template <Format F, int R>
 LLM_INLINE void dots_signed(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
-    if constexpr (F != Format::s8 && F != Format::iq4_nl && F != Format::iq4_xs) return dots_small<F, R>(quants, a, dot);
+    constexpr bool is_small = F != Format::s8 && F != Format::iq4_nl && F != Format::iq4_xs && F != Format::nf4;
+    if constexpr (is_small) return dots_small<F, R>(quants, a, dot);
     unrolled<2>(LLM_EACH(half) {
         __m256i low[R], high[R];
         unrolled<4>(LLM_EACH(v) {

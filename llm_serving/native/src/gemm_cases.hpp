@@ -13,8 +13,10 @@ LLM_INLINE void for_format(Format format, Body body) {
         case Format::q4_centred: return body(std::integral_constant<Format, Format::q4_centred>{});
         case Format::q4_k: return body(std::integral_constant<Format, Format::q4_k>{});
         case Format::mxfp4: return body(std::integral_constant<Format, Format::mxfp4>{});
+        case Format::nvfp4: return body(std::integral_constant<Format, Format::nvfp4>{});
         case Format::iq4_nl: return body(std::integral_constant<Format, Format::iq4_nl>{});
         case Format::iq4_xs: return body(std::integral_constant<Format, Format::iq4_xs>{});
+        case Format::nf4: return body(std::integral_constant<Format, Format::nf4>{});
         case Format::q3_k: return body(std::integral_constant<Format, Format::q3_k>{});
         case Format::q5: return body(std::integral_constant<Format, Format::q5>{});
         case Format::q5_k: return body(std::integral_constant<Format, Format::q5_k>{});

@@ -10,7 +10,7 @@ namespace llm {
 
 namespace {
 
-constexpr const char* kFormatNames[] = {"q4", "q4_centred", "q4_k", "mxfp4", "iq4_nl", "iq4_xs", "q3_k", "q5", "q5_k", "q6", "s8", "q8", "q12", "f32"};
+constexpr const char* kFormatNames[] = {"q4", "q4_centred", "q4_k", "mxfp4", "nvfp4", "iq4_nl", "iq4_xs", "nf4", "q3_k", "q5", "q5_k", "q6", "s8", "q8", "q12", "f32"};
 static_assert(sizeof kFormatNames / sizeof *kFormatNames == size_t(Format::f32) + 1);
 
 void to_values(Group& group) {
@@ -65,6 +65,8 @@ Format four_bits(Kind kind) {
         case Kind::iq4_nl: return Format::iq4_nl;
         case Kind::iq4_xs: return Format::iq4_xs;
         case Kind::mxfp4: return Format::mxfp4;
+        case Kind::nf4: return Format::nf4;
+        case Kind::e2m1_16: return Format::nvfp4;
         default: return Format::q4;
     }
 }
@@ -115,7 +117,7 @@ void store_scales(Format format, int o, int g, const Group& group, uint8_t* scal
     }
     const uint16_t scale = float_to_half(group.scale), minimum = float_to_half(group.minimum);
     memcpy(own + 2 * o, &scale, 2);
-    if (format == Format::q4) memcpy(own + 16 + 2 * o, &minimum, 2);
+    if (scale_bytes(format) == 32) memcpy(own + 16 + 2 * o, &minimum, 2);
 }
 
 // The 32 weights of output o. `quants` are those of the group, zero where nothing is stored yet.

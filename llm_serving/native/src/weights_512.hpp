@@ -56,7 +56,7 @@ LLM_INLINE GroupScales load_scales(Pair p, int g) {
         return {_mm512_mul_ps(load_halves(p, factors_at(F, g)), steps), _mm512_setzero_ps()};
     }
     const __m128i low = load16(p.low + at), high = load16(p.high + at);
-    if constexpr (scales_halves(F)) {
+    if constexpr (scales_halves(F) && shares_factors(F)) {
         const __m512 factor = load_halves(p, factors_at(F, g));
         return {_mm512_mul_ps(factor, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_unpacklo_epi64(low, high)))),
                 _mm512_mul_ps(factor, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_unpackhi_epi64(low, high))))};
@@ -67,7 +67,7 @@ LLM_INLINE GroupScales load_scales(Pair p, int g) {
         return {_mm512_mul_ps(load_halves(p, factors_at(F, g)), steps), _mm512_mul_ps(load_halves(p, factors_at(F, g) + 16), minimum_steps)};
     }
     const __m512 scale = load_halves(p, at);
-    if constexpr (F == Format::q4) return {scale, load_halves(p, at + 16)};
+    if constexpr (scale_bytes(F) == 32) return {scale, load_halves(p, at + 16)};
     return {scale, _mm512_mul_ps(scale, _mm512_set1_ps(-8.0f))};
 }
 

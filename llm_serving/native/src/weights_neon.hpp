@@ -41,7 +41,7 @@ LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
         return {{half_powers(vget_low_u16(exponents)), half_powers(vget_high_u16(exponents))}, broadcast(0.0f)};
     }
     if constexpr (F == Format::iq4_xs) return {multiply(widen8(factors), widen_signed_bytes(own)), broadcast(0.0f)};
-    if constexpr (scales_halves(F)) {
+    if constexpr (scales_halves(F) && shares_factors(F)) {
         const Lanes factor = widen8(factors);
         return {multiply(factor, widen_signed_bytes(own)), multiply(factor, widen_signed_bytes(own + kPanel))};
     }
@@ -50,7 +50,7 @@ LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
     }
     const auto* halves = reinterpret_cast<const uint16_t*>(own);
     const Lanes scale = widen8(halves);
-    if constexpr (F == Format::q4) return {scale, widen8(halves + kPanel)};
+    if constexpr (scale_bytes(F) == 32) return {scale, widen8(halves + kPanel)};
     return {scale, multiply(scale, broadcast(-8.0f))};
 }
 
