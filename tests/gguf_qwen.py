@@ -18,6 +18,7 @@ _FAMILIES = {
     "qwen2_vl": (gguf.MODEL_ARCH.QWEN2VL, "qwen2vl_merger"),
     "qwen2_5_vl": (gguf.MODEL_ARCH.QWEN2VL, "qwen2.5vl_merger"),
     "qwen3_vl": (gguf.MODEL_ARCH.QWEN3VL, "qwen3vl_merger"),
+    "qwen3_vl_moe": (gguf.MODEL_ARCH.QWEN3VLMOE, "qwen3vl_merger"),
 }
 _MERGER = {"linear_fc1": "mm.0", "linear_fc2": "mm.2", "norm": "v.post_ln"}
 
@@ -38,15 +39,29 @@ def write_qwen_text(path: Path, directory: Path) -> Path:
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_rope_dimension_sections([*config["rope_scaling"]["mrope_section"], 0])
-    if checkpoint.architecture == "qwen3_vl":
+    if checkpoint.architecture.startswith("qwen3_vl"):
         writer.add_num_deepstack_layers(len(checkpoint.metadata["vision_config"]["deepstack_visual_indexes"]))
+    if "num_experts" in config:
+        writer.add_expert_count(config["num_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     add_tokenizer(writer, directory, lambda token: token)
     for name, tensor in checkpoint.tensors.items():
         if "visual." not in name:
-            own = names.get_name(name.replace("language_model.", ""), (".weight", ".bias"))
-            assert own is not None, name
-            writer.add_tensor(own, dequantize(tensor))
+            for own, values in _text_parts(name.replace("language_model.", ""), dequantize(tensor)):
+                writer.add_tensor(_named(names, own), np.ascontiguousarray(values))
     return written(writer, path)
+
+
+def _text_parts(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """As the converter splits and turns them."""
+    layer, _, part = name.rpartition(".")
+    if part == "gate_up_proj":
+        gate, up = np.split(values.swapaxes(1, 2), 2, axis=1)
+        return [(f"{layer}.gate_proj.weight", gate), (f"{layer}.up_proj.weight", up)]
+    if part == "down_proj":
+        return [(f"{name}.weight", values.swapaxes(1, 2))]
+    return [(name, values)]
 
 
 def write_qwen_projector(
@@ -120,7 +135,7 @@ def _keys(family: str, vision: Mapping[str, Any], directory: Path) -> dict[str, 
     if family == "qwen2_5_vl":
         blocks = {"vision.n_wa_pattern": vision["fullatt_block_indexes"][0] + 1}
         return own | {"use_silu": True, "vision.window_size": vision["window_size"], **blocks}
-    if family == "qwen3_vl":
+    if family.startswith("qwen3"):
         deep = [i in vision["deepstack_visual_indexes"] for i in range(vision["depth"])]
         return own | {"use_gelu": True, "vision.spatial_merge_size": 2, "vision.is_deepstack_layers": deep}
     return own

@@ -78,6 +78,9 @@ TEXT = {
     "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
     "use_sliding_window": False,
 }
+EXPERTS, EXPERT_FFN = 6, 32
+MIXTURE = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "moe_intermediate_size": EXPERT_FFN}
+Shapes = dict[str, tuple[int, ...]]
 
 
 def write_tiny_qwen_vl(directory: Path, processor: dict[str, Any] | None = None, **config: Any) -> Path:
@@ -92,20 +95,33 @@ def write_tiny_qwen2_vl(directory: Path, **config: Any) -> Path:
 
 
 def write_tiny_qwen3_vl(directory: Path, **config: Any) -> Path:
-    text = {**TEXT, "model_type": "qwen3_vl_text", "head_dim": HIDDEN // HEADS}
-    text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    settings = {"model_type": "qwen3_vl", "text_config": text, "vision_config": VISION_3}
+    return _write_3(directory, "qwen3_vl", _shapes_3(), {"vision_config": VISION_3, **config})
+
+
+def write_tiny_qwen3_vl_moe(directory: Path, **config: Any) -> Path:
+    """Experts of a layer in two tensors, as inputs x outputs."""
+    shapes = {name: shape for name, shape in _shapes_3().items() if ".mlp." not in name or "visual" in name}
+    for i in range(LAYERS):
+        mixture = f"model.language_model.layers.{i}.mlp."
+        shapes[f"{mixture}gate.weight"] = (EXPERTS, HIDDEN)
+        shapes[f"{mixture}experts.gate_up_proj"] = (EXPERTS, HIDDEN, 2 * EXPERT_FFN)
+        shapes[f"{mixture}experts.down_proj"] = (EXPERTS, EXPERT_FFN, HIDDEN)
+    return _write_3(directory, "qwen3_vl_moe", shapes, {"vision_config": VISION_3, **config}, MIXTURE)
+
+
+def _write_3(
+    directory: Path, family: str, shapes: Shapes, config: dict[str, Any], text: dict[str, Any] | None = None
+) -> Path:
+    own = {
+        **TEXT,
+        "model_type": f"{family}_text",
+        "head_dim": HIDDEN // HEADS,
+        "rope_scaling": {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True},
+        **(text or {}),
+    }
     bounds = {"shortest_edge": 4 * UNIT**2, "longest_edge": MOST_ROWS * UNIT**2}
     processor = {**PROCESSOR, "min_pixels": None, "max_pixels": None, "size": bounds}
-    shapes = {
-        name.replace("model.", "model.language_model.", 1).replace("visual.", "model.visual.", 1): shape
-        for name, shape in _shapes(_tower_3()).items()
-        if not re.search(r"_proj.bias", name)
-    }
-    for i in range(LAYERS):
-        for norm in ("q_norm", "k_norm"):
-            shapes[f"model.language_model.layers.{i}.self_attn.{norm}.weight"] = (HIDDEN // HEADS,)
-    return _write(directory, processor, {**settings, **config}, shapes)
+    return _write(directory, processor, {"model_type": family, "text_config": own, **config}, shapes)
 
 
 def _write(
@@ -131,7 +147,6 @@ def write_qwen_tokenizer(directory: Path) -> None:
     write_json(directory / "tokenizer_config.json", {"eos_token": "<|im_end|>"})
 
 
-Shapes = dict[str, tuple[int, ...]]
 MERGED = SIDE**2 * VISION_HIDDEN
 
 
@@ -157,6 +172,18 @@ def _shapes(tower: tuple[Shapes, Shapes]) -> Shapes:
     for name, sizes in linear.items():
         own[f"{name}.weight"], own[f"{name}.bias"] = sizes, sizes[:1]
     return own
+
+
+def _shapes_3() -> Shapes:
+    shapes = {
+        name.replace("model.", "model.language_model.", 1).replace("visual.", "model.visual.", 1): shape
+        for name, shape in _shapes(_tower_3()).items()
+        if not re.search(r"_proj.bias", name)
+    }
+    for i in range(LAYERS):
+        for norm in ("q_norm", "k_norm"):
+            shapes[f"model.language_model.layers.{i}.self_attn.{norm}.weight"] = (HIDDEN // HEADS,)
+    return shapes
 
 
 def _tower() -> tuple[Shapes, Shapes]:

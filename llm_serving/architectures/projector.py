@@ -34,7 +34,7 @@ _KIND_KEYS = ("projector_type", "vision.projector_type")  # the second where a f
 class _Kind:
     """A projector type that is run: whose eyes it is, and what it has beside the tower."""
 
-    architecture: str  # of the text model's file
+    architectures: tuple[str, ...]  # of the text model's file, one of these
     mark: str  # a token of every vocabulary that knows images
     family: str  # as directories call it
     merged: int | None  # where the file does not say it
@@ -57,7 +57,7 @@ def _kinds_of(text: Checkpoint) -> list[str]:
     return [
         name
         for name, kind in _known().items()
-        if kind.architecture == text.architecture and kind.mark in tokens
+        if text.architecture in kind.architectures and kind.mark in tokens
     ]
 
 
@@ -206,7 +206,7 @@ def _idefics_processor(file: Checkpoint, size: Size) -> dict[str, Any]:
 
 _KINDS = {
     "gemma3": _Kind(
-        "gemma3",
+        ("gemma3",),
         "<start_of_image>",
         "gemma3",
         4,
@@ -216,7 +216,7 @@ _KINDS = {
         _gemma_processor,
     ),
     "idefics3": _Kind(
-        "llama",
+        ("llama",),
         "<fake_token_around_image>",
         "idefics3",
         None,

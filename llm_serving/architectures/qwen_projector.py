@@ -19,7 +19,7 @@ _SIDE = 2  # patches a side that become one row, where a file does not say it
 class Generation:
     """A projector type: whose eyes it is."""
 
-    architecture: str  # of the text model's file
+    architectures: tuple[str, ...]  # of the text model's file, one of these
     family: str  # as directories call it
     activation: str | None  # what a file must say of it
     second: tuple[str, str]  # matrices of a block's second half, and
@@ -34,11 +34,20 @@ _OLDER = ("merger.ln_q", "merger.mlp.0", "merger.mlp.2")
 _NEWER = ("merger.norm", "merger.linear_fc1", "merger.linear_fc2")
 GENERATIONS = {
     "qwen2.5vl_merger": Generation(
-        "qwen2vl", "qwen2_5_vl", "use_silu", ("mlp.up_proj", "mlp.down_proj"), True, _OLDER, False, 4
+        ("qwen2vl",), "qwen2_5_vl", "use_silu", ("mlp.up_proj", "mlp.down_proj"), True, _OLDER, False, 4
     ),
-    "qwen2vl_merger": Generation("qwen2vl", "qwen2_vl", None, ("mlp.fc1", "mlp.fc2"), False, _OLDER, True, 4),
+    "qwen2vl_merger": Generation(
+        ("qwen2vl",), "qwen2_vl", None, ("mlp.fc1", "mlp.fc2"), False, _OLDER, True, 4
+    ),
     "qwen3vl_merger": Generation(
-        "qwen3vl", "qwen3_vl", "use_gelu", ("mlp.linear_fc1", "mlp.linear_fc2"), False, _NEWER, True, 64
+        ("qwen3vl", "qwen3vlmoe"),
+        "qwen3_vl",
+        "use_gelu",
+        ("mlp.linear_fc1", "mlp.linear_fc2"),
+        False,
+        _NEWER,
+        True,
+        64,
     ),
 }
 

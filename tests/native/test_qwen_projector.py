@@ -19,6 +19,7 @@ from tiny_qwen_vl import (
     UNIT,
     write_tiny_qwen2_vl,
     write_tiny_qwen3_vl,
+    write_tiny_qwen3_vl_moe,
     write_tiny_qwen_vl,
 )
 
@@ -35,9 +36,10 @@ from llm_serving.images.any_size import AnySize
 from llm_serving.native.any_size_vision import AnySizeVision
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
-    "qwen2vl_merger": write_tiny_qwen2_vl,
-    "qwen2.5vl_merger": write_tiny_qwen_vl,
-    "qwen3vl_merger": write_tiny_qwen3_vl,
+    "qwen2_vl": write_tiny_qwen2_vl,
+    "qwen2_5_vl": write_tiny_qwen_vl,
+    "qwen3_vl": write_tiny_qwen3_vl,
+    "qwen3_vl_moe": write_tiny_qwen3_vl_moe,
 }
 PICTURE = np.random.default_rng(1).uniform(-1, 1, (5 * UNIT, 7 * UNIT, 3)).astype(np.float32)
 
@@ -90,7 +92,7 @@ def test_how_pictures_are_prepared(name: str, tmp_path: Path) -> None:
     shown = sight.tiling
     assert isinstance(shown, AnySize)
     assert (shown.patch, shown.side, shown.rows) == (PATCH, 2, BOUND)
-    assert shown.least == (64 if name == "qwen3vl_merger" else 4) * UNIT**2
+    assert shown.least == (64 if name.startswith("qwen3") else 4) * UNIT**2
     np.testing.assert_allclose(shown.mean, [0.48145466, 0.4578275, 0.40821073], rtol=1e-6)
     keys = {"vision.image_min_pixels": 5 * UNIT**2, "vision.image_max_pixels": 90 * UNIT**2}
     bounded = load_sight(pair(tmp_path / "bounded", directory, keys=keys), EngineOptions(threads=1))
@@ -131,17 +133,17 @@ def test_one_text_family_has_two_generations_of_eyes(tmp_path: Path) -> None:
 
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("qwen2.5vl_merger", {"use_silu": None}, "use_silu' in .* is None; true is needed"),
-    ("qwen2.5vl_merger", {"vision.n_wa_pattern": None}, "n_wa_pattern"),
-    ("qwen2.5vl_merger", {"vision.feed_forward_length": 64}, "has shape .* and its keys mean"),
-    ("qwen2.5vl_merger", {"vision.block_count": 2}, "nothing here computes with: v.blk.2."),
-    ("qwen2.5vl_merger", {"vision.block_count": 1 << 30}, "block_count"),
-    ("qwen2vl_merger", {"vision.projection_dim": 2 * HIDDEN}, "rows of 128 numbers"),
-    ("qwen2vl_merger", {"vision.patch_size": 5}, "patch_embd.weight"),
-    ("qwen2vl_merger", {"vision.spatial_merge_size": 3}, "'mm.0.weight'"),
-    ("qwen3vl_merger", {"vision.is_deepstack_layers": [True]}, "3 times true or false"),
-    ("qwen3vl_merger", {"vision.is_deepstack_layers": None}, "nothing here computes with: v.deepstack"),
-    ("qwen3vl_merger", {"use_gelu": False}, "use_gelu"),
+    ("qwen2_5_vl", {"use_silu": None}, "use_silu' in .* is None; true is needed"),
+    ("qwen2_5_vl", {"vision.n_wa_pattern": None}, "n_wa_pattern"),
+    ("qwen2_5_vl", {"vision.feed_forward_length": 64}, "has shape .* and its keys mean"),
+    ("qwen2_5_vl", {"vision.block_count": 2}, "nothing here computes with: v.blk.2."),
+    ("qwen2_5_vl", {"vision.block_count": 1 << 30}, "block_count"),
+    ("qwen2_vl", {"vision.projection_dim": 2 * HIDDEN}, "rows of 128 numbers"),
+    ("qwen2_vl", {"vision.patch_size": 5}, "patch_embd.weight"),
+    ("qwen2_vl", {"vision.spatial_merge_size": 3}, "'mm.0.weight'"),
+    ("qwen3_vl", {"vision.is_deepstack_layers": [True]}, "3 times true or false"),
+    ("qwen3_vl", {"vision.is_deepstack_layers": None}, "nothing here computes with: v.deepstack"),
+    ("qwen3_vl", {"use_gelu": False}, "use_gelu"),
 ]
 
 

@@ -18,6 +18,7 @@ from tiny_qwen_vl import (
     VISION_3,
     write_tiny_qwen2_vl,
     write_tiny_qwen3_vl,
+    write_tiny_qwen3_vl_moe,
     write_tiny_qwen_vl,
 )
 
@@ -46,7 +47,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(write_tiny_qwen_vl(tmp_path_factory.mktemp("qwen")))
 
 
-@pytest.fixture(scope="module", params=[write_tiny_qwen_vl, write_tiny_qwen2_vl, write_tiny_qwen3_vl])
+@pytest.fixture(
+    scope="module",
+    params=[write_tiny_qwen_vl, write_tiny_qwen2_vl, write_tiny_qwen3_vl, write_tiny_qwen3_vl_moe],
+)
 def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(request.param(tmp_path_factory.mktemp("each")))
 
@@ -238,9 +242,10 @@ def test_height_and_width_are_interleaved_with_time(tmp_path: Path) -> None:
     assert plan.given_width == 3 * HIDDEN
 
 
-def test_what_is_given_for_further_layers_is_added_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_tiny_qwen3_vl, write_tiny_qwen3_vl_moe])
+def test_what_is_given_for_further_layers_is_added_there(write: Any, tmp_path: Path) -> None:
     """To the rows of pictures alone; texts behind them notice what they can still look at."""
-    runner = build_runner(open_checkpoint(write_tiny_qwen3_vl(tmp_path)), EngineOptions(threads=2))
+    runner = build_runner(open_checkpoint(write(tmp_path)), EngineOptions(threads=2))
     driver, found = RunnerDriver(runner), []
     for layers in ((), (1,), (2,), (1, 2)):
         given = WIDE.copy()
@@ -274,7 +279,7 @@ def test_positions_are_stretched() -> None:
         ({"vision_config": {**VISION_3, "deepstack_visual_indexes": [0, 1, 2]}}, f"{LAYERS} layers for 3"),
         ({"vision_config": {**VISION_3, "hidden_act": "silu"}}, "'hidden_act'"),
         ({"vision_config": {**VISION_3, "hidden_size": 64}}, "no positions .* of 64 dimensions"),
-        ({"text_config": {"model_type": "qwen3_vl_moe_text"}}, "'qwen3_vl_text'"),
+        ({"text_config": {"model_type": "qwen3_vl_moe_text"}}, "the engine runs 'qwen3_vl_text' there"),
     ],
 )
 def test_what_does_not_fit_qwen3_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:

@@ -76,6 +76,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
     ),
 }
+FAMILIES["qwen3_vl_moe"] = (
+    "Qwen3VLMoe",
+    {**FAMILIES["qwen3_vl"][1], "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
+    FAMILIES["qwen3_vl"][2],
+)
 # As published, but for most of their layers.
 REAL: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {
