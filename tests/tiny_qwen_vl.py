@@ -95,23 +95,24 @@ def write_tiny_qwen2_vl(directory: Path, **config: Any) -> Path:
 
 
 def write_tiny_qwen3_vl(directory: Path, **config: Any) -> Path:
-    return _write_3(directory, "qwen3_vl", _shapes_3(), {"vision_config": VISION_3, **config})
+    return write_3(directory, "qwen3_vl", shapes_3(), {"vision_config": VISION_3, **config})
 
 
 def write_tiny_qwen3_vl_moe(directory: Path, **config: Any) -> Path:
     """Experts of a layer in two tensors, as inputs x outputs."""
-    shapes = {name: shape for name, shape in _shapes_3().items() if ".mlp." not in name or "visual" in name}
+    shapes = {name: shape for name, shape in shapes_3().items() if ".mlp." not in name or "visual" in name}
     for i in range(LAYERS):
         mixture = f"model.language_model.layers.{i}.mlp."
         shapes[f"{mixture}gate.weight"] = (EXPERTS, HIDDEN)
         shapes[f"{mixture}experts.gate_up_proj"] = (EXPERTS, HIDDEN, 2 * EXPERT_FFN)
         shapes[f"{mixture}experts.down_proj"] = (EXPERTS, EXPERT_FFN, HIDDEN)
-    return _write_3(directory, "qwen3_vl_moe", shapes, {"vision_config": VISION_3, **config}, MIXTURE)
+    return write_3(directory, "qwen3_vl_moe", shapes, {"vision_config": VISION_3, **config}, MIXTURE)
 
 
-def _write_3(
+def write_3(
     directory: Path, family: str, shapes: Shapes, config: dict[str, Any], text: dict[str, Any] | None = None
 ) -> Path:
+    """Of Qwen3-VL and its kin; `text` is what differs in the text model's settings."""
     own = {
         **TEXT,
         "model_type": f"{family}_text",
@@ -174,10 +175,11 @@ def _shapes(tower: tuple[Shapes, Shapes]) -> Shapes:
     return own
 
 
-def _shapes_3() -> Shapes:
+def shapes_3(deep: int = 2) -> Shapes:
+    """Of a dense model, whose tower shows so many blocks to the text model's layers."""
     shapes = {
         name.replace("model.", "model.language_model.", 1).replace("visual.", "model.visual.", 1): shape
-        for name, shape in _shapes(_tower_3()).items()
+        for name, shape in _shapes(_tower_3(deep)).items()
         if not re.search(r"_proj.bias", name)
     }
     for i in range(LAYERS):
@@ -199,9 +201,9 @@ def _tower_2() -> tuple[Shapes, Shapes]:
     return linear | _merger() | {"visual.merger.ln_q": (VISION_HIDDEN,)}, own
 
 
-def _tower_3() -> tuple[Shapes, Shapes]:
+def _tower_3(deep: int) -> tuple[Shapes, Shapes]:
     linear, own = _blocks({"linear_fc1": VISION_FFN, "linear_fc2": -VISION_FFN})
-    merged = {"merger": VISION_HIDDEN, "deepstack_merger_list.0": MERGED, "deepstack_merger_list.1": MERGED}
+    merged = {"merger": VISION_HIDDEN, **{f"deepstack_merger_list.{i}": MERGED for i in range(deep)}}
     for merger, normed in merged.items():
         linear[f"visual.{merger}.norm"] = (normed,)
         linear[f"visual.{merger}.linear_fc1"] = (MERGED, MERGED)

@@ -149,6 +149,8 @@ VISION_FAMILIES = {
 ANY_SIZE_FAMILIES = {
     "qwen2_5_vl": qwen2_5_vl.describe_vision,
     "qwen2_vl": qwen2_vl.describe_vision,
+    "qwen3_5": qwen3_vl.describe_vision,
+    "qwen3_5_moe": qwen3_vl.describe_vision,
     "qwen3_vl": qwen3_vl.describe_vision,
     "qwen3_vl_moe": qwen3_vl.describe_vision,
 }

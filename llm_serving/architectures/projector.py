@@ -94,7 +94,7 @@ def _vision_part(text: Checkpoint, file: Checkpoint) -> Checkpoint:
         "image_std": _colours(file, "vision.image_std"),
     }
     if isinstance(kind, Generation):
-        return vision_part(file, kind, colours)
+        return vision_part(file, text, kind, colours)
     size = _read_size(file, kind)
     vision = {
         "hidden_size": size.hidden,

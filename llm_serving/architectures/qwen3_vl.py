@@ -25,6 +25,7 @@ from llm_serving.native.vision_plan import AnySizePlan
 _SECTIONS = (24, 20, 20)
 _MIXTURES = ("qwen3_vl_moe_text", "qwen3vlmoe")  # as GGUF files call it
 _USUAL = {"patch_size": 16, "depth": 27}  # where a config.json leaves them out
+_USUAL_DEEP = {"qwen3_vl": [8, 16, 24], "qwen3_vl_moe": [8, 16, 24]}  # of others none
 
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
@@ -65,6 +66,8 @@ def describe_vision(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Che
     """
     vision = _vision(checkpoint)
     require(vision, "hidden_act", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")
+    if checkpoint.architecture not in _USUAL_DEEP:
+        require(vision, "deepstack_visual_indexes", ([],), [])
     hidden = positive(vision, "hidden_size", default=1152)
     shape = read_tower(vision, hidden, positive(vision, "intermediate_size", default=4304))
     prefix, shapes, deep = before(checkpoint, PATCHES), Padded(vision), _deep_blocks(vision)
@@ -88,12 +91,13 @@ def describe_vision(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Che
 
 
 def _vision(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(checkpoint, metadata={**_USUAL, **part(checkpoint, "vision_config")})
+    usual = {**_USUAL, "deepstack_visual_indexes": _USUAL_DEEP.get(checkpoint.architecture, [])}
+    return replace(checkpoint, metadata={**usual, **part(checkpoint, "vision_config")})
 
 
 def _deep_blocks(vision: Checkpoint) -> list[int]:
     """Whose patches are shown to a layer of the text model each. Raises: CheckpointError for no blocks."""
-    found: Any = vision.metadata.get("deepstack_visual_indexes", [8, 16, 24])
+    found: Any = vision.metadata["deepstack_visual_indexes"]
     layers = positive(vision, "depth")
     is_list = isinstance(found, list) and all(type(index) is int for index in found)
     if not is_list or sorted({index for index in found if 0 <= index < layers}) != found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ GENERATIONS = {
         ("qwen2vl",), "qwen2_vl", None, ("mlp.fc1", "mlp.fc2"), False, _OLDER, True, 4
     ),
     "qwen3vl_merger": Generation(
-        ("qwen3vl", "qwen3vlmoe"),
+        ("qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"),
         "qwen3_vl",
         "use_gelu",
         ("mlp.linear_fc1", "mlp.linear_fc2"),
@@ -68,14 +69,21 @@ class _Size:
         return self.side**2 * self.hidden
 
 
-def vision_part(file: Checkpoint, own: Generation, colours: dict[str, Any]) -> Checkpoint:
+def vision_part(file: Checkpoint, text: Checkpoint, own: Generation, colours: dict[str, Any]) -> Checkpoint:
     """With names and settings of a directory. Frames have a matrix each, so a patch goes through one.
 
-    Raises: CheckpointError for keys that mean nothing here, or tensors that are not those of the keys.
+    Raises: CheckpointError for keys that mean nothing here, tensors that are not those of the keys, or other
+    views of a picture than the text model's layers are shown.
     """
     if own.activation is not None and file.hyper(own.activation) is not True:
         raise problem(file, own.activation, file.hyper(own.activation), "true is needed")
     size = _read_size(file, own)
+    tensors, deep = named(file, [*_tower(file, size, own), *_merger(size, own)]), len(size.deep)
+    if deep != (taken := text.hyper("n_deepstack_layers", 0)):
+        raise CheckpointError(
+            f"'{file.path}' makes {deep} views for the first layers (DeepStack), and "
+            f"'{Path(text.path).name}' takes {taken}: it was made for another model."
+        )
     vision: dict[str, Any] = {
         "depth": size.layers,
         "hidden_size": size.hidden,
@@ -106,7 +114,7 @@ def vision_part(file: Checkpoint, own: Generation, colours: dict[str, Any]) -> C
         file,
         architecture=own.family,
         metadata={"vision_config": vision, "text_config": {"hidden_size": size.width}},
-        tensors=named(file, [*_tower(file, size, own), *_merger(size, own)]),
+        tensors=tensors,
         extras={"image_processor": processor},
     )
 
