@@ -78,7 +78,7 @@ def describe_vision(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Che
         blocks += attention(layer, shape, layer_norm=True, whole=False)
         blocks += plain_part(f"{mlp}1", f"{mlp}2", shape, shapes, ops.Gelu("up", tanh=True))
         blocks += [ops.Copy("x", "seen", offset=(n + 1) * hidden) for n, at in enumerate(deep) if at == i]
-    blocks.append(norm(f"{prefix}merger.norm", True, keep=True))
+    blocks.append(norm(f"{prefix}merger.norm", shape, True, keep=True))
     blocks += [ops.Copy("x", "seen", offset=0)] if deep else []
     width = positive(text_part.text_part(checkpoint), "hidden_size")
     connectors = [merger(f"{prefix}merger.linear_fc1", f"{prefix}merger.linear_fc2", shape, width)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_serving.architectures.gguf_keys import positive, problem
+from llm_serving.architectures.gguf_keys import number, positive, problem
 from llm_serving.architectures.projector_tensors import Named, named
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
@@ -95,6 +95,7 @@ def vision_part(file: Checkpoint, text: Checkpoint, own: Generation, colours: di
         "spatial_merge_size": size.side,
         "temporal_patch_size": 1,
         "deepstack_visual_indexes": size.deep,
+        "layer_norm_eps": number(file, "vision.attention.layer_norm_epsilon", 1e-6),
     }
     if own.gate:
         pattern = positive(file, "vision.n_wa_pattern")
@@ -185,8 +186,8 @@ def _merger(size: _Size, own: Generation) -> Named:
     yield from _norm(own.merger[0], "v.post_ln", size.hidden, own.layer_norm)
     for name, called, shape in zip(own.merger[1:], ("mm.0", "mm.2"), sides, strict=True):
         yield from _with_bias(name, called, shape)
-    for number, block in enumerate(size.deep):
-        deep, called = f"deepstack_merger_list.{number}.", f"v.deepstack.{block}."
+    for index, block in enumerate(size.deep):
+        deep, called = f"deepstack_merger_list.{index}.", f"v.deepstack.{block}."
         yield from _norm(f"{deep}norm", f"{called}norm", size.merged, True)
         for matrix, shape in zip(("fc1", "fc2"), sides, strict=True):
             yield from _with_bias(f"{deep}linear_{matrix}", f"{called}{matrix}", shape)

@@ -109,6 +109,17 @@ def test_how_pictures_are_prepared(name: str, tmp_path: Path) -> None:
     assert (bounded.tiling.least, bounded.tiling.rows) == (5 * UNIT**2, 90)
 
 
+@pytest.mark.parametrize(("name", "key"), [("qwen2_5_vl", "rms_norm_eps"), ("qwen3_vl", "layer_norm_eps")])
+def test_epsilon_of_norms_is_read(name: str, key: str, tmp_path: Path) -> None:
+    directory = WRITERS[name](tmp_path)
+    plain, keys = open_checkpoint(directory), {"vision.attention.layer_norm_epsilon": 0.1}
+    usual, vision = rows_of(plain), {**plain.metadata["vision_config"], key: 0.1}
+    expected = rows_of(replace(plain, metadata={**plain.metadata, "vision_config": vision}))
+    assert np.abs(expected - usual).max() > 0.01 * np.abs(usual).max()
+    file = rows_of(pair(tmp_path / "pair", directory, keys=keys))
+    np.testing.assert_allclose(file, expected, atol=2e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize(("kind", "bound"), [("F16", 2e-3), ("BF16", 1e-4)])
 def test_other_kinds_are_near(name: str, kind: str, bound: float, tmp_path: Path) -> None:
@@ -158,6 +169,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("qwen3_vl", {"vision.is_deepstack_layers": [True]}, "3 times true or false"),
     ("qwen3_vl", {"vision.is_deepstack_layers": None}, "nothing here computes with: v.deepstack"),
     ("qwen3_vl", {"use_gelu": False}, "use_gelu"),
+    ("qwen3_vl", {"vision.attention.layer_norm_epsilon": 0.0}, "layer_norm_epsilon"),
 ]
 
 
