@@ -13,6 +13,7 @@ from llm_serving.architectures import (
     gemma3,
     gemma3_vision,
     gemma4,
+    gemma4_vision,
     gemma_embedding,
     glm4,
     gpt_oss,
@@ -147,6 +148,7 @@ VISION_FAMILIES = {
     "smolvlm": idefics3.describe_vision,
 }
 ANY_SIZE_FAMILIES = {
+    "gemma4": gemma4_vision.describe_vision,
     "qwen2_5_vl": qwen2_5_vl.describe_vision,
     "qwen2_vl": qwen2_vl.describe_vision,
     "qwen3_5": qwen3_vl.describe_vision,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_serving.architectures.gemma4_projector import Gemma4Eyes, gemma4_vision_part
 from llm_serving.architectures.gguf_keys import number, positive, problem
 from llm_serving.architectures.projector_tensors import (
     Named,
@@ -89,6 +90,8 @@ def _vision_part(text: Checkpoint, file: Checkpoint) -> Checkpoint:
             f"'{file.path}' makes rows of {made} numbers, and '{Path(text.path).name}' takes {width}: "
             "it was made for another model."
         )
+    if isinstance(kind, Gemma4Eyes):
+        return gemma4_vision_part(file)
     colours = {
         "image_mean": _colours(file, "vision.image_mean"),
         "image_std": _colours(file, "vision.image_std"),
@@ -116,7 +119,10 @@ def _vision_part(text: Checkpoint, file: Checkpoint) -> Checkpoint:
     )
 
 
-def _kind_of(file: Checkpoint) -> tuple[str, _Kind | Generation]:
+_AnyKind = _Kind | Generation | Gemma4Eyes
+
+
+def _kind_of(file: Checkpoint) -> tuple[str, _AnyKind]:
     if file.architecture != ARCHITECTURE:
         raise CheckpointError(
             f"'{file.path}' is a model of the family '{file.architecture}' and no projector, whose "
@@ -137,8 +143,8 @@ def _kind_of(file: Checkpoint) -> tuple[str, _Kind | Generation]:
     return str(name), kind
 
 
-def _known() -> dict[str, _Kind | Generation]:
-    return {**_KINDS, **GENERATIONS}
+def _known() -> dict[str, _AnyKind]:
+    return {**_KINDS, **GENERATIONS, "gemma4v": Gemma4Eyes()}
 
 
 def _read_size(file: Checkpoint, kind: _Kind) -> Size:
