@@ -73,10 +73,10 @@ def saved(directory: Path, kind: str, **vision: Any) -> tuple[Any, Checkpoint]:
     return model, open_checkpoint(directory)
 
 
-def processors() -> tuple[Any, Filling]:
+def processors(patch: int = PATCH) -> tuple[Any, Filling]:
     from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
-    config = {"patch_size": PATCH, "pooling_kernel_size": SIDE, "max_soft_tokens": ROWS}
+    config = {"patch_size": patch, "pooling_kernel_size": SIDE, "max_soft_tokens": ROWS}
     return Gemma4ImageProcessorPil(**config), Filling.read(config, "here", 280)
 
 
@@ -154,3 +154,29 @@ def test_sizes_of_pictures(rows: int) -> None:
         expected = get_aspect_ratio_preserving_size(height, width, 16, rows * 9, 3)
         grid = shown.grid(width, height)
         assert (grid.height, grid.width) == expected, (width, height)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "head_dim": 64},
+        {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "head_dim": 72},
+    ],
+)
+def test_sizes_of_real_towers(sizes: dict[str, Any], tmp_path: Path) -> None:
+    """Few layers of them, in f32 and with weights in q8 as they are served."""
+    own = {**sizes, "num_key_value_heads": sizes["num_attention_heads"], "initializer_range": 0.03}
+    model, checkpoint = saved(tmp_path, "31B", patch_size=16, num_hidden_layers=2, **own)
+    theirs, ours = processors(16)
+    shown = picture((300, 200), 1)
+    prepared = theirs([shown], return_tensors="pt")
+    with torch.no_grad():
+        seen = model.model.get_image_features(
+            prepared["pixel_values"], prepared["image_position_ids"], return_dict=True
+        )
+    plan, shaped = describe_any_size(checkpoint, ROWS)
+    for weight_format, bound in (("f32", 1e-4), ("q8", 0.02)):
+        vision = AnySizeVision(plan, shaped, threads=2, weight_format=weight_format)
+        rows = vision.encode(ours.normalized(ours.cut(shown)[0][0]))
+        assert relative(rows, seen.pooler_output[0].numpy()) < bound
+        vision.close()
