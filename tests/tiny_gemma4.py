@@ -72,6 +72,7 @@ class Gemma4Shape:
     context: int = 256
     vocab: int = SMALLEST_VOCAB
     seed: int = 0
+    last_tokens: tuple[str, ...] = ()
 
     def is_global(self, layer: int) -> bool:
         return layer % 3 == 2
@@ -121,7 +122,7 @@ def _write(path: Path, shape: Gemma4Shape) -> Path:
         writer.add_expert_count(shape.experts)
         writer.add_expert_used_count(2)
         writer.add_expert_feed_forward_length(shape.ffn)
-    add_tokenizer(writer, shape.vocab)
+    add_tokenizer(writer, shape.vocab, shape.last_tokens)
     for name, values, kind in _Tensors(shape).all():
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()

@@ -78,6 +78,9 @@ TEXT = {
     "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
     "use_sliding_window": False,
 }
+EXPERTS, EXPERT_FFN = 6, 32
+MIXTURE = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "moe_intermediate_size": EXPERT_FFN}
+Shapes = dict[str, tuple[int, ...]]
 
 
 def write_tiny_qwen_vl(directory: Path, processor: dict[str, Any] | None = None, **config: Any) -> Path:
@@ -92,20 +95,34 @@ def write_tiny_qwen2_vl(directory: Path, **config: Any) -> Path:
 
 
 def write_tiny_qwen3_vl(directory: Path, **config: Any) -> Path:
-    text = {**TEXT, "model_type": "qwen3_vl_text", "head_dim": HIDDEN // HEADS}
-    text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    settings = {"model_type": "qwen3_vl", "text_config": text, "vision_config": VISION_3}
+    return write_3(directory, "qwen3_vl", shapes_3(), {"vision_config": VISION_3, **config})
+
+
+def write_tiny_qwen3_vl_moe(directory: Path, **config: Any) -> Path:
+    """Experts of a layer in two tensors, as inputs x outputs."""
+    shapes = {name: shape for name, shape in shapes_3().items() if ".mlp." not in name or "visual" in name}
+    for i in range(LAYERS):
+        mixture = f"model.language_model.layers.{i}.mlp."
+        shapes[f"{mixture}gate.weight"] = (EXPERTS, HIDDEN)
+        shapes[f"{mixture}experts.gate_up_proj"] = (EXPERTS, HIDDEN, 2 * EXPERT_FFN)
+        shapes[f"{mixture}experts.down_proj"] = (EXPERTS, EXPERT_FFN, HIDDEN)
+    return write_3(directory, "qwen3_vl_moe", shapes, {"vision_config": VISION_3, **config}, MIXTURE)
+
+
+def write_3(
+    directory: Path, family: str, shapes: Shapes, config: dict[str, Any], text: dict[str, Any] | None = None
+) -> Path:
+    """Of Qwen3-VL and its kin; `text` is what differs in the text model's settings."""
+    own = {
+        **TEXT,
+        "model_type": f"{family}_text",
+        "head_dim": HIDDEN // HEADS,
+        "rope_scaling": {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True},
+        **(text or {}),
+    }
     bounds = {"shortest_edge": 4 * UNIT**2, "longest_edge": MOST_ROWS * UNIT**2}
     processor = {**PROCESSOR, "min_pixels": None, "max_pixels": None, "size": bounds}
-    shapes = {
-        name.replace("model.", "model.language_model.", 1).replace("visual.", "model.visual.", 1): shape
-        for name, shape in _shapes(_tower_3()).items()
-        if not re.search(r"_proj.bias", name)
-    }
-    for i in range(LAYERS):
-        for norm in ("q_norm", "k_norm"):
-            shapes[f"model.language_model.layers.{i}.self_attn.{norm}.weight"] = (HIDDEN // HEADS,)
-    return _write(directory, processor, {**settings, **config}, shapes)
+    return _write(directory, processor, {"model_type": family, "text_config": own, **config}, shapes)
 
 
 def _write(
@@ -131,7 +148,6 @@ def write_qwen_tokenizer(directory: Path) -> None:
     write_json(directory / "tokenizer_config.json", {"eos_token": "<|im_end|>"})
 
 
-Shapes = dict[str, tuple[int, ...]]
 MERGED = SIDE**2 * VISION_HIDDEN
 
 
@@ -159,6 +175,19 @@ def _shapes(tower: tuple[Shapes, Shapes]) -> Shapes:
     return own
 
 
+def shapes_3(deep: int = 2) -> Shapes:
+    """Of a dense model, whose tower shows so many blocks to the text model's layers."""
+    shapes = {
+        name.replace("model.", "model.language_model.", 1).replace("visual.", "model.visual.", 1): shape
+        for name, shape in _shapes(_tower_3(deep)).items()
+        if not re.search(r"_proj.bias", name)
+    }
+    for i in range(LAYERS):
+        for norm in ("q_norm", "k_norm"):
+            shapes[f"model.language_model.layers.{i}.self_attn.{norm}.weight"] = (HIDDEN // HEADS,)
+    return shapes
+
+
 def _tower() -> tuple[Shapes, Shapes]:
     linear, own = _blocks({"gate_proj": VISION_FFN, "up_proj": VISION_FFN, "down_proj": -VISION_FFN})
     norms = {name: sizes for name, sizes in linear.items() if "norm" in name}
@@ -172,9 +201,9 @@ def _tower_2() -> tuple[Shapes, Shapes]:
     return linear | _merger() | {"visual.merger.ln_q": (VISION_HIDDEN,)}, own
 
 
-def _tower_3() -> tuple[Shapes, Shapes]:
+def _tower_3(deep: int) -> tuple[Shapes, Shapes]:
     linear, own = _blocks({"linear_fc1": VISION_FFN, "linear_fc2": -VISION_FFN})
-    merged = {"merger": VISION_HIDDEN, "deepstack_merger_list.0": MERGED, "deepstack_merger_list.1": MERGED}
+    merged = {"merger": VISION_HIDDEN, **{f"deepstack_merger_list.{i}": MERGED for i in range(deep)}}
     for merger, normed in merged.items():
         linear[f"visual.{merger}.norm"] = (normed,)
         linear[f"visual.{merger}.linear_fc1"] = (MERGED, MERGED)

@@ -13,6 +13,7 @@ from llm_serving.architectures import (
     gemma3,
     gemma3_vision,
     gemma4,
+    gemma4_vision,
     gemma_embedding,
     glm4,
     gpt_oss,
@@ -129,11 +130,11 @@ FAMILIES = {
     "qwen3_moe": decoder_experts.describe_qwen3_moe,
     "qwen3_next": qwen3_5_moe.describe_next,
     "qwen3_vl": qwen3_vl.describe,
-    "qwen3_vl_moe": text_part.describe,
+    "qwen3_vl_moe": qwen3_vl.describe,
     "qwen3moe": decoder_experts.describe_qwen3_moe,  # as GGUF files call it
     "qwen3next": qwen3_5_moe.describe_next,
     "qwen3vl": qwen3_vl.describe,
-    "qwen3vlmoe": decoder_experts.describe_qwen3_moe,
+    "qwen3vlmoe": qwen3_vl.describe,
     "seed_oss": llama_kin.describe_seed_oss,
     "smollm3": smollm3.describe,
     "smolvlm": idefics3.describe,
@@ -147,9 +148,13 @@ VISION_FAMILIES = {
     "smolvlm": idefics3.describe_vision,
 }
 ANY_SIZE_FAMILIES = {
+    "gemma4": gemma4_vision.describe_vision,
     "qwen2_5_vl": qwen2_5_vl.describe_vision,
     "qwen2_vl": qwen2_vl.describe_vision,
+    "qwen3_5": qwen3_vl.describe_vision,
+    "qwen3_5_moe": qwen3_vl.describe_vision,
     "qwen3_vl": qwen3_vl.describe_vision,
+    "qwen3_vl_moe": qwen3_vl.describe_vision,
 }
 
 

@@ -48,15 +48,20 @@ def describe_mixtral(checkpoint: Checkpoint) -> ModelPlan:
 
 
 def describe_qwen3_moe(checkpoint: Checkpoint) -> ModelPlan:
-    """Raises: CheckpointError for dense layers among the others, biases or sliding windows."""
+    """Raises: CheckpointError as `qwen3_moe_kind`, and for biases or sliding windows."""
     qwen3.require_plain(checkpoint)
+    return describe_decoder(checkpoint, qwen3_moe_kind(checkpoint), qwen3.DEFAULTS)
+
+
+def qwen3_moe_kind(checkpoint: Checkpoint) -> Kind:
+    """Raises: CheckpointError for dense layers among the others, or a size that is missing."""
     if checkpoint.format == "gguf":
         experts = (GGUF_NAMES, gguf_sizes(checkpoint, ffn="expert_feed_forward_length"))
     else:
         require(checkpoint, "decoder_sparse_step", (1,), 1)
         require(checkpoint, "mlp_only_layers", ([],), [])
         experts = _of_config(checkpoint, "moe_intermediate_size")
-    return describe_decoder(checkpoint, Kind(head_norm=True, experts=experts), qwen3.DEFAULTS)
+    return Kind(head_norm=True, experts=experts)
 
 
 def describe_olmoe(checkpoint: Checkpoint) -> ModelPlan:

@@ -1,5 +1,6 @@
-"""Gemma 4, its text model: two kinds of layers with heads of their own, keys that layers share, inputs for
-each layer beside the words, and in one model experts beside each feed-forward part (Gemma Team 2026).
+"""Gemma 4: two kinds of layers with heads of their own, keys that layers share, inputs for each layer beside
+the words, and in one model experts beside each feed-forward part (Gemma Team 2026). How it sees is in
+`gemma4_vision.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from llm_serving.architectures.experts import expert_buffers, expert_slots
 from llm_serving.architectures.gemma4_layer import layer
 from llm_serving.architectures.gemma4_names import Names, read_names
 from llm_serving.architectures.gemma4_shape import Gemma4Shape, read_shape
+from llm_serving.architectures.gemma4_vision import num_rows_of_a_span
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
@@ -18,10 +20,11 @@ _TEXT_KINDS = ("gemma4_text", "gemma4_unified_text")
 
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
-    """The text model; what sees and hears in the same files is left alone.
+    """The text model; what hears in the same files is left alone.
 
     Raises: CheckpointError for a size that is missing, or anything that the engine does not run.
     """
+    span = num_rows_of_a_span(checkpoint)
     checkpoint = _text_part(checkpoint)
     shape, names = read_shape(checkpoint), read_names(checkpoint)
     vocab = checkpoint.tensor(names.words).shape[0]
@@ -47,6 +50,7 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
             *([ops.SoftCap("logits", shape.logit_cap)] if shape.logit_cap else []),
         ),
         slots={} if shape.experts is None else expert_slots(shape.hidden, shape.experts, names.experts),
+        given_span=span,
     )
 
 
@@ -66,7 +70,10 @@ def _head(checkpoint: Checkpoint, names: Names) -> str:
 
 
 def _inputs(shape: Gemma4Shape, names: Names) -> tuple[ops.Operation, ...]:
-    """Of each layer, what a projection of the words says, normed, and a row of its own table."""
+    """Of each layer, what a projection of the row says, normed, and a row of its own table.
+
+    Rows of a picture stand for tokens of padding, which is whose row of the table they get.
+    """
     count, mean = len(shape.layers), 2**-0.5
     return (
         ops.Quantize("x"),

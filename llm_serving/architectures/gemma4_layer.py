@@ -57,7 +57,14 @@ class _Layer:
         return (
             self._read(names.input_norm),
             *ready,
-            ops.Attention(source, target, own.reads, 1.0, shape.window if own.is_local else 0),
+            ops.Attention(
+                source,
+                target,
+                own.reads,
+                1.0,
+                shape.window if own.is_local else 0,
+                ahead=own.is_local,  # rows of a picture see each other in layers with windows alone
+            ),
             ops.Quantize(target),
             *self._add(names.output, names.attention_norm),
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_serving.architectures.gemma4_projector import Gemma4Eyes, gemma4_vision_part
 from llm_serving.architectures.gguf_keys import number, positive, problem
 from llm_serving.architectures.projector_tensors import (
     Named,
@@ -34,7 +35,7 @@ _KIND_KEYS = ("projector_type", "vision.projector_type")  # the second where a f
 class _Kind:
     """A projector type that is run: whose eyes it is, and what it has beside the tower."""
 
-    architecture: str  # of the text model's file
+    architectures: tuple[str, ...]  # of the text model's file, one of these
     mark: str  # a token of every vocabulary that knows images
     family: str  # as directories call it
     merged: int | None  # where the file does not say it
@@ -57,7 +58,7 @@ def _kinds_of(text: Checkpoint) -> list[str]:
     return [
         name
         for name, kind in _known().items()
-        if kind.architecture == text.architecture and kind.mark in tokens
+        if text.architecture in kind.architectures and kind.mark in tokens
     ]
 
 
@@ -89,12 +90,14 @@ def _vision_part(text: Checkpoint, file: Checkpoint) -> Checkpoint:
             f"'{file.path}' makes rows of {made} numbers, and '{Path(text.path).name}' takes {width}: "
             "it was made for another model."
         )
+    if isinstance(kind, Gemma4Eyes):
+        return gemma4_vision_part(file)
     colours = {
         "image_mean": _colours(file, "vision.image_mean"),
         "image_std": _colours(file, "vision.image_std"),
     }
     if isinstance(kind, Generation):
-        return vision_part(file, kind, colours)
+        return vision_part(file, text, kind, colours)
     size = _read_size(file, kind)
     vision = {
         "hidden_size": size.hidden,
@@ -116,7 +119,10 @@ def _vision_part(text: Checkpoint, file: Checkpoint) -> Checkpoint:
     )
 
 
-def _kind_of(file: Checkpoint) -> tuple[str, _Kind | Generation]:
+_AnyKind = _Kind | Generation | Gemma4Eyes
+
+
+def _kind_of(file: Checkpoint) -> tuple[str, _AnyKind]:
     if file.architecture != ARCHITECTURE:
         raise CheckpointError(
             f"'{file.path}' is a model of the family '{file.architecture}' and no projector, whose "
@@ -137,8 +143,8 @@ def _kind_of(file: Checkpoint) -> tuple[str, _Kind | Generation]:
     return str(name), kind
 
 
-def _known() -> dict[str, _Kind | Generation]:
-    return {**_KINDS, **GENERATIONS}
+def _known() -> dict[str, _AnyKind]:
+    return {**_KINDS, **GENERATIONS, "gemma4v": Gemma4Eyes()}
 
 
 def _read_size(file: Checkpoint, kind: _Kind) -> Size:
@@ -206,7 +212,7 @@ def _idefics_processor(file: Checkpoint, size: Size) -> dict[str, Any]:
 
 _KINDS = {
     "gemma3": _Kind(
-        "gemma3",
+        ("gemma3",),
         "<start_of_image>",
         "gemma3",
         4,
@@ -216,7 +222,7 @@ _KINDS = {
         _gemma_processor,
     ),
     "idefics3": _Kind(
-        "llama",
+        ("llama",),
         "<fake_token_around_image>",
         "idefics3",
         None,

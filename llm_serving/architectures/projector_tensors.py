@@ -9,7 +9,7 @@ from llm_serving.checkpoints import Checkpoint, Tensor
 from llm_serving.errors import CheckpointError
 
 _RAW = ("F32", "F16", "BF16")
-_INPUT_PROJECTION = "mm.input_projection.weight"  # inputs by outputs, as nowhere else
+_TURNED = "mm_input_projection_weight"  # of Gemma 3: inputs by outputs, as nowhere else
 
 # (name in a directory, name in the file, shape) of each.
 Named = Iterator[tuple[str, str, tuple[int, ...]]]
@@ -52,7 +52,7 @@ def named(file: Checkpoint, wanted: Sequence[tuple[str, str, tuple[int, ...]]]) 
             raise CheckpointError(
                 f"Tensor '{name}' in '{file.path}' has shape {tensor.shape}, and its keys mean {shape}."
             )
-        if tensor.kind not in _RAW and (len(shape) == 1 or name == _INPUT_PROJECTION):
+        if tensor.kind not in _RAW and (len(shape) == 1 or own == _TURNED):
             raise CheckpointError(
                 f"Tensor '{name}' in '{file.path}' is of {tensor.kind}; {', '.join(_RAW)} are read there."
             )
@@ -102,7 +102,7 @@ def _tower(size: Size, prefix: str, are_swapped: bool) -> Named:
 
 
 def gemma_connector(size: Size) -> Named:
-    yield "mm_input_projection_weight", _INPUT_PROJECTION, (size.hidden, size.width)
+    yield _TURNED, "mm.input_projection.weight", (size.hidden, size.width)
     yield "mm_soft_emb_norm.weight", "mm.soft_emb_norm.weight", (size.hidden,)
 
 

@@ -51,7 +51,7 @@ def describe_vision(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Che
         layer = f"{prefix}blocks.{i}."
         blocks += attention(layer, shape, layer_norm=False, whole=i in whole)
         blocks += _gated(layer, shape, shapes)
-    blocks.append(norm(f"{prefix}merger.ln_q", False, keep=True))
+    blocks.append(norm(f"{prefix}merger.ln_q", shape, False, keep=True))
     width = positive(text_part.text_part(checkpoint), "hidden_size")
     connector = merger(f"{prefix}merger.mlp.0", f"{prefix}merger.mlp.2", shape, width)
     sight = Sight(shapes, prefix, shape, rows, 2 * padded(shape.ffn))

@@ -44,7 +44,7 @@ def describe_vision(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, Che
         layer = f"{prefix}blocks.{i}."
         blocks += attention(layer, shape, layer_norm=True, whole=False)
         blocks += plain_part(f"{layer}mlp.fc1", f"{layer}mlp.fc2", shape, shapes, ops.Gelu("up", quick=True))
-    blocks.append(norm(f"{prefix}merger.ln_q", True, keep=True))
+    blocks.append(norm(f"{prefix}merger.ln_q", shape, True, keep=True))
     width = positive(text_part.text_part(checkpoint), "hidden_size")
     connector = merger(f"{prefix}merger.mlp.0", f"{prefix}merger.mlp.2", shape, width)
     plan = Sight(shapes, prefix, shape, rows, padded(shape.ffn)).plan(blocks, (connector,))

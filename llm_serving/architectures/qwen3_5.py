@@ -1,7 +1,7 @@
 """Qwen3.5: three of four layers are Gated DeltaNet, each fourth is attention with output gates (Qwen 2026).
 
-Text only: of its vision and of the layer that drafts tokens (MTP) nothing is read. For text the three parts
-of its rotary positions are one.
+It sees with Qwen3-VL's tower (`qwen3_vl.py`), without DeepStack. Of the layer that drafts tokens (MTP)
+nothing is read.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from llm_serving.architectures.delta_layer import (
     separate,
 )
 from llm_serving.architectures.layer_kinds import GLOBAL, every
+from llm_serving.architectures.mrope import with_axes
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -31,14 +32,26 @@ from llm_serving.native.delta_net import TAPS, DeltaHeads
 DEFAULTS = Defaults(theta=10000000.0, epsilon=1e-6, context=32768, rotated=0.25)
 LINEAR = "linear_attention"  # what config.json calls layers of Gated DeltaNet
 _ATTENTION_EVERY = 4
+_SECTIONS = (11, 11, 10)
 _UNREAD = ("mtp.", "model.mtp.", "model.visual.", "visual.")  # tensors, by how their names begin
 
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Raises: CheckpointError for a size that is missing, or anything that the engine does not run."""
-    checkpoint = text_part(checkpoint)
-    names, heads = decoder_names(checkpoint), delta_heads(checkpoint, tiled=checkpoint.format == "gguf")
-    return hybrid_plan(checkpoint, names, delta_names(checkpoint, names, heads), heads, Kind())
+    text = text_part(checkpoint)
+    names, heads = decoder_names(text), delta_heads(text, tiled=text.format == "gguf")
+    plan = hybrid_plan(text, names, delta_names(text, names, heads), heads, Kind())
+    return turned_by_axes(plan, text, checkpoint)
+
+
+def turned_by_axes(plan: ops.ModelPlan, text: Checkpoint, whole: Checkpoint) -> ops.ModelPlan:
+    """Where the model may see: text models of directories without eyes need not say of sections.
+
+    Raises: CheckpointError as `with_axes`.
+    """
+    if whole.format == "huggingface" and whole.metadata.get("vision_config") is None:
+        return plan
+    return with_axes(plan, text, _SECTIONS, interleaved=True)
 
 
 def hybrid_plan(

@@ -17,6 +17,7 @@ from llm_serving.architectures.qwen3_5 import (
     delta_names,
     hybrid_plan,
     text_part,
+    turned_by_axes,
 )
 from llm_serving.architectures.shared_experts import GGUF_SHARED
 from llm_serving.checkpoints import Checkpoint
@@ -26,10 +27,10 @@ from llm_serving.native.delta_net import DeltaHeads
 
 def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     """Raises: CheckpointError for a size that is missing, or anything that the engine does not run."""
-    checkpoint = _with_ffn(text_part(checkpoint))
-    names, heads = decoder_names(checkpoint), delta_heads(checkpoint, tiled=checkpoint.format == "gguf")
-    own = delta_names(checkpoint, names, heads)
-    return hybrid_plan(checkpoint, names, own, heads, _kind(checkpoint, names))
+    text = _with_ffn(text_part(checkpoint))
+    names, heads = decoder_names(text), delta_heads(text, tiled=text.format == "gguf")
+    own = delta_names(text, names, heads)
+    return turned_by_axes(hybrid_plan(text, names, own, heads, _kind(text, names)), text, checkpoint)
 
 
 def describe_next(checkpoint: Checkpoint) -> ops.ModelPlan:

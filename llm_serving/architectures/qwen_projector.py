@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llm_serving.architectures.gguf_keys import positive, problem
+from llm_serving.architectures.gguf_keys import number, positive, problem
 from llm_serving.architectures.projector_tensors import Named, named
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
@@ -19,7 +20,7 @@ _SIDE = 2  # patches a side that become one row, where a file does not say it
 class Generation:
     """A projector type: whose eyes it is."""
 
-    architecture: str  # of the text model's file
+    architectures: tuple[str, ...]  # of the text model's file, one of these
     family: str  # as directories call it
     activation: str | None  # what a file must say of it
     second: tuple[str, str]  # matrices of a block's second half, and
@@ -34,11 +35,20 @@ _OLDER = ("merger.ln_q", "merger.mlp.0", "merger.mlp.2")
 _NEWER = ("merger.norm", "merger.linear_fc1", "merger.linear_fc2")
 GENERATIONS = {
     "qwen2.5vl_merger": Generation(
-        "qwen2vl", "qwen2_5_vl", "use_silu", ("mlp.up_proj", "mlp.down_proj"), True, _OLDER, False, 4
+        ("qwen2vl",), "qwen2_5_vl", "use_silu", ("mlp.up_proj", "mlp.down_proj"), True, _OLDER, False, 4
     ),
-    "qwen2vl_merger": Generation("qwen2vl", "qwen2_vl", None, ("mlp.fc1", "mlp.fc2"), False, _OLDER, True, 4),
+    "qwen2vl_merger": Generation(
+        ("qwen2vl",), "qwen2_vl", None, ("mlp.fc1", "mlp.fc2"), False, _OLDER, True, 4
+    ),
     "qwen3vl_merger": Generation(
-        "qwen3vl", "qwen3_vl", "use_gelu", ("mlp.linear_fc1", "mlp.linear_fc2"), False, _NEWER, True, 64
+        ("qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"),
+        "qwen3_vl",
+        "use_gelu",
+        ("mlp.linear_fc1", "mlp.linear_fc2"),
+        False,
+        _NEWER,
+        True,
+        64,
     ),
 }
 
@@ -59,14 +69,21 @@ class _Size:
         return self.side**2 * self.hidden
 
 
-def vision_part(file: Checkpoint, own: Generation, colours: dict[str, Any]) -> Checkpoint:
+def vision_part(file: Checkpoint, text: Checkpoint, own: Generation, colours: dict[str, Any]) -> Checkpoint:
     """With names and settings of a directory. Frames have a matrix each, so a patch goes through one.
 
-    Raises: CheckpointError for keys that mean nothing here, or tensors that are not those of the keys.
+    Raises: CheckpointError for keys that mean nothing here, tensors that are not those of the keys, or other
+    views of a picture than the text model's layers are shown.
     """
     if own.activation is not None and file.hyper(own.activation) is not True:
         raise problem(file, own.activation, file.hyper(own.activation), "true is needed")
     size = _read_size(file, own)
+    tensors, deep = named(file, [*_tower(file, size, own), *_merger(size, own)]), len(size.deep)
+    if deep != (taken := text.hyper("n_deepstack_layers", 0)):
+        raise CheckpointError(
+            f"'{file.path}' makes {deep} views for the first layers (DeepStack), and "
+            f"'{Path(text.path).name}' takes {taken}: it was made for another model."
+        )
     vision: dict[str, Any] = {
         "depth": size.layers,
         "hidden_size": size.hidden,
@@ -78,6 +95,7 @@ def vision_part(file: Checkpoint, own: Generation, colours: dict[str, Any]) -> C
         "spatial_merge_size": size.side,
         "temporal_patch_size": 1,
         "deepstack_visual_indexes": size.deep,
+        "layer_norm_eps": number(file, "vision.attention.layer_norm_epsilon", 1e-6),
     }
     if own.gate:
         pattern = positive(file, "vision.n_wa_pattern")
@@ -97,7 +115,7 @@ def vision_part(file: Checkpoint, own: Generation, colours: dict[str, Any]) -> C
         file,
         architecture=own.family,
         metadata={"vision_config": vision, "text_config": {"hidden_size": size.width}},
-        tensors=named(file, [*_tower(file, size, own), *_merger(size, own)]),
+        tensors=tensors,
         extras={"image_processor": processor},
     )
 
@@ -168,8 +186,8 @@ def _merger(size: _Size, own: Generation) -> Named:
     yield from _norm(own.merger[0], "v.post_ln", size.hidden, own.layer_norm)
     for name, called, shape in zip(own.merger[1:], ("mm.0", "mm.2"), sides, strict=True):
         yield from _with_bias(name, called, shape)
-    for number, block in enumerate(size.deep):
-        deep, called = f"deepstack_merger_list.{number}.", f"v.deepstack.{block}."
+    for index, block in enumerate(size.deep):
+        deep, called = f"deepstack_merger_list.{index}.", f"v.deepstack.{block}."
         yield from _norm(f"{deep}norm", f"{called}norm", size.merged, True)
         for matrix, shape in zip(("fc1", "fc2"), sides, strict=True):
             yield from _with_bias(f"{deep}linear_{matrix}", f"{called}{matrix}", shape)

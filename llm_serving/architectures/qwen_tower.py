@@ -16,7 +16,7 @@ from llm_serving.native.rope import axial_rope
 from llm_serving.native.vision_plan import CONNECTED_ROWS, AnySizePlan
 
 PATCHES = "patch_embed.proj.weight"  # the tower's own, wherever it hangs
-EPSILON = 1e-6  # of all norms, whatever a config.json says
+_EPSILONS = ("layer_norm_eps", "rms_norm_eps")  # of all norms, where a config.json says of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Shape:
     side: int  # patches a side that become one row
     frames: int  # of a film that a patch goes through: a picture is all of them
     theta: float
+    epsilon: float  # of all norms
     apart: bool  # whether queries, keys and values have a matrix each
 
     @property
@@ -53,6 +54,7 @@ def read_shape(vision: Checkpoint, hidden: int, ffn: int) -> Shape:
         side=positive(vision, "spatial_merge_size", default=2),
         frames=positive(vision, "temporal_patch_size", default=2),
         theta=number(replace(vision, metadata=rope), "rope_theta", default=10000.0),
+        epsilon=number(vision, *_EPSILONS, default=1e-6),
         apart=any(name.endswith("blocks.0.attn.q.weight") for name in vision.tensors),
     )
     if shape.layers > len(vision.tensors):
@@ -65,9 +67,9 @@ def read_shape(vision: Checkpoint, hidden: int, ffn: int) -> Shape:
     return shape
 
 
-def norm(name: str, layer_norm: bool, source: str = "x", *, keep: bool = False) -> ops.Quantize:
+def norm(name: str, shape: Shape, layer_norm: bool, source: str = "x", *, keep: bool = False) -> ops.Quantize:
     bias = f"{name}.bias" if layer_norm else None
-    return ops.Quantize(source, f"{name}.weight", EPSILON, layer_norm, bias, keep=keep)
+    return ops.Quantize(source, f"{name}.weight", shape.epsilon, layer_norm, bias, keep=keep)
 
 
 def linear(name: str, target: str, offset: int = 0, *, fine: bool = False) -> ops.Projection:
@@ -78,7 +80,7 @@ def attention(layer: str, shape: Shape, *, layer_norm: bool, whole: bool) -> tup
     """A block up to its second norm. Without `whole` patches see those of their window, if there are any."""
     head_dim = shape.hidden // shape.heads
     return (
-        norm(f"{layer}norm1", layer_norm),
+        norm(f"{layer}norm1", shape, layer_norm),
         ops.Linear(
             tuple(linear(f"{layer}attn.{name}", "qkv", i * shape.hidden) for i, name in enumerate("qkv"))
             if shape.apart
@@ -88,7 +90,7 @@ def attention(layer: str, shape: Shape, *, layer_norm: bool, whole: bool) -> tup
         ops.EncoderAttention("qkv", "attention", shape.heads, shape.heads, head_dim**-0.5, whole=whole),
         ops.Quantize("attention"),
         ops.Linear((linear(f"{layer}attn.proj", "x"),), accumulate=True),
-        norm(f"{layer}norm2", layer_norm),
+        norm(f"{layer}norm2", shape, layer_norm),
     )
 
 
@@ -191,7 +193,7 @@ def merger(first: str, second: str, shape: Shape, width: int, norms: str | None 
 
     `norms` is what they are normed by together, if they are not normed yet.
     """
-    before = ops.Quantize("patches") if norms is None else norm(norms, True, "patches")
+    before = ops.Quantize("patches") if norms is None else norm(norms, shape, True, "patches")
     return ops.EncoderPlan(
         hidden=width,
         context=CONNECTED_ROWS,

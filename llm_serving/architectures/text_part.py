@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llm_serving.architectures import decoder_experts, llama, mistral3, qwen2, qwen3
+from llm_serving.architectures import llama, mistral3, qwen2, qwen3
 from llm_serving.architectures.config_json import part
 from llm_serving.architectures.decoder_shape import head_of
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan
-
-
-def _describe_qwen3_moe(checkpoint: Checkpoint) -> ModelPlan:
-    """Experts' weights always have a sum of one, which not every config.json says."""
-    metadata = {"norm_topk_prob": True, **checkpoint.metadata}
-    return decoder_experts.describe_qwen3_moe(replace(checkpoint, metadata=metadata))
-
 
 _TEXTS = {
     "llama": llama.describe,
@@ -31,7 +24,6 @@ _TEXTS = {
     "qwen2_vl": qwen2.describe,
     "qwen2_vl_text": qwen2.describe,
     "qwen3": qwen3.describe,
-    "qwen3_vl_moe_text": _describe_qwen3_moe,
 }
 
 

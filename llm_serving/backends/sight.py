@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from llm_serving.architectures import ANY_SIZE_FAMILIES, describe_any_size, describe_vision, sees
+from llm_serving.architectures.gemma4_vision import MOST_ROWS
 from llm_serving.checkpoints import Checkpoint, read_image_processor
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError
 from llm_serving.images.any_size import AnySize
-from llm_serving.images.expansion import PADS, SOFT_TOKENS, TILES, Wording
+from llm_serving.images.expansion import PADDINGS, PADS, SOFT_TOKENS, TILES, Wording
+from llm_serving.images.filling import Filling
 from llm_serving.images.pixels import Grid
 from llm_serving.images.tiling import Tiling
 from llm_serving.images.whole import Whole
@@ -97,6 +99,8 @@ def load_sight(checkpoint: Checkpoint, options: EngineOptions) -> Sight | None:
     threads, weight_format = options.threads or cpu_budget().threads, _weight_format(options)
     if isinstance(plan, AnySizePlan):
         any_size = AnySizeVision(plan, shaped, threads=threads, weight_format=weight_format)
+        if isinstance(tiling, Filling):
+            return Sight(tiling, any_size, PADDINGS)
         return Sight(tiling, any_size, PADS, by_axes=True)
     encoder = NativeVision(plan, shaped, threads=threads, weight_format=weight_format)
     return Sight(tiling, encoder, SOFT_TOKENS if _is_gemma(checkpoint) else TILES)
@@ -123,7 +127,10 @@ def _read(checkpoint: Checkpoint) -> tuple[Cutting, VisionPlan | AnySizePlan, Ch
     if found is None:
         return None
     config, where, rows = found
-    if (checkpoint.projector or checkpoint).architecture in ANY_SIZE_FAMILIES:
+    family = (checkpoint.projector or checkpoint).architecture
+    if family == "gemma4":
+        return _read_any_size(checkpoint, Filling.read(config, where, MOST_ROWS), where)
+    if family in ANY_SIZE_FAMILIES:
         return _read_any_size(checkpoint, AnySize.read(config, where), where)
     tiling = (Whole if _is_gemma(checkpoint) else Tiling).read(config, where)
     plan, shaped = describe_vision(checkpoint, tiling.tile)
@@ -135,7 +142,7 @@ def _read(checkpoint: Checkpoint) -> tuple[Cutting, VisionPlan | AnySizePlan, Ch
 
 
 def _read_any_size(
-    checkpoint: Checkpoint, shown: AnySize, where: str
+    checkpoint: Checkpoint, shown: AnySize | Filling, where: str
 ) -> tuple[Cutting, AnySizePlan, Checkpoint]:
     plan, shaped = describe_any_size(checkpoint, shown.rows)
     if (shown.patch, shown.side, shown.frames) != (plan.patch, plan.side, plan.frames):

@@ -14,6 +14,7 @@ _WHOLE = "<global-img>"
 _BEGIN, _END, _SOFT = "<start_of_image>", "<end_of_image>", "<image_soft_token>"
 _PADDING = "<pad>"
 _PAD = "<|image_pad|>"
+_MARK_4, _BEGIN_4, _END_4 = "<|image|>", "<|image>", "<image|>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,10 @@ def _places(_: Grid, rows: int) -> str:
     return _PAD * rows
 
 
+def _paddings(_: Grid, rows: int) -> str:
+    return f"{_BEGIN_4}{_PADDING * rows}{_END_4}"
+
+
 TILES = Wording(IMAGE, IMAGE, _tiles)  # Idefics 3 and SmolVLM
 # Gemma 3, whose pictures are one tile each. A GGUF file's vocabulary may end before <image_soft_token>, as
 # llama.cpp needs none; what stands there is never looked up, so it may be any token that no prompt has.
@@ -51,3 +56,5 @@ SOFT_TOKENS = Wording(
     _BEGIN, _SOFT, _soft_tokens, Wording(_BEGIN, _PADDING, partial(_soft_tokens, place=_PADDING))
 )
 PADS = Wording(_PAD, _PAD, _places)  # Qwen-VL, whose templates write what stands around them
+# Gemma 4, whose layers are told of a picture's rows what they are told of padding.
+PADDINGS = Wording(_MARK_4, _PADDING, _paddings)

@@ -33,7 +33,10 @@ class AnySizeVision:
         self._connectors = [
             Stage(stage, checkpoint, rows, threads, isa, weight_format) for stage, rows in plan.stages[1:]
         ]
-        self._table = None if plan.positions is None else square_of(checkpoint.tensor(plan.positions))
+        self._table = positions_of(plan, checkpoint)
+        self._standard = [
+            dequantize(checkpoint.tensor(name)).astype(np.float32) for name in plan.standard or ()
+        ]
         stages = [self._tower, *self._connectors]
         self.weight_bytes = sum(stage.weight_bytes for stage in stages)
 
@@ -51,6 +54,8 @@ class AnySizeVision:
         hidden = self._look(tile, order, ends)
         if self._tower.is_interrupted:
             raise RequestCancelled()
+        if self.plan.averages:
+            hidden = averaged(hidden.reshape(len(order), self.plan.side**2, -1), self._standard)
         hidden = hidden.reshape(len(hidden), len(self._connectors), -1)
         rows = np.empty((len(order), self.plan.width), np.float32)
         for number, connector in enumerate(self._connectors):
@@ -74,14 +79,17 @@ class AnySizeVision:
         side, patch = plan.side, plan.patch
         squares = tile.reshape(rows, side, patch, columns, side, patch, 3).transpose(0, 3, 1, 4, 6, 2, 5)
         squares = squares.reshape(rows * columns, side * side, 3, 1, patch * patch)[order]
+        if plan.channels_last:
+            squares = squares.transpose(0, 1, 4, 3, 2)
         positions = 0 if self._table is None else self._table.shape[2]
         patches = np.zeros((len(order) * side * side, plan.columns + positions), np.float32)
         shown = patches[:, : 3 * plan.frames * patch * patch]
-        shown[:] = np.broadcast_to(squares, (len(order), side * side, 3, plan.frames, patch * patch)).reshape(
-            shown.shape
-        )
+        frames = (*squares.shape[:3], plan.frames, squares.shape[4])
+        shown[:] = np.broadcast_to(squares, frames).reshape(shown.shape)
         places = patch_places(order, columns, side)
-        if self._table is not None:
+        if self._table is not None and plan.averages:
+            patches[:, plan.columns :] = self._table[0, places[:, 2]] + self._table[1, places[:, 1]]
+        elif self._table is not None:
             table = stretched(self._table, rows * side, columns * side)
             patches[:, plan.columns :] = table[places[:, 1], places[:, 2]]
         starts = np.concatenate([[0], ends * side * side]).astype(np.int32)
@@ -126,6 +134,26 @@ def patch_places(order: np.ndarray, columns: int, side: int) -> np.ndarray:
     across = order[:, None] % columns * side + inside % side
     places = np.stack([np.zeros_like(down), down, across], axis=-1)
     return np.ascontiguousarray(places.reshape(-1, 3), dtype=np.int32)
+
+
+def positions_of(plan: AnySizePlan, checkpoint: Checkpoint) -> np.ndarray | None:
+    """Learned positions as float32: those of `square_of`, or [2, places, hidden] of columns and of rows."""
+    if plan.positions is None:
+        return None
+    tensor = checkpoint.tensor(plan.positions)
+    if len(tensor.shape) != 3:
+        return square_of(tensor)
+    tables: np.ndarray = np.array(dequantize(tensor)[:, : plan.rows * plan.side], np.float32)
+    return tables
+
+
+def averaged(patches: np.ndarray, standard: list[np.ndarray]) -> np.ndarray:
+    """float32 [rows, patches, hidden] → [rows, hidden]: as `AnySizePlan.averages` has it."""
+    total = np.zeros((patches.shape[0], patches.shape[2]), np.float32)
+    for index in range(patches.shape[1]):
+        total += patches[:, index]
+    total *= np.float32(patches.shape[2] ** 0.5 / patches.shape[1])
+    return (total - standard[0]) * standard[1] if standard else total
 
 
 def square_of(tensor: Tensor) -> np.ndarray:

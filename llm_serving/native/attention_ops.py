@@ -25,6 +25,7 @@ class Attention:
     `source` begins with the queries; `layer` is the one whose keys and values are read.
     With a `cap` scores are cap * tanh(score / cap) before the softmax. `sinks` is a tensor with a score for
     each query head, one more in the softmax that has no value: weights then add up to less than one.
+    Rows of a span see those that come, if this looks `ahead`.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Attention:
     window: int = 0  # the last so many tokens only, the query's own counted in; 0: all
     cap: float = 0.0
     sinks: str | None = None
+    ahead: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,14 @@ class HeadNorm:
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """Rotate the first `heads` heads of `source` in place."""
+    """Rotate the first `heads` heads of `source` in place, or of these the `first` and each `stride`-th."""
 
     source: str
     heads: int
     head_dim: int
     rope: Rope
+    first: int = 0
+    stride: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,8 @@ class Quantize:
     """activations = int8(norm(source)), or int8(source) without a weight.
 
     `layer_norm` (weight and bias may be missing) instead of rms_norm; `keep` also writes the normed row to
-    `source`; `gain` multiplies the norm's weights. With f32 weights activations stay f32.
+    `source`; `gain` multiplies the norm's weights. With f32 weights activations stay f32. What becomes
+    activations is kept `within` (least, most) before.
     """
 
     source: str
@@ -103,6 +104,17 @@ class Quantize:
     bias: str | None = None
     keep: bool = False
     gain: float = 1.0
+    within: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """Columns of `source`, `width` from `offset` on, are kept `within` (least, most)."""
+
+    source: str
+    offset: int
+    width: int
+    within: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +144,7 @@ class Gated:
     """activations = int8(activation(source[:, :cols]) * source[:, cols:]).
 
     With a `limit`: gate * sigmoid(slope * gate) * (up + 1), of gates up to it and ups within it (gpt-oss).
+    `within` as in `Quantize`.
     """
 
     source: str
@@ -142,6 +155,7 @@ class Gated:
     opened: tuple[str, int] | None = (
         None  # what gates open, where it is of another buffer, from this column on
     )
+    within: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +211,7 @@ Operation = (
     | AddRows
     | AddPositions
     | Quantize
+    | Clamp
     | Gelu
     | Xielu
     | Gated

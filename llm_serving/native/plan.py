@@ -54,14 +54,16 @@ class PlanBuilder(PlanTensors):
                 core.add_positions(self._positions(operation), buffers[operation.target])
             case ops.Quantize():
                 self._quantize(operation)
+            case ops.Clamp(source, offset, width, within):
+                core.clamp(buffers[source], offset, width, *within)
             case ops.Gelu(source, tanh, quick):
                 core.gelu(buffers[source], tanh, quick)
             case ops.Xielu(source, positive, negative, beta):
                 core.xielu(buffers[source], positive, negative, beta)
-            case ops.Gated(source, cols, activation, limit, slope, opened):
+            case ops.Gated(source, cols, activation, limit, slope, opened, within):
                 is_gelu, by_tanh = activation != "silu", activation == "gelu_tanh"
                 place = (buffers[opened[0]], opened[1]) if opened else (-1, 0)
-                core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope, *place)
+                core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope, *place, *(within or ()))
             case ops.Linear(projections, accumulate, apart):
                 firsts = [projection.first for projection in projections] if apart else []
                 core.linear(self._projections(projections, apart), accumulate, firsts)
@@ -93,20 +95,21 @@ class PlanBuilder(PlanTensors):
                 rotated, axes = (0, ()) if rope is None else (rope.rotated, rope.axes)
                 rows, heads, table = buffers[source], self.query_heads, self._rope(rope)
                 core.rope_store(rows, layer, heads, table, rotated, keys_are_values, axes)
-            case ops.Attention(source, target, layer, scale, window, cap, sinks):
+            case ops.Attention(source, target, layer, scale, window, cap, sinks, ahead):
                 # Rows of a span see those that come, however far a window reaches.
                 bias = self._bias(ops.WindowBias(window - 1, self._has_spans)) if window else -1
                 rows, into, heads = buffers[source], buffers[target], self.query_heads
                 own = self._optional(sinks, heads)
-                core.attention(rows, into, layer, heads, scale, window, bias, cap, own)
+                core.attention(rows, into, layer, heads, scale, window, bias, cap, own, ahead)
             case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias, gain):
                 shift = self._optional(bias, width // heads)
                 norm = self._optional(weight, width // heads, self._norm_offset, gain)
                 if norm < 0:
                     norm = self._constant(np.full(width // heads, gain, np.float32))
                 core.head_norm(buffers[source], offset, heads, norm, epsilon, shift)
-            case ops.Rotate(source, heads, head_dim, rope):
-                core.rotate(buffers[source], heads, head_dim, rope.rotated, self._rope(rope), rope.axes)
+            case ops.Rotate(source, heads, head_dim, rope, first, stride):
+                rows, table = buffers[source], self._rope(rope)
+                core.rotate(rows, heads, head_dim, rope.rotated, table, rope.axes, first, stride)
             case ops.EncoderAttention(source, target, heads, kv_heads, scale, causal, bias, whole):
                 core.encoder_attention(
                     buffers[source],
@@ -185,7 +188,7 @@ class PlanBuilder(PlanTensors):
         weight = self._optional(q.weight, width, self._norm_offset, q.gain)
         if q.layer_norm and weight < 0:
             weight = self._constant(np.full(width, q.gain, np.float32))
-        self.core.quantize(self._buffers[q.source], weight, bias, q.epsilon, q.keep)
+        self.core.quantize(self._buffers[q.source], weight, bias, q.epsilon, q.keep, *(q.within or ()))
 
     def _delta_inputs(self, d: ops.DeltaInputs) -> None:
         heads = d.heads

@@ -77,9 +77,14 @@ class AnySizePlan:
     frames: int  # of a film that a patch goes through: a picture is all of them
     columns: int  # of the patch matrix: 3 * frames * patch * patch, and zeros up to a multiple of 32
     window: int = 0  # rows a side; 0 = the picture is one
-    # A tensor of learned positions, a square of them, stretched to a picture's patches. What is given to the
-    # tower has them behind the columns of the patch.
+    # A tensor of learned positions: a square of them, stretched to a picture's patches, or a list for columns
+    # and one for rows. What is given to the tower has them behind the columns of the patch.
     positions: str | None = None
+    # Patches that become one row are averaged and scaled by the root of their width, not put side by side;
+    # then `standard`, if there is one, names what is subtracted, and multiplied with after that.
+    averages: bool = False
+    standard: tuple[str, str] | None = None
+    channels_last: bool = False  # of a patch's columns: the colours of a pixel stand together
 
     @property
     def num_patches(self) -> int:
@@ -133,7 +138,8 @@ def vision_need(
     num_bytes += 4 * plan.num_patches * plan.columns  # the tile, as patches
     if isinstance(plan, AnySizePlan) and plan.positions is not None:
         table = checkpoint.tensor(plan.positions).shape
-        num_bytes += 4 * (math.prod(table) + plan.num_patches * table[-1])
+        kept = math.prod(table) if len(table) == 2 else 2 * plan.rows * plan.side * table[-1]
+        num_bytes += 4 * (kept + plan.num_patches * table[-1])
         tensors.add(plan.positions)
     return VisionNeed(int(num_bytes), frozenset(tensors))
 

@@ -1,4 +1,4 @@
-"""The official client shows pictures to a Gemma 3 of random weights, on a server with a cache on disk."""
+"""The official client shows pictures to Gemmas of random weights, on a server with a cache on disk."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from openai import OpenAI
 from picture_client import TEXT, ask, cached, logprobs_of, served
 from pictures import png_url
 from tiny_gemma import ROWS, write_tiny_gemma
+from tiny_gemma4_vl import write_tiny_gemma4_large_vl, write_tiny_gemma4_small_vl
 
 from llm_serving.engine.tier import BlockTier
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_gemma(tmp_path_factory.mktemp("gemma") / "tiny-gemma")
+@pytest.fixture(
+    scope="module", params=[write_tiny_gemma, write_tiny_gemma4_large_vl, write_tiny_gemma4_small_vl]
+)
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    written: Path = request.param(tmp_path_factory.mktemp("gemma") / "tiny-gemma")
+    return written
 
 
 @pytest.fixture(scope="module")

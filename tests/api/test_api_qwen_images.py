@@ -16,6 +16,7 @@ pytest.importorskip("PIL", reason="needs the extra: pip install 'llm-serving[ima
 from openai import OpenAI
 from picture_client import TEXT, ask, cached, logprobs_of, served
 from pictures import png_url
+from tiny_qwen3_5_vl import write_tiny_qwen3_5_moe
 from tiny_qwen_vl import UNIT, write_tiny_qwen3_vl, write_tiny_qwen_vl
 
 from llm_serving.engine.tier import BlockTier
@@ -23,8 +24,9 @@ from llm_serving.engine.tier import BlockTier
 ROWS = 5 * 4  # of a picture of 40 x 30 pixels, in units of 8
 
 
-@pytest.fixture(scope="module", params=[write_tiny_qwen_vl, write_tiny_qwen3_vl])
+@pytest.fixture(scope="module", params=[write_tiny_qwen_vl, write_tiny_qwen3_vl, write_tiny_qwen3_5_moe])
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last one has a layer that remembers, and experts."""
     written: Path = request.param(tmp_path_factory.mktemp("qwen") / "tiny-qwen")
     return written
 
@@ -62,9 +64,13 @@ def test_pictures_of_equal_length_in_other_shapes_share_nothing(sdk: OpenAI) -> 
 
 
 def test_what_goes_on_from_a_prefix_is_turned_as_the_whole(sdk: OpenAI, directory: Path) -> None:
-    """The same conversation, once from blocks of its beginning, and once from none."""
+    """The same conversation, once from blocks of its beginning, and once from none.
+
+    Layers that remember keep a state where the second one began to differ.
+    """
     urls = [png_url(90, 40, seed=5), png_url(30, 70, seed=6)]
     begun = ask(sdk, *urls, text=TEXT)
+    ask(sdk, *urls, text=f"{TEXT} Or what not?")
     longer = ask(sdk, *urls, text=f"{TEXT} And what else?")
     assert 0 < cached(longer) < longer.usage.prompt_tokens
     assert cached(begun) == 0
@@ -112,11 +118,13 @@ def test_words_for_pictures_in_a_text_show_nothing(sdk: OpenAI) -> None:
     assert beside.choices[0].finish_reason == "length"
 
 
-def test_blocks_come_back_from_disk(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("write", [write_tiny_qwen_vl, write_tiny_qwen3_vl])
+def test_blocks_come_back_from_disk(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BlockTier, "PATIENCE", math.inf)  # though so small a model computes them sooner
+    directory = write(tmp_path / "tiny-qwen")
     found = []
     for _ in range(2):
-        with served(directory, prefix_cache_dir=tmp_path) as sdk:
+        with served(directory, prefix_cache_dir=tmp_path / "kept") as sdk:
             found.append(ask(sdk, png_url(seed=7), png_url(60, 20, seed=8)))
     assert [cached(answer) > 2 * ROWS for answer in found] == [False, True]
     assert logprobs_of(found[0]) == logprobs_of(found[1])

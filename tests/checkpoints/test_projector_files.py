@@ -107,7 +107,11 @@ def test_how_pictures_are_prepared(
 
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("gemma3", {"keys": {"projector_type": "mlp"}}, "of the type 'mlp', which is not run; gemma3, idefics3"),
+    (
+        "gemma3",
+        {"keys": {"projector_type": "mlp"}},
+        "of the type 'mlp', which is not run; gemma3, gemma4v, idefics3",
+    ),
     ("gemma3", {"keys": {"projector_type": None}}, "of the type 'None'"),
     ("gemma3", {"keys": {"projector_type": 7}}, "of the type '7'"),
     ("gemma3", {"keys": {"projector_type": "idefics3"}}, "'idefics3', and 'gemma3.gguf' takes 'gemma3'"),

@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 import numpy as np
 import pytest
+from tiny_qwen3_5_vl import write_tiny_qwen3_5
 from tiny_qwen_vl import HIDDEN, PLACE, write_tiny_qwen_vl
 
 from llm_serving.backends.native_backend import build_runner
@@ -24,9 +25,10 @@ pytestmark = pytest.mark.slow
 Model = tuple[NativeRunner, list[bytes]]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    checkpoint = open_checkpoint(write_tiny_qwen_vl(tmp_path_factory.mktemp("qwen")))
+@pytest.fixture(scope="module", params=[write_tiny_qwen_vl, write_tiny_qwen3_5])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """All layers attend, or one remembers: then what is found again ends where a state was kept."""
+    checkpoint = open_checkpoint(request.param(tmp_path_factory.mktemp("qwen")))
     runner = build_runner(checkpoint, EngineOptions(threads=2, max_concurrency=4))
     yield runner, build_tokenizer(checkpoint).token_bytes
     runner.close()
@@ -73,12 +75,17 @@ def asked(name: str, seed: int, max_tokens: int = 40) -> GenerateRequest:
 
 def test_in_company_after_giving_way_and_behind_drafts(model: Model) -> None:
     requests = [asked(f"r{seed}", seed) for seed in range(12)]
-    alone = [answers(*core_of(model), [each])[0] for each in requests]
+    alone, num_drafted = [], 0
+    for each in requests:
+        core, events = core_of(model)
+        alone.append(answers(core, events, [each])[0])
+        num_drafted += core.stats("x").num_drafted_tokens
     core, events = core_of(model, num_blocks=16)
     assert answers(core, events, requests) == alone
     stats = core.stats("x")
     assert stats.num_preemptions > 0
-    assert stats.num_drafted_tokens > 0
+    # In company drafts are made where few run, which depends on how long steps take.
+    assert (num_drafted > 0) == model[0].limits.takes_drafts
     assert stats.num_cached_tokens > 0
 
 

@@ -201,6 +201,46 @@ def test_gates_within_a_limit(limit: float) -> None:
     assert all((out == outputs[0]).all() for out in outputs)
 
 
+def test_what_is_kept_within_bounds() -> None:
+    """What a norm and a gate hand on, and columns of a buffer; what is kept of the norm is not."""
+    outputs = []
+    for isa in NAMES:
+        bench = Bench(isa, "f32")
+        gain, weights = bench.vector(HIDDEN)
+        matrix, last = bench.rng.standard_normal((2, 64, HIDDEN)).astype(np.float32) * 0.3
+        both, y = bench.plan.buffer(64), bench.plan.buffer(64)
+        bench.plan.quantize(bench.x, gain, epsilon=1e-6, keep=True, least=-0.5, most=0.75)
+        bench.plan.linear([(bench.pack(matrix), -1, both, 0)])
+        bench.plan.clamp(both, 8, 24, -1.0, 0.25)
+        bench.plan.gated(both, 32, least=-0.125, most=0.25)
+        bench.plan.linear([(bench.pack(np.ascontiguousarray(last[:, :32])), -1, y, 0)])
+        ids, out = bench.run([7], y)
+        x = bench.table[ids].astype(np.float64)
+        normed = x / np.sqrt(np.mean(x**2, axis=1, keepdims=True) + 1e-6) * weights
+        inner = np.clip(normed, -0.5, 0.75) @ matrix.T
+        inner[:, 8:32] = np.clip(inner[:, 8:32], -1.0, 0.25)
+        gate, up = np.split(inner, 2, axis=1)
+        expected = np.clip(gate / (1 + np.exp(-gate)) * up, -0.125, 0.25) @ last[:, :32].T
+        np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(bench.run([7], bench.x)[1], normed, rtol=1e-5, atol=1e-5)
+        outputs.append(out)
+    assert all((out == outputs[0]).all() for out in outputs)
+
+
+def test_every_second_head_is_rotated() -> None:
+    bench = Bench("auto", "f32")
+    angles = np.linspace(0, 1, 64 * 4)
+    table = np.concatenate([np.cos(angles).reshape(64, 4), np.sin(angles).reshape(64, 4)], axis=1)
+    bench.plan.rotate(bench.x, 12, 8, 8, bench.plan.vector(table.reshape(-1).astype(np.float32)), [], 1, 2)
+    ids, out = bench.run([5], bench.x)
+    before, heads = bench.table[ids].reshape(5, 12, 8), out.reshape(5, 12, 8)
+    assert (heads[:, ::2] == before[:, ::2]).all()
+    cos, sin = table[:5, None, :4], table[:5, None, 4:]
+    low, high = before[:, 1::2, :4], before[:, 1::2, 4:]
+    expected = np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=2)
+    np.testing.assert_allclose(heads[:, 1::2], expected, atol=1e-6)
+
+
 def test_a_sequence_does_not_feel_its_neighbours() -> None:
     together, _ = encoder_layer("auto", [7, 20, 3])
     alone, _ = encoder_layer("auto", [7])
@@ -215,6 +255,9 @@ def test_sizes_are_checked() -> None:
         bench.plan.soft_cap(bench.x, 0.0)
     with pytest.raises(ValueError, match="a limit of gates must be positive"):
         bench.plan.gated(bench.x, 48, limit=-1.0)
+    for columns, bounds in (((90, 8), (0.0, 1.0)), ((0, 8), (1.0, 0.0))):
+        with pytest.raises(ValueError, match="no such columns, or bounds"):
+            bench.plan.clamp(bench.x, *columns, *bounds)
     with pytest.raises(ValueError, match="f32 matrices do not mix"):
         bench.pack(np.zeros((8, 32), np.float32), "f32")
     with pytest.raises(ValueError, match="unknown; use auto"):

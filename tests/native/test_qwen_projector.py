@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from gguf_qwen import write_qwen_projector, write_qwen_text
 from runner_driver import DrivenSequence, RunnerDriver
+from tiny_qwen3_5_vl import write_tiny_qwen3_5, write_tiny_qwen3_5_moe
 from tiny_qwen_vl import (
     HIDDEN,
     MOST_ROWS,
@@ -19,6 +20,7 @@ from tiny_qwen_vl import (
     UNIT,
     write_tiny_qwen2_vl,
     write_tiny_qwen3_vl,
+    write_tiny_qwen3_vl_moe,
     write_tiny_qwen_vl,
 )
 
@@ -35,9 +37,12 @@ from llm_serving.images.any_size import AnySize
 from llm_serving.native.any_size_vision import AnySizeVision
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
-    "qwen2vl_merger": write_tiny_qwen2_vl,
-    "qwen2.5vl_merger": write_tiny_qwen_vl,
-    "qwen3vl_merger": write_tiny_qwen3_vl,
+    "qwen2_vl": write_tiny_qwen2_vl,
+    "qwen2_5_vl": write_tiny_qwen_vl,
+    "qwen3_vl": write_tiny_qwen3_vl,
+    "qwen3_vl_moe": write_tiny_qwen3_vl_moe,
+    "qwen3_5": write_tiny_qwen3_5,
+    "qwen3_5_moe": write_tiny_qwen3_5_moe,
 }
 PICTURE = np.random.default_rng(1).uniform(-1, 1, (5 * UNIT, 7 * UNIT, 3)).astype(np.float32)
 
@@ -69,7 +74,10 @@ def logits_of(checkpoint: Checkpoint, rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_rows_and_logits_are_the_directory_s(name: str, tmp_path: Path) -> None:
-    """Frames have a matrix each in a file, whose products are added: the last bits are others."""
+    """Frames have a matrix each in a file, whose products are added: the last bits are others.
+
+    So are those of Qwen3.5's logits: how fast a state fades is a logarithm in a directory.
+    """
     directory = WRITERS[name](tmp_path)
     whole, both = open_checkpoint(directory), pair(tmp_path / "pair", directory)
     assert sees(both)
@@ -77,7 +85,8 @@ def test_rows_and_logits_are_the_directory_s(name: str, tmp_path: Path) -> None:
     assert describe(both).rope.axes == describe(whole).rope.axes
     expected, ours = rows_of(whole), rows_of(both)
     np.testing.assert_allclose(ours, expected, atol=2e-5 * np.abs(expected).max())
-    assert (logits_of(both, expected) == logits_of(whole, expected)).all()
+    logits, theirs = logits_of(both, expected), logits_of(whole, expected)
+    np.testing.assert_allclose(logits, theirs, rtol=0, atol=1e-3 if name.startswith("qwen3_5") else 0)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -90,7 +99,7 @@ def test_how_pictures_are_prepared(name: str, tmp_path: Path) -> None:
     shown = sight.tiling
     assert isinstance(shown, AnySize)
     assert (shown.patch, shown.side, shown.rows) == (PATCH, 2, BOUND)
-    assert shown.least == (64 if name == "qwen3vl_merger" else 4) * UNIT**2
+    assert shown.least == (64 if name.startswith("qwen3") else 4) * UNIT**2
     np.testing.assert_allclose(shown.mean, [0.48145466, 0.4578275, 0.40821073], rtol=1e-6)
     keys = {"vision.image_min_pixels": 5 * UNIT**2, "vision.image_max_pixels": 90 * UNIT**2}
     bounded = load_sight(pair(tmp_path / "bounded", directory, keys=keys), EngineOptions(threads=1))
@@ -98,6 +107,17 @@ def test_how_pictures_are_prepared(name: str, tmp_path: Path) -> None:
     bounded.encoder.close()
     assert isinstance(bounded.tiling, AnySize)
     assert (bounded.tiling.least, bounded.tiling.rows) == (5 * UNIT**2, 90)
+
+
+@pytest.mark.parametrize(("name", "key"), [("qwen2_5_vl", "rms_norm_eps"), ("qwen3_vl", "layer_norm_eps")])
+def test_epsilon_of_norms_is_read(name: str, key: str, tmp_path: Path) -> None:
+    directory = WRITERS[name](tmp_path)
+    plain, keys = open_checkpoint(directory), {"vision.attention.layer_norm_epsilon": 0.1}
+    usual, vision = rows_of(plain), {**plain.metadata["vision_config"], key: 0.1}
+    expected = rows_of(replace(plain, metadata={**plain.metadata, "vision_config": vision}))
+    assert np.abs(expected - usual).max() > 0.01 * np.abs(usual).max()
+    file = rows_of(pair(tmp_path / "pair", directory, keys=keys))
+    np.testing.assert_allclose(file, expected, atol=2e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -130,18 +150,26 @@ def test_one_text_family_has_two_generations_of_eyes(tmp_path: Path) -> None:
         with_projector(text, open_checkpoint(other))
 
 
+def test_views_that_no_layer_takes_are_refused(tmp_path: Path) -> None:
+    text = write_qwen_text(tmp_path / "text.gguf", write_tiny_qwen3_5(tmp_path / "plain"))
+    file = write_qwen_projector(tmp_path / "mmproj.gguf", write_tiny_qwen3_vl(tmp_path / "deep"))
+    with pytest.raises(CheckpointError, match=r"makes 2 views .* and 'text.gguf' takes 0"):
+        with_projector(open_checkpoint(text), open_checkpoint(file))
+
+
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("qwen2.5vl_merger", {"use_silu": None}, "use_silu' in .* is None; true is needed"),
-    ("qwen2.5vl_merger", {"vision.n_wa_pattern": None}, "n_wa_pattern"),
-    ("qwen2.5vl_merger", {"vision.feed_forward_length": 64}, "has shape .* and its keys mean"),
-    ("qwen2.5vl_merger", {"vision.block_count": 2}, "nothing here computes with: v.blk.2."),
-    ("qwen2.5vl_merger", {"vision.block_count": 1 << 30}, "block_count"),
-    ("qwen2vl_merger", {"vision.projection_dim": 2 * HIDDEN}, "rows of 128 numbers"),
-    ("qwen2vl_merger", {"vision.patch_size": 5}, "patch_embd.weight"),
-    ("qwen2vl_merger", {"vision.spatial_merge_size": 3}, "'mm.0.weight'"),
-    ("qwen3vl_merger", {"vision.is_deepstack_layers": [True]}, "3 times true or false"),
-    ("qwen3vl_merger", {"vision.is_deepstack_layers": None}, "nothing here computes with: v.deepstack"),
-    ("qwen3vl_merger", {"use_gelu": False}, "use_gelu"),
+    ("qwen2_5_vl", {"use_silu": None}, "use_silu' in .* is None; true is needed"),
+    ("qwen2_5_vl", {"vision.n_wa_pattern": None}, "n_wa_pattern"),
+    ("qwen2_5_vl", {"vision.feed_forward_length": 64}, "has shape .* and its keys mean"),
+    ("qwen2_5_vl", {"vision.block_count": 2}, "nothing here computes with: v.blk.2."),
+    ("qwen2_5_vl", {"vision.block_count": 1 << 30}, "block_count"),
+    ("qwen2_vl", {"vision.projection_dim": 2 * HIDDEN}, "rows of 128 numbers"),
+    ("qwen2_vl", {"vision.patch_size": 5}, "patch_embd.weight"),
+    ("qwen2_vl", {"vision.spatial_merge_size": 3}, "'mm.0.weight'"),
+    ("qwen3_vl", {"vision.is_deepstack_layers": [True]}, "3 times true or false"),
+    ("qwen3_vl", {"vision.is_deepstack_layers": None}, "nothing here computes with: v.deepstack"),
+    ("qwen3_vl", {"use_gelu": False}, "use_gelu"),
+    ("qwen3_vl", {"vision.attention.layer_norm_epsilon": 0.0}, "layer_norm_epsilon"),
 ]
 
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from runner_driver import DrivenSequence, RunnerDriver
+from tiny_qwen3_5_vl import write_tiny_qwen3_5, write_tiny_qwen3_5_moe
 from tiny_qwen_vl import (
     HIDDEN,
-    LAYERS,
     MOST_ROWS,
     PLACE,
     UNIT,
     VISION,
-    VISION_3,
     write_tiny_qwen2_vl,
     write_tiny_qwen3_vl,
+    write_tiny_qwen3_vl_moe,
     write_tiny_qwen_vl,
 )
 
@@ -29,7 +29,7 @@ from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.request import GivenRows
 from llm_serving.engine.rotary import rotary_positions
 from llm_serving.errors import CheckpointError, RequestCancelled
-from llm_serving.native.any_size_vision import AnySizeVision, patch_places, stretched
+from llm_serving.native.any_size_vision import AnySizeVision, patch_places
 from llm_serving.native.core import load_core
 
 GRIDS = [(3, 5), (4, 1)]
@@ -46,7 +46,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(write_tiny_qwen_vl(tmp_path_factory.mktemp("qwen")))
 
 
-@pytest.fixture(scope="module", params=[write_tiny_qwen_vl, write_tiny_qwen2_vl, write_tiny_qwen3_vl])
+@pytest.fixture(
+    scope="module",
+    params=[
+        write_tiny_qwen_vl,
+        write_tiny_qwen2_vl,
+        write_tiny_qwen3_vl,
+        write_tiny_qwen3_vl_moe,
+        write_tiny_qwen3_5,
+        write_tiny_qwen3_5_moe,
+    ],
+)
 def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(request.param(tmp_path_factory.mktemp("each")))
 
@@ -230,54 +240,3 @@ def test_a_processor_that_does_not_fit_is_refused(
 
 def test_sections_lie_one_behind_the_other(checkpoint: Checkpoint) -> None:
     assert describe(checkpoint).rope.axes == (0, 0, 1, 1, 1, 2, 2, 2)
-
-
-def test_height_and_width_are_interleaved_with_time(tmp_path: Path) -> None:
-    plan = describe(open_checkpoint(write_tiny_qwen3_vl(tmp_path)))
-    assert plan.rope.axes == (0, 1, 2, 0, 1, 2, 0, 0)
-    assert plan.given_width == 3 * HIDDEN
-
-
-def test_what_is_given_for_further_layers_is_added_there(tmp_path: Path) -> None:
-    """To the rows of pictures alone; texts behind them notice what they can still look at."""
-    runner = build_runner(open_checkpoint(write_tiny_qwen3_vl(tmp_path)), EngineOptions(threads=2))
-    driver, found = RunnerDriver(runner), []
-    for layers in ((), (1,), (2,), (1, 2)):
-        given = WIDE.copy()
-        for layer in {1, 2} - set(layers):
-            given[:, layer * HIDDEN : (layer + 1) * HIDDEN] = 0
-        found.append(driver.step([(DrivenSequence(), IDS)], given=(given, PLACES), rotary=TURNED))
-    for i, one in enumerate(found):
-        assert (one[:5] == found[0][:5]).all()
-        assert all((one[PLACES] != other[PLACES]).any(axis=1).all() for other in found[:i])
-    assert (found[1][5:] != found[0][5:]).any(axis=1).all()
-    texts = np.setdiff1d(np.arange(len(IDS)), PLACES)
-    assert (found[2][texts] == found[0][texts]).all(), "there is no layer behind the second"
-    with pytest.raises(ValueError, match="another width"):
-        driver.step([(DrivenSequence(), IDS)], given=(GIVEN, PLACES), rotary=TURNED)
-    runner.close()
-
-
-def test_positions_are_stretched() -> None:
-    table = np.arange(9, dtype=np.float32).reshape(3, 3, 1)
-    assert (stretched(table, 3, 3) == table).all()
-    wide = stretched(table, 5, 2)[:, :, 0]
-    assert wide.tolist() == [[0, 2], [1.5, 3.5], [3, 5], [4.5, 6.5], [6, 8]]
-    assert stretched(table, 1, 1).tolist() == [[[0]]]
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"vision_config": {**VISION_3, "deepstack_visual_indexes": [1, 0]}}, "in order"),
-        ({"vision_config": {**VISION_3, "deepstack_visual_indexes": [3]}}, "in order"),
-        ({"vision_config": {**VISION_3, "deepstack_visual_indexes": [0, 1, 2]}}, f"{LAYERS} layers for 3"),
-        ({"vision_config": {**VISION_3, "hidden_act": "silu"}}, "'hidden_act'"),
-        ({"vision_config": {**VISION_3, "hidden_size": 64}}, "no positions .* of 64 dimensions"),
-        ({"text_config": {"model_type": "qwen3_vl_moe_text"}}, "'qwen3_vl_text'"),
-    ],
-)
-def test_what_does_not_fit_qwen3_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
-    model = open_checkpoint(write_tiny_qwen3_vl(tmp_path, **config))
-    with pytest.raises(CheckpointError, match=message):
-        describe_both(model)

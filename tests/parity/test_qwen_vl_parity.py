@@ -76,6 +76,42 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
     ),
 }
+FAMILIES["qwen3_vl_moe"] = (
+    "Qwen3VLMoe",
+    {**FAMILIES["qwen3_vl"][1], "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
+    FAMILIES["qwen3_vl"][2],
+)
+FAMILIES["qwen3_5"] = (
+    "Qwen3_5",
+    {
+        "num_hidden_layers": 4,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "head_dim": 32,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "initializer_range": 0.1,  # a state adds up small differences
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [3, 3, 2],
+        },
+    },
+    {key: value for key, value in FAMILIES["qwen3_vl"][2].items() if key != "deepstack_visual_indexes"},
+)
+FAMILIES["qwen3_5_moe"] = (
+    "Qwen3_5Moe",
+    {
+        **FAMILIES["qwen3_5"][1],
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "shared_expert_intermediate_size": 96,
+    },
+    FAMILIES["qwen3_5"][2],
+)
 # As published, but for most of their layers.
 REAL: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {

@@ -74,7 +74,7 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
                           to.row(tokens.row) + size_t(head) * group * head_dim, size_t(from.width),
                           size_t(to.width), kv.format, kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
                           step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
-                          first_position, tokens.count, step.input.seen ? step.input.seen + tokens.first : nullptr, group, head_dim, scale, cap, biases, own_sinks, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
+                          first_position, tokens.count, step.input.seen && ahead ? step.input.seen + tokens.first : nullptr, group, head_dim, scale, cap, biases, own_sinks, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
                           worker_scratch(model, worker, attention_scratch(group, head_dim))};
     if (tokens.pieces == 1) return model.kernels->attention(work);
     const size_t state = size_t(state_floats(head_dim));
@@ -114,7 +114,7 @@ void Rotate::run_tile(Model& model, const StepState& step, int tile, int) const 
         const size_t position = size_t(step.input.positions[token]) % (angles.size() / size_t(rotated));
         const float* cos = angles_of(angles, rotated, axes, position, rotary_of(step.input, token), gathered);
         float* head = model.buffers[size_t(source)].row(r);
-        for (int h = 0; h < heads; h++, head += head_dim) model.kernels->rope(head, cos, cos + rotated / 2, rotated);
+        for (int h = first; h < heads; h += stride) model.kernels->rope(head + h * head_dim, cos, cos + rotated / 2, rotated);
     });
 }
 

@@ -125,7 +125,7 @@ void bind_recurrent(nb::class_<Plan>& plan);  // bindings_recurrent.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 27;
+    m.attr("ABI") = 28;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -195,15 +195,16 @@ NB_MODULE(_llm_serving_native, m) {
                 throw std::invalid_argument("the position table is shorter than the context");
             p.add(std::move(op));
         })
-        .def("quantize", [](Plan& p, int source, int weight, int bias, float epsilon, bool keep) {
+        .def("quantize", [](Plan& p, int source, int weight, int bias, float epsilon, bool keep, float least, float most) {
             auto op = std::make_unique<Quantize>();
             op->source = source;
             op->weight = weight;
             op->bias = bias;
             op->epsilon = epsilon;
             op->keep = keep;
+            op->within = {least, most};
             p.add(std::move(op), p.model.buffers.at(size_t(source)).width);
-        }, nb::arg("source"), nb::arg("weight") = -1, nb::arg("bias") = -1, nb::arg("epsilon") = 0.0f, nb::arg("keep") = false)
+        }, nb::arg("source"), nb::arg("weight") = -1, nb::arg("bias") = -1, nb::arg("epsilon") = 0.0f, nb::arg("keep") = false, nb::arg("least") = -INFINITY, nb::arg("most") = INFINITY)
         .def("gelu", [](Plan& p, int source, bool tanh, bool quick) {
             const Buffer& from = p.model.buffers.at(size_t(source));
             auto op = std::make_unique<Gelu>();
@@ -229,7 +230,7 @@ NB_MODULE(_llm_serving_native, m) {
             op->cap = cap;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("cap"))
-        .def("gated", [](Plan& p, int source, int cols, bool gelu, bool tanh, float limit, float slope, int opened, int opened_offset) {
+        .def("gated", [](Plan& p, int source, int cols, bool gelu, bool tanh, float limit, float slope, int opened, int opened_offset, float least, float most) {
             if (limit < 0) throw std::invalid_argument("a limit of gates must be positive");
             if (opened >= 0 && (opened_offset < 0 || opened_offset + cols > p.model.buffers.at(size_t(opened)).width))
                 throw std::invalid_argument("the buffer has no such columns to be opened");
@@ -242,8 +243,19 @@ NB_MODULE(_llm_serving_native, m) {
             op->slope = slope;
             op->opened = opened;
             op->opened_offset = opened_offset;
+            op->within = {least, most};
             p.add(std::move(op), cols, p.model.buffers.at(size_t(source)).of_slots);
-        }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false, nb::arg("limit") = 0.0f, nb::arg("slope") = 1.0f, nb::arg("opened") = -1, nb::arg("opened_offset") = 0)
+        }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false, nb::arg("limit") = 0.0f, nb::arg("slope") = 1.0f, nb::arg("opened") = -1, nb::arg("opened_offset") = 0, nb::arg("least") = -INFINITY, nb::arg("most") = INFINITY)
+        .def("clamp", [](Plan& p, int source, int offset, int width, float least, float most) {
+            if (offset < 0 || width <= 0 || offset + width > p.model.buffers.at(size_t(source)).width || !(least <= most))
+                throw std::invalid_argument("there are no such columns, or bounds");
+            auto op = std::make_unique<Clamp>();
+            op->source = source;
+            op->offset = offset;
+            op->width = width;
+            op->within = {least, most};
+            p.add(std::move(op));
+        }, nb::arg("source"), nb::arg("offset"), nb::arg("width"), nb::arg("least"), nb::arg("most"))
         .def("linear", &add_linear, nb::arg("projections"), nb::arg("accumulate") = false, nb::arg("firsts") = std::vector<int>())
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"), nb::arg("block_tables"),
              nb::arg("logit_rows"), nb::arg("output"), nb::arg("given").none() = nb::none(), nb::arg("given_rows").none() = nb::none(),

@@ -42,7 +42,8 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->bias = bias;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("offset"), nb::arg("heads"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("bias") = -1)
-        .def("rotate", [](Plan& p, int source, int heads, int head_dim, int rotated, int table, const std::vector<int>& axes) {
+        .def("rotate", [](Plan& p, int source, int heads, int head_dim, int rotated, int table, const std::vector<int>& axes, int first, int stride) {
+            if (first < 0 || stride <= 0) throw std::invalid_argument("there are no such heads");
             if (rotated <= 0 || rotated > head_dim || head_dim > kMostHeadDim || p.model.vectors.at(size_t(table)).size() < size_t(rotated))
                 throw std::invalid_argument("the rotation table is empty");
             auto op = std::make_unique<Rotate>();
@@ -52,10 +53,12 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->rotated = rotated;
             op->table = table;
             op->axes = p.axes_of(axes, rotated);
+            op->first = first;
+            op->stride = stride;
             if (!axes.empty() && p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated))
                 throw std::invalid_argument("the rotation table is shorter than the context");
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("rotated"), nb::arg("table"), nb::arg("axes") = std::vector<int>())
+        }, nb::arg("source"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("rotated"), nb::arg("table"), nb::arg("axes") = std::vector<int>(), nb::arg("first") = 0, nb::arg("stride") = 1)
         .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table, int rotated, bool keys_are_values, const std::vector<int>& axes) {
             if (table >= 0 && (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated)))
                 throw std::invalid_argument("the rotation table is shorter than the context");
@@ -70,7 +73,7 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->axes = p.axes_of(axes, rotated);
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0, nb::arg("keys_are_values") = false, nb::arg("axes") = std::vector<int>())
-        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks) {
+        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks, bool ahead) {
             if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
                 throw std::invalid_argument("a window needs what is added by distance, for all distances");
             if (sinks >= 0 && p.model.vectors.at(size_t(sinks)).size() != size_t(query_heads))
@@ -86,6 +89,7 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->bias = bias;
             op->cap = cap;
             op->sinks = sinks;
+            op->ahead = ahead;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1);
+        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1, nb::arg("ahead") = true);
 }

@@ -64,7 +64,20 @@ void Quantize::run_tile(Model& model, const StepState& step, int tile, int worke
         if (gain && bias < 0) model.kernels->rms_norm(x, gain, epsilon, from.width, normed);
         if (gain && bias >= 0)
             model.kernels->layer_norm(x, gain, model.vectors[size_t(bias)].data(), epsilon, from.width, normed);
+        if (!within.are_none()) {
+            within.keep(normed, from.width, scratch);
+            normed = scratch;
+        }
         quantize_row(model, step, *this, normed, from.width, r);
+    });
+}
+
+int Clamp::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
+
+void Clamp::run_tile(Model& model, const StepState& step, int tile, int) const {
+    for_rows(tile, num_rows(step), [&](int r) {
+        float* row = model.buffers[size_t(source)].row(r) + offset;
+        within.keep(row, width, row);
     });
 }
 
@@ -78,6 +91,7 @@ void Gated::run_tile(Model& model, const StepState& step, int tile, int worker) 
         const auto activate = tanh ? model.kernels->gated_gelu_tanh : gelu ? model.kernels->gated_gelu : model.kernels->gated_silu;
         if (limit > 0) model.kernels->gated_within(x, up, cols, slope, limit, gated);
         else activate(x, up, cols, gated);
+        if (!within.are_none()) within.keep(gated, cols, gated);
         quantize_row(model, step, *this, gated, cols, r);
     });
 }

@@ -1,5 +1,9 @@
 // What a plan is made of. Rows are tokens, or the selected logit rows once `select_rows` was called.
 #pragma once
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "plan.hpp"
 
 namespace llm {
@@ -42,6 +46,22 @@ struct AddPositions final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
+struct Bounds {
+    float least = -std::numeric_limits<float>::infinity(), most = std::numeric_limits<float>::infinity();
+    bool are_none() const { return std::isinf(least) && std::isinf(most); }
+    void keep(const float* from, int count, float* to) const {
+        for (int i = 0; i < count; i++) to[i] = std::min(std::max(from[i], least), most);
+    }
+};
+
+// Every number of `width` columns from `offset` on, kept within bounds.
+struct Clamp final : Operation {
+    int source, offset, width;
+    Bounds within;
+    int num_tiles(const Model&, const StepState&) const override;
+    void run_tile(Model&, const StepState&, int tile, int worker) const override;
+};
+
 // activations = quantize(norm(source)): no weight, no norm; no bias, rms_norm; both, layer_norm.
 // `keep` also writes the normed row back, as post-norm encoders need it.
 struct Quantize final : Operation {
@@ -49,6 +69,7 @@ struct Quantize final : Operation {
     int weight = -1, bias = -1;
     float epsilon = 0;
     bool keep = false;
+    Bounds within;  // of what is quantised, not of what is kept
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -60,6 +81,7 @@ struct Gated final : Operation {
     int opened = -1, opened_offset = 0;
     bool gelu = false, tanh = false;
     float slope = 1, limit = 0;
+    Bounds within;  // of what is quantised
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -124,6 +146,7 @@ struct AttentionOperation final : Operation {
     int window = 0;  // > 0: a token sees so many, itself counted in
     int bias = -1;   // of a window: what is added by distance, from 1 - max_context on, see kernels.hpp
     int sinks = -1;  // a vector with a number for each query head, see kernels.hpp
+    bool ahead = true;  // else rows see nothing behind them, also within a span
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -140,6 +163,7 @@ struct HeadNorm final : Operation {
 // Positions of a second segment start over after the table's last row.
 struct Rotate final : Operation {
     int source, heads, head_dim, rotated, table;
+    int first = 0, stride = 1;  // which heads: this one, and each so many further
     std::vector<uint8_t> axes;  // as `Model::rope_axes`
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
