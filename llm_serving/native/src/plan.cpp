@@ -269,6 +269,7 @@ const float* Plan::run(const StepInput& input, int output_buffer) {
     prepare(input);
     Shares shares(pool_.size());
     Barrier barrier(pool_.size());
+    FirstException failure;
     Turn turn(process_turns(), side_);
     pool_.run([&](int worker) {
         take_priority(side_);
@@ -278,14 +279,20 @@ const float* Plan::run(const StepInput& input, int output_buffer) {
             const int tiles = own + (operation->beside ? operation->beside->num_tiles(model, step_) : 0);
             if (!tiles) continue;  // for all workers alike, so there is nothing to wait for
             for (int tile = shares.take(worker, tiles); tile >= 0; tile = shares.take(worker, tiles)) {
-                turn.pass();
-                if (interrupted.load(std::memory_order_relaxed)) continue;
-                if (tile < own) operation->run_tile(model, step_, tile, worker);
-                else operation->beside->run_tile(model, step_, tile - own, worker);
+                try {
+                    turn.pass();
+                    if (interrupted.load(std::memory_order_relaxed) || failure.is_kept()) continue;
+                    if (tile < own) operation->run_tile(model, step_, tile, worker);
+                    else operation->beside->run_tile(model, step_, tile - own, worker);
+                } catch (...) {  // the others wait for this worker at the barrier
+                    failure.keep();
+                }
             }
             barrier.arrive([&] { shares.restart(); });
         }
     });
+    if (failure.is_kept()) std::fill(model.pieces_done.begin(), model.pieces_done.end(), 0);  // of tiles that were left out
+    failure.rethrow();
     return model.buffers[size_t(output_buffer)].data.data();
 }
 

@@ -240,7 +240,8 @@ public:
     int read_activations(const PackedMatrix& matrix, int first = -1);
     void select_rows() { selecting_ = true; }
 
-    // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
+    // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out
+    // of range, and what a tile threw, such as std::bad_alloc. Such a step can be repeated where it leaves states in other slots.
     const float* run(const StepInput& input, int output_buffer);
     // While true, `run` leaves out all tiles, and what it returns means nothing: for plans without a KV cache. Any thread may
     // set it.

@@ -51,11 +51,20 @@ void ThreadPool::run(const std::function<void(int)>& task) {
     finished_.store(0, std::memory_order_relaxed);
     generation_.fetch_add(1, std::memory_order_seq_cst);
     generation_.notify_all();
-    task(0);
+    attempt(0);
     const uint32_t all = uint32_t(workers_.size());
     for (uint32_t done = finished_.load(std::memory_order_acquire); done != all;
          done = finished_.load(std::memory_order_acquire)) {
         Barrier::wait_for_change(finished_, done);
+    }
+    failure_.rethrow();
+}
+
+void ThreadPool::attempt(int worker) noexcept {
+    try {
+        (*task_)(worker);
+    } catch (...) {
+        failure_.keep();
     }
 }
 
@@ -68,7 +77,7 @@ void ThreadPool::work(int worker) {
         Barrier::wait_for_change(generation_, seen);
         seen++;
         if (stop_.load(std::memory_order_acquire)) return;
-        (*task_)(worker);
+        attempt(worker);
         finished_.fetch_add(1, std::memory_order_seq_cst);
         finished_.notify_one();
     }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cores.hpp"
+#include "first_exception.hpp"
 
 namespace llm {
 
@@ -48,13 +49,15 @@ public:
     // Called by a task's worker where it may be moved to another core.
     void check_core(int worker) { cores_.check(worker); }
     int size() const { return int(workers_.size()) + 1; }
-    // Runs task(worker) on every worker, and returns when all have finished.
+    // Runs task(worker) on every worker, and returns when all have finished. Throws the first exception of any of them.
+    // No worker may throw that others wait for within the task.
     void run(const std::function<void(int)>& task);
-    // Runs body(i) for i in [0, count), handed out one at a time.
+    // Runs body(i) for i in [0, count), handed out one at a time. Throws as `run` does, and then some i were left out.
     void for_each(int count, const std::function<void(int)>& body);
 
 private:
     void work(int worker);
+    void attempt(int worker) noexcept;
 
     Cores cores_;
     std::vector<std::thread> workers_;
@@ -62,6 +65,7 @@ private:
     std::atomic<uint32_t> finished_{0};
     std::atomic<bool> stop_{false};
     const std::function<void(int)>* task_ = nullptr;
+    FirstException failure_;
 };
 
 }  // namespace llm
