@@ -1,7 +1,7 @@
 // A model as a list of operations, run for one step in one call.
 //
-// Every worker walks the same list; an operation hands out its tiles through an atomic counter, and a
-// barrier stands between operations. Tiles decide who computes, never in which order numbers are added.
+// Workers take an operation's tiles from atomic counters, and go on to the next one when all of them are done, see
+// rounds.hpp. Tiles decide who computes, never in which order numbers are added.
 #pragma once
 #include <atomic>
 #include <cstdint>
