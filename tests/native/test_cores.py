@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import wait_until
 
 from llm_serving.native.core import load_core
 
@@ -69,8 +70,12 @@ class Steps:
         return out.copy()
 
     def core_of_worker(self) -> int:
-        """Where it runs, or ran last."""
-        return int((TASKS / str(self.worker) / "stat").read_text().rpartition(")")[2].split()[36])
+        """Where it ran last. It may be late, so this waits until it sleeps."""
+        wait_until(lambda: self._stat()[0] == "S")
+        return int(self._stat()[36])
+
+    def _stat(self) -> list[str]:
+        return (TASKS / str(self.worker) / "stat").read_text().rpartition(")")[2].split()
 
     @staticmethod
     def _threads() -> set[int]:
@@ -87,8 +92,10 @@ def test_a_worker_leaves_the_core_of_another_one(allowed: set[int], neighbour: i
         os.sched_setaffinity(0, {taken})
         os.sched_setaffinity(steps.worker, {taken})  # brings it there
         os.sched_setaffinity(steps.worker, allowed)  # and lets it go where it likes
-        for _ in range(2):
+        for _ in range(50):
             np.testing.assert_array_equal(steps.run(), expected)
+            if steps.core_of_worker() == neighbour:
+                break
         assert steps.core_of_worker() == neighbour
         assert os.sched_getaffinity(steps.worker) == allowed, "it is bound to nothing afterwards"
         assert os.sched_getaffinity(0) == {taken}, "the caller is left alone"
@@ -98,8 +105,10 @@ def test_workers_that_have_one_core_only_share_it(allowed: set[int]) -> None:
     steps = Steps()
     expected = steps.run()
     only = {max(allowed)}
+    steps.core_of_worker()  # it moves no more
     for thread in (0, steps.worker):
         os.sched_setaffinity(thread, only)
     for _ in range(3):
         np.testing.assert_array_equal(steps.run(), expected)
+    assert steps.core_of_worker() in only
     assert os.sched_getaffinity(steps.worker) == only

@@ -4,7 +4,6 @@
 #include <stdexcept>
 
 #include "quantize.hpp"
-#include "shares.hpp"
 
 namespace llm {
 
@@ -262,31 +261,6 @@ void Plan::prepare(const StepInput& input) {
         const size_t size = own * size_t(buffer.width);
         if (buffer.data.size() < size) buffer.data.resize(size);
     }
-}
-
-const float* Plan::run(const StepInput& input, int output_buffer) {
-    check(input);
-    prepare(input);
-    Shares shares(pool_.size());
-    Barrier barrier(pool_.size());
-    Turn turn(process_turns(), side_);
-    pool_.run([&](int worker) {
-        take_priority(side_);
-        for (const auto& operation : operations_) {
-            pool_.check_core(worker);
-            const int own = operation->num_tiles(model, step_);
-            const int tiles = own + (operation->beside ? operation->beside->num_tiles(model, step_) : 0);
-            if (!tiles) continue;  // for all workers alike, so there is nothing to wait for
-            for (int tile = shares.take(worker, tiles); tile >= 0; tile = shares.take(worker, tiles)) {
-                turn.pass();
-                if (interrupted.load(std::memory_order_relaxed)) continue;
-                if (tile < own) operation->run_tile(model, step_, tile, worker);
-                else operation->beside->run_tile(model, step_, tile - own, worker);
-            }
-            barrier.arrive([&] { shares.restart(); });
-        }
-    });
-    return model.buffers[size_t(output_buffer)].data.data();
 }
 
 }  // namespace llm

@@ -1,7 +1,7 @@
 // A model as a list of operations, run for one step in one call.
 //
-// Every worker walks the same list; an operation hands out its tiles through an atomic counter, and a
-// barrier stands between operations. Tiles decide who computes, never in which order numbers are added.
+// Workers take an operation's tiles from atomic counters, and go on to the next one when all of them are done, see
+// rounds.hpp. Tiles decide who computes, never in which order numbers are added.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -240,7 +240,8 @@ public:
     int read_activations(const PackedMatrix& matrix, int first = -1);
     void select_rows() { selecting_ = true; }
 
-    // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out of range.
+    // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out
+    // of range, and what a tile threw, such as std::bad_alloc. Such a step can be repeated where it leaves states in other slots.
     const float* run(const StepInput& input, int output_buffer);
     // While true, `run` leaves out all tiles, and what it returns means nothing: for plans without a KV cache. Any thread may
     // set it.

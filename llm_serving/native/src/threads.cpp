@@ -26,7 +26,7 @@ constexpr int kSpins = 4096;
 
 }  // namespace
 
-void Barrier::wait_for_change(std::atomic<uint32_t>& value, uint32_t old) {
+void wait_for_change(std::atomic<uint32_t>& value, uint32_t old) {
     for (int i = 0; i < kSpins; i++) {
         if (value.load(std::memory_order_acquire) != old) return;
         pause();
@@ -48,14 +48,28 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::run(const std::function<void(int)>& task) {
     cores_.take_seat(0);
     task_ = &task;
-    finished_.store(0, std::memory_order_relaxed);
+    inside_.store(0, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_seq_cst);
     generation_.notify_all();
-    task(0);
-    const uint32_t all = uint32_t(workers_.size());
-    for (uint32_t done = finished_.load(std::memory_order_acquire); done != all;
-         done = finished_.load(std::memory_order_acquire)) {
-        Barrier::wait_for_change(finished_, done);
+    attempt(0);
+    for (uint32_t inside = inside_.fetch_or(kClosed, std::memory_order_acq_rel) | kClosed; inside != kClosed;
+         inside = inside_.load(std::memory_order_acquire))
+        wait_for_change(inside_, inside);
+    failure_.rethrow();
+}
+
+bool ThreadPool::enter() {
+    uint32_t inside = inside_.load(std::memory_order_acquire);
+    while (!(inside & kClosed))
+        if (inside_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel)) return true;
+    return false;
+}
+
+void ThreadPool::attempt(int worker) noexcept {
+    try {
+        (*task_)(worker);
+    } catch (...) {
+        failure_.keep();
     }
 }
 
@@ -65,12 +79,16 @@ void ThreadPool::work(int worker) {
 #endif
     uint32_t seen = 0;
     for (;;) {
-        Barrier::wait_for_change(generation_, seen);
-        seen++;
+        wait_for_change(generation_, seen);
+        seen = generation_.load(std::memory_order_acquire);  // there may have been more than one meanwhile
         if (stop_.load(std::memory_order_acquire)) return;
-        (*task_)(worker);
-        finished_.fetch_add(1, std::memory_order_seq_cst);
-        finished_.notify_one();
+        if (!enter()) {
+            cores_.check(worker);  // it may come too late because it is where another one is
+            continue;
+        }
+        attempt(worker);
+        inside_.fetch_sub(1, std::memory_order_seq_cst);
+        inside_.notify_one();
     }
 }
 

@@ -7,36 +7,14 @@
 #include <vector>
 
 #include "cores.hpp"
+#include "first_exception.hpp"
 
 namespace llm {
 
-// Sleeps in the kernel after a short spin, so idle workers cost nothing and a busy neighbour is not fought.
-class Barrier {
-public:
-    explicit Barrier(int parties) : parties_(parties) {}
-    // The last to arrive runs `then` before anybody goes on.
-    template <class Then>
-    void arrive(Then then) {
-        if (parties_ == 1) return then();
-        const uint32_t generation = generation_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == parties_ - 1) {
-            arrived_.store(0, std::memory_order_relaxed);
-            then();
-            // Not a plain store, which a processor may let wait behind the load by which `notify_all` looks for sleepers:
-            // who falls asleep between the two is never woken.
-            generation_.fetch_add(1, std::memory_order_seq_cst);
-            generation_.notify_all();
-            return;
-        }
-        wait_for_change(generation_, generation);
-    }
-    static void wait_for_change(std::atomic<uint32_t>& value, uint32_t old);
-
-private:
-    const int parties_;
-    std::atomic<int> arrived_{0};
-    std::atomic<uint32_t> generation_{0};
-};
+// Sleeps in the kernel after a short spin, so idle workers cost nothing and a busy neighbour is not fought. Whoever changes
+// the value does so by an exchange or an addition and not by a plain store, which a processor may let wait behind the load by which
+// `notify_all` looks for sleepers: who falls asleep between the two is never woken.
+void wait_for_change(std::atomic<uint32_t>& value, uint32_t old);
 
 class ThreadPool {
 public:
@@ -48,20 +26,25 @@ public:
     // Called by a task's worker where it may be moved to another core.
     void check_core(int worker) { cores_.check(worker); }
     int size() const { return int(workers_.size()) + 1; }
-    // Runs task(worker) on every worker, and returns when all have finished.
+    // Runs task(worker) on the calling thread and on every worker that comes in time, and returns when those have finished.
+    // Throws the first exception of any of them. No worker may throw that others wait for within the task.
     void run(const std::function<void(int)>& task);
-    // Runs body(i) for i in [0, count), handed out one at a time.
+    // Runs body(i) for i in [0, count), handed out one at a time. Throws as `run` does, and then some i were left out.
     void for_each(int count, const std::function<void(int)>& body);
 
 private:
+    static constexpr uint32_t kClosed = 1u << 31;
     void work(int worker);
+    bool enter();
+    void attempt(int worker) noexcept;
 
     Cores cores_;
     std::vector<std::thread> workers_;
     std::atomic<uint32_t> generation_{0};
-    std::atomic<uint32_t> finished_{0};
+    std::atomic<uint32_t> inside_{kClosed};  // workers that run the task, and whether no more may begin
     std::atomic<bool> stop_{false};
     const std::function<void(int)>* task_ = nullptr;
+    FirstException failure_;
 };
 
 }  // namespace llm

@@ -1,7 +1,7 @@
 // Chat models and encoders take turns on the same cores.
 //
 // Left to the kernel, workers of two pools displace each other in mid tile, and everybody else of their pool
-// waits at the barrier. Here one step at a time has all cores: workers of others stop at their next tile.
+// waits for that tile. Here one step at a time has all cores: workers of others stop at their next tile.
 #pragma once
 #include <atomic>
 #include <chrono>
