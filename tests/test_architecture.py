@@ -51,7 +51,7 @@ def tree_of(path: Path) -> ast.Module:
 
 @cache
 def items_of(path: Path) -> list[ast.AST]:
-    """The imports and functions of a file. Most of the time of these tests is walking: once, by statements."""
+    """The imports and functions of a file. Most of the time of these tests is walking: once, and quickly."""
     return [node for node in statements_in(tree_of(path)) if isinstance(node, (*FUNCTIONS, *IMPORTS))]
 
 

@@ -53,7 +53,7 @@ WRITERS = {
 }
 
 
-def short_sequences(vocab: int, count: int = 24) -> list[list[int]]:
+def short_sequences(vocab: int, count: int = 16) -> list[list[int]]:
     rng = np.random.default_rng(11)
     return [rng.integers(0, vocab, 1 + i % 6).tolist() for i in range(count)]
 
