@@ -150,20 +150,22 @@ class BlockPool:
 
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Compare everything with the block tables of all sequences. Raises: AssertionError."""
-        refs = [0] * self.num_blocks
+        refs, held = [0] * self.num_blocks, set[int]()
         for table in tables:
+            held.update(table)
             for block in table:
                 refs[block] += 1
         _require(refs == self._refs, "reference counts differ from the block tables")
         free, kept = set(self._free), set(self._kept)
         _require(len(free) == len(self._free), "a block is free twice")
-        held = {block for block, count in enumerate(refs) if count > 0}
         _require(not (free & kept or free & held or kept & held), "a block is in two states")
         _require(len(free) + len(kept) + len(held) == self.num_blocks, "a block is lost")
-        _require(all(self._digests[block] is None for block in free), "a free block has a digest")
-        _require(all(self._digests[block] is not None for block in kept), "a kept block has no digest")
-        named = {digest: block for block, digest in enumerate(self._digests) if digest is not None}
-        _require(named == self._found, "digests and the index differ")
+        digest_of = self._digests.__getitem__
+        _require(not any(map(digest_of, free)), "a free block has a digest")
+        _require(all(map(digest_of, kept)), "a kept block has no digest")
+        is_found = list(map(digest_of, self._found.values())) == list(self._found)
+        num_named = self.num_blocks - self._digests.count(None)
+        _require(is_found and num_named == len(self._found), "digests and the index differ")
         _require(not (self._claims.keys() & self._found.keys()), "a computed block is still claimed")
 
 

@@ -111,9 +111,8 @@ async def test_babblers_make_valid_calls(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 async def test_random_weights_make_valid_calls(name: str, tmp_path: Path) -> None:
     async with native(FAMILIES[name], tmp_path) as client:
-        for seed in range(2):
-            one = {"seed": seed, "parallel_tool_calls": False}
-            assert await called(client, **one, tool_choice=NAMED) == ["weather"]
+        one = {"seed": 0, "parallel_tool_calls": False}
+        assert await called(client, **one, tool_choice=NAMED) == ["weather"]
         for path, body, calls_of in OTHERS:
             response = await client.post(path, json={**body, "temperature": 1.0})
             assert response.status_code == 200, response.text
@@ -185,7 +184,7 @@ async def test_several_calls_and_free_arguments_are_bound(name: str) -> None:
     async with scripted(FAMILIES[name]) as client:
         found = []
         for seed in range(3):
-            fields = {**ASKED, "tools": tools, "seed": seed, "max_tokens": 800, "n": 2}
+            fields = {**ASKED, "tools": tools, "seed": seed, "max_tokens": 400, "n": 2}
             for choice in (await client.post("/chat/completions", json=fields)).json()["choices"]:
                 calls = choice["message"].get("tool_calls", [])
                 assert calls or choice["finish_reason"] == "length"

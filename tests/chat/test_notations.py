@@ -130,7 +130,7 @@ def test_texts_of_marks_in_any_order_are_read_the_same_however_they_are_cut(name
     quotes = [mark for quote in notation.quotes for mark in (quote.begin, quote.end)]
     parts = [*notation.marks, *quotes, *notation.brackets, *' \n\\"a{}[]<(:', "now", "call:"]
     parts += [notation.open, notation.close, notation.write([Call("now", {})]), family.written] * 3
-    for _ in range(300):
+    for _ in range(120):
         texts = [chance.choice(parts) for _ in range(chance.randrange(1, 6))]
         text = "".join([*texts, family.written[chance.randrange(len(family.written)) :]])
         at = chance.randrange(len(text))

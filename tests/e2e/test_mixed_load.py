@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = [pytest.mark.model, pytest.mark.anyio]
 
-TEXTS = [f"{'The rain in Spain stays mainly in the plain. ' * (i % 9)}Text {i}." for i in range(96)]
+TEXTS = [f"{'The rain in Spain stays mainly in the plain. ' * (i % 9)}Text {i}." for i in range(48)]
 
 
 async def vectors(client: httpx.AsyncClient, texts: list[str]) -> list[str]:

@@ -75,7 +75,7 @@ class Pair:
             found.setdefault(event.request_id, []).append(replace(event, timings=None))  # type: ignore[arg-type]
         return found, core.stats("x")
 
-    def request(self, name: str, prompt: str, tokens: int = 48, **sampling: object) -> GenerateRequest:
+    def request(self, name: str, prompt: str, tokens: int = 24, **sampling: object) -> GenerateRequest:
         text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
         params = SamplingParams(tokens, ignore_eos=True, **sampling)  # type: ignore[arg-type]
         return GenerateRequest(name, self.tokenizer.encode_prompt(text), params)
@@ -109,7 +109,7 @@ def test_a_model_that_guesses_for_itself_is_always_right(
     for some in (requests[:1], requests):
         on, stats = real.answers(some, itself)
         assert on == {each.request_id: off[each.request_id] for each in some}
-        assert stats.num_drafted_tokens > 30 * len(some)
+        assert stats.num_drafted_tokens > 14 * len(some)
         assert stats.num_accepted_tokens == stats.num_drafted_tokens
 
 
@@ -126,12 +126,12 @@ def test_coarser_weights_are_often_right_and_no_answer_differs(
     requests, off = asked
     on, stats = real.answers(requests, coarser)
     assert on == off
-    assert stats.num_accepted_tokens > 0.3 * stats.num_drafted_tokens > 15
+    assert stats.num_accepted_tokens > 0.3 * stats.num_drafted_tokens > 7
 
 
 def test_three_are_left_alone_and_long_prompts_are_read(real: Pair, itself: NativeRunner) -> None:
     requests = [
-        real.request(str(i), f"{question} " + "Be brief, please, as it is late. " * 40, 16 + 16 * i)
+        real.request(str(i), f"{question} " + "Be brief, please, as it is late. " * 30, 8 + 12 * i)
         for i, question in enumerate(QUESTIONS)
     ]
     off, _ = real.answers(requests)

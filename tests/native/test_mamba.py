@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from recurrent_layer import (
+    TOKENS,
+    RecurrentLayer,
+    check_cuts,
+    check_instruction_sets_and_threads,
+    check_sequences_do_not_meet,
+    core,
+    random_rows,
+)
 
-from llm_serving.native.core import load_core
 from llm_serving.native.delta_net import TAPS
 from llm_serving.native.mamba import MambaHeads
 
-core = load_core()
-TOKENS = 70
 EPSILON = 1e-5
 SHAPES = {
     "usual": MambaHeads(count=4, dim=64, groups=1, state=128),
@@ -22,9 +29,7 @@ SHAPES = {
 }
 
 
-class Layer:
-    """The operations between a layer's matrices, on rows that are given; two sequences at most."""
-
+class Layer(RecurrentLayer):
     def __init__(self, heads: MambaHeads, isa: str = "auto", threads: int = 1, biased: bool = True) -> None:
         rng = np.random.default_rng(3)
         self.heads = heads
@@ -33,39 +38,18 @@ class Layer:
         self.bias = rng.normal(-1, 2, heads.count).astype(np.float32)
         self.rates = -rng.uniform(0.01, 3, heads.count).astype(np.float32)
         self.skips = rng.normal(0, 1, heads.count).astype(np.float32)
-        self.plan: Any = core.Plan(threads, isa, TOKENS, TOKENS)
-        mixed, found = self.plan.buffer(heads.width), self.plan.buffer(heads.inner)
-        self.plan.given(mixed)
+        super().__init__(heads.width, heads.inner, isa, threads)
         sizes = (heads.count, heads.dim, heads.groups, heads.state)
         shift = self.plan.vector(self.shift) if biased else -1
         taps, bias = self.plan.vector(self.taps.T.reshape(-1)), self.plan.vector(self.bias)
-        self.plan.mamba_inputs(mixed, *sizes, taps, shift, bias)
-        self.plan.mamba_scan(mixed, found, *sizes, self.plan.vector(self.rates), self.plan.vector(self.skips))
+        self.plan.mamba_inputs(self.mixed, *sizes, taps, shift, bias)
+        rates, skips = self.plan.vector(self.rates), self.plan.vector(self.skips)
+        self.plan.mamba_scan(self.mixed, self.found, *sizes, rates, skips)
         self.plan.states(4)
-        self._found = found
-
-    def run(self, rows: np.ndarray, first: list[int], segments: list[tuple[int, int, int]]) -> np.ndarray:
-        """Rows of sequences that go on at positions `first`; of several, each has one segment."""
-        count = len(rows)
-        ends = [end for end, _, _ in segments] if len(first) > 1 else [count]
-        starts = np.array([0, *ends], np.int32)
-        positions = [np.arange(end - begin) + at for begin, end, at in zip(starts, ends, first, strict=False)]
-        found = self.plan.run(
-            np.zeros(count, np.int32),
-            np.concatenate(positions).astype(np.int32),
-            starts,
-            np.zeros((len(first), 1), np.int32),
-            np.zeros(0, np.int32),
-            self._found,
-            rows,
-            np.arange(count, dtype=np.int32),
-            state_segments=np.array(segments, np.int32),
-        )
-        return np.array(found)
 
 
 def rows_of(heads: MambaHeads, count: int = TOKENS, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, (count, heads.width)).astype(np.float32)
+    return random_rows(heads.width, count, seed)
 
 
 def defined(layer: Layer, rows: np.ndarray) -> np.ndarray:
@@ -103,45 +87,19 @@ def test_definition(shape: str, isa: str, biased: bool) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_same_bits_of_all_instruction_sets_and_threads(shape: str) -> None:
-    rows = rows_of(SHAPES[shape])
-    first, *others = (
-        Layer(SHAPES[shape], isa, threads).run(rows, [0], [(TOKENS, -1, 0)])
-        for isa in core.instruction_sets()
-        for threads in (1, 3)
-    )
-    for other in others:
-        np.testing.assert_array_equal(other, first)
+    check_instruction_sets_and_threads(partial(Layer, SHAPES[shape]), rows_of(SHAPES[shape]))
 
 
 @pytest.mark.parametrize("isa", core.instruction_sets())
 @pytest.mark.parametrize("shape", SHAPES)
 def test_same_bits_however_a_text_is_cut(shape: str, isa: str) -> None:
-    """Into steps, and within a step into segments that leave the state in other slots."""
-    heads = SHAPES[shape]
-    rows = rows_of(heads)
-    whole = Layer(heads, isa).run(rows, [0], [(TOKENS, -1, 0)])
-    layer = Layer(heads, isa)
-    parts = [
-        layer.run(rows[:1], [0], [(1, -1, 2)]),
-        layer.run(rows[1:30], [1], [(2, 2, 1), (16, 1, 1), (29, 1, 3)]),
-    ]
-    parts += [layer.run(rows[t : t + 1], [t], [(1, 3, 3)]) for t in range(30, 40)]
-    parts.append(layer.run(rows[40:], [40], [(30, 3, 0)]))
-    np.testing.assert_array_equal(np.concatenate(parts), whole)
-    again = layer.run(rows[17:30], [17], [(13, 1, 2)])  # from the state that was left behind seventeen
-    np.testing.assert_array_equal(again, whole[17:30])
+    check_cuts(partial(Layer, SHAPES[shape]), rows_of(SHAPES[shape]), isa)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sequences_do_not_meet(shape: str) -> None:
     heads = SHAPES[shape]
-    one, other = rows_of(heads, 40), rows_of(heads, 30, seed=2)
-    layer = Layer(heads, threads=2)
-    both = layer.run(np.concatenate([one[:25], other]), [0, 0], [(25, -1, 1), (55, -1, 0)])
-    rest = layer.run(one[25:], [25], [(15, 1, 1)])
-    alone = Layer(heads).run(one, [0], [(40, -1, 0)])
-    np.testing.assert_array_equal(np.concatenate([both[:25], rest]), alone)
-    np.testing.assert_array_equal(both[25:], Layer(heads).run(other, [0], [(30, -1, 0)]))
+    check_sequences_do_not_meet(partial(Layer, heads), rows_of(heads, 40), rows_of(heads, 30, seed=2))
 
 
 def test_extremes_stay_numbers() -> None:

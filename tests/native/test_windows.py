@@ -34,8 +34,11 @@ def ids(seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, SMALLEST_VOCAB, LENGTH)
 
 
-@pytest.mark.parametrize("kv_cache", ["q16", "q8"])
-@pytest.mark.parametrize("family", WRITERS)
+# Of bytes in the cache one of each kind of attention: with soft caps, in heads of two widths, with sinks.
+@pytest.mark.parametrize(
+    ("family", "kv_cache"),
+    [*((family, "q16") for family in WRITERS), ("gemma2", "q8"), ("gemma4_large", "q8"), ("gpt_oss", "q8")],
+)
 def test_chunks_threads_and_instruction_sets(tmp_path: Path, make_driver, family: str, kv_cache: str) -> None:
     checkpoint = open_checkpoint(WRITERS[family](tmp_path / "m.gguf", window=290, kind="Q8_0", **SHAPE))
     expected = make_driver(checkpoint, kv_cache=kv_cache).logits(ids(), chunk=512)

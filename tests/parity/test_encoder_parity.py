@@ -78,14 +78,13 @@ SAYINGS = ("Thank you", "Thank you.", "Thanks.", "Yes.", "No", "Good evening.", 
 
 
 def varied_texts() -> list[str]:
-    """At least 500: sentences, halves of them, pairs, paragraphs, words of the English text, and sayings."""
+    """At least 500: sentences, halves of them, paragraphs, words of the English text, and sayings."""
     text = (HERE / "english.txt").read_text()
     paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
     sentences = [s.strip() for part in paragraphs for s in part.replace("\n", " ").split(". ") if s.strip()]
     halves = [s[: len(s) // 2] for s in sentences]
-    pairs = [f"{a}. {b}" for a, b in zip(sentences, sentences[1:], strict=False)]
     words = sorted(set(text.split()))[::4]
-    return [*paragraphs, *sentences, *halves, *pairs, *words, *SAYINGS]
+    return [*paragraphs, *sentences, *halves, *words, *SAYINGS]
 
 
 def test_minilm_against_sentence_transformers(capsys: pytest.CaptureFixture[str]) -> None:

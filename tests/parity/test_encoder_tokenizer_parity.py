@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ for start in (*range(0, 0x3400, 256), *range(0xA000, 0xD800, 1024), 0xE000, 0xF9
     CORPUS.append(" ".join(chr(code) + chr(code + 1) for code in range(start, start + 256, 2)))
 CORPUS = [text.encode("utf-8", "ignore").decode() for text in CORPUS]
 LEARNED_FROM = [*TEXTS[:28], *ENGLISH.splitlines()]
+
+
+@cache
+def learned(family: str) -> Any:
+    return learn_tokenizer(family, LEARNED_FROM)
 
 
 def same_everywhere(ours: EncoderTokenizer, theirs: Any) -> None:
@@ -71,7 +77,7 @@ def no_special_from_text(ours: EncoderTokenizer, special: list[str], plain_unkno
 
 @pytest.mark.parametrize("family", [name for name in CONFIGS if name not in ("distilbert", "nomic_bert")])
 def test_families(tmp_path: Path, family: str) -> None:
-    theirs = learn_tokenizer(family, LEARNED_FROM)
+    theirs = learned(family)
     theirs.save_pretrained(tmp_path)
     ours = build_encoder_tokenizer(Checkpoint(str(tmp_path), family, {}, {}, format="huggingface"))
     same_everywhere(ours, theirs)
@@ -81,17 +87,17 @@ def test_families(tmp_path: Path, family: str) -> None:
 
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta", "roberta", "modernbert", "qwen3"])
 def test_families_from_gguf(tmp_path: Path, family: str) -> None:
-    theirs = learn_tokenizer(family, LEARNED_FROM)
+    theirs = learned(family)
     ours = build_encoder_tokenizer(read_gguf(write_gguf_tokenizer(tmp_path / "m.gguf", family, theirs)))
     same_everywhere(ours, theirs)
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
 def test_vocab_txt(tmp_path: Path, lower_case: bool) -> None:
-    learned = learn_tokenizer("bert", LEARNED_FROM)
-    vocab = sorted(learned.get_vocab(), key=learned.get_vocab().__getitem__)
+    ids = learned("bert").get_vocab()
+    vocab = sorted(ids, key=ids.__getitem__)
     (tmp_path / "vocab.txt").write_text("\n".join(vocab) + "\n", "utf-8")
-    theirs = transformers.BertTokenizer(vocab=learned.get_vocab(), do_lower_case=lower_case)
+    theirs = transformers.BertTokenizer(vocab=ids, do_lower_case=lower_case)
     (tmp_path / "tokenizer_config.json").write_text(f'{{"do_lower_case": {str(lower_case).lower()}}}')
     ours = build_encoder_tokenizer(Checkpoint(str(tmp_path), "bert", {}, {}, format="huggingface"))
     same_everywhere(ours, theirs)
