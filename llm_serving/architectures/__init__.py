@@ -7,6 +7,7 @@ from llm_serving.architectures import (
     cohere,
     decoder_experts,
     deepseek,
+    exaone,
     exaone4,
     gemma1,
     gemma2,
@@ -20,6 +21,7 @@ from llm_serving.architectures import (
     granite_hybrid,
     hunyuan,
     idefics3,
+    internlm,
     jina_bert,
     layer_normed,
     lfm2,
@@ -28,6 +30,7 @@ from llm_serving.architectures import (
     llama_kin,
     mistral3,
     modernbert,
+    nanbeige,
     nemotron_h,
     nomic_bert,
     olmo2,
@@ -60,6 +63,7 @@ MOST_HEAD = 576  # dimensions: kMostHeadDim of kv_format.hpp
 FAMILIES = {
     "apertus": llama_kin.describe_apertus,
     "arcee": llama_kin.describe_arcee,
+    "baichuan": llama_kin.describe_baichuan,
     "cohere": cohere.describe,
     "cohere2": cohere.describe_2,
     "command-r": cohere.describe,  # as GGUF files call it
@@ -69,6 +73,7 @@ FAMILIES = {
     "ernie4_5": llama.describe_ernie,
     "ernie4_5-moe": shared_experts.describe_ernie,  # as GGUF files call it
     "ernie4_5_moe": shared_experts.describe_ernie,
+    "exaone": exaone.describe,
     "exaone4": exaone4.describe,
     "gemma": gemma1.describe,
     "gemma2": gemma2.describe,
@@ -98,13 +103,15 @@ FAMILIES = {
     "lfm2": lfm2.describe,
     "lfm2_moe": lfm2_moe.describe,
     "lfm2moe": lfm2_moe.describe,  # as GGUF files call it
-    "internlm3": llama_kin.describe_internlm3,
+    "internlm2": internlm.describe_2,
+    "internlm3": internlm.describe_3,
     "llama": llama.describe,
     "minicpm": granite.describe_minicpm,
     "ministral3": mistral3.describe,
     "mistral": llama.describe_mistral,
     "mistral3": text_part.describe_mistral3,
     "mixtral": decoder_experts.describe_mixtral,
+    "nanbeige": nanbeige.describe,
     "nemotron": layer_normed.describe_nemotron,
     "nemotron_h": nemotron_h.describe,
     "nemotron_h_moe": nemotron_h.describe,  # as GGUF files call it
@@ -140,6 +147,7 @@ FAMILIES = {
     "stablelm": layer_normed.describe_stablelm,
     "starcoder2": layer_normed.describe_starcoder2,
     "vaultgemma": gemma1.describe_vault,
+    "xverse": llama_kin.describe_xverse,
 }
 VISION_FAMILIES = {
     "gemma3": gemma3_vision.describe_vision,

@@ -33,7 +33,8 @@ class Kind:
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
     experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
     dense: frozenset[int] = frozenset()  # but of these layers
-    fused_inputs: bool = False  # queries, keys and values are one matrix
+    fused_inputs: bool = False  # queries, keys and values are one matrix,
+    grouped_inputs: bool = False  # or one where a key head's queries stand before its keys and values
     fused_gates: bool = False  # gates and what they open are one
     still: frozenset[int] = frozenset()  # layers that do not rotate
     scales: Scales = Scales()
@@ -119,10 +120,22 @@ def _inputs(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Pro
 
     if kind.fused_inputs:
         return (projection(names.qkv, 0),)
+    if kind.grouped_inputs:
+        return _grouped(_weight(names.qkv, index), shape)
     return (
         projection(names.query, 0, kind.interleaved),
         projection(names.key, shape.queries, kind.interleaved),
         projection(names.value, shape.queries + shape.keys),
+    )
+
+
+def _grouped(tensor: str, shape: Shape) -> tuple[ops.Projection, ...]:
+    dim, group = shape.head_dim, shape.queries // shape.kv_heads
+    period = group + 2 * dim
+    return (
+        ops.Projection(tensor, "qkv", part=ops.Stripe(0, group, period)),
+        ops.Projection(tensor, "qkv", shape.queries, part=ops.Stripe(group, dim, period)),
+        ops.Projection(tensor, "qkv", shape.queries + shape.keys, part=ops.Stripe(group + dim, dim, period)),
     )
 
 

@@ -19,6 +19,15 @@ def classifier_pooling(checkpoint: Checkpoint, default: str) -> str:
     return default if kind is None else str(_POOLING[kind])
 
 
+def require_gguf(checkpoint: Checkpoint) -> None:
+    """Raises: CheckpointError for a directory, of a family whose directories come with code of their own."""
+    if checkpoint.format != "gguf":
+        raise CheckpointError(
+            f"'{checkpoint.path}' is a directory of the family '{checkpoint.architecture}'; "
+            "the engine runs its GGUF files."
+        )
+
+
 def positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> int:
     """Raises: CheckpointError unless the value is a positive integer."""
     value = checkpoint.hyper(key, default)

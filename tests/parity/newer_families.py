@@ -104,6 +104,7 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.Exaone4ForCausalLM,
         {"num_hidden_layers": 5, "sliding_window": 24},
     ),
+    "exaone": (transformers.ExaoneConfig, transformers.LlamaForCausalLM, {}),
     "cohere": (transformers.CohereConfig, transformers.CohereForCausalLM, {"logit_scale": 0.5}),
     "cohere2": (
         transformers.Cohere2Config,
@@ -199,6 +200,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3_vl_moe", {}),
     ("exaone4", {}),
     ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 5}),
+    ("exaone", {}),
+    ("exaone", {"rope_parameters": LLAMA_3, "tie_word_embeddings": True}),
     ("cohere", {}),
     ("cohere2", {}),
     ("seed_oss", {}),
