@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from llm_serving.architectures import (
+    afmoe,
+    bailing,
     bert,
     cohere,
     decoder_experts,
@@ -61,8 +63,12 @@ MOST_CONTEXT = 1 << 24
 MOST_HEAD = 576  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
+    "afmoe": afmoe.describe,
     "apertus": llama_kin.describe_apertus,
     "arcee": llama_kin.describe_arcee,
+    "bailing_moe": bailing.describe,
+    "bailing_moe_v2": bailing.describe,
+    "bailingmoe2": bailing.describe,  # as GGUF files call it
     "baichuan": llama_kin.describe_baichuan,
     "cohere": cohere.describe,
     "cohere2": cohere.describe_2,
@@ -106,6 +112,7 @@ FAMILIES = {
     "internlm2": internlm.describe_2,
     "internlm3": internlm.describe_3,
     "llama": llama.describe,
+    "mellum": decoder_experts.describe_mellum,
     "minicpm": granite.describe_minicpm,
     "ministral3": mistral3.describe,
     "mistral": llama.describe_mistral,
@@ -141,6 +148,7 @@ FAMILIES = {
     "qwen3next": qwen3_5_moe.describe_next,
     "qwen3vl": qwen3_vl.describe,
     "qwen3vlmoe": decoder_experts.describe_qwen3_moe,
+    "sarvam_moe": bailing.describe_sarvam,
     "seed_oss": llama_kin.describe_seed_oss,
     "smollm3": smollm3.describe,
     "smolvlm": idefics3.describe,

@@ -26,6 +26,7 @@ class Kind:
 
     qkv_bias: bool = False
     output_bias: bool = False  # of attention
+    output_gate: str | None = None  # as in `Names`: sigmoid of its rows multiplies what attention gives
     sinks: str | None = None  # tensor name with `{i}`: as in `Attention`
     head_norm: bool = False  # heads of queries and keys are normed before they rotate
     rotated_norm: bool = False  # heads are normed after they rotate
@@ -74,7 +75,7 @@ def layer(
         )
     return (
         _read(names.input_norm, index, shape, kind),
-        ops.Linear(inputs),
+        ops.Linear((*inputs, *_output_gate(index, kind))),
         *attention,
         *feed_forward(checkpoint, index, names, shape, kind),
     )
@@ -105,7 +106,7 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind, cache: int) -
         *([ops.Rotate("qkv", shape.heads, shape.head_dim, kind.growth)] if kind.growth else []),
         ops.RopeStore("qkv", cache, rope),
         ops.Attention("qkv", "attention", cache, scale, window, kind.score_cap, sinks),
-        ops.Quantize("attention"),
+        ops.OutputGate("attention", "gates") if kind.output_gate else ops.Quantize("attention"),
         *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape, kind.output_bias),
     )
 
@@ -127,6 +128,10 @@ def _inputs(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Pro
         projection(names.key, shape.queries, kind.interleaved),
         projection(names.value, shape.queries + shape.keys),
     )
+
+
+def _output_gate(index: int, kind: Kind) -> tuple[ops.Projection, ...]:
+    return (ops.Projection(_weight(kind.output_gate, index), "gates"),) if kind.output_gate else ()
 
 
 def _grouped(tensor: str, shape: Shape) -> tuple[ops.Projection, ...]:
@@ -157,10 +162,12 @@ def feed_forward(
 ) -> tuple[ops.Operation, ...]:
     """The second half of a layer: on "x", and "gate_up" or what `mixture` needs."""
     if kind.experts is not None and index not in kind.dense:  # which read the normed rows one by one
+        behind = kind.norms_behind and kind.norms_behind[1]
         return (
             ops.Copy("x", "normed"),
             ops.Quantize("normed", _weight(names.ffn_norm, index), shape.epsilon, keep=True),
-            *mixture(checkpoint, *kind.experts, index, "normed"),
+            *mixture(checkpoint, *kind.experts, index, "normed", "part" if behind else None),
+            *(_add_normed(behind, index, shape) if behind else ()),
         )
     return (
         _read(names.ffn_norm, index, shape, kind),
@@ -212,6 +219,12 @@ def _add(
         return (ops.Linear((ops.Projection(_weight(matrix, index), "x", bias=bias),), accumulate=True),)
     return (
         ops.Linear((ops.Projection(_weight(matrix, index), "part", bias=bias),)),
+        *_add_normed(norm, index, shape),
+    )
+
+
+def _add_normed(norm: str, index: int, shape: Shape) -> tuple[ops.Operation, ...]:
+    return (
         ops.Quantize("part", _weight(norm, index), shape.epsilon, keep=True),
         ops.Copy("part", "x", accumulate=True),
     )

@@ -50,6 +50,12 @@ def num_layers(checkpoint: Checkpoint) -> int:
     return count
 
 
+def without_further(checkpoint: Checkpoint, layers: int) -> int:
+    """How many layers are left without the last ones, which predict a token more (MTP)."""
+    further = checkpoint.hyper("nextn_predict_layers", 0)
+    return layers - further if isinstance(further, int) and 0 < further < layers else layers
+
+
 def number(checkpoint: Checkpoint, key: str, default: float) -> float:
     """Raises: CheckpointError unless the value is a number > 0."""
     value = checkpoint.hyper(key, default)

@@ -28,6 +28,8 @@ LLAMA_3 = {
     "original_max_position_embeddings": 32,
 }
 HALF_MSCALE = {**TEMPERED, "mscale_all_dim": 0.5}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+EXPERTS = {"head_dim": 32, "moe_intermediate_size": 64, "num_experts": 12, "num_experts_per_tok": 3}
 SEES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 QWEN_SEES = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
 MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
@@ -141,6 +143,37 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
     ),
     "nemotron": (transformers.NemotronConfig, transformers.NemotronForCausalLM, {}),
     "olmo": (transformers.OlmoConfig, transformers.OlmoForCausalLM, {"eos_token_id": 2}),
+    "mellum": (
+        transformers.MellumConfig,
+        transformers.MellumForCausalLM,
+        {
+            **EXPERTS,
+            "num_hidden_layers": 5,
+            "layer_types": [*["sliding_attention"] * 3, "full_attention", "sliding_attention"],
+            "sliding_window": 24,
+            "rope_parameters": {
+                "full_attention": {**YARN, "rope_theta": 500000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 20000.0},
+            },
+        },
+    ),
+    "sarvam_moe": (
+        transformers.SarvamMoEConfig,
+        transformers.Glm4MoeForCausalLM,
+        {**EXPERTS, "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "num_mtp_layers": 0},
+    ),
+    "afmoe": (
+        transformers.AfmoeConfig,
+        transformers.AfmoeForCausalLM,
+        {
+            **EXPERTS,
+            "num_hidden_layers": 5,
+            "sliding_window": 24,
+            "route_scale": 1.5,
+            "mup_enabled": True,
+            "initializer_range": 0.12,
+        },
+    ),
     "qwen2_moe": (
         transformers.Qwen2MoeConfig,
         transformers.Qwen2MoeForCausalLM,
@@ -217,6 +250,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": False}),
     ("nemotron", {}),
     ("olmo", {}),
+    ("mellum", {}),
+    ("mellum", {"layer_types": None, "sliding_window": None}),
+    ("sarvam_moe", {}),
+    ("sarvam_moe", {"partial_rotary_factor": 0.5, "n_group": 1, "topk_group": 1}),
+    ("afmoe", {}),
+    ("afmoe", {"mup_enabled": False, "sliding_window": 48, "num_dense_layers": 2}),
     ("qwen2_moe", {}),
     ("qwen2_moe", {"norm_topk_prob": True, "tie_word_embeddings": True}),
     ("glm4_moe", {}),

@@ -11,7 +11,12 @@ def shared(name: str) -> dict[str, str]:
 
 
 EPSILON = "attention.layer_norm_epsilon"
-NOT_IN_GGUF = {"rope_parameters", "sliding_window", "tie_word_embeddings"}  # of what cases set
+NOT_IN_GGUF = {
+    "rope_parameters",
+    "partial_rotary_factor",
+    "sliding_window",
+    "tie_word_embeddings",
+}  # of what cases set
 TWINS = {
     "ministral3": Twin(
         "mistral3",
@@ -68,6 +73,51 @@ TWINS = {
         "nemotron", keys={"norm_eps": EPSILON}, more={"rope.dimension_count": 12}, norm_offset=1.0
     ),
     "olmo": Twin("olmo", paired=True, more={EPSILON: 1e-5}),
+    "mellum": Twin(
+        "mellum",
+        keys={"layer_types": "attention.sliding_window_pattern"},
+        more={
+            "rope.freq_base": 500000.0,
+            "rope.freq_base_swa": 20000.0,
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 64,
+        },
+    ),
+    "sarvam_moe": Twin(
+        "bailingmoe2",
+        top={"word_embeddings": "token_embd"},
+        parts={
+            **shared("shared_experts"),
+            "attention.query_key_value": "attn_qkv",
+            "attention.query_layernorm": "attn_q_norm",
+            "attention.key_layernorm": "attn_k_norm",
+            "attention.dense": "attn_output",
+            "mlp.gate.expert_bias": "exp_probs_b.bias",
+        },
+        keys={
+            "n_routed_experts": "expert_count",
+            "n_group": "expert_group_count",
+            "topk_group": "expert_group_used_count",
+            "routed_scaling_factor": "expert_weights_scale",
+            "norm_topk_prob": "expert_weights_norm",
+        },
+        more={"expert_gating_func": 2},
+    ),
+    "afmoe": Twin(
+        "afmoe",
+        parts={
+            **shared("shared_experts"),
+            "post_attention_layernorm": "post_attention_norm",
+            "pre_mlp_layernorm": "ffn_norm",
+            "post_mlp_layernorm": "post_ffw_norm",
+            "self_attn.gate_proj": "attn_gate",
+            "mlp.router.gate": "ffn_gate_inp",
+            "mlp.expert_bias": "exp_probs_b.bias",
+        },
+        keys={"route_scale": "expert_weights_scale"},
+        more={"expert_gating_func": 2, "expert_weights_norm": True},
+    ),
     "qwen2_moe": Twin(
         "qwen2moe", parts={**shared("shared_expert"), "mlp.shared_expert_gate": "ffn_gate_inp_shexp"}
     ),
