@@ -47,6 +47,7 @@ from llm_serving.architectures import (
     qwen3_embedding,
     qwen3_vl,
     shared_experts,
+    side_by_side,
     smollm3,
     text_part,
 )
@@ -95,6 +96,8 @@ FAMILIES = {
     "glm4moe": shared_experts.describe_glm4_moe,  # as GGUF files call it
     "gpt-oss": gpt_oss.describe,  # as GGUF files call it
     "gpt_oss": gpt_oss.describe,
+    "gpt_neox": side_by_side.describe_neox,
+    "gptneox": side_by_side.describe_neox,  # as GGUF files call it
     "granite": granite.describe,
     "granitehybrid": granite_hybrid.describe,  # as GGUF files call it
     "granitemoe": granite.describe_moe,
@@ -112,6 +115,7 @@ FAMILIES = {
     "internlm2": internlm.describe_2,
     "internlm3": internlm.describe_3,
     "llama": llama.describe,
+    "maincoder": llama_kin.describe_maincoder,
     "mellum": decoder_experts.describe_mellum,
     "minicpm": granite.describe_minicpm,
     "ministral3": mistral3.describe,
@@ -126,6 +130,8 @@ FAMILIES = {
     "olmo2": olmo2.describe,
     "olmo3": olmo2.describe_olmo3,
     "olmoe": decoder_experts.describe_olmoe,
+    "phi": side_by_side.describe_phi,
+    "phi2": side_by_side.describe_phi,  # as GGUF files call it
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,
     "qwen2_5_vl": qwen2_5_vl.describe,

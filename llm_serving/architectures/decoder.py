@@ -63,7 +63,13 @@ def plan_of(
             ops.SelectRows("x", "last"),
             norm_of("last", names.norm, shape, kind, gain=scales.logits),
             ops.Linear(
-                (ops.Projection(words if is_tied(checkpoint, names) else f"{names.head}.weight", "logits"),)
+                (
+                    ops.Projection(
+                        words if is_tied(checkpoint, names) else f"{names.head}.weight",
+                        "logits",
+                        bias=f"{names.head}.bias" if kind.head_bias else None,
+                    ),
+                )
             ),
             *([ops.SoftCap("logits", kind.logit_cap)] if kind.logit_cap else []),
         ),

@@ -44,7 +44,8 @@ class Kind:
     norm_offset: float = 0.0  # added to the weights of all norms
     layer_norm: bool = False  # norms of rows subtract the mean; those without a name have no weights
     norm_bias: bool = False  # and add a bias
-    parallel: bool = False  # attention and feed-forward read the same rows, of the first norm
+    parallel: bool = False  # attention and feed-forward read the same rows, of the first norm,
+    parallel_norms: bool = False  # or each of its own
     window: int = 0  # > 0: a token sees so many, itself counted in,
     open: frozenset[int] = frozenset()  # but for these layers, where it sees all before it
     local: ops.Rope | None = None  # of layers with a window, where others rotate otherwise
@@ -52,6 +53,7 @@ class Kind:
     gated: bool = True  # else the activation is of `up` alone
     bends: tuple[tuple[float, float, float], ...] = ()  # of each layer, then: as in `Xielu`
     ffn_bias: bool = False
+    head_bias: bool = False  # of logits
     growth: ops.Rope | None = None  # of queries with their positions, as in `Rope`; it turns nothing
     score_cap: float = 0.0  # > 0: as in `Attention`
     logit_cap: float = 0.0  # > 0: as in `SoftCap`
@@ -67,9 +69,12 @@ def layer(
     inputs = _inputs(index, names, shape, kind)
     attention = _attention(index, names, shape, kind, index if cache is None else cache)
     if kind.parallel:
+        gates = _gates(index, names, shape, kind)
+        behind = norm_of("x", names.ffn_norm.format(i=index), shape, kind), ops.Linear(gates)
         return (
             norm_of("x", names.input_norm.format(i=index), shape, kind),
-            ops.Linear((*inputs, *_gates(index, names, shape, kind))),
+            ops.Linear(inputs if kind.parallel_norms else (*inputs, *gates)),
+            *(behind if kind.parallel_norms else ()),
             *attention,
             *_behind_gates(index, names, shape, kind),
         )
@@ -122,7 +127,7 @@ def _inputs(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Pro
     if kind.fused_inputs:
         return (projection(names.qkv, 0),)
     if kind.grouped_inputs:
-        return _grouped(_weight(names.qkv, index), shape)
+        return _grouped(projection(names.qkv, 0), shape)
     return (
         projection(names.query, 0, kind.interleaved),
         projection(names.key, shape.queries, kind.interleaved),
@@ -134,13 +139,14 @@ def _output_gate(index: int, kind: Kind) -> tuple[ops.Projection, ...]:
     return (ops.Projection(_weight(kind.output_gate, index), "gates"),) if kind.output_gate else ()
 
 
-def _grouped(tensor: str, shape: Shape) -> tuple[ops.Projection, ...]:
+def _grouped(whole: ops.Projection, shape: Shape) -> tuple[ops.Projection, ...]:
     dim, group = shape.head_dim, shape.queries // shape.kv_heads
     period = group + 2 * dim
+    values = shape.queries + shape.keys
     return (
-        ops.Projection(tensor, "qkv", part=ops.Stripe(0, group, period)),
-        ops.Projection(tensor, "qkv", shape.queries, part=ops.Stripe(group, dim, period)),
-        ops.Projection(tensor, "qkv", shape.queries + shape.keys, part=ops.Stripe(group + dim, dim, period)),
+        replace(whole, part=ops.Stripe(0, group, period)),
+        replace(whole, offset=shape.queries, part=ops.Stripe(group, dim, period)),
+        replace(whole, offset=values, part=ops.Stripe(group + dim, dim, period)),
     )
 
 
@@ -149,11 +155,12 @@ def _head_norms(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops
         return ()
     heads, kv_heads = (1, 1) if kind.whole_norm else (shape.heads, shape.kv_heads)
     query, key = _weight(names.query_norm, index), _weight(names.key_norm, index)
+    pairs = shape.rope.rotated if kind.interleaved else 0
     rotate = ops.Rotate("qkv", shape.heads + shape.kv_heads, shape.head_dim, shape.rope)
     return (
         *((rotate,) if kind.rotated_norm else ()),
-        ops.HeadNorm("qkv", 0, shape.queries, heads, query, shape.epsilon),
-        ops.HeadNorm("qkv", shape.queries, shape.keys, kv_heads, key, shape.epsilon),
+        ops.HeadNorm("qkv", 0, shape.queries, heads, query, shape.epsilon, interleaved=pairs),
+        ops.HeadNorm("qkv", shape.queries, shape.keys, kv_heads, key, shape.epsilon, interleaved=pairs),
     )
 
 

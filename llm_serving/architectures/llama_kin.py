@@ -1,4 +1,4 @@
-"""Llama but for a name, a bias or an activation: Seed-OSS, Helium, AFM, Apertus, Baichuan, XVERSE."""
+"""Llama but for a name, a bias or an activation: Seed-OSS, Helium, AFM, Apertus, Maincoder and others."""
 
 from __future__ import annotations
 
@@ -80,6 +80,15 @@ def describe_baichuan(checkpoint: Checkpoint) -> ModelPlan:
             f"'{checkpoint.path}' is a Baichuan with 13 B parameters, which is not supported; 7 B is."
         )
     return describe_decoder(checkpoint, Kind(interleaved=True))
+
+
+def describe_maincoder(checkpoint: Checkpoint) -> ModelPlan:
+    """A GGUF file of Maincoder, whose heads are normed after they rotate (Maincode 2025).
+
+    Raises: CheckpointError for a directory.
+    """
+    require_gguf(checkpoint)
+    return describe_decoder(checkpoint, Kind(rotated_norm=True, interleaved=True))
 
 
 def describe_xverse(checkpoint: Checkpoint) -> ModelPlan:

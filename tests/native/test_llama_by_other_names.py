@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_decoder_directories import write_directory
 from tiny_encoders import write_json, write_safetensors
-from tiny_models import SMALLEST_VOCAB, write_tiny_llama
+from tiny_models import SMALLEST_VOCAB, write_tiny_hunyuan, write_tiny_llama
 
 from llm_serving.architectures import describe
 from llm_serving.checkpoints import Checkpoint, Tensor, dequantize, open_checkpoint
@@ -134,6 +134,25 @@ def test_the_norm_between_two_times(tmp_path: Path, make_driver) -> None:
     for _ in range(3):
         rows = rows / np.sqrt((rows**2).mean(1, keepdims=True) + 1e-5) * norm
     np.testing.assert_allclose(ours, rows @ words.T, atol=1e-3 * np.ptp(ours))
+
+
+@pytest.mark.parametrize("quantization", ["auto", "f32"])
+def test_maincoder_is_hunyuan_in_pairs(tmp_path: Path, make_driver, quantization: str) -> None:
+    """Norms follow the rotation; rows of queries and keys, and weights of their norms, stand in pairs."""
+    hunyuan = open_checkpoint(write_tiny_hunyuan(tmp_path / "m.gguf", kind="F32"))
+    dim = hunyuan.hyper("embedding_length") // hunyuan.hyper("attention.head_count")
+    tensors = dict(hunyuan.tensors)
+    for name, tensor in tensors.items():
+        if name.split(".")[-2] in ("attn_q", "attn_k", "attn_q_norm", "attn_k_norm"):
+            halves = dequantize(tensor).reshape(-1, 2, dim // 2, *tensor.shape[1:])
+            pairs = np.ascontiguousarray(halves.swapaxes(1, 2), np.float32)
+            tensors[name] = replace(tensor, data=pairs.reshape(-1).view(np.uint8))
+    keys = {key.replace("hunyuan-dense.", "maincoder."): value for key, value in hunyuan.metadata.items()}
+    maincoder = replace(hunyuan, architecture="maincoder", metadata=keys, tensors=tensors)
+    ours, expected = (
+        make_driver(each, quantization=quantization).logits(IDS) for each in (maincoder, hunyuan)
+    )
+    np.testing.assert_array_equal(ours, expected)
 
 
 def values_of(tensor: Tensor) -> np.ndarray:

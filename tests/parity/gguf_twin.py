@@ -102,7 +102,7 @@ def _tensors(directory: Checkpoint, twin: Twin) -> dict[str, np.ndarray]:
     experts: dict[str, dict[int, np.ndarray]] = {}
     for name, tensor in directory.tensors.items():
         inner = name.replace("language_model.", "")
-        for prefix in ("model.", "backbone.", "transformer."):
+        for prefix in ("model.", "backbone.", "transformer.", "gpt_neox."):
             inner = inner.removeprefix(prefix)
         parts = inner.split(".")
         suffix = f".{parts.pop()}" if parts[-1] in ("weight", "bias") else ""

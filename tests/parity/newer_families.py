@@ -141,6 +141,16 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.StableLmForCausalLM,
         {"num_attention_heads": 3, "num_key_value_heads": 3, "use_qkv_bias": True},
     ),
+    "phi": (transformers.PhiConfig, transformers.PhiForCausalLM, {"num_key_value_heads": None}),
+    "gpt_neox": (
+        transformers.GPTNeoXConfig,
+        transformers.GPTNeoXForCausalLM,
+        {
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 20000.0},
+        },
+    ),
     "nemotron": (transformers.NemotronConfig, transformers.NemotronForCausalLM, {}),
     "olmo": (transformers.OlmoConfig, transformers.OlmoForCausalLM, {"eos_token_id": 2}),
     "mellum": (
@@ -248,6 +258,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("starcoder2", {"sliding_window": 24}),
     ("stablelm", {}),
     ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": False}),
+    ("phi", {}),
+    ("phi", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    ("gpt_neox", {}),
+    ("gpt_neox", {"use_parallel_residual": False}),
     ("nemotron", {}),
     ("olmo", {}),
     ("mellum", {}),

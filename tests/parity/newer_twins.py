@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 from gguf_twin import Twin
 
 
 def shared(name: str) -> dict[str, str]:
     """Parts of the expert that works on all tokens."""
     return {f"mlp.{name}.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")}
+
+
+def ungrouped(name: str, values: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """All queries, then all keys and all values, which stand by heads in directories."""
+    if ".attn_qkv." not in name:
+        return {name: values}
+    heads = values.reshape(config["num_attention_heads"], 3, -1, *values.shape[1:])
+    return {name: heads.swapaxes(0, 1).reshape(values.shape)}
 
 
 EPSILON = "attention.layer_norm_epsilon"
@@ -68,6 +79,26 @@ TWINS = {
         "stablelm",
         keys={"layer_norm_eps": EPSILON, "use_parallel_residual": "use_parallel_residual"},
         more={"rope.dimension_count": 8},
+    ),
+    "phi": Twin(
+        "phi2",
+        parts={"self_attn.dense": "attn_output", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down"},
+        top={"final_layernorm": "output_norm"},
+        keys={"layer_norm_eps": EPSILON},
+        more={"rope.dimension_count": 12},
+    ),
+    "gpt_neox": Twin(
+        "gptneox",
+        parts={
+            "attention.query_key_value": "attn_qkv",
+            "attention.dense": "attn_output",
+            "mlp.dense_h_to_4h": "ffn_up",
+            "mlp.dense_4h_to_h": "ffn_down",
+        },
+        top={"embed_in": "token_embd", "final_layer_norm": "output_norm", "embed_out": "output"},
+        keys={"layer_norm_eps": EPSILON, "use_parallel_residual": "use_parallel_residual"},
+        more={"rope.dimension_count": 8},
+        split=ungrouped,
     ),
     "nemotron": Twin(
         "nemotron", keys={"norm_eps": EPSILON}, more={"rope.dimension_count": 12}, norm_offset=1.0
