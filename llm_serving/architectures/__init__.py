@@ -161,7 +161,6 @@ FAMILIES = {
     "stablelm": layer_normed.describe_stablelm,
     "starcoder2": layer_normed.describe_starcoder2,
     "vaultgemma": gemma1.describe_vault,
-    "xverse": llama_kin.describe_xverse,
 }
 VISION_FAMILIES = {
     "gemma3": gemma3_vision.describe_vision,

@@ -91,12 +91,6 @@ def describe_maincoder(checkpoint: Checkpoint) -> ModelPlan:
     return describe_decoder(checkpoint, Kind(rotated_norm=True, interleaved=True))
 
 
-def describe_xverse(checkpoint: Checkpoint) -> ModelPlan:
-    """A GGUF file of XVERSE (XVERSE Technology 2023). Raises: CheckpointError for a directory."""
-    require_gguf(checkpoint)
-    return describe_decoder(checkpoint, Kind(interleaved=True))
-
-
 def _bend(checkpoint: Checkpoint, names: Names, index: int) -> tuple[float, float, float]:
     """Numbers of a layer's xIELU. A smallest x that keeps gradients alive is 1e-6, which is nothing here."""
 

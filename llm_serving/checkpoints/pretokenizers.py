@@ -110,7 +110,7 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
     (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "olmo")),
     (
         PreTokenizer(gpt2=True, single_digits=True),
-        ("smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"),
+        ("smollm", "starcoder", "refact", "codeshell", "exaone", "mellum2", "minerva-7b"),
     ),
     (PreTokenizer(gpt2=True, single_digits=True, nfc=True), ("command-r",)),
     (

@@ -212,6 +212,7 @@ def test_missing_types_make_only_the_named_tokens_special() -> None:
         ("minicpm5", ["in", " ", "123", "456", "7", " or", " ", "12", "x", " I", "'M"]),
         ("youtu", ["in", " ", *"1234567", " or", " ", "1", "2", "x", " I'M"]),
         ("viking", ["in", " ", *"1234567", " or", " ", "1", "2", "x", " I'M"]),
+        ("mellum2", ["in", " ", *"1234567", " or", " ", "1", "2", "x", " I", "'", "M"]),
         ("mellum", ["in", " 1234567", " or", " 12", "x", " I", "'", "M"]),
     ],
 )

@@ -64,7 +64,6 @@ GROWING = {
         ("seed_oss", {"attention_out_bias": True}, "'attention_out_bias'"),
         ("stablelm", {"qk_layernorm": True}, "'qk_layernorm'"),
         ("starcoder2", {"use_bias": False}, "'use_bias'"),
-        ("xverse", {}, "the engine runs its GGUF files"),
         ("vaultgemma", {"hidden_activation": "silu"}, "'hidden_activation'"),
     ],
 )
