@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from llm_serving.architectures import (
+    afmoe,
+    bailing,
     bert,
     cohere,
     decoder_experts,
     deepseek,
+    exaone,
     exaone4,
     gemma1,
     gemma2,
@@ -21,6 +24,7 @@ from llm_serving.architectures import (
     granite_hybrid,
     hunyuan,
     idefics3,
+    internlm,
     jina_bert,
     layer_normed,
     lfm2,
@@ -29,6 +33,7 @@ from llm_serving.architectures import (
     llama_kin,
     mistral3,
     modernbert,
+    nanbeige,
     nemotron_h,
     nomic_bert,
     olmo2,
@@ -43,6 +48,7 @@ from llm_serving.architectures import (
     qwen3_embedding,
     qwen3_vl,
     shared_experts,
+    side_by_side,
     smollm3,
     text_part,
 )
@@ -59,8 +65,13 @@ MOST_CONTEXT = 1 << 24
 MOST_HEAD = 576  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
+    "afmoe": afmoe.describe,
     "apertus": llama_kin.describe_apertus,
     "arcee": llama_kin.describe_arcee,
+    "bailing_moe": bailing.describe,
+    "bailing_moe_v2": bailing.describe,
+    "bailingmoe2": bailing.describe,  # as GGUF files call it
+    "baichuan": llama_kin.describe_baichuan,
     "cohere": cohere.describe,
     "cohere2": cohere.describe_2,
     "command-r": cohere.describe,  # as GGUF files call it
@@ -70,6 +81,7 @@ FAMILIES = {
     "ernie4_5": llama.describe_ernie,
     "ernie4_5-moe": shared_experts.describe_ernie,  # as GGUF files call it
     "ernie4_5_moe": shared_experts.describe_ernie,
+    "exaone": exaone.describe,
     "exaone4": exaone4.describe,
     "gemma": gemma1.describe,
     "gemma2": gemma2.describe,
@@ -85,6 +97,8 @@ FAMILIES = {
     "glm4moe": shared_experts.describe_glm4_moe,  # as GGUF files call it
     "gpt-oss": gpt_oss.describe,  # as GGUF files call it
     "gpt_oss": gpt_oss.describe,
+    "gpt_neox": side_by_side.describe_neox,
+    "gptneox": side_by_side.describe_neox,  # as GGUF files call it
     "granite": granite.describe,
     "granitehybrid": granite_hybrid.describe,  # as GGUF files call it
     "granitemoe": granite.describe_moe,
@@ -99,13 +113,17 @@ FAMILIES = {
     "lfm2": lfm2.describe,
     "lfm2_moe": lfm2_moe.describe,
     "lfm2moe": lfm2_moe.describe,  # as GGUF files call it
-    "internlm3": llama_kin.describe_internlm3,
+    "internlm2": internlm.describe_2,
+    "internlm3": internlm.describe_3,
     "llama": llama.describe,
+    "maincoder": llama_kin.describe_maincoder,
+    "mellum": decoder_experts.describe_mellum,
     "minicpm": granite.describe_minicpm,
     "ministral3": mistral3.describe,
     "mistral": llama.describe_mistral,
     "mistral3": text_part.describe_mistral3,
     "mixtral": decoder_experts.describe_mixtral,
+    "nanbeige": nanbeige.describe,
     "nemotron": layer_normed.describe_nemotron,
     "nemotron_h": nemotron_h.describe,
     "nemotron_h_moe": nemotron_h.describe,  # as GGUF files call it
@@ -113,6 +131,8 @@ FAMILIES = {
     "olmo2": olmo2.describe,
     "olmo3": olmo2.describe_olmo3,
     "olmoe": decoder_experts.describe_olmoe,
+    "phi": side_by_side.describe_phi,
+    "phi2": side_by_side.describe_phi,  # as GGUF files call it
     "phi3": phi3.describe,
     "qwen2": qwen2.describe,
     "qwen2_5_vl": qwen2_5_vl.describe,
@@ -135,6 +155,7 @@ FAMILIES = {
     "qwen3next": qwen3_5_moe.describe_next,
     "qwen3vl": qwen3_vl.describe,
     "qwen3vlmoe": qwen3_vl.describe,
+    "sarvam_moe": bailing.describe_sarvam,
     "seed_oss": llama_kin.describe_seed_oss,
     "smollm3": smollm3.describe,
     "smolvlm": idefics3.describe,

@@ -22,7 +22,7 @@ _MODULES = {  # of a layer, by what `Names` calls their tensors
     "down": "mlp.down_proj",
 }
 _HEAD = "lm_head"
-_PAIRED = ("ernie4_5", "glm4")  # rotary dimensions in Hugging Face's code, too
+_PAIRED = ("ernie4_5", "glm4", "maincoder")  # rotary dimensions in Hugging Face's code, too
 
 
 def adapted(checkpoint: Checkpoint, plan: ops.ModelPlan, adapter: Adapter) -> Adapted:

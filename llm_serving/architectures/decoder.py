@@ -63,7 +63,13 @@ def plan_of(
             ops.SelectRows("x", "last"),
             norm_of("last", names.norm, shape, kind, gain=scales.logits),
             ops.Linear(
-                (ops.Projection(words if is_tied(checkpoint, names) else f"{names.head}.weight", "logits"),)
+                (
+                    ops.Projection(
+                        words if is_tied(checkpoint, names) else f"{names.head}.weight",
+                        "logits",
+                        bias=f"{names.head}.bias" if kind.head_bias else None,
+                    ),
+                )
             ),
             *([ops.SoftCap("logits", kind.logit_cap)] if kind.logit_cap else []),
         ),
@@ -75,6 +81,8 @@ def plan_of(
 def _buffers(shape: Shape, kind: Kind) -> dict[str, int]:
     """Those of feed-forward parts, and for what is normed before it is added."""
     part = {} if kind.norms_behind is None else {"part": shape.hidden}
+    if kind.output_gate:
+        part["gates"] = shape.queries
     gates = {"gate_up": (2 if kind.gated else 1) * shape.ffn}
     if kind.experts is None:
         return {**gates, **part}

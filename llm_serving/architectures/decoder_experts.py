@@ -1,16 +1,24 @@
-"""Decoders whose feed-forward parts are mixtures of experts: Mixtral, OLMoE, Qwen3-MoE.
+"""Decoders whose feed-forward parts are mixtures of experts: Mixtral, OLMoE, Qwen3-MoE, Mellum 2.
 
 Jiang et al. 2024, Muennighoff et al. 2024, Yang et al. 2025.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from llm_serving.architectures import gguf_keys, qwen3
-from llm_serving.architectures.config_json import positive, prefix_of, require
-from llm_serving.architectures.decoder import Kind, describe_decoder
+from llm_serving.architectures.config_json import positive, prefix_of, require, rope_theta
+from llm_serving.architectures.decoder import Kind, describe_decoder, plan_of
+from llm_serving.architectures.decoder_shape import Defaults, read_names, read_shape
 from llm_serving.architectures.experts import ExpertNames, ExpertSizes
+from llm_serving.architectures.layer_kinds import GLOBAL, LOCAL, global_layers
 from llm_serving.checkpoints import Checkpoint
-from llm_serving.native.ops import ModelPlan
+from llm_serving.errors import CheckpointError
+from llm_serving.native.ops import ModelPlan, Rope
+
+_MELLUM = Defaults(theta=500000.0, epsilon=1e-6, context=131072, kind=GLOBAL)
+_GLOBAL_EVERY = 4  # layers; the last of four sees everything
 
 GGUF_NAMES = ExpertNames(
     router="blk.{i}.ffn_gate_inp.weight",
@@ -75,6 +83,42 @@ def describe_olmoe(checkpoint: Checkpoint) -> ModelPlan:
         require(checkpoint, "clip_qkv", (None,), None)
         experts = _of_config(checkpoint, "intermediate_size")
     return describe_decoder(checkpoint, Kind(whole_norm=True, experts=experts))
+
+
+def describe_mellum(checkpoint: Checkpoint) -> ModelPlan:
+    """Windows in three of four layers, whose positions are not scaled (JetBrains 2026).
+
+    Raises: CheckpointError for biases, or a window that is no positive integer.
+    """
+    shape = read_shape(checkpoint, _MELLUM)
+    if checkpoint.format == "gguf":
+        experts = (GGUF_NAMES, gguf_sizes(checkpoint, ffn="expert_feed_forward_length"))
+        has_window = not gguf_keys.is_zero(checkpoint, "attention.sliding_window")
+        window = gguf_keys.positive(checkpoint, "attention.sliding_window") if has_window else 0
+        theta = gguf_keys.number(checkpoint, "rope.freq_base_swa", shape.rope.theta)
+    else:
+        require(checkpoint, "attention_bias", (False,), False)
+        require(checkpoint, "norm_topk_prob", (True,), True)
+        names, sizes = _of_config(checkpoint, "moe_intermediate_size")
+        experts = (names, replace(sizes, normalized=True))
+        # Without a list all layers see everything.
+        listed = checkpoint.metadata.get("layer_types") is not None
+        has_window = listed and len(global_layers(checkpoint, shape.layers, _GLOBAL_EVERY)) < shape.layers
+        window = positive(checkpoint, "sliding_window", default=1024) if has_window else 0
+        theta = rope_theta(checkpoint, "rope_theta", default=10000.0, kind=LOCAL)
+    kind = Kind(head_norm=True, experts=experts, dense=without_router(checkpoint, experts[0], shape.layers))
+    if window:
+        everything = global_layers(checkpoint, shape.layers, _GLOBAL_EVERY)
+        kind = replace(kind, window=window, open=everything, local=Rope(theta, shape.rope.rotated))
+    return plan_of(checkpoint, read_names(checkpoint), shape, kind)
+
+
+def without_router(checkpoint: Checkpoint, names: ExpertNames, layers: int) -> frozenset[int]:
+    """Layers that have no experts. Raises: CheckpointError when no layer has any."""
+    dense = frozenset(i for i in range(layers) if names.router.format(i=i) not in checkpoint.tensors)
+    if len(dense) == layers:
+        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.router.format(i=0)}'.")
+    return dense
 
 
 def gguf_sizes(

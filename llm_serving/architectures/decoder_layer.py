@@ -26,6 +26,7 @@ class Kind:
 
     qkv_bias: bool = False
     output_bias: bool = False  # of attention
+    output_gate: str | None = None  # as in `Names`: sigmoid of its rows multiplies what attention gives
     sinks: str | None = None  # tensor name with `{i}`: as in `Attention`
     head_norm: bool = False  # heads of queries and keys are normed before they rotate
     rotated_norm: bool = False  # heads are normed after they rotate
@@ -33,7 +34,8 @@ class Kind:
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
     experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
     dense: frozenset[int] = frozenset()  # but of these layers
-    fused_inputs: bool = False  # queries, keys and values are one matrix
+    fused_inputs: bool = False  # queries, keys and values are one matrix,
+    grouped_inputs: bool = False  # or one where a key head's queries stand before its keys and values
     fused_gates: bool = False  # gates and what they open are one
     still: frozenset[int] = frozenset()  # layers that do not rotate
     scales: Scales = Scales()
@@ -42,7 +44,8 @@ class Kind:
     norm_offset: float = 0.0  # added to the weights of all norms
     layer_norm: bool = False  # norms of rows subtract the mean; those without a name have no weights
     norm_bias: bool = False  # and add a bias
-    parallel: bool = False  # attention and feed-forward read the same rows, of the first norm
+    parallel: bool = False  # attention and feed-forward read the same rows, of the first norm,
+    parallel_norms: bool = False  # or each of its own
     window: int = 0  # > 0: a token sees so many, itself counted in,
     open: frozenset[int] = frozenset()  # but for these layers, where it sees all before it
     local: ops.Rope | None = None  # of layers with a window, where others rotate otherwise
@@ -50,6 +53,7 @@ class Kind:
     gated: bool = True  # else the activation is of `up` alone
     bends: tuple[tuple[float, float, float], ...] = ()  # of each layer, then: as in `Xielu`
     ffn_bias: bool = False
+    head_bias: bool = False  # of logits
     growth: ops.Rope | None = None  # of queries with their positions, as in `Rope`; it turns nothing
     score_cap: float = 0.0  # > 0: as in `Attention`
     logit_cap: float = 0.0  # > 0: as in `SoftCap`
@@ -65,15 +69,18 @@ def layer(
     inputs = _inputs(index, names, shape, kind)
     attention = _attention(index, names, shape, kind, index if cache is None else cache)
     if kind.parallel:
+        gates = _gates(index, names, shape, kind)
+        behind = norm_of("x", names.ffn_norm.format(i=index), shape, kind), ops.Linear(gates)
         return (
             norm_of("x", names.input_norm.format(i=index), shape, kind),
-            ops.Linear((*inputs, *_gates(index, names, shape, kind))),
+            ops.Linear(inputs if kind.parallel_norms else (*inputs, *gates)),
+            *(behind if kind.parallel_norms else ()),
             *attention,
             *_behind_gates(index, names, shape, kind),
         )
     return (
         _read(names.input_norm, index, shape, kind),
-        ops.Linear(inputs),
+        ops.Linear((*inputs, *_output_gate(index, kind))),
         *attention,
         *feed_forward(checkpoint, index, names, shape, kind),
     )
@@ -104,7 +111,7 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind, cache: int) -
         *([ops.Rotate("qkv", shape.heads, shape.head_dim, kind.growth)] if kind.growth else []),
         ops.RopeStore("qkv", cache, rope),
         ops.Attention("qkv", "attention", cache, scale, window, kind.score_cap, sinks),
-        ops.Quantize("attention"),
+        ops.OutputGate("attention", "gates") if kind.output_gate else ops.Quantize("attention"),
         *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape, kind.output_bias),
     )
 
@@ -119,10 +126,27 @@ def _inputs(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Pro
 
     if kind.fused_inputs:
         return (projection(names.qkv, 0),)
+    if kind.grouped_inputs:
+        return _grouped(projection(names.qkv, 0), shape)
     return (
         projection(names.query, 0, kind.interleaved),
         projection(names.key, shape.queries, kind.interleaved),
         projection(names.value, shape.queries + shape.keys),
+    )
+
+
+def _output_gate(index: int, kind: Kind) -> tuple[ops.Projection, ...]:
+    return (ops.Projection(_weight(kind.output_gate, index), "gates"),) if kind.output_gate else ()
+
+
+def _grouped(whole: ops.Projection, shape: Shape) -> tuple[ops.Projection, ...]:
+    dim, group = shape.head_dim, shape.queries // shape.kv_heads
+    period = group + 2 * dim
+    values = shape.queries + shape.keys
+    return (
+        replace(whole, part=ops.Stripe(0, group, period)),
+        replace(whole, offset=shape.queries, part=ops.Stripe(group, dim, period)),
+        replace(whole, offset=values, part=ops.Stripe(group + dim, dim, period)),
     )
 
 
@@ -131,11 +155,12 @@ def _head_norms(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops
         return ()
     heads, kv_heads = (1, 1) if kind.whole_norm else (shape.heads, shape.kv_heads)
     query, key = _weight(names.query_norm, index), _weight(names.key_norm, index)
+    pairs = shape.rope.rotated if kind.interleaved else 0
     rotate = ops.Rotate("qkv", shape.heads + shape.kv_heads, shape.head_dim, shape.rope)
     return (
         *((rotate,) if kind.rotated_norm else ()),
-        ops.HeadNorm("qkv", 0, shape.queries, heads, query, shape.epsilon),
-        ops.HeadNorm("qkv", shape.queries, shape.keys, kv_heads, key, shape.epsilon),
+        ops.HeadNorm("qkv", 0, shape.queries, heads, query, shape.epsilon, interleaved=pairs),
+        ops.HeadNorm("qkv", shape.queries, shape.keys, kv_heads, key, shape.epsilon, interleaved=pairs),
     )
 
 
@@ -144,10 +169,12 @@ def feed_forward(
 ) -> tuple[ops.Operation, ...]:
     """The second half of a layer: on "x", and "gate_up" or what `mixture` needs."""
     if kind.experts is not None and index not in kind.dense:  # which read the normed rows one by one
+        behind = kind.norms_behind and kind.norms_behind[1]
         return (
             ops.Copy("x", "normed"),
             ops.Quantize("normed", _weight(names.ffn_norm, index), shape.epsilon, keep=True),
-            *mixture(checkpoint, *kind.experts, index, "normed"),
+            *mixture(checkpoint, *kind.experts, index, "normed", "part" if behind else None),
+            *(_add_normed(behind, index, shape) if behind else ()),
         )
     return (
         _read(names.ffn_norm, index, shape, kind),
@@ -199,6 +226,12 @@ def _add(
         return (ops.Linear((ops.Projection(_weight(matrix, index), "x", bias=bias),), accumulate=True),)
     return (
         ops.Linear((ops.Projection(_weight(matrix, index), "part", bias=bias),)),
+        *_add_normed(norm, index, shape),
+    )
+
+
+def _add_normed(norm: str, index: int, shape: Shape) -> tuple[ops.Operation, ...]:
+    return (
         ops.Quantize("part", _weight(norm, index), shape.epsilon, keep=True),
         ops.Copy("part", "x", accumulate=True),
     )

@@ -175,14 +175,16 @@ def _of_config(checkpoint: Checkpoint, defaults: Defaults) -> Shape:
     hidden = config_json.positive(checkpoint, "hidden_size")
     heads = config_json.positive(checkpoint, "num_attention_heads")
     # Null stands for the usual size, as in files that write every key.
-    head_dim = hidden // heads
+    head_dim, kv_heads = hidden // heads, heads
     if checkpoint.metadata.get("head_dim") is not None:
         head_dim = config_json.positive(checkpoint, "head_dim")
+    if checkpoint.metadata.get("num_key_value_heads") is not None:
+        kv_heads = config_json.positive(checkpoint, "num_key_value_heads")
     return Shape(
         hidden=hidden,
         layers=config_json.num_layers(checkpoint, "num_hidden_layers"),
         heads=heads,
-        kv_heads=config_json.positive(checkpoint, "num_key_value_heads", default=heads),
+        kv_heads=kv_heads,
         head_dim=head_dim,
         ffn=config_json.positive(checkpoint, "intermediate_size"),
         context=config_json.positive(checkpoint, "max_position_embeddings", default=defaults.context),

@@ -54,7 +54,7 @@ def describe_v2(checkpoint: Checkpoint) -> ops.ModelPlan:
     config_json.require(checkpoint, "mlp_bias", (False,), False)
     sizes = _expert_sizes(checkpoint, _V2)
     if checkpoint.metadata.get("topk_method") == "group_limited_greedy":
-        sizes = replace(sizes, groups=_groups(checkpoint, _V2, sizes))
+        sizes = replace(sizes, groups=groups_of(checkpoint, _V2.groups, sizes))
     return _of_config(checkpoint, sizes, _V2)
 
 
@@ -69,7 +69,7 @@ def describe_v3(checkpoint: Checkpoint) -> ops.ModelPlan:
     family = _GLM if checkpoint.architecture == "glm4_moe_lite" else _V3
     sizes = _expert_sizes(checkpoint, family)
     is_normalized = bool(checkpoint.metadata.get("norm_topk_prob", True))
-    groups = _groups(checkpoint, family, sizes)
+    groups = groups_of(checkpoint, family.groups, sizes)
     sizes = replace(sizes, scores="sigmoid", normalized=is_normalized, groups=groups)
     return _of_config(checkpoint, sizes, family)
 
@@ -205,12 +205,15 @@ def _expert_sizes(checkpoint: Checkpoint, family: _Defaults) -> ExpertSizes:
     )
 
 
-def _groups(checkpoint: Checkpoint, family: _Defaults, sizes: ExpertSizes) -> ops.ExpertGroups | None:
-    """None for a single group. Raises: CheckpointError for such that not enough experts are in."""
+def groups_of(checkpoint: Checkpoint, usual: ops.ExpertGroups, sizes: ExpertSizes) -> ops.ExpertGroups | None:
+    """`usual` is meant where a config.json says nothing; None is for a single group.
+
+    Raises: CheckpointError for such that not enough experts are in.
+    """
     groups = ops.ExpertGroups(
-        count=config_json.positive(checkpoint, "n_group", default=family.groups.count),
-        used=config_json.positive(checkpoint, "topk_group", default=family.groups.used),
-        best=family.groups.best,
+        count=config_json.positive(checkpoint, "n_group", default=usual.count),
+        used=config_json.positive(checkpoint, "topk_group", default=usual.used),
+        best=usual.best,
     )
     if groups.count == 1:
         return None

@@ -41,13 +41,9 @@ def shape_of(checkpoint: Checkpoint) -> tuple[Shape, LatentSizes]:
         epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_rms_epsilon", 1e-6),
         scale=query**-0.5 * sharpness**2,
     )
-    layers = gguf_keys.num_layers(checkpoint)
-    further = checkpoint.hyper("nextn_predict_layers", 0)  # layers that predict a token more
-    if isinstance(further, int) and 0 < further < layers:
-        layers -= further
     shape = Shape(
         hidden=_multiple(checkpoint, "embedding_length"),
-        layers=layers,
+        layers=gguf_keys.without_further(checkpoint, gguf_keys.num_layers(checkpoint)),
         heads=heads,
         kv_heads=1,
         head_dim=sizes.key,

@@ -126,7 +126,9 @@ def mixture(
     up, down = _matrices(names, sizes, i)
     router_bias = names.biases.router and names.biases.router.format(i=i)
     return (
-        *_before_route(names, sizes, i, ops.Projection(router, "router", bias=router_bias, fine=True)),
+        *_before_route(
+            names, sizes, i, ops.Projection(router, "router", bias=router_bias, fine=True), target
+        ),
         ops.Route(
             "router",
             sizes.used,
@@ -142,7 +144,10 @@ def mixture(
         _activation(names, sizes),
         ops.ExpertLinear(down),
         ops.Combine(
-            "expert_out", target or "x", bias if bias in checkpoint.tensors else None, target is None
+            "expert_out",
+            target or "x",
+            bias if bias in checkpoint.tensors else None,
+            target is None or (names.shared is not None and sizes.shared > 0),
         ),
     )
 
@@ -209,7 +214,7 @@ def _router(checkpoint: Checkpoint, names: ExpertNames, sizes: ExpertSizes, i: i
 
 
 def _before_route(
-    names: ExpertNames, sizes: ExpertSizes, i: int, router: ops.Projection
+    names: ExpertNames, sizes: ExpertSizes, i: int, router: ops.Projection, target: str | None
 ) -> tuple[ops.Operation, ...]:
     """The router, and the expert that works on all tokens: both read the activations of the source."""
     shared = names.shared
@@ -223,10 +228,15 @@ def _before_route(
         else (ops.Projection(shared.door.format(i=i), "door", fine=True, part=ops.Part(0, 1)),)
     )
     inputs, gated = ops.Linear((router, *gates, up, *door)), _shared_activation(sizes)
-    down = ops.Projection(shared.down.format(i=i), "shared_out" if door else "x")
+    down = ops.Projection(shared.down.format(i=i), "shared_out" if door else target or "x")
     if not door:
-        return inputs, gated, ops.Linear((down,), accumulate=True)
-    return inputs, gated, ops.Linear((down,)), ops.Copy("shared_out", "x", accumulate=True, door="door")
+        return inputs, gated, ops.Linear((down,), accumulate=target is None)
+    return (
+        inputs,
+        gated,
+        ops.Linear((down,)),
+        ops.Copy("shared_out", target or "x", accumulate=target is None, door="door"),
+    )
 
 
 def _shared_activation(sizes: ExpertSizes) -> ops.Operation:

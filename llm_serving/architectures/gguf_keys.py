@@ -19,6 +19,15 @@ def classifier_pooling(checkpoint: Checkpoint, default: str) -> str:
     return default if kind is None else str(_POOLING[kind])
 
 
+def require_gguf(checkpoint: Checkpoint) -> None:
+    """Raises: CheckpointError for a directory, of a family whose directories come with code of their own."""
+    if checkpoint.format != "gguf":
+        raise CheckpointError(
+            f"'{checkpoint.path}' is a directory of the family '{checkpoint.architecture}'; "
+            "the engine runs its GGUF files."
+        )
+
+
 def positive(checkpoint: Checkpoint, key: str, default: int | None = None) -> int:
     """Raises: CheckpointError unless the value is a positive integer."""
     value = checkpoint.hyper(key, default)
@@ -39,6 +48,12 @@ def num_layers(checkpoint: Checkpoint) -> int:
     if count > len(checkpoint.tensors):
         raise problem(checkpoint, "block_count", count, f"there are {len(checkpoint.tensors)} tensors")
     return count
+
+
+def without_further(checkpoint: Checkpoint, layers: int) -> int:
+    """How many layers are left without the last ones, which predict a token more (MTP)."""
+    further = checkpoint.hyper("nextn_predict_layers", 0)
+    return layers - further if isinstance(further, int) and 0 < further < layers else layers
 
 
 def number(checkpoint: Checkpoint, key: str, default: float) -> float:

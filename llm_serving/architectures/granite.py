@@ -28,10 +28,7 @@ def describe_minicpm(checkpoint: Checkpoint) -> ModelPlan:
 
     Raises: CheckpointError for a directory, which needs its own code, or a scale that is no positive number.
     """
-    if checkpoint.format != "gguf":
-        raise CheckpointError(
-            f"'{checkpoint.path}' is a directory of MiniCPM; the engine runs its GGUF files."
-        )
+    gguf_keys.require_gguf(checkpoint)
     shape = read_shape(checkpoint, _DEFAULTS)
     usual = {
         "embedding_scale": 12.0,

@@ -1,4 +1,4 @@
-"""Llama but for a name, a bias or an activation: Seed-OSS, Helium, InternLM 3, AFM, Apertus."""
+"""Llama but for a name, a bias or an activation: Seed-OSS, Helium, AFM, Apertus, Maincoder and others."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from llm_serving.architectures.config_json import require
 from llm_serving.architectures.decoder import Kind, describe_decoder, plan_of
 from llm_serving.architectures.decoder_shape import Defaults, Names, read_names, read_shape
 from llm_serving.architectures.experts import SQUARED_RELU
-from llm_serving.architectures.gguf_keys import num_layers
+from llm_serving.architectures.gguf_keys import num_layers, require_gguf
 from llm_serving.checkpoints import Checkpoint, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import ModelPlan
 
 _SEED = Defaults(epsilon=1e-6, context=524288)
 _HELIUM = Defaults(theta=100000.0, epsilon=1e-8, context=4096)
-_INTERNLM = Defaults(context=32768)
 _ARCEE = Defaults(context=4096, activation=("hidden_act", "relu2"))
 _APERTUS = Defaults(theta=12000000.0, context=65536, activation=("hidden_act", "xielu"))
 _MOST = 1e3
+_LAYERS_OF_13B = 40
 
 
 def describe_seed_oss(checkpoint: Checkpoint) -> ModelPlan:
@@ -41,14 +41,6 @@ def describe_helium(checkpoint: Checkpoint) -> ModelPlan:
     """A directory of Helium, with rotary pairs (Kyutai 2025). Raises: CheckpointError for biases."""
     _require_no_biases(checkpoint)
     return describe_decoder(checkpoint, Kind(interleaved=True), _HELIUM)
-
-
-def describe_internlm3(checkpoint: Checkpoint) -> ModelPlan:
-    """A directory of InternLM 3 (GGUF files call it llama). Raises: CheckpointError for biases."""
-    _require_no_biases(checkpoint)
-    for key in ("qkv_bias", "bias"):  # as its own code calls them
-        require(checkpoint, key, (False,), False)
-    return describe_decoder(checkpoint, Kind(), _INTERNLM)
 
 
 def describe_arcee(checkpoint: Checkpoint) -> ModelPlan:
@@ -75,6 +67,28 @@ def describe_apertus(checkpoint: Checkpoint) -> ModelPlan:
     shape = read_shape(checkpoint, _APERTUS)
     bends = tuple(_bend(checkpoint, names, i) for i in range(shape.layers))
     return plan_of(checkpoint, names, shape, Kind(head_norm=True, gated=False, bends=bends))
+
+
+def describe_baichuan(checkpoint: Checkpoint) -> ModelPlan:
+    """A GGUF file of Baichuan 1 or 2 with 7 B (Yang et al. 2023).
+
+    Raises: CheckpointError for a directory, or 13 B, whose scores fall with the distance (ALiBi).
+    """
+    require_gguf(checkpoint)
+    if num_layers(checkpoint) == _LAYERS_OF_13B:  # files do not say it otherwise
+        raise CheckpointError(
+            f"'{checkpoint.path}' is a Baichuan with 13 B parameters, which is not supported; 7 B is."
+        )
+    return describe_decoder(checkpoint, Kind(interleaved=True))
+
+
+def describe_maincoder(checkpoint: Checkpoint) -> ModelPlan:
+    """A GGUF file of Maincoder, whose heads are normed after they rotate (Maincode 2025).
+
+    Raises: CheckpointError for a directory.
+    """
+    require_gguf(checkpoint)
+    return describe_decoder(checkpoint, Kind(rotated_norm=True, interleaved=True))
 
 
 def _bend(checkpoint: Checkpoint, names: Names, index: int) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_serving.architectures import config_json, gguf_keys, hunyuan
 from llm_serving.architectures.decoder import Kind, plan_of
-from llm_serving.architectures.decoder_experts import GGUF_NAMES, gguf_sizes
+from llm_serving.architectures.decoder_experts import GGUF_NAMES, gguf_sizes, without_router
 from llm_serving.architectures.decoder_shape import Defaults, Names, Shape, read_names, read_shape
 from llm_serving.architectures.experts import ExpertNames, ExpertSizes, SharedNames
 from llm_serving.checkpoints import Checkpoint
@@ -50,7 +50,7 @@ def describe_qwen2_moe(checkpoint: Checkpoint) -> ModelPlan:
         )
         has_bias = bool(checkpoint.metadata.get("qkv_bias", True))
     kind = Kind(qkv_bias=has_bias, experts=(names, replace(sizes, has_door=True)))
-    return _plan(checkpoint, own, read_shape(checkpoint, _QWEN), kind)
+    return mixture_plan(checkpoint, own, read_shape(checkpoint, _QWEN), kind)
 
 
 def describe_glm4_moe(checkpoint: Checkpoint) -> ModelPlan:
@@ -61,9 +61,7 @@ def describe_glm4_moe(checkpoint: Checkpoint) -> ModelPlan:
     own, shape = read_names(checkpoint), read_shape(checkpoint, _GLM)
     if checkpoint.format == "gguf":
         own = replace(own, ffn_norm="blk.{i}.post_attention_norm")
-        further = checkpoint.hyper("nextn_predict_layers", 0)  # layers that predict a token more
-        if isinstance(further, int) and 0 < further < shape.layers:
-            shape = replace(shape, layers=shape.layers - further)
+        shape = replace(shape, layers=gguf_keys.without_further(checkpoint, shape.layers))
         if checkpoint.hyper("expert_gating_func", SIGMOID) != SIGMOID:
             raise gguf_keys.problem(checkpoint, "expert_gating_func", "another", f"supported: {SIGMOID}")
         names = replace(GGUF_NAMES, shared=GGUF_SHARED, correction=GGUF_CORRECTION)
@@ -82,7 +80,7 @@ def describe_glm4_moe(checkpoint: Checkpoint) -> ModelPlan:
     has_norms = f"{own.query_norm.format(i=0)}.weight" in checkpoint.tensors
     sizes = replace(sizes, scores="sigmoid", scale=scale)
     kind = Kind(qkv_bias=has_bias, head_norm=has_norms, experts=(names, sizes))
-    return _plan(checkpoint, own, shape, kind)
+    return mixture_plan(checkpoint, own, shape, kind)
 
 
 def describe_ernie(checkpoint: Checkpoint) -> ModelPlan:
@@ -102,7 +100,7 @@ def describe_ernie(checkpoint: Checkpoint) -> ModelPlan:
             normalized=True,
         )
     kind = Kind(interleaved=True, experts=(names, sizes))
-    return _plan(checkpoint, own, read_shape(checkpoint, _ERNIE), kind)
+    return mixture_plan(checkpoint, own, read_shape(checkpoint, _ERNIE), kind)
 
 
 def describe_hunyuan(checkpoint: Checkpoint) -> ModelPlan:
@@ -123,7 +121,7 @@ def describe_hunyuan(checkpoint: Checkpoint) -> ModelPlan:
             ffn=config_json.positive(checkpoint, "intermediate_size"),
             normalized=True,
         )
-    return _plan(checkpoint, own, shape, Kind(rotated_norm=True, experts=(names, sizes)))
+    return mixture_plan(checkpoint, own, shape, Kind(rotated_norm=True, experts=(names, sizes)))
 
 
 def believed_scale(checkpoint: Checkpoint, scale: float) -> float:
@@ -142,10 +140,8 @@ def with_shared(
 
     Raises: CheckpointError when no layer has any.
     """
-    dense = frozenset(i for i in range(layers) if names.router.format(i=i) not in checkpoint.tensors)
-    first = next((i for i in range(layers) if i not in dense), None)
-    if first is None:
-        raise CheckpointError(f"The model '{checkpoint.path}' has no tensor '{names.router.format(i=0)}'.")
+    dense = without_router(checkpoint, names, layers)
+    first = next(i for i in range(layers) if i not in dense)
     shared = names.shared
     if shared is None or (up := checkpoint.tensors.get(shared.up.format(i=first))) is None:
         return sizes, dense
@@ -157,8 +153,8 @@ def with_shared(
     return replace(sizes, shared=rows), dense
 
 
-def _plan(checkpoint: Checkpoint, own: Names, shape: Shape, kind: Kind) -> ModelPlan:
-    """With what the tensors tell of the experts."""
+def mixture_plan(checkpoint: Checkpoint, own: Names, shape: Shape, kind: Kind) -> ModelPlan:
+    """With what the tensors tell of the experts. Raises: CheckpointError when no layer has any."""
     assert kind.experts is not None
     names, sizes = kind.experts
     sizes, dense = with_shared(checkpoint, names, sizes, shape.layers)

@@ -59,15 +59,22 @@ class Tensor:
         return Tensor(f"{self.name}#{index}", self.kind, shape, data, scales, transposed)
 
     def stripe(self, first: int, count: int, period: int) -> Tensor:
-        """Rows `first` to `first + count` of each `period` of a matrix. Raises: CheckpointError."""
-        rows, cols = self.shape if len(self.shape) == 2 else (0, 0)
+        """Rows `first` to `first + count` of each `period` of a matrix, or values of a vector.
+
+        Raises: CheckpointError.
+        """
+        rows, *cols = self.shape if len(self.shape) == 2 or self._is_plain_vector() else (0,)
         if not rows or rows % period or not 0 <= first < first + count <= period:
             raise CheckpointError(
                 f"Tensor '{self.name}' of shape {self.shape} has no rows that stand {period} by {period}."
             )
         periods = self._unpacked().data.reshape(rows // period, period, -1)[:, first : first + count]
         name = f"{self.name}#{first}-{first + count}/{period}"
-        return Tensor(name, self.kind, (rows // period * count, cols), periods)
+        return Tensor(name, self.kind, (rows // period * count, *cols), periods)
+
+    def _is_plain_vector(self) -> bool:
+        """Whether its values are bytes of their own."""
+        return len(self.shape) == 1 and self.data.size in (2 * self.shape[0], 4 * self.shape[0])
 
     def as_rows(self) -> Tensor:
         """The same with data as `kind` has it, row by row: itself, or a copy if the file has it otherwise."""

@@ -110,7 +110,7 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
     (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "olmo")),
     (
         PreTokenizer(gpt2=True, single_digits=True),
-        ("smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"),
+        ("smollm", "starcoder", "refact", "codeshell", "exaone", "mellum2", "minerva-7b"),
     ),
     (PreTokenizer(gpt2=True, single_digits=True, nfc=True), ("command-r",)),
     (
@@ -119,7 +119,7 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
     ),
     (PreTokenizer((_LLAMA3,)), ("dbrx", "smaug-bpe", "glm4", "chatglm-bpe")),
     (PreTokenizer((_QWEN2,), nfc=True), ("qwen2", "deepseek-r1-qwen", "megrez", "kormo", "f2llmv2")),
-    (PreTokenizer((_QWEN2,)), ("stablelm2", "hunyuan", "solar-open")),
+    (PreTokenizer((_QWEN2,)), ("stablelm2", "hunyuan", "solar-open", "bailingmoe2")),
     (PreTokenizer((_SEED,)), ("seed-coder",)),
     (PreTokenizer((_QWEN35,), nfc=True), ("qwen35",)),
     (PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True), ("tekken",)),

@@ -42,7 +42,8 @@ class Attention:
 class HeadNorm:
     """rms_norm of each head of `source[:, offset : offset + width]`; layer_norm with a bias.
 
-    `gain` multiplies the weights, which are ones without a tensor.
+    `gain` multiplies the weights, which are ones without a tensor. Of the weights of a head as many as
+    `interleaved` says stand in rotary pairs, as its rows do (see `Projection`).
     """
 
     source: str
@@ -53,6 +54,7 @@ class HeadNorm:
     epsilon: float
     bias: str | None = None
     gain: float = 1.0
+    interleaved: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from llm_serving.native import ops
 from llm_serving.native.core import load_core
 from llm_serving.native.delta_net import TAPS
 from llm_serving.native.plan_tensors import PlanTensors
-from llm_serving.native.tables import conv_taps, decay_rates
+from llm_serving.native.tables import conv_taps, decay_rates, halves_order
 
 
 class PlanBuilder(PlanTensors):
@@ -101,9 +101,10 @@ class PlanBuilder(PlanTensors):
                 rows, into, heads = buffers[source], buffers[target], self.query_heads
                 own = self._optional(sinks, heads)
                 core.attention(rows, into, layer, heads, scale, window, bias, cap, own, ahead)
-            case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias, gain):
-                shift = self._optional(bias, width // heads)
-                norm = self._optional(weight, width // heads, self._norm_offset, gain)
+            case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias, gain, interleaved):
+                shift, dim = self._optional(bias, width // heads), width // heads
+                order = halves_order(dim, dim, interleaved) if interleaved else None
+                norm = self._optional(weight, dim, self._norm_offset, gain, order)
                 if norm < 0:
                     norm = self._constant(np.full(width // heads, gain, np.float32))
                 core.head_norm(buffers[source], offset, heads, norm, epsilon, shift)

@@ -116,8 +116,15 @@ class PlanTensors:
             "careful" if self.weight_format == "auto" and p.tensor in self._outermost else self.weight_format
         )
 
-    def _optional(self, name: str | None, size: int, add: float = 0.0, times: float = 1.0) -> int:
-        return -1 if name is None else self._vector(self.checkpoint.tensor(name), size, add, times)
+    def _optional(
+        self,
+        name: str | None,
+        size: int,
+        add: float = 0.0,
+        times: float = 1.0,
+        order: np.ndarray | None = None,
+    ) -> int:
+        return -1 if name is None else self._vector(self.checkpoint.tensor(name), size, add, times, order)
 
     def _positions(self, p: ops.AddPositions) -> int:
         segments = None if p.segments is None else dequantize(self.checkpoint.tensor(p.segments))

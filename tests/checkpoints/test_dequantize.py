@@ -9,6 +9,7 @@ import pytest
 from llm_serving.checkpoints import Tensor, dequantize
 from llm_serving.checkpoints.dequantize import CHUNK_BLOCKS
 from llm_serving.checkpoints.kinds import GGUF_KINDS
+from llm_serving.errors import CheckpointError
 
 
 def random_tensor(kind_name: str, rows: int, blocks_per_row: int, seed: int) -> Tensor:
@@ -45,3 +46,16 @@ def test_result_is_a_copy_of_its_own() -> None:
     values = dequantize(Tensor("t", "F32", (3,), data))
     values += 1
     assert values.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_values_of_one_kind_in_a_vector_of_several() -> None:
+    """Biases of queries, keys and values that stand in turn; blocks of packed values cannot be parted so."""
+    values = np.arange(24, dtype=np.float32)
+    vector = Tensor("t", "F32", (24,), values.view(np.uint8))
+    np.testing.assert_array_equal(
+        dequantize(vector.stripe(1, 2, 4)), values.reshape(-1, 4)[:, 1:3].reshape(-1)
+    )
+    with pytest.raises(CheckpointError, match="no rows that stand 5 by 5"):
+        vector.stripe(1, 2, 5)
+    with pytest.raises(CheckpointError, match="no rows that stand 4 by 4"):
+        Tensor("t", "Q8_0", (32,), np.zeros(34, np.uint8)).stripe(1, 2, 4)

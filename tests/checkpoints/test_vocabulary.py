@@ -10,7 +10,7 @@ import pytest
 from tokenizer_texts import CONTROL, NORMAL, USER_DEFINED
 
 from llm_serving.checkpoints import Checkpoint, build_tokenizer
-from llm_serving.checkpoints.pretokenizers import PRE_TOKENIZERS
+from llm_serving.checkpoints.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from llm_serving.checkpoints.vocabulary import MAX_TOKEN_CHARS
 from llm_serving.errors import CheckpointError
 
@@ -212,6 +212,7 @@ def test_missing_types_make_only_the_named_tokens_special() -> None:
         ("minicpm5", ["in", " ", "123", "456", "7", " or", " ", "12", "x", " I", "'M"]),
         ("youtu", ["in", " ", *"1234567", " or", " ", "1", "2", "x", " I'M"]),
         ("viking", ["in", " ", *"1234567", " or", " ", "1", "2", "x", " I'M"]),
+        ("mellum2", ["in", " ", *"1234567", " or", " ", "1", "2", "x", " I", "'", "M"]),
         ("mellum", ["in", " 1234567", " or", " 12", "x", " I", "'", "M"]),
     ],
 )
@@ -219,6 +220,20 @@ def test_numbers_and_contractions(rule: str, words: list[str]) -> None:
     text = "in 1234567 or 12x I'M"
     cut = PRE_TOKENIZERS[rule].build().pre_tokenize_str(text)
     assert [text[begin:end] for _, (begin, end) in cut] == words
+
+
+def test_words_of_ling() -> None:
+    """Published with other quantifiers (possessive ones), which find the same words."""
+    ling = (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+        r"|\s*[\r\n]|\s+(?!\S)|\s+"
+    )
+    published = PreTokenizer((ling,)).build()
+    rng = np.random.default_rng(5)
+    signs = list("aBé中 \t\r\n'’sSdmtlvreLVRE12²!?.(\u0301ſ\u3000\u00a0")
+    texts = ["".join(rng.choice(signs, 60)) for _ in range(300)]
+    ours = PRE_TOKENIZERS["bailingmoe2"].build()
+    assert all(ours.pre_tokenize_str(text) == published.pre_tokenize_str(text) for text in texts)
 
 
 def test_words_of_youtu() -> None:

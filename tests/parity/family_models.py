@@ -31,6 +31,8 @@ def save_model(directory: Path, model_class: type, config: Any) -> Any:
     torch.manual_seed(0)
     model = model_class(config).eval().float()
     for part, values in model.named_parameters():
+        if part.endswith("router.gate.weight"):  # which may begin as zeros
+            values.data = config.initializer_range * torch.randn_like(values)
         if part.endswith("sinks"):
             values.data = 2 * torch.randn_like(values)  # as large as scores
         if "norm" in part or part.endswith("bias"):  # which begin as if they were not there

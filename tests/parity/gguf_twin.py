@@ -101,14 +101,15 @@ def _tensors(directory: Checkpoint, twin: Twin) -> dict[str, np.ndarray]:
     named: dict[str, np.ndarray] = {}
     experts: dict[str, dict[int, np.ndarray]] = {}
     for name, tensor in directory.tensors.items():
-        parts = (
-            name.replace("language_model.", "").removeprefix("model.").removeprefix("backbone.").split(".")
-        )
+        inner = name.replace("language_model.", "")
+        for prefix in ("model.", "backbone.", "transformer.", "gpt_neox."):
+            inner = inner.removeprefix(prefix)
+        parts = inner.split(".")
         suffix = f".{parts.pop()}" if parts[-1] in ("weight", "bias") else ""
         top = {**TOP, **twin.top}
         if ".".join(parts) in top:
             named[top[".".join(parts)] + suffix] = dequantize(tensor)
-        elif parts[0] == "layers" and "act_fn" not in parts:
+        elif parts[0] in ("layers", "h") and "act_fn" not in parts:
             number = next((part for part in parts[2:] if part.isdigit()), None)
             part = ".".join(each for each in parts[2:] if each != number)
             called = {**LAYER, **twin.parts}[part]

@@ -28,6 +28,8 @@ LLAMA_3 = {
     "original_max_position_embeddings": 32,
 }
 HALF_MSCALE = {**TEMPERED, "mscale_all_dim": 0.5}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+EXPERTS = {"head_dim": 32, "moe_intermediate_size": 64, "num_experts": 12, "num_experts_per_tok": 3}
 SEES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 QWEN_SEES = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
 MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
@@ -104,6 +106,7 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.Exaone4ForCausalLM,
         {"num_hidden_layers": 5, "sliding_window": 24},
     ),
+    "exaone": (transformers.ExaoneConfig, transformers.LlamaForCausalLM, {}),
     "cohere": (transformers.CohereConfig, transformers.CohereForCausalLM, {"logit_scale": 0.5}),
     "cohere2": (
         transformers.Cohere2Config,
@@ -138,8 +141,49 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.StableLmForCausalLM,
         {"num_attention_heads": 3, "num_key_value_heads": 3, "use_qkv_bias": True},
     ),
+    "phi": (transformers.PhiConfig, transformers.PhiForCausalLM, {"num_key_value_heads": None}),
+    "gpt_neox": (
+        transformers.GPTNeoXConfig,
+        transformers.GPTNeoXForCausalLM,
+        {
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 20000.0},
+        },
+    ),
     "nemotron": (transformers.NemotronConfig, transformers.NemotronForCausalLM, {}),
     "olmo": (transformers.OlmoConfig, transformers.OlmoForCausalLM, {"eos_token_id": 2}),
+    "mellum": (
+        transformers.MellumConfig,
+        transformers.MellumForCausalLM,
+        {
+            **EXPERTS,
+            "num_hidden_layers": 5,
+            "layer_types": [*["sliding_attention"] * 3, "full_attention", "sliding_attention"],
+            "sliding_window": 24,
+            "rope_parameters": {
+                "full_attention": {**YARN, "rope_theta": 500000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 20000.0},
+            },
+        },
+    ),
+    "sarvam_moe": (
+        transformers.SarvamMoEConfig,
+        transformers.Glm4MoeForCausalLM,
+        {**EXPERTS, "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "num_mtp_layers": 0},
+    ),
+    "afmoe": (
+        transformers.AfmoeConfig,
+        transformers.AfmoeForCausalLM,
+        {
+            **EXPERTS,
+            "num_hidden_layers": 5,
+            "sliding_window": 24,
+            "route_scale": 1.5,
+            "mup_enabled": True,
+            "initializer_range": 0.12,
+        },
+    ),
     "qwen2_moe": (
         transformers.Qwen2MoeConfig,
         transformers.Qwen2MoeForCausalLM,
@@ -199,6 +243,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3_vl_moe", {}),
     ("exaone4", {}),
     ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 5}),
+    ("exaone", {}),
+    ("exaone", {"rope_parameters": LLAMA_3, "tie_word_embeddings": True}),
     ("cohere", {}),
     ("cohere2", {}),
     ("seed_oss", {}),
@@ -212,8 +258,18 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("starcoder2", {"sliding_window": 24}),
     ("stablelm", {}),
     ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": False}),
+    ("phi", {}),
+    ("phi", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    ("gpt_neox", {}),
+    ("gpt_neox", {"use_parallel_residual": False}),
     ("nemotron", {}),
     ("olmo", {}),
+    ("mellum", {}),
+    ("mellum", {"layer_types": None, "sliding_window": None}),
+    ("sarvam_moe", {}),
+    ("sarvam_moe", {"partial_rotary_factor": 0.5, "n_group": 1, "topk_group": 1}),
+    ("afmoe", {}),
+    ("afmoe", {"mup_enabled": False, "sliding_window": 48, "num_dense_layers": 2}),
     ("qwen2_moe", {}),
     ("qwen2_moe", {"norm_topk_prob": True, "tie_word_embeddings": True}),
     ("glm4_moe", {}),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 from gguf_twin import Twin
 
 
@@ -10,8 +13,21 @@ def shared(name: str) -> dict[str, str]:
     return {f"mlp.{name}.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")}
 
 
+def ungrouped(name: str, values: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """All queries, then all keys and all values, which stand by heads in directories."""
+    if ".attn_qkv." not in name:
+        return {name: values}
+    heads = values.reshape(config["num_attention_heads"], 3, -1, *values.shape[1:])
+    return {name: heads.swapaxes(0, 1).reshape(values.shape)}
+
+
 EPSILON = "attention.layer_norm_epsilon"
-NOT_IN_GGUF = {"rope_parameters", "sliding_window", "tie_word_embeddings"}  # of what cases set
+NOT_IN_GGUF = {
+    "rope_parameters",
+    "partial_rotary_factor",
+    "sliding_window",
+    "tie_word_embeddings",
+}  # of what cases set
 TWINS = {
     "ministral3": Twin(
         "mistral3",
@@ -35,6 +51,19 @@ TWINS = {
         },
         keys={"layer_types": "attention.sliding_window_pattern"},
     ),
+    "exaone": Twin(
+        "exaone",
+        top={"wte": "token_embd", "ln_f": "output_norm"},
+        parts={
+            "ln_1": "attn_norm",
+            **{f"attn.attention.{part}_proj": f"attn_{part}" for part in "qkv"},
+            "attn.attention.out_proj": "attn_output",
+            "ln_2": "ffn_norm",
+            "mlp.c_fc_0": "ffn_gate",
+            "mlp.c_fc_1": "ffn_up",
+            "mlp.c_proj": "ffn_down",
+        },
+    ),
     "cohere": Twin("command-r", keys={"layer_norm_eps": EPSILON, "logit_scale": "logit_scale"}),
     "cohere2": Twin("cohere2", keys={"layer_norm_eps": EPSILON, "logit_scale": "logit_scale"}),
     "seed_oss": Twin("seed_oss", parts={"post_attention_layernorm": "post_attention_norm"}),
@@ -51,10 +80,75 @@ TWINS = {
         keys={"layer_norm_eps": EPSILON, "use_parallel_residual": "use_parallel_residual"},
         more={"rope.dimension_count": 8},
     ),
+    "phi": Twin(
+        "phi2",
+        parts={"self_attn.dense": "attn_output", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down"},
+        top={"final_layernorm": "output_norm"},
+        keys={"layer_norm_eps": EPSILON},
+        more={"rope.dimension_count": 12},
+    ),
+    "gpt_neox": Twin(
+        "gptneox",
+        parts={
+            "attention.query_key_value": "attn_qkv",
+            "attention.dense": "attn_output",
+            "mlp.dense_h_to_4h": "ffn_up",
+            "mlp.dense_4h_to_h": "ffn_down",
+        },
+        top={"embed_in": "token_embd", "final_layer_norm": "output_norm", "embed_out": "output"},
+        keys={"layer_norm_eps": EPSILON, "use_parallel_residual": "use_parallel_residual"},
+        more={"rope.dimension_count": 8},
+        split=ungrouped,
+    ),
     "nemotron": Twin(
         "nemotron", keys={"norm_eps": EPSILON}, more={"rope.dimension_count": 12}, norm_offset=1.0
     ),
     "olmo": Twin("olmo", paired=True, more={EPSILON: 1e-5}),
+    "mellum": Twin(
+        "mellum",
+        keys={"layer_types": "attention.sliding_window_pattern"},
+        more={
+            "rope.freq_base": 500000.0,
+            "rope.freq_base_swa": 20000.0,
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 64,
+        },
+    ),
+    "sarvam_moe": Twin(
+        "bailingmoe2",
+        top={"word_embeddings": "token_embd"},
+        parts={
+            **shared("shared_experts"),
+            "attention.query_key_value": "attn_qkv",
+            "attention.query_layernorm": "attn_q_norm",
+            "attention.key_layernorm": "attn_k_norm",
+            "attention.dense": "attn_output",
+            "mlp.gate.expert_bias": "exp_probs_b.bias",
+        },
+        keys={
+            "n_routed_experts": "expert_count",
+            "n_group": "expert_group_count",
+            "topk_group": "expert_group_used_count",
+            "routed_scaling_factor": "expert_weights_scale",
+            "norm_topk_prob": "expert_weights_norm",
+        },
+        more={"expert_gating_func": 2},
+    ),
+    "afmoe": Twin(
+        "afmoe",
+        parts={
+            **shared("shared_experts"),
+            "post_attention_layernorm": "post_attention_norm",
+            "pre_mlp_layernorm": "ffn_norm",
+            "post_mlp_layernorm": "post_ffw_norm",
+            "self_attn.gate_proj": "attn_gate",
+            "mlp.router.gate": "ffn_gate_inp",
+            "mlp.expert_bias": "exp_probs_b.bias",
+        },
+        keys={"route_scale": "expert_weights_scale"},
+        more={"expert_gating_func": 2, "expert_weights_norm": True},
+    ),
     "qwen2_moe": Twin(
         "qwen2moe", parts={**shared("shared_expert"), "mlp.shared_expert_gate": "ffn_gate_inp_shexp"}
     ),
