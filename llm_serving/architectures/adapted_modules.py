@@ -22,7 +22,8 @@ _MODULES = {  # of a layer, by what `Names` calls their tensors
     "down": "mlp.down_proj",
 }
 _HEAD = "lm_head"
-_PAIRED = ("ernie4_5", "glm4", "maincoder")  # rotary dimensions in Hugging Face's code, too
+# Rotary dimensions stand in pairs in Hugging Face's code, too.
+_PAIRED = ("cohere2", "command-r", "ernie4_5", "ernie4_5-moe", "glm4", "maincoder")
 
 
 def adapted(checkpoint: Checkpoint, plan: ops.ModelPlan, adapter: Adapter) -> Adapted:
