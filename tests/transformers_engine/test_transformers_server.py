@@ -174,7 +174,7 @@ def test_hub_names_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DownloadError, match="hf download Qwen/Qwen2.5-3B-Instruct"):
+    with pytest.raises(DownloadError, match="models pull Qwen/Qwen2.5-3B-Instruct"):
         load_chat_model(settings(Path("Qwen/Qwen2.5-3B-Instruct")))
     with pytest.raises(ModelNotFound):
         load_chat_model(settings(Path("no-such-model")))
