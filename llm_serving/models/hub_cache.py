@@ -22,13 +22,14 @@ class HubModel:
     files: tuple[Path, ...]  # of the model alone, as its revision calls them
 
 
-def list_hub_models() -> list[HubModel]:
-    """By name; of a model in several revisions the newest."""
+def list_hub_models(of: HubName | None = None) -> list[HubModel]:
+    """By name, of one repository or all; of a model in several revisions the newest, unless one is named."""
     found: dict[str, HubModel] = {}
     for repository in _repositories():
-        for revision in sorted(repository.revisions, key=lambda each: each.last_modified, reverse=True):
-            for model in _models_of(repository.repo_id, revision):
-                found.setdefault(model.name, model)
+        if of is None or of.repository == repository.repo_id:
+            for revision in _revisions(repository, of.revision if of else None):
+                for model in _models_of(repository.repo_id, revision):
+                    found.setdefault(model.name, model)
     return [found[name] for name in sorted(found, key=str.casefold)]
 
 
@@ -36,9 +37,8 @@ def find_hub_models(name: HubName) -> list[HubModel]:
     """Those of a repository, or the one that the name means. Raises: ModelNotFound if none is here."""
     from huggingface_hub import constants
 
-    models = [model for model in list_hub_models() if model.name.split(":")[0] == name.repository]
     which = name.which.casefold()
-    meant = [model for model in models if not which or which in _words_for(model)]
+    meant = [model for model in list_hub_models(name) if not which or which in _words_for(model)]
     if not meant:
         raise ModelNotFound(str(name), f"It is not in {constants.HF_HUB_CACHE}.")
     return meant
@@ -48,16 +48,17 @@ def find_snapshot(name: HubName) -> Path | None:
     """The folder of the name's revision, whatever of it is here."""
     from huggingface_hub import constants
 
-    wanted = name.revision or constants.DEFAULT_REVISION
     for repository in _repositories():
-        for revision in repository.revisions if repository.repo_id == name.repository else ():
-            if wanted in (*revision.refs, revision.commit_hash):
+        if repository.repo_id == name.repository:
+            for revision in _revisions(repository, name.revision or constants.DEFAULT_REVISION):
                 return Path(revision.snapshot_path)
     return None
 
 
 def remove_hub_models(name: HubName) -> int:
-    """Delete a repository's files, or those of the one model that the name means; bytes freed.
+    """Delete a repository's files, of one revision or all, or those of the one model that the name means.
+
+    Returns the bytes freed.
 
     Raises: ModelNotFound when nothing of it is here, DownloadError when the cache cannot be written.
     """
@@ -68,11 +69,13 @@ def remove_hub_models(name: HubName) -> int:
     try:
         if not name.which:
             cache = scan_cache_dir(constants.HF_HUB_CACHE)
-            (own,) = (
+            own = (
                 each for each in cache.repos if (each.repo_type, each.repo_id) == ("model", name.repository)
             )
-            cache.delete_revisions(*(revision.commit_hash for revision in own.revisions)).execute()
-            return own.size_on_disk
+            revisions = [revision for each in own for revision in _revisions(each, name.revision)]
+            deletion = cache.delete_revisions(*(revision.commit_hash for revision in revisions))
+            deletion.execute()
+            return deletion.expected_freed_size
         for file in {file for model in models for file in model.files}:
             blob = file.resolve()
             freed += blob.stat().st_size if blob.exists() else 0
@@ -81,6 +84,12 @@ def remove_hub_models(name: HubName) -> int:
     except OSError as error:
         raise DownloadError(f"{error.filename} cannot be deleted: {error.strerror}.") from error
     return freed
+
+
+def _revisions(repository: Any, wanted: str | None) -> list[Any]:
+    """The newest first; all, or those of a branch, tag or commit."""
+    found = sorted(repository.revisions, key=lambda each: each.last_modified, reverse=True)
+    return [each for each in found if wanted is None or wanted in (*each.refs, each.commit_hash)]
 
 
 def _models_of(repository: str, revision: Any) -> Iterable[HubModel]:

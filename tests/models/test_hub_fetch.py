@@ -66,6 +66,7 @@ def test_a_gguf_file_is_fetched_listed_and_removed(hub: TinyHub, models: Models)
     assert (again.returncode, str(facts["path"]) in again.stdout) == (0, True)
     assert "o/m-GGUF:Q8_0 is deleted" in models("rm", "o/m-GGUF:Q8_0", "--yes").stdout
     assert Path(facts["path"]).exists()
+    assert "It is not in" in models("rm", "o/m-GGUF@v9", "--yes").stderr
     assert "o/m-GGUF is deleted" in models("rm", "o/m-GGUF", "--yes").stdout
     assert not Path(facts["path"]).exists()
     gone = models("pull", "o/m-GGUF", HF_HUB_OFFLINE="1")
