@@ -8,8 +8,8 @@ from llm_serving.architectures import config_json, deepseek_gguf, gguf_keys
 from llm_serving.architectures.decoder import Kind
 from llm_serving.architectures.decoder_shape import Defaults, Names, head_of, read_names, read_shape
 from llm_serving.architectures.deepseek import groups_of
-from llm_serving.architectures.experts import ExpertNames, ExpertSizes, SharedNames
-from llm_serving.architectures.shared_experts import believed_scale, mixture_plan
+from llm_serving.architectures.experts import ExpertSizes
+from llm_serving.architectures.shared_experts import believed_scale, expert_names, mixture_plan, shared_names
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native.ops import ExpertGroups, ModelPlan
 
@@ -42,7 +42,11 @@ def _describe(checkpoint: Checkpoint, defaults: Defaults) -> ModelPlan:
         for key in ("use_bias", "use_qkv_bias", "attention_bias", "norm_head"):
             config_json.require(checkpoint, key, (False, None), False)
         names = _names(checkpoint)
-        experts = (_experts(names), _sizes(checkpoint))
+        correction = names.gate.replace("gate_proj", "gate.expert_bias")
+        experts = (
+            replace(expert_names(names, shared_names(names)), correction=correction),
+            _sizes(checkpoint),
+        )
     has_norms = f"{names.query_norm.format(i=0)}.weight" in checkpoint.tensors
     kind = Kind(fused_inputs=True, head_norm=has_norms, experts=experts)
     return mixture_plan(checkpoint, names, shape, kind)
@@ -68,22 +72,6 @@ def _names(checkpoint: Checkpoint) -> Names:
         head=head_of(checkpoint) or "lm_head",
         qkv=f"{layer}attention.query_key_value",
         gate_up="",
-    )
-
-
-def _experts(names: Names) -> ExpertNames:
-    mlp = names.gate.replace("gate_proj", "")
-    return ExpertNames(
-        router=f"{mlp}gate.weight",
-        gate=f"{mlp}experts.{{e}}.gate_proj.weight",
-        up=f"{mlp}experts.{{e}}.up_proj.weight",
-        down=f"{mlp}experts.{{e}}.down_proj.weight",
-        correction=f"{mlp}gate.expert_bias",
-        shared=SharedNames(
-            gate=f"{mlp}shared_experts.gate_proj.weight",
-            up=f"{mlp}shared_experts.up_proj.weight",
-            down=f"{mlp}shared_experts.down_proj.weight",
-        ),
     )
 
 

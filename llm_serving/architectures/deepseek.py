@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from llm_serving.architectures import config_json, deepseek_gguf
 from llm_serving.architectures.decoder import Kind, plan_of
 from llm_serving.architectures.decoder_shape import Names, Shape, read_names
-from llm_serving.architectures.experts import ExpertNames, ExpertSizes, SharedNames, fit_groups
+from llm_serving.architectures.experts import ExpertNames, ExpertSizes, fit_groups
 from llm_serving.architectures.latent_attention import (
     LatentNames,
     LatentSizes,
@@ -18,7 +18,7 @@ from llm_serving.architectures.latent_attention import (
     latent_layer,
     with_buffers,
 )
-from llm_serving.architectures.shared_experts import with_shared
+from llm_serving.architectures.shared_experts import expert_names, shared_names, with_shared
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -116,9 +116,9 @@ def _of_config(checkpoint: Checkpoint, experts: ExpertSizes, family: _Defaults) 
         rope=rope,
     )
     sizes = replace(sizes, scale=sizes.query**-0.5 * _sharpness(checkpoint) ** 2)
-    return _plan(
-        checkpoint, names, shape, _latent_names(names, has_query_latent), sizes, (_experts(names), experts)
-    )
+    correction = names.gate.replace("gate_proj", "gate.e_score_correction_bias")
+    routed = replace(expert_names(names, shared_names(names)), correction=correction)
+    return _plan(checkpoint, names, shape, _latent_names(names, has_query_latent), sizes, (routed, experts))
 
 
 def _plan(
@@ -172,22 +172,6 @@ def _latent_names(names: Names, has_query_latent: bool) -> LatentNames:
         latent=f"{attention}kv_a_proj_with_mqa.weight",
         latent_norm=f"{attention}kv_a_layernorm.weight",
         expand=f"{attention}kv_b_proj.weight",
-    )
-
-
-def _experts(names: Names) -> ExpertNames:
-    mlp = names.gate.replace("gate_proj", "")
-    return ExpertNames(
-        router=f"{mlp}gate.weight",
-        gate=f"{mlp}experts.{{e}}.gate_proj.weight",
-        up=f"{mlp}experts.{{e}}.up_proj.weight",
-        down=f"{mlp}experts.{{e}}.down_proj.weight",
-        correction=f"{mlp}gate.e_score_correction_bias",
-        shared=SharedNames(
-            gate=f"{mlp}shared_experts.gate_proj.weight",
-            up=f"{mlp}shared_experts.up_proj.weight",
-            down=f"{mlp}shared_experts.down_proj.weight",
-        ),
     )
 
 

@@ -43,9 +43,9 @@ def describe_qwen2_moe(checkpoint: Checkpoint) -> ModelPlan:
         has_bias = True
     else:
         config_json.require(checkpoint, "use_sliding_window", (False,), False)
-        shared = _shared(own, "shared_expert", door="shared_expert_gate")
+        shared = shared_names(own, "shared_expert", door="shared_expert_gate")
         names, sizes = (
-            _experts(own, shared),
+            expert_names(own, shared),
             _sizes(checkpoint, "num_experts", "moe_intermediate_size", False),
         )
         has_bias = bool(checkpoint.metadata.get("qkv_bias", True))
@@ -70,9 +70,9 @@ def describe_glm4_moe(checkpoint: Checkpoint) -> ModelPlan:
         scale = gguf_keys.number(checkpoint, "expert_weights_scale", 1.0)
     else:
         config_json.require(checkpoint, "n_group", (1, None), 1)
-        shared = _shared(own, "shared_experts")
+        shared = shared_names(own, "shared_experts")
         correction = own.gate.replace("gate_proj", "gate.e_score_correction_bias")
-        names = replace(_experts(own, shared), correction=correction)
+        names = replace(expert_names(own, shared), correction=correction)
         sizes = _sizes(checkpoint, "n_routed_experts", "moe_intermediate_size", True)
         scale = config_json.number(checkpoint, "routed_scaling_factor", default=1.0)
     scale = believed_scale(checkpoint, scale)
@@ -92,7 +92,7 @@ def describe_ernie(checkpoint: Checkpoint) -> ModelPlan:
     else:
         config_json.require(checkpoint, "use_bias", (False, None), False)
         correction = own.gate.replace("gate_proj", "moe_statics.e_score_correction_bias")
-        names = replace(_experts(own, _shared(own, "shared_experts")), correction=correction)
+        names = replace(expert_names(own, shared_names(own, "shared_experts")), correction=correction)
         sizes = ExpertSizes(
             count=config_json.positive(checkpoint, "moe_num_experts", "num_experts"),
             used=config_json.positive(checkpoint, "moe_k", "num_experts_per_tok"),
@@ -113,8 +113,8 @@ def describe_hunyuan(checkpoint: Checkpoint) -> ModelPlan:
         names = replace(GGUF_NAMES, shared=GGUF_SHARED)
         sizes = gguf_sizes(checkpoint, ffn="expert_feed_forward_length")
     else:
-        shared = _shared(own, "shared_mlp")
-        names = replace(_experts(own, shared), router=own.gate.replace("gate_proj", "gate.wg.weight"))
+        shared = shared_names(own, "shared_mlp")
+        names = replace(expert_names(own, shared), router=own.gate.replace("gate_proj", "gate.wg.weight"))
         sizes = ExpertSizes(
             count=_same(checkpoint, "num_experts"),
             used=_same(checkpoint, "moe_topk"),
@@ -164,7 +164,8 @@ def mixture_plan(checkpoint: Checkpoint, own: Names, shape: Shape, kind: Kind) -
     return plan_of(checkpoint, own, shape, replace(kind, experts=(names, sizes), dense=dense))
 
 
-def _shared(own: Names, name: str, door: str | None = None) -> SharedNames:
+def shared_names(own: Names, name: str = "shared_experts", door: str | None = None) -> SharedNames:
+    """Of the expert for all tokens, as most directories call its matrices; `own` are a dense layer's."""
     mlp = own.gate.replace("gate_proj", "")
     return SharedNames(
         gate=f"{mlp}{name}.gate_proj.weight",
@@ -174,7 +175,8 @@ def _shared(own: Names, name: str, door: str | None = None) -> SharedNames:
     )
 
 
-def _experts(own: Names, shared: SharedNames) -> ExpertNames:
+def expert_names(own: Names, shared: SharedNames) -> ExpertNames:
+    """The same of all experts, without a correction."""
     mlp = own.gate.replace("gate_proj", "")
     return ExpertNames(
         router=f"{mlp}gate.weight",
