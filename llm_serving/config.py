@@ -206,6 +206,14 @@ class Settings(BaseSettings):
         ge=0,
         description="Bound in bytes for --prefix-cache-dir, over all models and servers; 0 = keep none",
     )
+    files_dir: Path | None = Field(
+        None,
+        description="Directory where uploaded files and results of batches are kept, and batches go on "
+        "after a restart; default: a temporary one",
+    )
+    files_bytes: Bytes = Field(
+        1 << 30, ge=0, description="Bound in bytes for uploaded files and results of batches; 0 = take none"
+    )
     otlp_endpoint: str = Field(
         "",
         pattern=r"^(https?://[^\s/?#]+[^\s?#]*)?$",

@@ -10,6 +10,7 @@ ServingError
 ├── Forbidden                        not on this server, whoever asks
 ├── ModelNotFound                    no such model, anywhere
 ├── ResponseNotFound                  no such response is kept for this key
+├── FileNotKept, BatchNotKept         nor such a file, nor such a batch
 ├── ModelLoading(retry_after_s)      known, not ready yet
 ├── ModelUnavailable                 known, and will not answer: failed, unloaded, or the server stops
 ├── Overloaded(retry_after_s)        the queue is full, or the server is draining
@@ -90,6 +91,20 @@ class ResponseNotFound(ServingError):
             f"There is no response '{response_id[:64]}'. They are kept in memory until the server stops, the "
             "latest ones, unless store: false was sent."
         )
+
+
+class FileNotKept(ServingError):
+    """No file of this id is kept for whoever asks."""
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"There is no file '{file_id[:64]}'. It was deleted or has expired.")
+
+
+class BatchNotKept(ServingError):
+    """No batch of this id is known to whoever asks."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"There is no batch '{batch_id[:64]}'.")
 
 
 class ModelLoading(ServingError):

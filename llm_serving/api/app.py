@@ -10,12 +10,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llm_serving.api.dispatch import Dispatch
 from llm_serving.api.errors import install_error_handlers
 from llm_serving.api.lifespan import build_services, lifespan
-from llm_serving.api.middleware import RequestMiddleware
+from llm_serving.api.middleware import BodyLimit, RequestMiddleware
 from llm_serving.api.routes import install_routes, routes_of
 from llm_serving.config import Settings
 from llm_serving.ops.auth import is_loopback
 from llm_serving.ops.tracing import open_tracing
 from llm_serving.service.encoder_loader import load_encoder_model
+from llm_serving.service.files import MAX_FILE_BYTES
 from llm_serving.service.loader import load_chat_model
 from llm_serving.service.measuring import measure_model
 from llm_serving.service.registry import LoadEncoder, LoadModel, MeasureModel
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
+_FILES, _FORM = ("/files", "/v1/files"), 1 << 16  # bytes of a form beside its file
 TEXTS, PHOTOS = 4 << 20, 20 << 20  # bytes of a request, where nobody says how many
 
 
@@ -69,6 +71,7 @@ def create_app(
     given = settings.max_body_bytes
     tracing = tracing or open_tracing(settings)
     services = build_services(settings, load, load_encoder, measure, tracing)
+    services.files.open()
     routes = routes_of(settings)
     app = App(
         title="llm-serving",
@@ -82,10 +85,16 @@ def create_app(
     app.state.services = services
     install_error_handlers(app)
     install_routes(app, routes)
+
+    def body_limit(path: str) -> BodyLimit:
+        if path in _FILES:
+            return BodyLimit(min(MAX_FILE_BYTES, settings.files_bytes) + _FORM, "Split the file.")
+        return BodyLimit(given or (PHOTOS if services.registry.reads_images() else TEXTS))
+
     app.front = RequestMiddleware(
         Dispatch(app.behind, routes),
         metrics=services.metrics,
-        max_body_bytes=lambda: given or (PHOTOS if services.registry.reads_images() else TEXTS),
+        body_limit=body_limit,
         warn_strangers=services.keys.is_open and is_loopback(settings.host),
         tracing=tracing,
     )

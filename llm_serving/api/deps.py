@@ -14,9 +14,11 @@ from llm_serving.config import Settings
 from llm_serving.errors import InvalidRequest
 from llm_serving.ops.auth import KeyRing
 from llm_serving.ops.metrics import Metrics
+from llm_serving.service.batches import BatchStore
 from llm_serving.service.chat import ChatService
 from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
+from llm_serving.service.files import FileStore
 from llm_serving.service.registry import Registry
 from llm_serving.service.reranking import RerankService
 from llm_serving.service.responses import ResponseStore
@@ -40,6 +42,8 @@ class Services:
     rerank: RerankService
     tokens: TokenService
     responses: ResponseStore
+    files: FileStore
+    batches: BatchStore
     metrics: Metrics
     keys: KeyRing
     tracing: Tracing | None = None
@@ -55,6 +59,10 @@ async def require_key(request: Request) -> None:
 
     Raises: AuthError.
     """
+    batch_key = request.scope["state"].get("batch_key")  # a batch, whose key was looked at when it was made
+    if batch_key is not None:
+        request.state.fairness_key = batch_key
+        return
     header = None
     for name, value in request.scope["headers"]:
         if name == b"authorization":
@@ -68,6 +76,11 @@ async def require_key(request: Request) -> None:
 def fairness_key_of(request: Request) -> str:
     """Whose request it is, for taking turns; the same for all on a server without keys."""
     return cast(str, request.state.fairness_key)
+
+
+def owner_of(request: Request) -> str:
+    """Whose files and batches a request may see: as `fairness_key_of`, and the same after a restart."""
+    return services_of(request).keys.owner(fairness_key_of(request))
 
 
 async def read_json(request: Request) -> dict[str, Any]:

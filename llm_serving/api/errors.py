@@ -19,8 +19,10 @@ from starlette.types import Scope
 
 from llm_serving.errors import (
     AuthError,
+    BatchNotKept,
     ContextLengthExceeded,
     EngineDead,
+    FileNotKept,
     Forbidden,
     InvalidRequest,
     ModelLoading,
@@ -38,10 +40,8 @@ from llm_serving.errors import (
 class BodyTooLarge(InvalidRequest):
     """The body is larger than the server takes."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            f"The request body is larger than {limit} bytes. Send less, or raise --max-body-bytes."
-        )
+    def __init__(self, limit: int, remedy: str = "Send less, or raise --max-body-bytes.") -> None:
+        super().__init__(f"The request body is larger than {limit} bytes. {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ ERRORS: dict[type[BaseException], ErrorKind] = {
     Forbidden: ErrorKind(403, INVALID, "api_key_required"),
     ModelNotFound: ErrorKind(404, INVALID, "model_not_found", "model"),
     ResponseNotFound: ErrorKind(404, INVALID, "response_not_found"),
+    FileNotKept: ErrorKind(404, INVALID, "file_not_found"),
+    BatchNotKept: ErrorKind(404, INVALID, "batch_not_found"),
     ModelLoading: ErrorKind(503, "server_error", "model_loading"),
     ModelUnavailable: ErrorKind(503, "server_error", "model_unavailable"),
     Overloaded: ErrorKind(429, "rate_limit_error", "overloaded"),

@@ -6,23 +6,32 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from llm_serving.api.deps import Services
+from llm_serving.api.errors import error_body
+from llm_serving.api.inner import ask_app
 from llm_serving.api.running import Running, announced
 from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import BatcherStats
 from llm_serving.engine.protocol import EngineStats
+from llm_serving.errors import AuthError
 from llm_serving.ops.auth import KeyRing, is_loopback
 from llm_serving.ops.drain import on_stop_signal
 from llm_serving.ops.metrics import Metrics
 from llm_serving.ops.stacks import stacks_on_signal
+from llm_serving.service.batch_answers import Asked
+from llm_serving.service.batch_lines import BatchLine
+from llm_serving.service.batch_work import work_on
+from llm_serving.service.batches import BatchStore
 from llm_serving.service.chat import ChatService
 from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
 from llm_serving.service.encoder_loader import load_encoder_model
+from llm_serving.service.files import FileStore
 from llm_serving.service.generation import GenerationDefaults
 from llm_serving.service.loader import load_chat_model
 from llm_serving.service.measuring import measure_model
@@ -59,6 +68,7 @@ def build_services(
         return {slot.kind.value: slot.model.batcher.stats() for slot in slots if slot.model is not None}
 
     chat = ChatService(registry, defaults, settings.system_prompt)
+    files = FileStore(settings.files_dir, settings.files_bytes)
     return Services(
         settings=settings,
         registry=registry,
@@ -68,6 +78,8 @@ def build_services(
         rerank=RerankService(registry),
         tokens=TokenService(registry, chat),
         responses=ResponseStore(max_at_work=_max_at_work(settings)),
+        files=files,
+        batches=BatchStore(files, work_on, places=max(1, settings.max_concurrency // 2)),
         metrics=Metrics(lambda: registry.default.can_answer, read_engines, read_encoders),
         keys=KeyRing.from_settings(settings),
         tracing=tracing,
@@ -99,16 +111,34 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     if services.tracing is not None:
         services.tracing.start()
     services.registry.start()
+    services.batches.start(partial(_ask, app, services), is_lasting=services.settings.files_dir is not None)
     try:
-        on_signals = on_stop_signal(services.registry.begin_close)
+        on_signals = on_stop_signal(partial(_begin_close, services))
         with stacks_on_signal(), on_signals, announced(Running.here(services)):
             try:
                 yield
             finally:
+                await services.batches.close()
                 await services.registry.close()
                 await services.responses.close()
     finally:
+        services.files.close()
         if services.tracing is not None:
             await services.tracing.stop()
         if is_ours:  # a closed registry cannot be started again; the next life gets its own
             del app.state.services
+
+
+def _begin_close(services: Services) -> None:
+    services.batches.stop()
+    services.registry.begin_close()
+
+
+async def _ask(app: FastAPI, services: Services, owner: str, line: BatchLine) -> Asked:
+    """What the app answers to a line of this owner's batch."""
+    place = services.keys.place_of(owner)
+    if place is None:
+        gone = AuthError("The API key with which this batch was made is none of this server's any more.")
+        return Asked(401, error_body(gone))
+    await services.registry.default.settled()  # at a start batches are there before models are
+    return await ask_app(app, line, place)

@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,6 +30,13 @@ _CLIENT_LEFT = 499
 _QUIET = frozenset(("/health", "/ready", "/metrics"))
 
 
+class BodyLimit(NamedTuple):
+    """How large the body of a request may be, and what to do about one that is larger."""
+
+    num_bytes: int
+    remedy: str = "Send less, or raise --max-body-bytes."
+
+
 class RequestMiddleware:
     """One instance an app. `state["log"]` of the scope collects what the log line says beside the status."""
 
@@ -37,7 +44,7 @@ class RequestMiddleware:
         self,
         app: ASGIApp,
         metrics: Metrics,
-        max_body_bytes: Callable[[], int],
+        body_limit: Callable[[str], BodyLimit],
         *,
         warn_strangers: bool,
         tracing: Tracing | None = None,
@@ -45,7 +52,7 @@ class RequestMiddleware:
         self._app = app
         self._metrics = metrics
         self._tracing = tracing
-        self._max_body_bytes = max_body_bytes
+        self._body_limit = body_limit
         self._warn_strangers = warn_strangers
         self._log = RequestLog()
 
@@ -54,7 +61,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             self._log.flush()  # of the lifespan, which ends behind the last request
             return
-        exchange = _Exchange(scope, receive, send, self._max_body_bytes())
+        exchange = _Exchange(scope, receive, send, self._body_limit(scope["path"]))
         self._look_at_client(scope)
         self._metrics.in_flight.inc()
         started_s = time.monotonic()
@@ -102,10 +109,10 @@ class RequestMiddleware:
 class _Exchange:
     """One request and its answer, with the cap on the way in and the id on the way out."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: BodyLimit) -> None:
         self._receive = receive
         self._send = send
-        self._max = max_body_bytes
+        self._limit = limit
         self._num_bytes = 0
         self.status = 0
         self.request_id = _request_id(scope)
@@ -119,9 +126,9 @@ class _Exchange:
         message = await self._receive()
         if message["type"] == "http.request":
             self._num_bytes += len(message.get("body", b""))
-            if self._num_bytes > self._max:
+            if self._num_bytes > self._limit.num_bytes:
                 await self._discard(message)
-                raise BodyTooLarge(self._max)
+                raise BodyTooLarge(*self._limit)
         return message
 
     async def send(self, message: Message) -> None:
@@ -132,7 +139,7 @@ class _Exchange:
 
     async def _discard(self, message: Message) -> None:
         # A client that gets its connection cut while it sends does not read the answer. Bounded all the same.
-        while message.get("more_body") and self._num_bytes < 16 * self._max:
+        while message.get("more_body") and self._num_bytes < 16 * self._limit.num_bytes:
             message = await self._receive()
             if message["type"] != "http.request":
                 raise ClientDisconnect

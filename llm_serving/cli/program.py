@@ -15,6 +15,7 @@ from llm_serving.errors import ServingError
 _COMMANDS = {
     "serve": ("llm_serving.cli.serve", "Serve a model behind the OpenAI API."),
     "chat": ("llm_serving.cli.chat", "Chat in the terminal, with a server or in this process."),
+    "batch": ("llm_serving.cli.batch", "Answer all requests of a file."),
     "models": ("llm_serving.cli.models", "List, fetch, show and remove models."),
     "bench": ("llm_serving.cli.bench", "Measure the engine, or a server under load."),
     "conformance": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -86,6 +86,30 @@ def fetch_progress(name: str) -> Iterator[OnProgress]:
             bar.update(task, completed=progress.done_bytes, total=progress.total_bytes or None)
 
         yield show
+
+
+@contextlib.contextmanager
+def count_progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A callback that draws a bar of how many are done on stderr, or writes a line a tenth."""
+    if not sys.stderr.isatty():
+        told = done * 10 // total
+
+        def tell(count: int) -> None:
+            nonlocal told
+            if count * 10 // total > told:
+                told = count * 10 // total
+                click.echo(f"{what}: {count} of {total} …", err=True)
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda count: bar.update(task, completed=count)
 
 
 class _LinePerStage:

@@ -50,6 +50,21 @@ class KeyRing:
             raise AuthError("The API key is wrong.")
         return str(matches.index(True))
 
+    def owner(self, place: str) -> str:
+        """Whose things are those of the key at this place: a digest, the same after a restart; "" if open."""
+        return _owner(self._hashes[int(place)]) if self._hashes else ""
+
+    def place_of(self, owner: str) -> str | None:
+        """The place of an owner's key; None, if it is none of this server's any more."""
+        if self.is_open:
+            return "" if owner == "" else None
+        owners = [_owner(known) for known in self._hashes]
+        return str(owners.index(owner)) if owner in owners else None
+
+
+def _owner(digest: bytes) -> str:
+    return hashlib.sha256(digest).hexdigest()[:32]
+
 
 @lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:

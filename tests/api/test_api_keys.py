@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from pathlib import Path
 
 import httpx
@@ -27,8 +28,8 @@ def test_public_routes_are_these_and_no_others() -> None:
 async def test_every_other_route_needs_the_key(prefix: str) -> None:
     async with open_client(api_key=("first", "second")) as client:
         for route in ROUTES:
-            path = prefix + route.path.replace("{model_id:path}", "fake").replace("{response_id}", "none")
-            expected = 404 if "{response_id}" in route.path else 200 if route.method == "GET" else 400
+            path = prefix + re.sub(r"\{[a-z]+_id\}", "none", route.path.replace("{model_id:path}", "fake"))
+            expected = 404 if "/none" in path else 200 if route.method == "GET" else 400
             without = await client.request(route.method, path, content=b"{")
             if route.is_public:
                 assert without.status_code == 200

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from llm_serving.api.convert.paging import page_of
 from llm_serving.api.deps import validate
 from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.api.schemas.responses import MAX_ITEMS, ResponseRequest
@@ -200,27 +201,8 @@ def listed_items(
 
     Items that came without an id get one. Raises: InvalidRequest.
     """
-    order, limit, after = query.get("order", "desc"), query.get("limit", "20"), query.get("after")
-    if order not in ("asc", "desc"):
-        raise InvalidRequest("'order' must be 'asc' or 'desc'.", "order")
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= 100):
-        raise InvalidRequest("'limit' must be from 1 to 100.", "limit")
     named = [
         {"type": "message", **item, "id": item.get("id") or f"{response_id}_{i}"}
         for i, item in enumerate(items)
     ]
-    if order == "desc":
-        named.reverse()
-    begin = 0
-    if after is not None:
-        begin = next((i + 1 for i, item in enumerate(named) if item["id"] == after), -1)
-        if begin < 0:
-            raise InvalidRequest("'after' is the id of no item of this response.", "after")
-    page = named[begin : begin + int(limit)]
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": begin + len(page) < len(named),
-    }
+    return page_of(named, query)

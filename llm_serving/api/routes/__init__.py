@@ -17,9 +17,11 @@ from llm_serving.api.convert.ollama_output import ollama_error
 from llm_serving.api.deps import require_key
 from llm_serving.api.errors import error_response, note_error
 from llm_serving.api.routes.admin import load_model, unload_model
+from llm_serving.api.routes.batches import cancel_batch, create_batch, get_batch, list_batches
 from llm_serving.api.routes.chat import create_chat_completion
 from llm_serving.api.routes.completion import create_completion
 from llm_serving.api.routes.embedding import create_embeddings
+from llm_serving.api.routes.files import create_file, delete_file, get_file, get_file_content, list_files
 from llm_serving.api.routes.health import get_health, get_ready
 from llm_serving.api.routes.kept_responses import (
     cancel_response,
@@ -93,6 +95,15 @@ ROUTES = (
     Route("DELETE", "/responses/{response_id}", delete_response),
     Route("POST", "/responses/{response_id}/cancel", cancel_response),
     Route("GET", "/responses/{response_id}/input_items", list_input_items),
+    Route("POST", "/files", create_file),
+    Route("GET", "/files", list_files),
+    Route("GET", "/files/{file_id}", get_file),
+    Route("DELETE", "/files/{file_id}", delete_file),
+    Route("GET", "/files/{file_id}/content", get_file_content),
+    Route("POST", "/batches", create_batch),
+    Route("GET", "/batches", list_batches),
+    Route("GET", "/batches/{batch_id}", get_batch),
+    Route("POST", "/batches/{batch_id}/cancel", cancel_batch),
     Route("POST", "/messages", create_message, to_error=anthropic_error),
     Route("POST", "/messages/count_tokens", count_message_tokens, to_error=anthropic_error),
     Route("POST", "/api/chat", ollama_chat, to_error=ollama_error),
