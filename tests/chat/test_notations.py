@@ -12,8 +12,9 @@ from notations import FAMILIES, TOOLS, template
 
 from llm_serving.api.convert.tool_calls import CallReader
 from llm_serving.chat.notations import NOTATIONS
+from llm_serving.chat.notations.end_finder import EndFinder
 from llm_serving.chat.notations.notation import Call, Notation
-from llm_serving.chat.notations.teaching import IN_WORDS, History, teaching_of
+from llm_serving.chat.notations.teaching import IN_WORDS, History, Teaching, teaching_of
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.chat.tools import Calls, Tool
 from llm_serving.errors import ConstraintError
@@ -115,6 +116,29 @@ def test_a_mark_that_is_talked_about_hides_no_call(notation: Notation) -> None:
         assert read(notation, *answer) == (text.rstrip(), [("now", {})])
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_of_half_calls_is_read_in_steps_linear_in_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_looked_at = 0
+    feed = EndFinder.feed
+
+    def counted(finder: EndFinder, text: str) -> int:
+        nonlocal num_looked_at
+        num_looked_at += len(text)
+        return feed(finder, text)
+
+    monkeypatch.setattr(EndFinder, "feed", counted)
+    family = FAMILIES[name]
+    half = family.written[: len(family.written) // 2]
+    for num_halves in (1, 200, 400):
+        text = half * num_halves
+        num_looked_at = 0
+        shown, calls = read(family.notation, text)
+        assert (shown, calls) == (text, [])
+        assert num_looked_at <= 9 * len(text) + (1 << 16) + 512 * num_halves  # pieces have 512
+
+
 @pytest.mark.parametrize("notation", ALL)
 def test_marks_within_values_are_values(notation: Notation) -> None:
     value = f"x {notation.close or notation.brackets} y"
@@ -144,7 +168,9 @@ def test_the_template_tells(name: str) -> None:
     family = FAMILIES[name]
     teaching = teaching_of(family.template, ChatTemplate(family.template).render, lambda mark: False)
     assert teaching.notation is family.notation
-    assert teaching.history is (History.JSON if name == "deepseek r1" else History.ARGUMENTS)
+    assert teaching.history is (
+        History.JSON if name in ("deepseek r1", "functionary 3.2") else History.ARGUMENTS
+    )
     assert teaching.shows_functions
 
 
@@ -161,7 +187,7 @@ def test_a_template_that_leaves_calls_out_and_shows_results_gets_them_as_text() 
     marks = "{# <｜tool▁calls▁begin｜>```json #}"
     source = template("", "{{ '' }}") + marks
     teaching = teaching_of(source, ChatTemplate(source).render, lambda mark: True)
-    assert teaching == (FAMILIES["deepseek r1"].notation, History.TEXT, False, False)
+    assert teaching == Teaching(FAMILIES["deepseek r1"].notation, History.TEXT, shows_functions=False)
     assert teaching_of(source, ChatTemplate(source).render, lambda mark: False) == IN_WORDS
     deaf = source.replace("{{ m.content }}", "{% if m.role != 'tool' %}{{ m.content }}{% endif %}")
     assert teaching_of(deaf, ChatTemplate(deaf).render, lambda mark: True) == IN_WORDS
@@ -170,7 +196,7 @@ def test_a_template_that_leaves_calls_out_and_shows_results_gets_them_as_text() 
 def test_the_documentation_has_every_notation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text("utf-8").replace("\\|", "|")
     for family in FAMILIES.values():
-        assert f"`{family.notation.open}" in text or f"`{family.notation.open}`" in text
+        assert f"`{family.notation.open.splitlines()[0]}" in text
 
 
 ODD: list[Any] = [

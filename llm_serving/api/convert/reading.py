@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from llm_serving.api.convert.framed import Unframer
 from llm_serving.api.convert.harmony import HarmonyReader
 from llm_serving.api.convert.logprobs import ShownToken, VisibleTokens
 from llm_serving.api.convert.reasoning import ReasoningReader
-from llm_serving.api.convert.tagged import TaggedReader
+from llm_serving.api.convert.tagged import TaggedReader, Unwrapper
 from llm_serving.api.convert.tool_calls import CallReader, ToolCall
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.chat.reasoning import Reasoning
@@ -44,12 +45,16 @@ def text_reader(generation: Generation, use: ToolUse) -> TextReader:
     tools = {tool.name: tool for tool in use.tools}
     calls = CallReader(tools, generation.model.teaching.notation, many=use.are_many) if tools else None
     thoughts, reasoning = generation.thoughts, generation.reasoning
+    of_model = generation.model.thoughts
+    frames = of_model.frames if of_model is not None else None
+    unframer = Unframer(frames, continues=thoughts is None) if frames is not None else None
     if thoughts is None:
-        return TaggedReader(None, None, calls)
+        return TaggedReader(None, unframer, calls)
     if thoughts.has_channels:
         return HarmonyReader(frozenset(tools), many=use.are_many)
     reader = None if reasoning is Reasoning.NONE else ReasoningReader(thoughts, reasoning)
-    return TaggedReader(reader, thoughts.around_answer, calls)
+    unwrapper = Unwrapper(*thoughts.around_answer) if thoughts.around_answer else unframer
+    return TaggedReader(reader, unwrapper, calls)
 
 
 class AnswerReader:

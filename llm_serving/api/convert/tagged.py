@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llm_serving.api.convert.framed import Unframer
 from llm_serving.api.convert.reasoning import ReasoningReader
 from llm_serving.api.convert.tags import num_clear
 from llm_serving.api.convert.tool_calls import CallReader, ToolCall
@@ -11,10 +12,13 @@ class TaggedReader:
     """Takes one choice's text as it comes; gives thoughts, text of the answer, and calls."""
 
     def __init__(
-        self, thoughts: ReasoningReader | None, around: tuple[str, str] | None, calls: CallReader | None
+        self,
+        thoughts: ReasoningReader | None,
+        unwrapper: Unwrapper | Unframer | None,
+        calls: CallReader | None,
     ) -> None:
         self._thoughts = thoughts
-        self._unwrapper = Unwrapper(*around) if around else None
+        self._unwrapper = unwrapper
         self._calls = calls
 
     @property
