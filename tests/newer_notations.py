@@ -7,7 +7,7 @@ from notation_family import JSON, NAMED, TOOL, Family, template
 from llm_serving.chat.notations.functionary import FUNCTIONARY_FOR
 from llm_serving.chat.notations.gigachat import GIGACHAT, GIGACHAT_ROLE
 from llm_serving.chat.notations.hunyuan import HUNYUAN3
-from llm_serving.chat.notations.json_lists import COMMAND_R, FIREFUNCTION
+from llm_serving.chat.notations.json_lists import COMMAND_R, FIREFUNCTION, MINIMAX_M1
 from llm_serving.chat.notations.kimi3 import KIMI3
 from llm_serving.chat.notations.minimax3 import MINIMAX_M3
 from llm_serving.chat.notations.muse import MUSE
@@ -39,6 +39,12 @@ NEWER = {
         ),
         'Action: ```json\n[\n    {\n        "tool_name": "weather",\n'
         f'        "parameters": {JSON}\n    }}\n]\n```',
+    ),
+    "minimax m1": Family(
+        MINIMAX_M1,
+        "{# <beginning_of_sentence> #}"
+        + template(TOOL, "{{ f | tojson }}\n", ("{{ '<tool_calls>\\n' }}", "</tool_calls>")),
+        f"<tool_calls>\n{NAMED}\n</tool_calls>",
     ),
     "firefunction": Family(
         FIREFUNCTION,
@@ -81,6 +87,8 @@ NEWER = {
         FUNCTIONARY_FOR,
         "{{ 'Write >>>${recipient}' }}" + template(TOOL, ">>>{{ f.name }}\n{{ f.arguments }}"),
         f">>>weather\n{JSON}",
+        "all\n{}",
+        "all\n{}",
     ),
     "solar open": Family(
         SOLAR_OPEN,
@@ -93,6 +101,8 @@ NEWER = {
         ),
         "<|tool_calls|><|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>weather<|tool_call:args|>"
         f"{JSON}<|tool_call:end|><|calls|>",
+        "<|content|>{}<|end|>",
+        "<|content|>{}<|end|><|begin|>assistant",
     ),
     "kimi 3": Family(
         KIMI3,
@@ -115,6 +125,7 @@ NEWER = {
             ]
         )
         + "<|close|>call<|sep|><|close|>tools<|sep|>",
+        *["<|close|>think<|sep|><|open|>response<|sep|>{}<|close|>response<|sep|>"] * 2,
     ),
     "muse": Family(
         MUSE,
@@ -130,5 +141,7 @@ NEWER = {
         '<atem:parameter name="city">Rome</atem:parameter>\n<atem:parameter name="days">2'
         '</atem:parameter>\n<atem:parameter name="exact">true</atem:parameter>\n</atem:invoke>\n'
         "</atem:function_calls>",
+        " to=user<|message|>{}",
+        " to=user<|message|>{}<|eom|>",
     ),
 }

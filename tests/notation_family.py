@@ -20,11 +20,16 @@ def template(told: str, call: str, around: tuple[str, str] = ("", ""), between: 
 
 
 class Family(NamedTuple):
-    """written: an answer with the call `weather(city="Rome", days=2, exact=True)` as the models write it."""
+    """written: an answer with the call `weather(city="Rome", days=2, exact=True)` as the models write it.
+
+    said, said_before: how they write a text, alone and in front of calls.
+    """
 
     notation: Notation
     template: str
     written: str
+    said: str = "{}"
+    said_before: str = "{}"
 
 
 def listed(notation: Notation, call: str, written: str) -> Family:

@@ -11,7 +11,7 @@ from llm_serving.api.convert.tags import num_clear
 from llm_serving.chat.messages import MAX_CALL_DEPTH, is_within
 from llm_serving.chat.notations.end_finder import EndFinder
 from llm_serving.chat.notations.notation import Notation, first_of
-from llm_serving.chat.notations.schemas import load_json
+from llm_serving.chat.notations.strict_json import load_json
 from llm_serving.chat.tools import Tool
 
 _PIECE = 512  # characters that are read at once

@@ -17,6 +17,7 @@ from llm_serving.chat.notations.json_lists import (
     COMMAND_R,
     FIREFUNCTION,
     GRANITE3,
+    MINIMAX_M1,
     NEMOTRON_NANO,
 )
 from llm_serving.chat.notations.kimi import KIMI
@@ -59,6 +60,7 @@ NOTATIONS = (
     COMMAND_R,
     APERTUS,
     NEMOTRON_NANO,
+    MINIMAX_M1,
     APRIEL,
     GRANITE3,
     FUNCTIONARY,

@@ -65,12 +65,12 @@ def _write_for(calls: Sequence[Call]) -> str:
 
 def _grammar_for(calls: Calls, marks: lark.Marks) -> str:
     """The prompt has the first `>>>`."""
-    mark = lark.escaped(_FOR)
-    first = "call" if calls.is_required else "call | TEXT"
-    more = f" ({lark.literal(_FOR)} call)*" if calls.are_many else ""
-    if not calls.is_required and not calls.are_many:
-        first = f"call | TEXT ({lark.literal(_FOR)} call)?"
-    lines = [f"start: ({first}){more}", f"TEXT: /all\\n(?s:.*)/ & ~/(?s:.*){mark}(?s:.*)/"]
+    mark = lark.literal(_FOR)
+    more = f" ({mark} call)*" if calls.are_many else ""
+    lines = [f"start: call{more}"]
+    if not calls.is_required:
+        lines = [f'start: call{more} | "all\\n" text | "all\\n" head call{more}']
+        lines += [lark.text("text", _FOR), lark.text_up_to("head", _FOR, {})]
     lines.append("call: " + " | ".join(f"call{i}" for i in range(len(calls.tools))))
     for i, tool in enumerate(calls.tools):
         lines.append(f"call{i}: {lark.literal(tool.name + _BEHIND_NAME)} arguments{i}")

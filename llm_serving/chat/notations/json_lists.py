@@ -18,7 +18,7 @@ from llm_serving.chat.tools import Calls, Tool
 class ListStyle:
     """How a list is written: `begin`, calls with `between` them, `end`. Without `close` its end is all.
 
-    begun: what of the list `open` holds already.
+    begun: what of the list `open` holds already. has_lines: there is no list, each call has a line.
     """
 
     open: str
@@ -28,9 +28,14 @@ class ListStyle:
     between: str = ", "
     end: str = "]"
     begun: str = ""
+    has_lines: bool = False
 
     def read(self, text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
-        return read_json(f"{self.begun}{text}", self.shape)
+        if not self.has_lines:
+            return read_json(f"{self.begun}{text}", self.shape)
+        found = [read_json(line, self.shape) for line in text.strip().split("\n") if line.strip()]
+        calls = [each[0] for each in found if each is not None and len(each) == 1]
+        return calls if calls and len(calls) == len(found) else None
 
     def write(self, calls: Sequence[Call]) -> str:
         texts = (json_call(call, self.shape, place) for place, call in enumerate(calls))
@@ -65,7 +70,7 @@ def list_notation(
         close=style.close,
         brackets="" if style.close else "[]{}",
         marks=marks if are_marks else (),
-        whole="]" if style.close else None,
+        whole=(style.end.strip() or "}") if style.close else None,
         short_ids=short_ids,
         text_is_thought=text_is_thought,
     )
@@ -86,6 +91,10 @@ APERTUS = list_notation(ListStyle("<|tools_prefix|>", "<|tools_suffix|>", Shape(
 GRANITE3 = list_notation(ListStyle("<|tool_call|>"))
 NEMOTRON_NANO = list_notation(ListStyle("<TOOLCALL>", "</TOOLCALL>"))
 APRIEL = list_notation(ListStyle("<tool_calls>", "</tool_calls>"))
+MINIMAX_M1 = list_notation(
+    ListStyle("<tool_calls>", "</tool_calls>", begin="\n", between="\n", end="\n", has_lines=True),
+    signs=("<tool_calls>\\n", "</tool_calls>", "<beginning_of_sentence>"),
+)
 COMMAND_R = list_notation(  # of Command R and Command R+, the first ones
     ListStyle(
         "Action:\n```json",

@@ -91,16 +91,18 @@ def _kind(json_type: str) -> str:
 
 def grammar(calls: Calls, marks: lark.Marks) -> str:
     """The prompt has opened the thoughts, or the text behind them."""
-    text_end, tools_end = lark.literal(_close("response"), marks), lark.literal(_CLOSE, marks)
-    behind = lark.literal(_close("think") + _open("response"), marks)
-    message_end = lark.literal(_close("message"), marks)
+    think, text = _close("think"), _close("response")
+    opened, message_end = (lark.literal(each, marks) for each in (_open("response"), _close("message")))
     if calls.is_required:
-        lines = [f"start: ({behind})? {text_end} tools ({message_end})?"]
+        none, text_end = (lark.literal(each, marks) for each in (think, text))
+        lines = [f"start: ({none} {opened})? {text_end} tools ({message_end})?"]
     else:
         lines = [
-            f"start: (TEXT? {behind})? TEXT? {text_end} tools? ({message_end})?",
-            f"TEXT: /(?s:.+)/ & ~/(?s:.*)({lark.escaped(_BEGIN)}|{lark.escaped(_END)})(?s:.*)/",
+            f"start: (think {opened})? text tools? ({message_end})?",
+            lark.text_up_to("think", think, marks),
+            lark.text_up_to("text", text, marks),
         ]
+    tools_end = lark.literal(_CLOSE, marks)
     more = " one*" if calls.are_many else ""
     lines.append(f"tools: {lark.literal(_OPEN, marks)} one{more} {tools_end}")
     lines.append("one: " + " | ".join(f"call{i}" for i in range(len(calls.tools))))

@@ -78,6 +78,19 @@ def answer(calls: Calls, open_: str, marks: Marks, *, between: str | None = None
     return [f"start: TEXT | head rest{more}", f"head[lazy]: /(?s:.*){mark}/", text, *lines]
 
 
+def text(name: str, *marks: str) -> str:
+    """The rule `name`: any text, at least a character, that holds none of `marks`."""
+    none = "".join(f" & ~/(?s:.*){escaped(mark)}(?s:.*)/" for mark in marks)
+    return f"{name}: {name.upper()}\n{name.upper()}: /(?s:.+)/{none}"
+
+
+def text_up_to(name: str, mark: str, marks: Marks) -> str:
+    """The rule `name`: any text up to the first `mark`, and that."""
+    if any(each in mark for each in marks):
+        return f"{name}: ({name}_text)? {literal(mark, marks)}\n{text(f'{name}_text', mark)}"
+    return f"{name}[lazy]: /(?s:.*){escaped(mark)}/"
+
+
 class Quoted(NamedTuple):
     """Texts that hold one of the characters `odd` stand between `begin` and `end`, others may."""
 

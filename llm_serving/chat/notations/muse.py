@@ -49,13 +49,12 @@ def grammar(calls: Calls, marks: lark.Marks) -> str:
     if calls.is_required:
         lines = [f"start: call{more}"]
     else:
-        after = more if calls.are_many else f" ({end} {begun} call)?"
         to = {name: lark.literal(f"{_TO}{name}{_MESSAGE}", marks) for name in ("self", "user")}
         lines = [
-            f"start: (thoughts {begun})? (call{more} | user{after})",
-            f"thoughts: {to['self']} TEXT {end}",
-            f"user: {to['user']} TEXT",
-            f"TEXT: /(?s:.+)/ & ~/(?s:.*){lark.escaped(_END)}(?s:.*)/",
+            f"start: ({to['self']} head {begun})? (calls | {to['user']} (text | head {begun} calls))",
+            f"calls: call{more}",
+            lark.text("text", _END),
+            lark.text_up_to("head", _END, marks),
         ]
     lines.append("call: " + " | ".join(f"call{i}" for i in range(len(calls.tools))))
     style = lark.ArgumentStyle(_STYLE.key, _STYLE.value, f"{_STYLE.value_end}\n")

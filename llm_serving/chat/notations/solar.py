@@ -31,19 +31,19 @@ def _around(name: str, place: str) -> tuple[str, str]:
     return f"{_CALL}{written}{_NAME}{name}{_ARGUMENTS}", _CALL_END
 
 
-_STYLE = MarkedStyle(_OPEN, _CLOSE, _HEAD, _TAIL, _around, any_place="/[a-z0-9]{10}/")
+_STYLE = MarkedStyle(_OPEN, _CLOSE, _HEAD, _TAIL, _around, any_place="/[a-z0-9]{10}/", is_end=True)
 
 
 def _grammar(calls: Calls, marks: lark.Marks) -> str:
     """The prompt has the begin of the first message, those behind it have their own."""
     lines = _STYLE.grammar(calls, marks).split("\n")
     kept = [line for line in lines if not line.startswith(("start:", "head", "TEXT:"))]
-    begun, content, end = (lark.literal(mark, marks) for mark in (_BEGUN, _CONTENT, _END))
+    begun, content = (lark.literal(mark, marks) for mark in (_BEGUN, _CONTENT))
     if calls.is_required:
         return "\n".join([f"start: ({begun})? call", *kept])
-    text = f"TEXT: /(?s:.+)/ & ~/(?s:.*)({lark.escaped(_END)}|{lark.escaped(_OPEN)})(?s:.*)/"
-    message = f"({content})? TEXT ({end} ({begun} call)?)?"
-    return "\n".join([f"start: ({begun})? (call | {message})", text, *kept])
+    start = f"start: ({begun})? (call | ({content})? text | ({content})? head ({begun} call)?)"
+    texts = [lark.text("text", _END, _OPEN), lark.text_up_to("head", _END, marks)]
+    return "\n".join([start, *texts, *kept])
 
 
 SOLAR_OPEN = Notation(
