@@ -99,6 +99,7 @@ class ChatTemplate:
             marked = _mark_end(plain)
         inputs = {
             **self._names,
+            "documents": None,  # defined, and none, as for `transformers`
             **kwargs,
             "messages": plain,
             "tools": tools,

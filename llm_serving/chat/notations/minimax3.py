@@ -72,10 +72,9 @@ def _value(text: str, at: int, key: str, schema: Any, root: Schema, depth: int) 
             return [value for _, value in pairs] if is_list else dict(pairs), behind + len(end)
     begin, at = at, text.index(end, at)
     written = text[begin:at]
-    if not written.strip() and types is not None and "string" not in types:
-        empty = next(([] if kind == "array" else {} for kind in ("array", "object") if kind in types), None)
-        if empty is not None:
-            return empty, at + len(end)
+    kinds = (types or frozenset()) & {"string", "array", "object"}
+    if not written.strip() and kinds and "string" not in kinds:
+        return [] if "array" in kinds else {}, at + len(end)
     return value_of(written, schema, root), at + len(end)
 
 
