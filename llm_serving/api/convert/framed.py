@@ -10,35 +10,39 @@ from llm_serving.chat.notations.notation import first_of
 
 
 class Unframer:
-    """Takes one choice's text as it comes, behind its thoughts; gives what is text or calls of it."""
+    """Takes one choice's text as it comes, behind its thoughts: `begin` before calls are read, `drop` then."""
 
     def __init__(self, frames: Frames, *, continues: bool) -> None:
         """`continues`: the prompt ends within a text."""
         self._frames = frames
         self._dropped = first_of(frames.dropped)
-        self._held = ""  # not decided yet
-        self._is_decided = continues or not frames.begun  # whether the answer begins with a header
+        self._begun = ""  # of the answer, not decided yet
+        self._is_decided = continues or not frames.begun  # whether it begins with a header
+        self._held = ""  # of the text to show
 
-    def feed(self, text: str, *, is_last: bool = False) -> str:
-        """What is clear now. Behind the last text nothing is held back."""
-        self._held += text
-        if not self._is_decided and not self._begin(is_last):
-            return ""
-        shown, at = [], 0
-        for match in self._dropped.finditer(self._held):
-            shown.append(self._held[at : match.start()])
-            at = match.end()
-        rest = self._held[at:]
-        clear = len(rest) if is_last else min(num_clear(rest, mark) for mark in self._frames.dropped)
-        self._held = rest[clear:]
-        return "".join([*shown, rest[:clear]])
-
-    def _begin(self, is_last: bool) -> bool:
-        """Whether it is decided if a header is gone on with."""
+    def begin(self, text: str, *, is_last: bool = False) -> str:
+        """The text with what the prompt has of its first header, if it goes on with one."""
+        if self._is_decided:
+            return text
         frames = self._frames
-        if re.match(frames.header, self._held):
-            self._held = frames.begun + self._held
-        elif not is_last and re.fullmatch(frames.partial, self._held):
-            return False
+        self._begun += text
+        is_header = re.match(frames.header, self._begun) is not None
+        if not (is_header or is_last) and re.fullmatch(frames.partial, self._begun):
+            return ""
         self._is_decided = True
-        return True
+        return f"{frames.begun}{self._begun}" if is_header else self._begun
+
+    def drop(self, text: str, *, is_last: bool = False) -> str:
+        """What is clear of the text to show. Behind the last text nothing is held back."""
+        shown, at = [], 0
+        text = self._held + text
+        for match in self._dropped.finditer(text):
+            shown.append(text[at : match.start()])
+            at = match.end()
+        rest = text[at:]
+        clear = min(num_clear(rest, mark) for mark in self._frames.dropped)
+        self._held = rest[clear:]
+        shown.append(rest[:clear])
+        if is_last and self._held not in {mark.rstrip() for mark in self._frames.dropped}:
+            shown.append(self._held)  # else blanks before a call were nobody's
+        return "".join(shown)

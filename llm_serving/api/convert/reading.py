@@ -9,7 +9,7 @@ from llm_serving.api.convert.framed import Unframer
 from llm_serving.api.convert.harmony import HarmonyReader
 from llm_serving.api.convert.logprobs import ShownToken, VisibleTokens
 from llm_serving.api.convert.reasoning import ReasoningReader
-from llm_serving.api.convert.tagged import TaggedReader, Unwrapper
+from llm_serving.api.convert.tagged import TaggedReader
 from llm_serving.api.convert.tool_calls import CallReader, ToolCall
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.chat.reasoning import Reasoning
@@ -49,12 +49,11 @@ def text_reader(generation: Generation, use: ToolUse) -> TextReader:
     frames = of_model.frames if of_model is not None else None
     unframer = Unframer(frames, continues=thoughts is None) if frames is not None else None
     if thoughts is None:
-        return TaggedReader(None, unframer, calls)
+        return TaggedReader(None, None, calls, unframer)
     if thoughts.has_channels:
         return HarmonyReader(frozenset(tools), many=use.are_many)
     reader = None if reasoning is Reasoning.NONE else ReasoningReader(thoughts, reasoning)
-    unwrapper = Unwrapper(*thoughts.around_answer) if thoughts.around_answer else unframer
-    return TaggedReader(reader, unwrapper, calls)
+    return TaggedReader(reader, thoughts.around_answer, calls, unframer)
 
 
 class AnswerReader:

@@ -14,11 +14,13 @@ class TaggedReader:
     def __init__(
         self,
         thoughts: ReasoningReader | None,
-        unwrapper: Unwrapper | Unframer | None,
+        around: tuple[str, str] | None,
         calls: CallReader | None,
+        unframer: Unframer | None = None,
     ) -> None:
         self._thoughts = thoughts
-        self._unwrapper = unwrapper
+        self._unwrapper = Unwrapper(*around) if around else None
+        self._unframer = unframer
         self._calls = calls
 
     @property
@@ -36,8 +38,12 @@ class TaggedReader:
             thoughts, text = self._thoughts.feed(text, is_last=is_last)
         if self._unwrapper is not None:
             text = self._unwrapper.feed(text, is_last=is_last)
+        if self._unframer is not None:
+            text = self._unframer.begin(text, is_last=is_last)
         if self._calls is not None:
             text, calls = self._calls.feed(text, is_last=is_last)
+        if self._unframer is not None:
+            text = self._unframer.drop(text, is_last=is_last)
         return thoughts, text, calls
 
 
