@@ -24,6 +24,7 @@ RECIPIENTS = Frames((">>>all\n",), ">>>", r"[\w.-]{1,64}\n", r"[\w.-]{0,64}")
 ADDRESSED = Frames(
     ("<|start|>assistant to=user<|message|>", "<|eom|>", "<|eot|>"), "<|start|>assistant", " to=", " ?t?o?"
 )
+ENDS = Frames(("<|message_sep|>",))  # GigaChat 3
 SOLAR = Frames(("<|begin|>assistant", "<|content|>", "<|end|>", "<|flush|>"))  # Solar Open
 # Kimi K3: tags of three tokens.
 SECTIONS = Frames(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
-from llm_serving.chat.frames import ADDRESSED, RECIPIENTS, SECTIONS, SOLAR, Frames
+from llm_serving.chat.frames import ADDRESSED, ENDS, RECIPIENTS, SECTIONS, SOLAR, Frames
 from llm_serving.errors import InvalidRequest
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -45,6 +45,7 @@ _FORMATS = (
     THINK._replace(sign="</response>", around_answer=("<response>", "</response>")),  # Granite 3
     THINK._replace(sign="<|extra_0|>", around_answer=("<answer>", "</answer>")),  # Hunyuan A13B
     THINK._replace(open="", close="", sign=">>>${recipient}", frames=RECIPIENTS),  # Functionary 3.2
+    THINK._replace(open="", close="", sign="<|message_sep|>", frames=ENDS),
     ThoughtFormat("to=self<|message|>", "<|eom|>", sign="<|start|>assistant to=self", frames=ADDRESSED),
     ThoughtFormat("<|think|>", "<|end|>", sign="<|begin|>assistant<|think|>", frames=SOLAR),
     ThoughtFormat(

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.anyio
 
 WEATHER = {"city": "Rome", "days": 2, "exact": True}
 FUNCTIONARY, SOLAR = FAMILIES["functionary 3.2"], FAMILIES["solar open"]
+GIGACHAT = FAMILIES["gigachat 3.0"]
 KIMI, MUSE = FAMILIES["kimi 3"], FAMILIES["muse"]
 OPENED = KIMI.template + "{% if add_generation_prompt %}{{ open_tag('think') }}{% endif %}"
 TEXT = "<|open|>response<|sep|>Hello<|close|>response<|sep|>"
@@ -36,6 +37,14 @@ REPLIES: dict[str, tuple[str, str, str, str | None, list[Any]]] = {
         "",
         None,
         [{**WEATHER, "city": "<|end|>"}],
+    ),
+    "gigachat, text": (GIGACHAT.template, "Hello<|message_sep|>", "", "Hello", []),
+    "gigachat, a call": (
+        GIGACHAT.template,
+        f"Hello{GIGACHAT.written}<|message_sep|>",
+        "",
+        "Hello",
+        [WEATHER],
     ),
     "functionary, no header": (FUNCTIONARY.template, '{"a": 1}', "", '{"a": 1}', []),
     "functionary, no function": (FUNCTIONARY.template, "all\n>>>other\n{}", "", ">>>other\n{}", []),

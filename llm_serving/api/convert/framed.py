@@ -10,7 +10,7 @@ from llm_serving.chat.notations.notation import first_of
 
 
 class Unframer:
-    """Takes one choice's text as it comes, behind its thoughts: `begin` before calls are read, `drop` then."""
+    """Takes one choice's text as it comes, behind thoughts: `begin` before calls are read, then `drop`."""
 
     def __init__(self, frames: Frames, *, continues: bool) -> None:
         """`continues`: the prompt ends within a text."""

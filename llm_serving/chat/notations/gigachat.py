@@ -19,7 +19,7 @@ from llm_serving.chat.tools import Calls, Tool
 
 _CALL = "<|function_call|>"
 _ROLE = "function call<|role_sep|>\n"
-_END = "<|message_sep|>"  # of a message; it may be one that answers do not show
+_END = "<|message_sep|>"  # of a message
 
 
 def _read(text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
@@ -29,19 +29,22 @@ def _read(text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
 @dataclass(frozen=True, slots=True)
 class _Style:
     front: str
+    before: str = ""  # what may stand in front of that; a token, if it is one that ends no answers
 
     def write(self, calls: Sequence[Call]) -> str:
-        return "\n".join(f"{self.front}{json_call(call)}" for call in calls)
+        return "\n".join(f"{self.before}{self.front}{json_call(call)}" for call in calls)
 
     def grammar(self, calls: Calls, marks: lark.Marks) -> str:
-        return "\n".join([*lark.answer(calls, self.front, marks), f"rest: {json_body(calls.tools)}"])
+        lines = lark.answer(calls, self.front, marks)
+        if self.before:
+            lines[-1] = lines[-1].replace("call: ", f"call: ({lark.literal(self.before, marks)})? ", 1)
+        return "\n".join([*lines, f"rest: {json_body(calls.tools)}"])
 
 
-def _notation(sign: str, front: str, opening: str, marks: tuple[str, ...], *others: str) -> Notation:
-    style = _Style(front)
+def _notation(sign: str, style: _Style, marks: tuple[str, ...], *others: str) -> Notation:
     return Notation(
         (sign,),
-        opening,
+        f"{style.before}{style.front}",
         _read,
         style.write,
         style.grammar,
@@ -52,7 +55,5 @@ def _notation(sign: str, front: str, opening: str, marks: tuple[str, ...], *othe
     )
 
 
-GIGACHAT = _notation(_CALL, _CALL, _CALL, (_CALL,))
-GIGACHAT_ROLE = _notation(
-    "'function call'", f"{_END}\n\n{_ROLE}", f"{_END}\n\n{_ROLE}", (_END, "<|role_sep|>"), _ROLE
-)
+GIGACHAT = _notation(_CALL, _Style(_CALL), (_CALL,))
+GIGACHAT_ROLE = _notation("'function call'", _Style(_ROLE, f"{_END}\n\n"), (_END, "<|role_sep|>"), _ROLE)
