@@ -193,6 +193,14 @@ def test_a_template_that_leaves_calls_out_and_shows_results_gets_them_as_text() 
     assert teaching_of(deaf, ChatTemplate(deaf).render, lambda mark: True) == IN_WORDS
 
 
+def test_a_template_that_loses_calls_beside_a_text_gets_them_as_text() -> None:
+    """As llama.cpp's for DeepSeek R1."""
+    family = FAMILIES["deepseek 3.1"]
+    source = family.template.replace("{% if m.tool_calls %}", "{% if m.tool_calls and not m.content %}")
+    teaching = teaching_of(source, ChatTemplate(source).render, lambda mark: False)
+    assert teaching == Teaching(family.notation, History.TEXT)
+
+
 def test_the_documentation_has_every_notation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text("utf-8").replace("\\|", "|")
     for family in FAMILIES.values():

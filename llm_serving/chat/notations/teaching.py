@@ -29,7 +29,7 @@ class History(Enum):
 
     ARGUMENTS = "arguments"  # an object, as JSON has it
     JSON = "json"  # a text of JSON
-    TEXT = "text"  # it knows no calls: they are text of the assistant
+    TEXT = "text"  # it knows no calls, or not beside a text: they are text of the assistant
     WORDS = "words"  # it knows neither functions nor calls, or not in a notation of ours
 
 
@@ -114,7 +114,8 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
     """By what a template holds, and by reading what it makes of a call, as an answer would be read.
 
     A template that shows functions and no calls leaves the vocabulary to tell; one that shows neither, but
-    results, as DeepSeek R1's does with a call that has a text, holds the marks itself.
+    results, as DeepSeek R1's does with a call that has a text, holds the marks itself. One that loses calls
+    beside a text gets them as text.
     """
     properties = {"key": {"type": "string", "description": _NAME}}
     tool = Tool(_NAME, _NAME, {"type": "object", "properties": properties})
@@ -137,16 +138,20 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
     telling = (each for each, more in inputs.items() if _NAME in shown([asked], **more))
     told = next(telling, None)
     shows_functions, told = told is not None, told or Told.TOOLS
-    texts = {}
-    for history in (History.ARGUMENTS, History.JSON):
-        teaching = Teaching(HERMES, history)
-        messages = [teaching.guarded(dict(message)) for message in (asked, called, result)]
-        texts[history] = shown(messages) or shown(messages, **inputs[told])  # some always want functions
+
+    def told_calls(history: History, content: str) -> str:
+        """What a call beside a text becomes."""
+        conversation = (asked, Message(**{**called, "content": content}), result)
+        messages = [Teaching(HERMES, history).guarded(dict(message)) for message in conversation]
+        return shown(messages) or shown(messages, **inputs[told])  # some always want functions
+
+    texts = {history: told_calls(history, "") for history in (History.ARGUMENTS, History.JSON)}
     candidates = [each for each in NOTATIONS if all(sign in source for sign in each.signs)]
     for notation in candidates:
         for history, text in texts.items():
             if _is_read(text, notation, tool):
-                return Teaching(notation, history, shows_functions, told)
+                keeps = notation.text_is_thought or _is_read(told_calls(history, _RESULT), notation, tool)
+                return Teaching(notation, history if keeps else History.TEXT, shows_functions, told)
     if not any(texts.values()) or any(_VALUE in text for text in texts.values()):
         return IN_WORDS
     if not shows_functions:
