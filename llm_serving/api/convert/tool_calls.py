@@ -60,7 +60,7 @@ class CallReader:
         self._has_shown = False
         self._is_behind_call = False  # and nothing but blanks came since
         self._place = 0  # characters of the answer that were read
-        self.num_again = 0  # characters that were read once more
+        self._num_again = 0  # characters that were read once more
         self.num_calls = 0
 
     def feed(self, text: str, *, is_last: bool = False) -> tuple[str, list[ToolCall]]:
@@ -150,9 +150,9 @@ class CallReader:
         begin = again.start() if again else self._num_clear(text)
         num_again = len(text) - begin
         most = max(_LEAST_AGAIN, _MOST_AGAIN * self._place)
-        if self._notation.is_first or self.num_again + num_again > most:
+        if self._notation.is_first or self._num_again + num_again > most:
             begin, num_again = len(text), 0
-        self.num_again += num_again
+        self._num_again += num_again
         self._place -= num_again
         mark = self._blanks.pop()
         self._show(mark + text[:begin], shown)
