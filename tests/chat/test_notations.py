@@ -49,6 +49,11 @@ def read(notation: Notation, *pieces: str) -> tuple[str, list[tuple[str, Any]]]:
     return shown, [(call.name, json.loads(call.arguments)) for call in found]
 
 
+def cuts(text: str) -> range:
+    """At most a hundred places in it."""
+    return range(0, len(text) + 1, 1 + len(text) // 100)
+
+
 def written(notation: Notation, calls: list[Call]) -> str:
     """As one answer, or as the answers of a model that makes one call each."""
     return notation.write(calls[:1] if notation.one_a_message else calls)
@@ -59,7 +64,7 @@ def written(notation: Notation, calls: list[Call]) -> str:
 def test_values_survive_and_so_they_do_at_every_cut(notation: Notation, case: str) -> None:
     text = written(notation, CALLS[case])
     expected = [tuple(call) for call in CALLS[case][: 1 if notation.one_a_message else None]]
-    for at in range(len(text) + 1):
+    for at in cuts(text):
         assert read(notation, text[:at], text[at:]) == ("", expected), text[:at]
     assert read(notation, *text) == ("", expected)
 
@@ -71,7 +76,7 @@ def test_calls_as_models_write_them(name: str) -> None:
     assert read(family.notation, family.written) == ("", expected)
     front, back = ("", "") if family.notation.is_first else ("Let me see. \n", "\n Done.")
     text = f"{front}{family.written}{back}"
-    for at in range(len(text) + 1):
+    for at in cuts(text):
         shown, calls = read(family.notation, text[:at], text[at:])
         assert (shown, calls) == (front.rstrip() + back, expected)
 
@@ -80,7 +85,7 @@ def test_calls_as_models_write_them(name: str) -> None:
 def test_a_call_that_was_cut_is_no_call(name: str) -> None:
     """Up to its last character but those that only close it."""
     family = FAMILIES[name]
-    for at in range(len(family.written)):
+    for at in cuts(family.written[:-1]):
         text = family.written[:at]
         shown, calls = read(family.notation, *text)
         if calls:  # nothing of it is missing
@@ -104,7 +109,7 @@ def test_markup_that_is_no_call_stays_text(notation: Notation) -> None:
         f"{notation.open} oops {{ \" ' {notation.close} and more",
     ]
     for text in texts:
-        for at in range(len(text) + 1):
+        for at in cuts(text):
             assert read(notation, text[:at], text[at:]) == (text, []), text
 
 
@@ -131,7 +136,7 @@ def test_an_answer_of_half_calls_is_read_in_steps_linear_in_it(
     monkeypatch.setattr(EndFinder, "feed", counted)
     family = FAMILIES[name]
     half = family.written[: len(family.written) // 2]
-    for num_halves in (1, 200, 400):
+    for num_halves in (1, 300):
         text = half * num_halves
         num_looked_at = 0
         shown, calls = read(family.notation, text)
@@ -143,7 +148,7 @@ def test_an_answer_of_half_calls_is_read_in_steps_linear_in_it(
 def test_marks_within_values_are_values(notation: Notation) -> None:
     value = f"x {notation.close or notation.brackets} y"
     text = notation.write([Call("weather", {"city": value})])
-    for at in range(len(text) + 1):
+    for at in cuts(text):
         assert read(notation, text[:at], text[at:]) == ("", [("weather", {"city": value})])
 
 
