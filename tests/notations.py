@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from newer_notations import NEWER
+from notation_family import JSON, NAMED, TOOL, Family, listed, template
 
 from llm_serving.chat.notations.deepseek import DEEPSEEK, DEEPSEEK_FENCED
 from llm_serving.chat.notations.functionary import FUNCTIONARY
@@ -10,7 +13,13 @@ from llm_serving.chat.notations.gemma4 import GEMMA4
 from llm_serving.chat.notations.glm import GLM, GLM_COMPACT
 from llm_serving.chat.notations.hermes import HERMES
 from llm_serving.chat.notations.invoke import DEEPSEEK_DSML, DEEPSEEK_DSML_4, MINIMAX_M2
-from llm_serving.chat.notations.json_lists import APERTUS, APRIEL, COMMAND, GRANITE3, NEMOTRON_NANO
+from llm_serving.chat.notations.json_lists import (
+    APERTUS,
+    APRIEL,
+    COMMAND,
+    GRANITE3,
+    NEMOTRON_NANO,
+)
 from llm_serving.chat.notations.kimi import KIMI
 from llm_serving.chat.notations.lfm2 import LFM2
 from llm_serving.chat.notations.llama import LLAMA
@@ -20,37 +29,6 @@ from llm_serving.chat.notations.notation import Notation
 from llm_serving.chat.notations.seed import SEED
 from llm_serving.chat.notations.tags import TAGS
 from llm_serving.chat.tools import Tool
-
-
-def template(told: str, call: str, around: tuple[str, str] = ("", ""), between: str = "") -> str:
-    """`told` of each tool, `call` of each call of a message, in Jinja."""
-    return (
-        "{% for tool in tools or [] %}" + told + "{% endfor %}"
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-        "{% if m.tool_calls %}" + around[0] + "{% for c in m.tool_calls %}{% set f = c.function %}" + call
-        + ("{% if not loop.last %}" + between + "{% endif %}" if between else "")
-        + "{% endfor %}" + around[1] + "{% endif %}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )  # fmt: skip
-
-
-class Family(NamedTuple):
-    """written: an answer with the call `weather(city="Rome", days=2, exact=True)` as the models write it."""
-
-    notation: Notation
-    template: str
-    written: str
-
-
-def listed(notation: Notation, call: str, written: str) -> Family:
-    """Calls in a list between the notation's marks."""
-    front, back = f"{notation.open}[", f"]{notation.close}"
-    return Family(notation, template(_TOOL, call, (front, back), ", "), f"{front}{written}{back}")
-
-
-_JSON = '{"city": "Rome", "days": 2, "exact": true}'
-_TOOL = "{{ tool | tojson }}"
-_NAMED = f'{{"name": "weather", "arguments": {_JSON}}}'
 
 
 def dsml(notation: Notation) -> Family:
@@ -67,7 +45,7 @@ def dsml(notation: Notation) -> Family:
     )
     return Family(
         notation,
-        template(_TOOL, call, (f"\n\n{notation.open}\n", end)),
+        template(TOOL, call, (f"\n\n{notation.open}\n", end)),
         f'{notation.open}\n<{mark}invoke name="weather">\n{written}</{mark}invoke>\n{end}',
     )
 
@@ -75,13 +53,13 @@ def dsml(notation: Notation) -> Family:
 FAMILIES = {
     "hermes": Family(
         HERMES,
-        template(_TOOL, "<tool_call>\n{{ f | tojson }}\n</tool_call>"),
-        f'<tool_call>\n{{"name": "weather", "arguments": {_JSON}}}\n</tool_call>',
+        template(TOOL, "<tool_call>\n{{ f | tojson }}\n</tool_call>"),
+        f'<tool_call>\n{{"name": "weather", "arguments": {JSON}}}\n</tool_call>',
     ),
     "tags": Family(
         TAGS,
         template(
-            _TOOL,
+            TOOL,
             "\n<tool_call>\n<function={{ f.name }}>\n{% for k, v in f.arguments | items %}"
             "<parameter={{ k }}>\n{{ v if v is string else v | tojson }}\n</parameter>\n{% endfor %}"
             "</function>\n</tool_call>",
@@ -92,7 +70,7 @@ FAMILIES = {
     "glm": Family(
         GLM,
         template(
-            _TOOL,
+            TOOL,
             "\n<tool_call>{{ f.name }}\n{% for k, v in f.arguments.items() %}<arg_key>{{ k }}</arg_key>\n"
             "<arg_value>{{ v | tojson(ensure_ascii=False) if v is not string else v }}</arg_value>\n"
             "{% endfor %}</tool_call>",
@@ -103,7 +81,7 @@ FAMILIES = {
     "glm 4.7": Family(
         GLM_COMPACT,
         template(
-            _TOOL,
+            TOOL,
             "<tool_call>{{ f.name }}{% for k, v in f.arguments.items() %}<arg_key>{{ k }}</arg_key>"
             "<arg_value>{{ v | tojson(ensure_ascii=False) if v is not string else v }}</arg_value>"
             "{% endfor %}</tool_call>",
@@ -114,7 +92,7 @@ FAMILIES = {
     "lfm2": Family(
         LFM2,
         template(
-            "<|tool_list_start|>" + _TOOL + "<|tool_list_end|>",
+            "<|tool_list_start|>" + TOOL + "<|tool_list_end|>",
             '{{ f.name }}({% for k, v in f.arguments.items() %}{{ k }}={{ "\'" + v + "\'" if v is string else'
             " v | string }}{% if not loop.last %}, {% endif %}{% endfor %})",
             ("<|tool_call_start|>[", "]<|tool_call_end|>"),
@@ -136,74 +114,74 @@ FAMILIES = {
     "mistral list": Family(
         MISTRAL_LIST,
         template(
-            _TOOL,
+            TOOL,
             "{% if c.id | length != 9 %}{{ raise_exception('ids have 9 letters') }}{% endif %}"
             '{{ (f | tojson)[:-1] }}, "id": "{{ c.id }}"{{ \'}\' }}',
             ("[TOOL_CALLS][", "]"),
             ", ",
         ),
-        f'[TOOL_CALLS][{{"name": "weather", "arguments": {_JSON}, "id": "123456789"}}]',
+        f'[TOOL_CALLS][{{"name": "weather", "arguments": {JSON}, "id": "123456789"}}]',
     ),
     "mistral": Family(
         MISTRAL,
-        template(_TOOL, "[TOOL_CALLS]{{ f.name }}[ARGS]{{ f.arguments | tojson }}"),
-        f"[TOOL_CALLS]weather[ARGS]{_JSON}",
+        template(TOOL, "[TOOL_CALLS]{{ f.name }}[ARGS]{{ f.arguments | tojson }}"),
+        f"[TOOL_CALLS]weather[ARGS]{JSON}",
     ),
     "mistral with ids": Family(
         MISTRAL_IDS,
-        template(_TOOL, "[TOOL_CALLS]{{ f.name }}[CALL_ID]{{ c.id }}[ARGS]{{ f.arguments | tojson }}"),
-        f"[TOOL_CALLS]weather[CALL_ID]123456789[ARGS]{_JSON}",
+        template(TOOL, "[TOOL_CALLS]{{ f.name }}[CALL_ID]{{ c.id }}[ARGS]{{ f.arguments | tojson }}"),
+        f"[TOOL_CALLS]weather[CALL_ID]123456789[ARGS]{JSON}",
     ),
     "llama": Family(
         LLAMA,
         template(
-            _TOOL,
+            TOOL,
             "{% if m.tool_calls | length != 1 %}{{ raise_exception('single tool-calls only') }}{% endif %}"
             "{{ '{\"name\": \"' + f.name + '\", ' }}{{ '\"parameters\": ' }}"
             '{{ f.arguments | tojson }}{{ "}" }}{# ipython #}',
         ),
-        f'{{"name": "weather", "parameters": {_JSON}}}',
+        f'{{"name": "weather", "parameters": {JSON}}}',
     ),
     "deepseek r1": Family(
         DEEPSEEK_FENCED,
         template(
-            _TOOL,
+            TOOL,
             "<｜tool▁call▁begin｜>{{ c.type }}<｜tool▁sep｜>{{ f.name }}\n```json\n{{ f.arguments }}\n```"
             "<｜tool▁call▁end｜>",
             ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
             "\n",
         ),
-        f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{_JSON}\n```"
+        f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{JSON}\n```"
         "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
     ),
     "deepseek 3.1": Family(
         DEEPSEEK,
         template(
-            _TOOL,
+            TOOL,
             "<｜tool▁call▁begin｜>{{ f.name }}<｜tool▁sep｜>{{ f.arguments | tojson }}<｜tool▁call▁end｜>",
             ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
         ),
-        f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{_JSON}<｜tool▁call▁end｜>"
+        f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{JSON}<｜tool▁call▁end｜>"
         "<｜tool▁calls▁end｜>",
     ),
     "command": listed(
         COMMAND,
         '\n    {"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ f.name }}", "parameters": '
         "{{ f.arguments | tojson }}{{ '}' }}",
-        f'\n    {{"tool_call_id": "0", "tool_name": "weather", "parameters": {_JSON}}}\n',
+        f'\n    {{"tool_call_id": "0", "tool_name": "weather", "parameters": {JSON}}}\n',
     ),
     "apertus": listed(
         APERTUS,
         """{{ '{"' + f.name + '": ' + f.arguments | tojson + '}' }}""",
-        f'{{"weather": {_JSON}}}',
+        f'{{"weather": {JSON}}}',
     ),
-    "granite 3": listed(GRANITE3, "{{ f | tojson }}", _NAMED),
-    "nemotron nano": listed(NEMOTRON_NANO, "{{ f | tojson }}", _NAMED),
-    "apriel": listed(APRIEL, "{{ f | tojson }}", _NAMED),
+    "granite 3": listed(GRANITE3, "{{ f | tojson }}", NAMED),
+    "nemotron nano": listed(NEMOTRON_NANO, "{{ f | tojson }}", NAMED),
+    "apriel": listed(APRIEL, "{{ f | tojson }}", NAMED),
     "seed": Family(
         SEED,
         template(
-            _TOOL,
+            TOOL,
             "\n<seed:tool_call>\n<function={{ f.name }}>\n{% for k, v in f.arguments | items %}"
             "<parameter={{ k }}>{{ v if v is string else v | string }}</parameter>\n{% endfor %}</function>\n"
             "</seed:tool_call>",
@@ -214,7 +192,7 @@ FAMILIES = {
     "minimax m2": Family(
         MINIMAX_M2,
         template(
-            _TOOL,
+            TOOL,
             '<invoke name="{{ f.name }}">\n{% for k, v in f.arguments.items() %}<parameter name="{{ k }}">'
             "{{ v if v is string else v | tojson }}</parameter>\n{% endfor %}</invoke>\n",
             ("\n<minimax:tool_call>\n", "</minimax:tool_call>"),
@@ -228,18 +206,18 @@ FAMILIES = {
     "kimi": Family(
         KIMI,
         template(
-            _TOOL,
+            TOOL,
             "<|tool_call_begin|>functions.{{ f.name }}:{{ loop.index0 }}<|tool_call_argument_begin|>"
             "{{ f.arguments if f.arguments is string else f.arguments | tojson }}<|tool_call_end|>",
             ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
         ),
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:3<|tool_call_argument_begin|>"
-        f"{_JSON}<|tool_call_end|><|tool_calls_section_end|>",
+        f"{JSON}<|tool_call_end|><|tool_calls_section_end|>",
     ),
     "minicpm5": Family(
         MINICPM5,
         template(
-            _TOOL,
+            TOOL,
             '<function name="{{ f.name }}">{% for k, v in f.arguments.items() %}<param name="{{ k }}">'
             "{{ '<![CDATA[' + v + ']]>' if v is string and '\n' in v else v }}</param>{% endfor %}"
             "</function>",
@@ -250,9 +228,10 @@ FAMILIES = {
     ),
     "functionary 3.1": Family(
         FUNCTIONARY,
-        template(_TOOL, "<function={{ f.name }}>{{ f.arguments | tojson }}</function>"),
-        f"<function=weather>{_JSON}</function>",
+        template(TOOL, "<function={{ f.name }}>{{ f.arguments | tojson }}</function>"),
+        f"<function=weather>{JSON}</function>",
     ),
+    **NEWER,
 }
 
 PARAMETERS: dict[str, Any] = {

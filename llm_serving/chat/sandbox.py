@@ -44,13 +44,16 @@ class TemplateRefusal(Exception):
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks the assistant's words for training; here they are only text."""
+    """`{% generation %}` marks the assistant's words for training; here they are only text.
+
+    What is set inside is not known behind it: `transformers` makes a call of the block.
+    """
 
     tags = {"generation"}
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
 class _Code(CodeGenerator):

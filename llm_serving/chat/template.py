@@ -99,6 +99,7 @@ class ChatTemplate:
             marked = _mark_end(plain)
         inputs = {
             **self._names,
+            "documents": None,  # defined, and none, as for `transformers`
             **kwargs,
             "messages": plain,
             "tools": tools,
@@ -106,8 +107,26 @@ class ChatTemplate:
         }
         if self._changes_lists:
             inputs = _copied(inputs)
-        text = self._run(inputs, MAX_ADDED_CHARS + MAX_COPIES * _num_chars(inputs))
+        text = self._text(inputs)
         return _cut_at_mark(text, marked) if continue_final_message else text
+
+    def _text(self, inputs: dict[str, Any]) -> str:
+        """Without functions there are none for `transformers`, and templates ask for that in many ways.
+
+        Some, as Hermes', go through them all the same, and can be rendered with an empty list only.
+        """
+        limit = MAX_ADDED_CHARS + MAX_COPIES * _num_chars(inputs)
+        try:
+            return self._run(inputs, limit)
+        except TemplateError:
+            if inputs["tools"] is not None or "tools" not in self.source:
+                raise
+            again = _copied(inputs) if self._changes_lists else inputs
+            try:
+                return self._run({**again, "tools": []}, limit)
+            except TemplateError:
+                pass
+            raise
 
     def _run(self, inputs: dict[str, Any], limit: int) -> str:
         parts: list[str] = []

@@ -18,6 +18,11 @@ _GROUPS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),
     ("[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"),
+    ("<|open|>", "<|close|>", "<|sep|>"),
+    ("<|start|>", "<|message|>", "<|eom|>"),
+    ("<|begin|>", "<|content|>", "<|think|>", "<|end|>"),
+    ("<mm:think>", "</mm:think>"),
+    ("<think:opensource>", "</think:opensource>"),
     # Around calls of functions; see `chat/notations/`.
     ("<tool_call>", "</tool_call>"),
     ("<|tool_call_start|>", "<|tool_call_end|>"),
@@ -29,7 +34,21 @@ _GROUPS = (
         "<|tool_call_argument_begin|>",
         "<|tool_call_end|>",
     ),
+    (
+        *("<|tool_calls|>", "<|calls|>"),
+        *(f"<|tool_call:{part}|>" for part in ("begin", "name", "args", "end")),
+    ),
     ("<seed:tool_call>", "</seed:tool_call>"),
+    ("]<]minimax[>[",),
+    tuple(
+        f"<{name}:opensource>"
+        for name in (
+            *("tool_calls", "tool_call", "arg_key", "arg_value", "tool_sep"),
+            *("/tool_calls", "/tool_call", "/arg_key", "/arg_value"),
+        )
+    ),
+    ("<|function_call|>",),
+    ("<|role_sep|>", "<|message_sep|>"),
     ("<minimax:tool_call>", "</minimax:tool_call>"),
     ("<|START_ACTION|>", "<|END_ACTION|>"),
     ("<|tools_prefix|>", "<|tools_suffix|>"),

@@ -28,6 +28,8 @@ END_TOKENS = frozenset(
         "<|eom|>",
         "<|return|>",
         "<|call|>",
+        "<|calls|>",
+        "<|flush|>",
         "<end_of_turn>",
         "<turn|>",
         "<|tool_response>",  # what Gemma 4 has called for is not its to write
@@ -35,6 +37,8 @@ END_TOKENS = frozenset(
         "<｜end▁of▁sentence｜>",
     }
 )
+# Where a vocabulary has the first, the second closes a message, and the turn goes on: gpt-oss, Solar, Muse.
+_GOES_ON = (("<|return|>", "<|end|>"), ("<|flush|>", "<|end|>"), ("<|message|>", "<|eom|>"))
 MAX_TOKEN_CHARS = 1024  # bounds the work that is quadratic in a token's length
 
 _LOOKS_SPECIAL = re.compile(r"<\|[^|<>]+\|?>|<[^|<>]+\|>")  # "<|one|>", or "<|one>" and "<one|>" as a pair
@@ -108,9 +112,9 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
         for key in ("bos", "eos", "eot", "eom", "unknown", "padding")
     }
     ends = {i for i, token in enumerate(tokens) if token in END_TOKENS}
-    if "<|return|>" in tokens:  # there <|end|> closes a message, and the turn goes on
-        ends = {i for i in ends if tokens[i] != "<|end|>"}
     ends |= {i for key in ("eos", "eot", "eom") if (i := named[key]) is not None}
+    goes_on = {end for mark, end in _GOES_ON if mark in tokens}
+    ends = {i for i in ends if tokens[i] not in goes_on}
     marks = harmony_ids(tokens).marks
     eos_ids = frozenset(ends - marks)
     for i in eos_ids | {i for i in named.values() if i is not None}:

@@ -55,7 +55,8 @@ async def bind(
                 "of their own. Leave it out.",
                 "thinking_token_budget",
             )
-        return found, Reasoning.NONE
+        has_frames = model.thoughts is not None and model.thoughts.frames is not None
+        return found, reasoning if has_frames and isinstance(form, Calls) else Reasoning.NONE
     bound: list[TokenConstraint | None] = [
         ReasoningConstraint(
             answer,

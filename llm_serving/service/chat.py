@@ -218,9 +218,12 @@ def _from_template(model: ChatModel, conversation: Conversation, guard: Callable
         told = _guarded([tool.definition() for tool in tools], guard)
         try:
             return render(teaching.messages(messages), **teaching.inputs(told))
-        except TemplateError:  # some of Hermes fail at schemas that they do not know
+        except TemplateError:  # some fail at schemas that they do not know
             if teaching.notation is not IN_WORDS.notation:
-                raise
+                if not told:
+                    raise
+                messages = told_functions(messages, tools, teaching.notation)
+                return render(teaching.messages(messages), **teaching.inputs([]))
     if not tools and not any("tool_calls" in message for message in messages):
         return render(messages)
     try:

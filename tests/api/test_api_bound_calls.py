@@ -9,13 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_server import Client, data_of, open_client
 from notations import FAMILIES, PARAMETERS, TOOLS, Family
 from tiny_models import SMALLEST_VOCAB, write_tiny_llama
 
-from llm_serving.backends.fake import FakeTokenizer, load_fake_engine
+from llm_serving.backends.constraints import Constraints, Grammar
+from llm_serving.backends.fake import VOCAB_SIZE, FakeTokenizer, load_fake_engine
 from llm_serving.chat.template import ChatTemplate
+from llm_serving.chat.tools import Calls
 from llm_serving.config import Settings
 from llm_serving.service.loader import engine_options, load_chat_model
 from llm_serving.service.model import ChatModel
@@ -214,7 +217,31 @@ async def test_what_cannot_be_bound_is_a_400(name: str) -> None:
         assert "'allOf'" in error["message"]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+FRAMED = [name for name, family in FAMILIES.items() if family.said != "{}"]
+
+
+@pytest.mark.parametrize("name", FRAMED)
+def test_strict_functions_leave_texts_free_in_messages(name: str) -> None:
+    """What is bound says the headers, too, which would make a script begin again."""
+    family, tokenizer = FAMILIES[name], FakeTokenizer()
+    calls = Calls([TOOLS["weather"], TOOLS["now"]], is_required=False, are_many=False)
+    constraints = Constraints(tokenizer, VOCAB_SIZE)
+    for text in (family.said.format("No call."), family.said_before.format("So: ") + family.written):
+        (answer,) = constraints.build(Grammar(family.notation.grammar(calls, {})), 1, "tools")
+        for token in tokenizer.encode(text):
+            assert np.unpackbits(answer.allowed()[0], bitorder="little")[token], text
+            answer.accept(token)
+        assert answer.is_satisfied
+    wrong = family.said_before.format("So: ") + family.written.replace("Rome", "Rome" * 9)
+    (answer,) = constraints.build(Grammar(family.notation.grammar(calls, {})), 1, "tools")
+    for token in tokenizer.encode(wrong):
+        if not np.unpackbits(answer.allowed()[0], bitorder="little")[token]:
+            return
+        answer.accept(token)
+    raise AssertionError("a text that is too long was let through")
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - FRAMED))
 async def test_strict_functions_leave_text_free_and_bind_calls(name: str) -> None:
     family = FAMILIES[name]
     strict = [{**each, "function": {**each["function"], "strict": True}} for each in FUNCTIONS]

@@ -27,6 +27,9 @@ COMMAND = TURNS + "<|START_THINKING|><|END_THINKING|><|START_RESPONSE|><|END_RES
 APERTUS = TURNS + "{% set inner = ('<|inner_prefix|>', '<|inner_suffix|>') %}<|assistant_start|>"
 APRIEL = "End with [BEGIN FINAL RESPONSE]." + TURNS + "Here are my reasoning steps:\n"
 
+MINIMAX = "Think in <mm:think></mm:think>." + TURNS
+HUNYUAN_3 = TURNS + "{% set end = '</think{}>'.format(':opensource') %}"
+
 
 @pytest.mark.parametrize(
     ("template", "reply", "thoughts", "content"),
@@ -51,6 +54,9 @@ APRIEL = "End with [BEGIN FINAL RESPONSE]." + TURNS + "Here are my reasoning ste
         (APERTUS, "Hello", "", "Hello"),
         (APRIEL, "Hm.\n[BEGIN FINAL RESPONSE]\nHello\n[END FINAL RESPONSE]", "Hm.", "Hello"),
         (APRIEL, "Hm.\n[BEGIN FINAL RESPONSE]\nHello.", "Hm.", "Hello."),
+        (MINIMAX, "<mm:think>Hm.</mm:think>Hello", "Hm.", "Hello"),
+        (MINIMAX, "</mm:think>Hello", "", "Hello"),
+        (HUNYUAN_3, "<think:opensource>Hm.</think:opensource>Hello", "Hm.", "Hello"),
     ],
 )
 async def test_the_template_tells_how_thoughts_stand(

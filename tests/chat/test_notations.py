@@ -12,8 +12,9 @@ from notations import FAMILIES, TOOLS, template
 
 from llm_serving.api.convert.tool_calls import CallReader
 from llm_serving.chat.notations import NOTATIONS
+from llm_serving.chat.notations.end_finder import EndFinder
 from llm_serving.chat.notations.notation import Call, Notation
-from llm_serving.chat.notations.teaching import IN_WORDS, History, teaching_of
+from llm_serving.chat.notations.teaching import IN_WORDS, History, Teaching, teaching_of
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.chat.tools import Calls, Tool
 from llm_serving.errors import ConstraintError
@@ -48,6 +49,11 @@ def read(notation: Notation, *pieces: str) -> tuple[str, list[tuple[str, Any]]]:
     return shown, [(call.name, json.loads(call.arguments)) for call in found]
 
 
+def cuts(text: str) -> range:
+    """At most a hundred places in it."""
+    return range(0, len(text) + 1, 1 + len(text) // 100)
+
+
 def written(notation: Notation, calls: list[Call]) -> str:
     """As one answer, or as the answers of a model that makes one call each."""
     return notation.write(calls[:1] if notation.one_a_message else calls)
@@ -58,7 +64,7 @@ def written(notation: Notation, calls: list[Call]) -> str:
 def test_values_survive_and_so_they_do_at_every_cut(notation: Notation, case: str) -> None:
     text = written(notation, CALLS[case])
     expected = [tuple(call) for call in CALLS[case][: 1 if notation.one_a_message else None]]
-    for at in range(len(text) + 1):
+    for at in cuts(text):
         assert read(notation, text[:at], text[at:]) == ("", expected), text[:at]
     assert read(notation, *text) == ("", expected)
 
@@ -70,7 +76,7 @@ def test_calls_as_models_write_them(name: str) -> None:
     assert read(family.notation, family.written) == ("", expected)
     front, back = ("", "") if family.notation.is_first else ("Let me see. \n", "\n Done.")
     text = f"{front}{family.written}{back}"
-    for at in range(len(text) + 1):
+    for at in cuts(text):
         shown, calls = read(family.notation, text[:at], text[at:])
         assert (shown, calls) == (front.rstrip() + back, expected)
 
@@ -79,7 +85,7 @@ def test_calls_as_models_write_them(name: str) -> None:
 def test_a_call_that_was_cut_is_no_call(name: str) -> None:
     """Up to its last character but those that only close it."""
     family = FAMILIES[name]
-    for at in range(len(family.written)):
+    for at in cuts(family.written[:-1]):
         text = family.written[:at]
         shown, calls = read(family.notation, *text)
         if calls:  # nothing of it is missing
@@ -103,7 +109,7 @@ def test_markup_that_is_no_call_stays_text(notation: Notation) -> None:
         f"{notation.open} oops {{ \" ' {notation.close} and more",
     ]
     for text in texts:
-        for at in range(len(text) + 1):
+        for at in cuts(text):
             assert read(notation, text[:at], text[at:]) == (text, []), text
 
 
@@ -115,11 +121,34 @@ def test_a_mark_that_is_talked_about_hides_no_call(notation: Notation) -> None:
         assert read(notation, *answer) == (text.rstrip(), [("now", {})])
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_of_half_calls_is_read_in_steps_linear_in_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_looked_at = 0
+    feed = EndFinder.feed
+
+    def counted(finder: EndFinder, text: str) -> int:
+        nonlocal num_looked_at
+        num_looked_at += len(text)
+        return feed(finder, text)
+
+    monkeypatch.setattr(EndFinder, "feed", counted)
+    family = FAMILIES[name]
+    half = family.written[: len(family.written) // 2]
+    for num_halves in (1, 300):
+        text = half * num_halves
+        num_looked_at = 0
+        shown, calls = read(family.notation, text)
+        assert (shown, calls) == (text, [])
+        assert num_looked_at <= 9 * len(text) + (1 << 16) + 512 * num_halves  # pieces have 512
+
+
 @pytest.mark.parametrize("notation", ALL)
 def test_marks_within_values_are_values(notation: Notation) -> None:
     value = f"x {notation.close or notation.brackets} y"
     text = notation.write([Call("weather", {"city": value})])
-    for at in range(len(text) + 1):
+    for at in cuts(text):
         assert read(notation, text[:at], text[at:]) == ("", [("weather", {"city": value})])
 
 
@@ -144,7 +173,9 @@ def test_the_template_tells(name: str) -> None:
     family = FAMILIES[name]
     teaching = teaching_of(family.template, ChatTemplate(family.template).render, lambda mark: False)
     assert teaching.notation is family.notation
-    assert teaching.history is (History.JSON if name == "deepseek r1" else History.ARGUMENTS)
+    assert teaching.history is (
+        History.JSON if name in ("deepseek r1", "functionary 3.2") else History.ARGUMENTS
+    )
     assert teaching.shows_functions
 
 
@@ -161,16 +192,24 @@ def test_a_template_that_leaves_calls_out_and_shows_results_gets_them_as_text() 
     marks = "{# <｜tool▁calls▁begin｜>```json #}"
     source = template("", "{{ '' }}") + marks
     teaching = teaching_of(source, ChatTemplate(source).render, lambda mark: True)
-    assert teaching == (FAMILIES["deepseek r1"].notation, History.TEXT, False, False)
+    assert teaching == Teaching(FAMILIES["deepseek r1"].notation, History.TEXT, shows_functions=False)
     assert teaching_of(source, ChatTemplate(source).render, lambda mark: False) == IN_WORDS
     deaf = source.replace("{{ m.content }}", "{% if m.role != 'tool' %}{{ m.content }}{% endif %}")
     assert teaching_of(deaf, ChatTemplate(deaf).render, lambda mark: True) == IN_WORDS
 
 
+def test_a_template_that_loses_calls_beside_a_text_gets_them_as_text() -> None:
+    """As llama.cpp's for DeepSeek R1."""
+    family = FAMILIES["deepseek 3.1"]
+    source = family.template.replace("{% if m.tool_calls %}", "{% if m.tool_calls and not m.content %}")
+    teaching = teaching_of(source, ChatTemplate(source).render, lambda mark: False)
+    assert teaching == Teaching(family.notation, History.TEXT)
+
+
 def test_the_documentation_has_every_notation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text("utf-8").replace("\\|", "|")
     for family in FAMILIES.values():
-        assert f"`{family.notation.open}" in text or f"`{family.notation.open}`" in text
+        assert f"`{family.notation.open.splitlines()[0]}" in text
 
 
 ODD: list[Any] = [

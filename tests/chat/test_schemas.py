@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from llm_serving.chat.notations.schemas import load_json, types_of, value_of
+from llm_serving.chat.notations.schemas import types_of, value_of
+from llm_serving.chat.notations.strict_json import load_json
 
 ROOT: dict[str, Any] = {
     "$defs": {"a/b": {"type": "integer"}, "loop": {"$ref": "#/$defs/loop"}},

@@ -57,5 +57,12 @@ def test_what_is_no_call(text: str) -> None:
     assert read_tags(text, TOOLS) is None
 
 
+def test_lists_and_objects_may_be_pythons_where_no_text_can_stand() -> None:
+    where = "{'a': ['it', None], 'b': True}"
+    expected = {"where": {"a": ["it", None], "b": True}, "note": where, "days": "x = 1"}
+    assert read_tags(call("weather", where=where, note=where, days="x = 1"), TOOLS) == [("weather", expected)]
+    assert read_tags(call("weather", where="{'a': f()}"), TOOLS) == [("weather", {"where": "{'a': f()}"})]
+
+
 def test_a_value_that_is_no_json_is_a_text() -> None:
     assert read_tags(call("weather", days="five"), TOOLS) == [("weather", {"days": "five"})]

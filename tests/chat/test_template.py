@@ -164,6 +164,9 @@ def test_gemma_renders_and_refuses() -> None:
     ("source", "text"),
     [
         ("{% generation %}{{ messages[0].content }}{% endgeneration %}!", " Hi <b> !"),
+        ("{% generation %}{% set x = 1 %}{{ x }}{% endgeneration %}{{ x }}!", "1!"),
+        ("{{ documents is defined and documents is none }}{{ tools is none }}", "TrueTrue"),
+        ("{% for tool in tools %}{{ tool }}{% endfor %}{{ messages | length }}", "1"),
         ("{{ {'b': 1, 'a': [True, none]} | tojson(indent=2, sort_keys=true) }}", None),
         ("{% for m in messages %}{% break %}{% endfor %}{{ messages | length }}", "1"),
         ("{{ dict(a=1).a }}{{ namespace(self=2).self }}{{ range(3) | list }}", "12[0, 1, 2]"),

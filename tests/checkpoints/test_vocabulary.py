@@ -137,8 +137,15 @@ def test_end_tokens_are_special_whatever_their_type_says() -> None:
     assert tokenizer.encode_prompt("<end_of_turn>a<|im_end|>") == [4, 2, 0]
 
 
-def test_a_message_end_is_no_end_where_turns_return() -> None:
-    tokens = ["<|end|>", "<|return|>", "a", "b", "<|call|>"]
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["<|end|>", "<|return|>", "a", "b", "<|call|>"],
+        ["<|end|>", "<|flush|>", "a", "b", "<|calls|>"],  # Solar Open
+        ["<|eom|>", "<|eot|>", "a", "<|message|>", "<|im_end|>"],  # Muse Glimmer
+    ],
+)
+def test_a_message_end_is_no_end_where_turns_go_on(tokens: list[str]) -> None:
     types = np.array([CONTROL, CONTROL, NORMAL, NORMAL, CONTROL], np.int32)
     tokenizer = build_tokenizer(
         checkpoint(BYTE_LEVEL, tokens=tokens, token_type=types, merges=[], bos_token_id=None)

@@ -50,7 +50,7 @@ def test_functions_calls_and_results_are_told_by_the_template(name: str) -> None
     assert "now" in text[begin:]
     assert text.index("noon") > begin
     if notation.one_a_message:  # each result stands behind its call
-        assert text.index("fine") < text.index('"now", "parameters"') < text.index("noon")
+        assert text.index("fine") < text.rindex('"name": "now", "') < text.index("noon")
     if notation.text_is_thought:
         assert "model's" not in text
     else:

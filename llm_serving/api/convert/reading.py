@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from llm_serving.api.convert.framed import Unframer
 from llm_serving.api.convert.harmony import HarmonyReader
 from llm_serving.api.convert.logprobs import ShownToken, VisibleTokens
 from llm_serving.api.convert.reasoning import ReasoningReader
@@ -44,12 +45,15 @@ def text_reader(generation: Generation, use: ToolUse) -> TextReader:
     tools = {tool.name: tool for tool in use.tools}
     calls = CallReader(tools, generation.model.teaching.notation, many=use.are_many) if tools else None
     thoughts, reasoning = generation.thoughts, generation.reasoning
+    of_model = generation.model.thoughts
+    frames = of_model.frames if of_model is not None else None
+    unframer = Unframer(frames, continues=thoughts is None) if frames is not None else None
     if thoughts is None:
-        return TaggedReader(None, None, calls)
+        return TaggedReader(None, None, calls, unframer)
     if thoughts.has_channels:
         return HarmonyReader(frozenset(tools), many=use.are_many)
     reader = None if reasoning is Reasoning.NONE else ReasoningReader(thoughts, reasoning)
-    return TaggedReader(reader, thoughts.around_answer, calls)
+    return TaggedReader(reader, thoughts.around_answer, calls, unframer)
 
 
 class AnswerReader:

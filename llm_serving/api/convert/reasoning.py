@@ -54,7 +54,9 @@ class ReasoningReader:
         begun = self._held.lstrip()
         if begun.startswith(self._open):
             self._state, self._held = _State.OPENED, begun[len(self._open) :]
-        elif is_last or not self._open.startswith(begun):
+        elif not self._is_open and begun.startswith(self._close):  # none, as MiniMax M3 says it
+            self._state, self._held = _State.BEHIND, begun[len(self._close) :]
+        elif is_last or not any(tag.startswith(begun) for tag in (self._open, self._close)):
             self._state = _State.OPENED if self._is_open else _State.ANSWER
 
     def _think(self, is_last: bool) -> str:

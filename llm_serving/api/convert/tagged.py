@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llm_serving.api.convert.framed import Unframer
 from llm_serving.api.convert.reasoning import ReasoningReader
 from llm_serving.api.convert.tags import num_clear
 from llm_serving.api.convert.tool_calls import CallReader, ToolCall
@@ -11,10 +12,15 @@ class TaggedReader:
     """Takes one choice's text as it comes; gives thoughts, text of the answer, and calls."""
 
     def __init__(
-        self, thoughts: ReasoningReader | None, around: tuple[str, str] | None, calls: CallReader | None
+        self,
+        thoughts: ReasoningReader | None,
+        around: tuple[str, str] | None,
+        calls: CallReader | None,
+        unframer: Unframer | None = None,
     ) -> None:
         self._thoughts = thoughts
         self._unwrapper = Unwrapper(*around) if around else None
+        self._unframer = unframer
         self._calls = calls
 
     @property
@@ -32,8 +38,12 @@ class TaggedReader:
             thoughts, text = self._thoughts.feed(text, is_last=is_last)
         if self._unwrapper is not None:
             text = self._unwrapper.feed(text, is_last=is_last)
+        if self._unframer is not None:
+            text = self._unframer.begin(text, is_last=is_last)
         if self._calls is not None:
             text, calls = self._calls.feed(text, is_last=is_last)
+        if self._unframer is not None:
+            text = self._unframer.drop(text, is_last=is_last)
         return thoughts, text, calls
 
 

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llm_serving.api.convert.tags import num_clear
-from llm_serving.chat.messages import MAX_CALL_DEPTH, MAX_CALLS, is_within
+from llm_serving.chat.messages import MAX_CALL_DEPTH, is_within
 from llm_serving.chat.notations.end_finder import EndFinder
-from llm_serving.chat.notations.notation import Notation
-from llm_serving.chat.notations.schemas import load_json
+from llm_serving.chat.notations.notation import Notation, first_of
+from llm_serving.chat.notations.strict_json import load_json
 from llm_serving.chat.tools import Tool
 
+_PIECE = 512  # characters that are read at once
+# Of what is no call: as many times the answer may be read again, or so many characters.
+_MOST_AGAIN, _LEAST_AGAIN = 8, 1 << 16
 _SEPARATED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # and integers of any size
 
 
@@ -41,83 +44,119 @@ class CallReader:
     """Takes one choice's text as it comes; gives text that is the answer's, and calls.
 
     Blanks around calls are nobody's. Of several calls only the first counts unless there may be `many`.
+    What is no call is read again from the next mark in it, which makes at most a multiple of the answer.
     """
 
     def __init__(self, tools: Mapping[str, Tool], notation: Notation, *, many: bool) -> None:
         self._tools = tools
         self._notation = notation
+        self._marks = notation.openings(tools)
+        self._opening = first_of(self._marks)
         self._many = many
-        self._held = ""  # not decided yet
-        self._blanks = ""  # before the call at hand
-        self._end: EndFinder | None = None  # of the call at hand
-        self._num_retries = 0
+        self._blanks: list[str] = []  # behind what was shown, or before the call at hand, with its mark
+        self._held = ""  # behind these: what may be part of a mark
+        self._call: list[str] = []  # the call at hand
+        self._end: EndFinder | None = None  # of it
         self._has_shown = False
         self._is_behind_call = False  # and nothing but blanks came since
+        self._place = 0  # characters of the answer that were read
+        self._num_again = 0  # characters that were read once more
         self.num_calls = 0
 
     def feed(self, text: str, *, is_last: bool = False) -> tuple[str, list[ToolCall]]:
         """(text to show, calls that are complete now). Behind the last text nothing is held back."""
-        self._held += text
         shown: list[str] = []
         calls: list[ToolCall] = []
-        while self._end is not None or self._begin(shown):
-            if not self._finish(shown, calls, is_last):
-                break
-        if self._end is None:
-            free = self._held if is_last else self._held[: self._num_clear()].rstrip()
-            self._held = self._held[len(free) :]
-            if free.strip():
-                self._is_behind_call = False
-            if not (is_last and self._is_behind_call):
-                shown.append(free)
-        out = "".join(shown)
-        self._has_shown = self._has_shown or bool(out.strip())
-        return out, calls
+        self._read(text, shown, calls)
+        while is_last and self._end is not None:
+            self._read(self._finish("".join(self._call), False, shown, calls), shown, calls)
+        if is_last:
+            self._show(self._held, shown)
+            self._held = ""
+            if not self._is_behind_call:
+                shown += self._blanks
+        return "".join(shown), calls
 
-    def _begin(self, shown: list[str]) -> bool:
-        """Whether a call has begun; what is before it is shown."""
-        mark, front = self._notation.open, self._held.lstrip()
-        if not self._notation.is_first:
-            begin = self._held.find(mark)
-        elif not self._has_shown and not any(shown) and front.startswith((mark, self._notation.brackets[0])):
-            begin, mark = len(self._held) - len(front), mark if front.startswith(mark) else ""
+    def _read(self, text: str, shown: list[str], calls: list[ToolCall]) -> None:
+        """In pieces, so that what is behind a call is not copied for each of thousands."""
+        ahead = _pieces(text)
+        while ahead:
+            piece = ahead.pop()
+            if self._end is None:
+                ahead += _pieces(self._outside(piece, shown))
+                continue
+            self._call.append(piece)
+            self._place += len(piece)
+            end = self._end.feed(piece)
+            if end < 0:
+                continue
+            call = "".join(self._call)
+            self._place -= len(call) - end
+            ahead += _pieces(call[end:])
+            ahead += _pieces(self._finish(call[:end], True, shown, calls))
+
+    def _outside(self, text: str, shown: list[str]) -> str:
+        """Text up to the next call; gives what is in that."""
+        self._place += len(text)
+        text = self._held + text
+        if self._notation.is_first:
+            begin, mark = self._first(text)
         else:
-            begin = -1
+            match = self._opening.search(text)
+            begin, mark = (match.start(), match[0]) if match else (-1, "")
         if begin < 0:
-            return False
-        shown.append(self._held[:begin].rstrip())
-        self._blanks = self._held[len(shown[-1]) : begin] + mark
-        self._held = self._held[begin + len(mark) :]
-        self._end = EndFinder(self._notation)
-        return True
+            clear = self._num_clear(text)
+            self._held = text[clear:]
+            self._show(text[:clear], shown)
+            return ""
+        self._show(text[:begin], shown)
+        self._held = ""
+        mark = self._notation.open if self._notation.behind_name else mark
+        self._blanks.append(mark)
+        self._end, self._call = EndFinder(self._notation), []
+        inside = text[begin + len(mark) :]
+        self._place -= len(inside)
+        return inside
 
-    def _finish(self, shown: list[str], calls: list[ToolCall], is_last: bool) -> bool:
-        """Whether the call at hand is over, as calls or as text."""
-        end = self._end.find(self._held) if self._end is not None else -1
-        if end < 0 and not is_last:
-            return False
-        text, self._held = (self._held[:end], self._held[end:]) if end >= 0 else (self._held, "")
-        self._end = None
+    def _first(self, text: str) -> tuple[int, str]:
+        """Where a call begins an answer, and with which mark, if any; (-1, "") if it does not."""
+        front = text.lstrip()
+        if self._has_shown or not front.startswith((self._notation.open, self._notation.brackets[0])):
+            return -1, ""
+        mark = self._notation.open if front.startswith(self._notation.open) else ""
+        return len(text) - len(front), mark
+
+    def _show(self, text: str, shown: list[str]) -> None:
+        """All but the blanks it ends with."""
+        told = text.rstrip()
+        if told:
+            shown += [*self._blanks, told]
+            self._blanks = []
+            self._has_shown, self._is_behind_call = True, False
+        self._blanks.append(text[len(told) :])
+
+    def _finish(self, text: str, is_over: bool, shown: list[str], calls: list[ToolCall]) -> str:
+        """The call at hand, as calls or as text; gives what is to be read again. `is_over`: its end came."""
+        self._end, self._call = None, []
         whole = self._notation.whole
-        is_whole = end >= 0 or (whole is not None and text.rstrip().endswith(whole))
+        is_whole = is_over or (whole is not None and text.rstrip().endswith(whole))
         found = self._calls(text.removesuffix(self._notation.close)) if is_whole else []
-        self._is_behind_call = bool(found)
-        if not found:
-            text = self._from_next(text)
-            shown.append(self._blanks + text)
         calls += found[: None if self._many else max(0, 1 - self.num_calls)]
         self.num_calls += len(found)
-        return True
-
-    def _from_next(self, text: str) -> str:
-        """What of a text that is no call is before the next mark in it; from there it is read again."""
-        begin = text.find(self._notation.open)
-        if begin < 0 or self._notation.is_first or self._num_retries == MAX_CALLS:
-            return text
-        self._num_retries += 1
-        before = text[:begin].rstrip()
-        self._held = text[len(before) :] + self._held
-        return before
+        if found:
+            self._blanks, self._is_behind_call = [], True
+            return ""
+        again = self._opening.search(text)
+        begin = again.start() if again else self._num_clear(text)
+        num_again = len(text) - begin
+        most = max(_LEAST_AGAIN, _MOST_AGAIN * self._place)
+        if self._notation.is_first or self._num_again + num_again > most:
+            begin, num_again = len(text), 0
+        self._num_again += num_again
+        self._place -= num_again
+        mark = self._blanks.pop()
+        self._show(mark + text[:begin], shown)
+        return text[begin:]
 
     def _calls(self, text: str) -> list[ToolCall]:
         """None of them if one is no call of one of the functions."""
@@ -129,13 +168,18 @@ class CallReader:
         valid = [call for call in found if call is not None]
         return valid if len(valid) == len(found) else []
 
-    def _num_clear(self) -> int:
-        """How many of the held characters are no part of a call that may come."""
+    def _num_clear(self, text: str) -> int:
+        """How many characters of a text without a call are no part of one that may come."""
         if not self._notation.is_first:
-            return num_clear(self._held, self._notation.open)
-        if self._has_shown:
-            return len(self._held)
-        return 0 if self._notation.open.startswith(self._held.lstrip()) else len(self._held)
+            return min(num_clear(text, mark) for mark in self._marks)
+        front = text.lstrip()
+        may_come = not self._has_shown and self._notation.open.startswith(front)
+        return len(text) - len(front) if may_come else len(text)
+
+
+def _pieces(text: str) -> list[str]:
+    """The last first."""
+    return [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)][::-1]
 
 
 def read_call(place: int, name: str, arguments: str) -> ToolCall | None:

@@ -6,43 +6,64 @@ import re
 
 from llm_serving.chat.notations.notation import Notation, Quote
 
+_MOST_NAME = 64  # characters
+
 
 class EndFinder:
     """Of one call, or list of calls. What stands in quotes ends nothing."""
 
     def __init__(self, notation: Notation) -> None:
         self._close = notation.close
-        self._quotes = {quote.begin: quote for quote in notation.quotes}
+        self._quotes = {quote.begin: quote for quote in notation.quotes if not quote.is_named}
         self._opening = notation.brackets[::2]
         marks = [*filter(None, [self._close]), *self._quotes, *notation.brackets]
-        self._outside = re.compile("|".join(map(re.escape, marks)))
+        self._named = next((quote for quote in notation.quotes if quote.is_named), None)
+        patterns = [re.escape(mark) for mark in marks]
         self._longest = max(map(len, marks))
-        self._at = 0
+        if self._named is not None:
+            patterns.insert(0, rf"{re.escape(self._named.begin)}(?P<name>[^<>/\s]{{1,{_MOST_NAME}}})>")
+            self._longest += _MOST_NAME + 1
+        self._outside = re.compile("|".join(patterns))
         self._quote: Quote | None = None
-        self._depth = 0
+        # Of brackets that the opening mark itself leaves open, as in `functools[`.
+        self._depth = sum(
+            (mark in self._opening) - (mark in notation.brackets[1::2]) for mark in notation.open
+        )
+        self._window = ""  # what came and is not decided yet
+        self._before = 0  # characters before it
+        self._at = 0  # in it
 
-    def find(self, text: str) -> int:
-        """Where in `text`, which only grows from call to call, the end is over; -1 if it has not come."""
+    def feed(self, text: str) -> int:
+        """Where in all that was fed, `text` last, the end is over; -1 if it has not come."""
+        self._window = self._window[self._at :] + text
+        self._before += self._at
+        self._at = 0
+        return self._before + self._at if self._find() else -1
+
+    def _find(self) -> bool:
         while True:
             if self._quote is not None:
-                if not self._leave(self._quote, text):
-                    return -1
+                if not self._leave(self._quote):
+                    return False
                 continue
-            match = self._outside.search(text, self._at)
+            match = self._outside.search(self._window, self._at)
             if match is None:
-                self._at = max(self._at, len(text) - self._longest + 1)
-                return -1
+                self._at = max(self._at, len(self._window) - self._longest + 1)
+                return False
             mark, self._at = match[0], match.end()
-            if mark in self._quotes:
+            if self._named is not None and match["name"]:
+                self._quote = Quote(mark, f"{self._named.end}{match['name']}>")
+            elif mark in self._quotes:
                 self._quote = self._quotes[mark]
             elif mark == self._close:
-                return self._at
+                return True
             else:
                 self._depth += 1 if mark in self._opening else -1
                 if self._depth <= 0:
-                    return self._at
+                    return True
 
-    def _leave(self, quote: Quote, text: str) -> bool:
+    def _leave(self, quote: Quote) -> bool:
+        text = self._window
         if not quote.escapes:
             end = text.find(quote.end, self._at)
             self._at = max(self._at, len(text) - len(quote.end) + 1) if end < 0 else end + len(quote.end)

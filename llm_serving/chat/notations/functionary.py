@@ -1,4 +1,12 @@
-"""Functionary 3.1's calls: `<function=NAME>{…}</function>`, one behind the other."""
+"""Functionary's calls: 3.1's `<function=NAME>{…}</function>`, one behind the other; 3.2's behind `>>>NAME`.
+
+What 3.2 writes is for a recipient, the user's is `all`; see `chat/frames.py`:
+
+>>>all
+TEXT
+>>>NAME
+{…}
+"""
 
 from __future__ import annotations
 
@@ -37,3 +45,45 @@ def grammar(calls: Calls, marks: lark.Marks) -> str:
 
 
 FUNCTIONARY = Notation((_OPEN, _CLOSE), _OPEN, read, write, grammar, close=_CLOSE, whole="}")
+
+_FOR, _BEHIND_NAME = ">>>", "\n"
+_RECIPIENT = re.compile(r"([^\s<>]+)\n\s*")
+
+
+def _read_for(text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
+    """One call, which begins with the name."""
+    head = _RECIPIENT.match(text)
+    found = json_at(text, head.end()) if head else None
+    if head is None or found is None or text[found[1] :].strip():
+        return None
+    return [Call(head[1], found[0])]
+
+
+def _write_for(calls: Sequence[Call]) -> str:
+    return "".join(f"{_FOR}{name}{_BEHIND_NAME}{json_text(arguments)}" for name, arguments in calls)
+
+
+def _grammar_for(calls: Calls, marks: lark.Marks) -> str:
+    """The prompt has the first `>>>`."""
+    mark = lark.literal(_FOR)
+    more = f" ({mark} call)*" if calls.are_many else ""
+    lines = [f"start: call{more}"]
+    if not calls.is_required:
+        lines = [f'start: call{more} | "all\\n" text | "all\\n" head call{more}']
+        lines += [lark.text("text", _FOR), lark.text_up_to("head", _FOR, {})]
+    lines.append("call: " + " | ".join(f"call{i}" for i in range(len(calls.tools))))
+    for i, tool in enumerate(calls.tools):
+        lines.append(f"call{i}: {lark.literal(tool.name + _BEHIND_NAME)} arguments{i}")
+        lines.append(lark.json_rule(f"arguments{i}", tool.parameters))
+    return "\n".join(lines)
+
+
+FUNCTIONARY_FOR = Notation(
+    (">>>${recipient}",),
+    _FOR,
+    _read_for,
+    _write_for,
+    _grammar_for,
+    behind_name=_BEHIND_NAME,
+    brackets="{}",
+)

@@ -34,7 +34,8 @@ def _dsml(section: str) -> Notation:
         json_value='" string="false">',
         value_end=f"</{_DSML}parameter>",
         is_section=True,
-    ).notation(signs=(_DSML, f"{section}>"), are_marks=False)
+        marks=(),
+    ).notation(signs=(_DSML, f"{section}>"))
 
 
 MINIMAX_M2 = TagStyle(

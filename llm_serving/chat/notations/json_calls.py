@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from llm_serving.chat.notations.lark import moved
 from llm_serving.chat.notations.notation import Call
-from llm_serving.chat.notations.schemas import Schema, load_json
+from llm_serving.chat.notations.schemas import Schema
+from llm_serving.chat.notations.strict_json import load_json
 from llm_serving.chat.tools import JSON_STYLE, Tool
 
 _DECODER = json.JSONDecoder()

@@ -16,7 +16,10 @@ from llm_serving.chat.tools import Calls, Tool
 
 @dataclass(frozen=True, slots=True)
 class ListStyle:
-    """How a list is written: `begin`, calls with `between` them, `end`. Without `close` its end is all."""
+    """How a list is written: `begin`, calls with `between` them, `end`. Without `close` its end is all.
+
+    begun: what of the list `open` holds already. has_lines: there is no list, each call has a line.
+    """
 
     open: str
     close: str = ""
@@ -24,9 +27,15 @@ class ListStyle:
     begin: str = "["
     between: str = ", "
     end: str = "]"
+    begun: str = ""
+    has_lines: bool = False
 
     def read(self, text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
-        return read_json(text, self.shape)
+        if not self.has_lines:
+            return read_json(f"{self.begun}{text}", self.shape)
+        found = [read_json(line, self.shape) for line in text.strip().split("\n") if line.strip()]
+        calls = [each[0] for each in found if each is not None and len(each) == 1]
+        return calls if calls and len(calls) == len(found) else None
 
     def write(self, calls: Sequence[Call]) -> str:
         texts = (json_call(call, self.shape, place) for place, call in enumerate(calls))
@@ -40,19 +49,28 @@ class ListStyle:
         return "\n".join([*lines, f"one: {json_body(calls.tools, self.shape)}"])
 
 
-def list_notation(style: ListStyle, *, short_ids: bool = False, text_is_thought: bool = False) -> Notation:
-    """Its template holds both marks."""
+def list_notation(
+    style: ListStyle,
+    *,
+    signs: tuple[str, ...] = (),
+    others: tuple[str, ...] = (),
+    are_marks: bool = True,
+    short_ids: bool = False,
+    text_is_thought: bool = False,
+) -> Notation:
+    """Its template holds both marks, or `signs`; `are_marks`: they are tokens."""
     marks = tuple(filter(None, (style.open, style.close)))
     return Notation(
-        marks,
+        signs or marks,
         style.open,
         style.read,
         style.write,
         style.grammar,
+        others=others,
         close=style.close,
         brackets="" if style.close else "[]{}",
-        marks=marks,
-        whole="]" if style.close else None,
+        marks=marks if are_marks else (),
+        whole=(style.end.strip() or "}") if style.close else None,
         short_ids=short_ids,
         text_is_thought=text_is_thought,
     )
@@ -73,3 +91,23 @@ APERTUS = list_notation(ListStyle("<|tools_prefix|>", "<|tools_suffix|>", Shape(
 GRANITE3 = list_notation(ListStyle("<|tool_call|>"))
 NEMOTRON_NANO = list_notation(ListStyle("<TOOLCALL>", "</TOOLCALL>"))
 APRIEL = list_notation(ListStyle("<tool_calls>", "</tool_calls>"))
+MINIMAX_M1 = list_notation(
+    ListStyle("<tool_calls>", "</tool_calls>", begin="\n", between="\n", end="\n", has_lines=True),
+    signs=("<tool_calls>\\n", "</tool_calls>", "<beginning_of_sentence>"),
+)
+COMMAND_R = list_notation(  # of Command R and Command R+, the first ones
+    ListStyle(
+        "Action:\n```json",
+        "```",
+        Shape("parameters", "tool_name"),
+        "\n[\n    ",
+        ",\n    ",
+        "\n]\n",
+    ),
+    signs=("Action:\\n```json",),
+    others=("Action: ```json", "Action:```json", "Action:\r\n```json"),
+    are_marks=False,
+)
+FIREFUNCTION = list_notation(
+    ListStyle("functools[", begin="", begun="["), signs=("functools[",), are_marks=False
+)

@@ -25,6 +25,7 @@ BEYOND = (
     "dependentRequired",
     "dependentSchemas",
 )
+TYPE = "\0"
 _MAX_OPTIONS = 4  # one in the other, of what stands as it is
 Marks = Mapping[str, int]  # strings that are special tokens → their ids
 
@@ -77,6 +78,19 @@ def answer(calls: Calls, open_: str, marks: Marks, *, between: str | None = None
     return [f"start: TEXT | head rest{more}", f"head[lazy]: /(?s:.*){mark}/", text, *lines]
 
 
+def text(name: str, *marks: str) -> str:
+    """The rule `name`: any text, at least a character, that holds none of `marks`."""
+    none = "".join(f" & ~/(?s:.*){escaped(mark)}(?s:.*)/" for mark in marks)
+    return f"{name}: {name.upper()}\n{name.upper()}: /(?s:.+)/{none}"
+
+
+def text_up_to(name: str, mark: str, marks: Marks) -> str:
+    """The rule `name`: any text up to the first `mark`, and that."""
+    if any(each in mark for each in marks):
+        return f"{name}: ({name}_text)? {literal(mark, marks)}\n{text(f'{name}_text', mark)}"
+    return f"{name}[lazy]: /(?s:.*){escaped(mark)}/"
+
+
 class Quoted(NamedTuple):
     """Texts that hold one of the characters `odd` stand between `begin` and `end`, others may."""
 
@@ -90,7 +104,8 @@ class ArgumentStyle:
     """How one argument is written: `before_key`, its name, `before_value`, the value, `end`.
 
     is_raw: texts stand as they are. words: what is not written as in JSON. before_json: in place of
-    `before_value` before what is no text.
+    `before_value` before what is no text; `TYPE` in it stands for JSON's name of its type. marks: special
+    tokens in any of these.
     """
 
     before_key: str
@@ -101,6 +116,7 @@ class ArgumentStyle:
     words: Mapping[str, str] | None = None
     before_json: str | None = None
     quoted: Quoted | None = None  # of texts that stand as they are
+    marks: Marks | None = None
 
     @property
     def front(self) -> str:
@@ -112,6 +128,27 @@ def argument_rules(rule: str, tool: Tool, style: ArgumentStyle) -> list[str]:
     """`rule`: the arguments of `tool`, in the schema's order. Raises: ConstraintError."""
     root = tool.parameters
     schema = resolved(root, root)
+    check_properties(tool, schema)
+    properties, required = schema.get("properties"), schema.get("required")
+    lines: list[str] = []
+    parts: list[tuple[str, bool]] = []
+    for i, (key, value) in enumerate(properties.items() if isinstance(properties, Mapping) else ()):
+        name = f"{rule}_{i}"
+        front = literal(style.before_key + key + style.front, style.marks)
+        lines += [f"{name}: {front} {name}_value", *value_rules(f"{name}_value", value, root, style)]
+        parts.append((name, isinstance(required, list) and key in required))
+    further = schema.get("additionalProperties")
+    if further:
+        name = f"{rule}_more"
+        front = f"{literal(style.before_key, style.marks)} " if style.before_key else ""
+        back = literal(style.front, style.marks)
+        lines.append(f"{name}: {front}/[A-Za-z0-9_]+/ {back} {name}_value")
+        lines += value_rules(f"{name}_value", further, root, style)
+    return [*lines, *in_order(rule, parts, style.separator, f"{rule}_more" if further else "")]
+
+
+def check_properties(tool: Tool, schema: Schema) -> None:
+    """Raises: ConstraintError for an object of `tool` of which more is said than its properties."""
     beyond = next((name for name in (*BEYOND, "anyOf", "oneOf") if name in schema), None)
     if beyond is not None:
         raise ConstraintError(
@@ -120,21 +157,6 @@ def argument_rules(rule: str, tool: Tool, style: ArgumentStyle) -> list[str]:
             "call out.",
             "tools",
         )
-    properties, required = schema.get("properties"), schema.get("required")
-    lines: list[str] = []
-    parts: list[tuple[str, bool]] = []
-    for i, (key, value) in enumerate(properties.items() if isinstance(properties, Mapping) else ()):
-        name = f"{rule}_{i}"
-        front = literal(style.before_key + key + style.front)
-        lines += [f"{name}: {front} {name}_value", *_value_rules(f"{name}_value", value, root, style)]
-        parts.append((name, isinstance(required, list) and key in required))
-    further = schema.get("additionalProperties")
-    if further:
-        name = f"{rule}_more"
-        front = f"{literal(style.before_key)} " if style.before_key else ""
-        lines.append(f"{name}: {front}/[A-Za-z0-9_]+/ {literal(style.front)} {name}_value")
-        lines += _value_rules(f"{name}_value", further, root, style)
-    return [*lines, *in_order(rule, parts, style.separator, f"{rule}_more" if further else "")]
 
 
 def in_order(rule: str, parts: Sequence[tuple[str, bool]], separator: str, more: str) -> list[str]:
@@ -153,7 +175,7 @@ def in_order(rule: str, parts: Sequence[tuple[str, bool]], separator: str, more:
     return [*lines, f"{rule}: {rule}_first0"]
 
 
-def _value_rules(
+def value_rules(
     rule: str, schema: Any, root: Schema, style: ArgumentStyle, depth: int = _MAX_OPTIONS
 ) -> list[str]:
     """`rule`: a value and the end behind it."""
@@ -161,17 +183,21 @@ def _value_rules(
     if style.is_raw and takes_text(schema, root) and options and depth:
         names = [f"{rule}_{i}" for i in range(len(options))]
         each = zip(names, options, strict=True)
-        lines = [_value_rules(name, option, root, style, depth - 1) for name, option in each]
+        lines = [value_rules(name, option, root, style, depth - 1) for name, option in each]
         return [f"{rule}: {' | '.join(names)}", *chain.from_iterable(lines)]
     if style.is_raw and takes_text(schema, root):
         found = patterns(resolved(schema, root))
         if style.quoted is not None:
             return _quoted_rules(rule, found, style.quoted, style.end)
+        if any(mark in style.end for mark in style.marks or ()):
+            return _text_before_mark(rule, found, style)
         whole = " & ".join(f"/({pattern}){escaped(style.end)}/" for pattern in found)
         name = rule if style.before_json is None else f"{rule}_text"
         texts = [f"{name}[lazy]: {rule.upper()}", f"{rule.upper()}: {whole}"]
-        return texts if name == rule else [f"{rule}: {literal(style.before_value)} {name}", *texts]
-    end = f" {literal(style.end)}" if style.end else ""
+        return (
+            texts if name == rule else [f"{rule}: {literal(style.before_value, style.marks)} {name}", *texts]
+        )
+    end = f" {literal(style.end, style.marks)}" if style.end else ""
     words = style.words or {}
     kind = resolved(schema, root).get("type")
     if isinstance(kind, str) and kind in words and "enum" not in schema and "const" not in schema:
@@ -179,8 +205,19 @@ def _value_rules(
     own = moved(dict(schema), "#/$defs/root") if isinstance(schema, Mapping) else {}
     if "$ref" in json.dumps(own):
         own = {**own, "$defs": {"root": moved(dict(root), "#/$defs/root")}}
-    front = f"{literal(style.before_json)} " if style.before_json is not None else ""
+    front = ""
+    if style.before_json is not None:
+        told = "number" if kind == "integer" else kind if isinstance(kind, str) else "object"
+        front = f"{literal(style.before_json.replace(TYPE, told), style.marks)} "
     return [f"{rule}: {front}{rule}_json{end}", json_rule(f"{rule}_json", own)]
+
+
+def _text_before_mark(rule: str, found: Sequence[str], style: ArgumentStyle) -> list[str]:
+    """No text can be a special token; it is not written like one, either."""
+    terms = [*(f"/{pattern}/" for pattern in found), f"~/(?s:.*){escaped(style.end)}(?s:.*)/"]
+    front = f"{literal(style.before_value, style.marks)} " if style.before_json is not None else ""
+    end = literal(style.end, style.marks)
+    return [f"{rule}: {front}{rule.upper()} {end}", f"{rule.upper()}: {' & '.join(terms)}"]
 
 
 def _quoted_rules(rule: str, found: Sequence[str], quoted: Quoted, end: str) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from llm_serving.chat.messages import MAX_CALL_DEPTH
-from llm_serving.chat.notations.schemas import load_json
+from llm_serving.chat.notations.strict_json import load_json
 
 _BLANK = re.compile(r"\s*")
 _WORD = re.compile(r"[A-Za-z]+|[-+]?[0-9][0-9.eE+-]*")

@@ -18,6 +18,7 @@ class MarkedStyle:
 
     around: a function's name and the call's place → what stands before the arguments, and behind.
     head, tail: these as models write them; one of the groups of `head` is the name.
+    is_end: `close` ends an answer, too, so it need not be written.
     any_place: a Lark expression for `place` in what is bound, where `around` writes it.
     """
 
@@ -28,6 +29,7 @@ class MarkedStyle:
     around: Callable[[str, str], tuple[str, str]]
     gap: str = ""
     any_place: str = ""
+    is_end: bool = False
 
     def read(self, text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
         calls: list[Call] = []
@@ -52,7 +54,8 @@ class MarkedStyle:
         lines = lark.answer(calls, self.open, marks)
         gap = f"{lark.literal(self.gap)} " if self.gap else ""
         more = f" ({gap}one)*" if calls.are_many else ""
-        lines.append(f"rest: one{more} {lark.literal(self.close, marks)}")
+        close = lark.literal(self.close, marks)
+        lines.append(f"rest: one{more} {f'({close})?' if self.is_end else close}")
         lines.append("one: " + " | ".join(f"call{i}" for i in range(len(calls.tools))))
         for i, tool in enumerate(calls.tools):
             front, back = self.around(tool.name, _PLACE)

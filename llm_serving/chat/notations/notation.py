@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,11 +18,15 @@ class Call(NamedTuple):
 
 
 class Quote(NamedTuple):
-    """What stands around a value in which nothing else counts. `escapes`: a backslash takes what follows."""
+    """What stands around a value in which nothing else counts.
+
+    escapes: a backslash takes what follows. is_named: behind both stands the same name, and `>`.
+    """
 
     begin: str
     end: str
     escapes: bool = False
+    is_named: bool = False
 
 
 JSON_QUOTES = (Quote('"', '"', escapes=True),)
@@ -33,7 +38,9 @@ class Notation:
     """One notation.
 
     signs: what a template of it holds; see `teaching.py`.
-    open: what calls begin with.
+    open: what calls begin with. others: what they may begin with, too; none of all begins another.
+    behind_name: what a function's name is followed by, which then stands behind `open`, and what is read
+        begins with it.
     close: what they end with; without one they do where a bracket of `brackets` is closed.
     quotes: around values of arguments, in which neither counts.
     read: what stands between `open` and `close` → the calls, or None if these are none.
@@ -50,6 +57,8 @@ class Notation:
     read: Read
     write: Callable[[Sequence[Call]], str]
     grammar: Callable[[Calls, Mapping[str, int]], str]
+    others: tuple[str, ...] = ()
+    behind_name: str = ""
     close: str = ""
     brackets: str = ""
     quotes: tuple[Quote, ...] = JSON_QUOTES
@@ -60,3 +69,14 @@ class Notation:
     short_ids: bool = False
     id_of: Callable[[str, str], str] | None = None  # a function's name and a place → a call's id
     text_is_thought: bool = False
+
+    def openings(self, names: Collection[str]) -> tuple[str, ...]:
+        """All that calls of functions of these names may begin with."""
+        if self.behind_name:
+            return tuple(f"{self.open}{name}{self.behind_name}" for name in names)
+        return (self.open, *self.others)
+
+
+def first_of(marks: Collection[str]) -> re.Pattern[str]:
+    """The first of `marks` in a text."""
+    return re.compile("|".join(map(re.escape, marks)))

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
+from llm_serving.chat.notations.literals import Literals
+from llm_serving.chat.notations.strict_json import load_json
 
 _MAX_REFERENCES = 16  # one behind the other
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _WORDS = {"True": True, "False": False, "None": None}  # as templates write a history's values
 
-_LONG = re.compile(r"\d{19}")  # what 64 bits may not hold
-
 Schema = Mapping[str, Any]
-
-
-def load_json(text: str) -> Any:
-    """Strict, and with integers of any size. Raises: ValueError."""
-    value = orjson.loads(text)
-    return value if _LONG.search(text) is None else json.loads(text)
 
 
 def resolved(schema: Any, root: Schema) -> Schema:
@@ -78,14 +69,31 @@ def type_of(value: Any) -> str:
 
 
 def value_of(text: str, schema: Any, root: Schema) -> Any:
-    """The value that `text` stands for: itself where the schema wants a text, else JSON if it can be."""
+    """The value that `text` stands for: itself where the schema wants a text, else JSON if it can be.
+
+    Lists and objects may be Python's where no text can stand: some templates write a history's so.
+    """
     types = types_of(schema, root)
     if types == frozenset({"string"}):
         return text
     try:
         value = _WORDS[text] if text in _WORDS else load_json(text)
     except ValueError:
-        return text
+        value = _literal(text) if types is not None and "string" not in types else None
+        if value is None:
+            return text
     kind = type_of(value)
     fits = types is None or kind in types or (kind == "integer" and "number" in types)
     return value if fits or types is None or "string" not in types else text
+
+
+def _literal(text: str) -> Any:
+    """A list or an object as Python writes it; None for anything else."""
+    if not text.lstrip().startswith(("[", "{")):
+        return None
+    literals = Literals(text)
+    try:
+        value = literals.value()
+    except ValueError:
+        return None
+    return value if literals.is_over else None

@@ -39,6 +39,7 @@ class TagStyle:
     json_value: str = ""
     is_section: bool = False
     has_lines: bool = False  # values stand on lines of their own
+    marks: tuple[str, ...] | None = None  # what may be special tokens; None: `open` and `close`
 
     def read(self, text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
         """Functions one after the other; blanks around tags are nobody's."""
@@ -90,6 +91,7 @@ class TagStyle:
             self.value + gap,
             f"{gap}{self.value_end}\n",
             before_json=self.json_value + gap if self.json_value else None,
+            marks=marks,
         )
         lines = lark.answer(calls, self.open, marks, between=None if self.is_section else "\n")
         more = " one*" if self.is_section and calls.are_many else ""
@@ -97,15 +99,13 @@ class TagStyle:
         lines.append("one: " + " | ".join(f"call{i}" for i in range(len(calls.tools))))
         back = lark.literal(f"{self.function_end}\n", marks)
         for i, tool in enumerate(calls.tools):
-            front = lark.literal(f"{self.function}{tool.name}{self.named}\n")
+            front = lark.literal(f"{self.function}{tool.name}{self.named}\n", marks)
             lines.append(f"call{i}: {front} arguments{i} {back}")
             lines += lark.argument_rules(f"arguments{i}", tool, style)
         return "\n".join(lines)
 
-    def notation(
-        self, *, signs: Sequence[str] = (), are_marks: bool = True, read: Read | None = None
-    ) -> Notation:
-        """`signs` and `read` are in place of this style's own; `are_marks`: `open` and `close` are tokens."""
+    def notation(self, *, signs: Sequence[str] = (), read: Read | None = None) -> Notation:
+        """`signs` and `read` are in place of this style's own."""
         return Notation(
             tuple(signs) or (self.open, self.function, self.key),
             self.open,
@@ -113,7 +113,7 @@ class TagStyle:
             self.write,
             self.grammar,
             close=self.close,
-            marks=(self.open, self.close) if are_marks else (),
+            marks=(self.open, self.close) if self.marks is None else self.marks,
             quotes=(Quote(self.key, self.value_end),),
             whole=self.function_end,
         )
@@ -124,7 +124,7 @@ class TagStyle:
 
     @cached_property
     def _key(self) -> re.Pattern[str]:
-        values = "|".join(map(re.escape, filter(None, (self.value, self.json_value))))
+        values = "|".join(map(_with_any_blanks, filter(None, (self.value, self.json_value))))
         return re.compile(rf"\s*{re.escape(self.key)}([^<>]*?)(?:{values})")
 
     @cached_property
@@ -137,6 +137,11 @@ class TagStyle:
     @cached_property
     def _tail(self) -> re.Pattern[str]:
         return re.compile(rf"\s*{re.escape(self.function_end)}")
+
+
+def _with_any_blanks(text: str) -> str:
+    """An expression for it, whatever stands for a line's end."""
+    return r"\s*".join(map(re.escape, text.split("\n")))
 
 
 def schema_of(key: str, root: Mapping[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from enum import Enum
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from llm_serving.chat.messages import Message
 from llm_serving.chat.notations import NOTATIONS
 from llm_serving.chat.notations.end_finder import EndFinder
 from llm_serving.chat.notations.hermes import HERMES
-from llm_serving.chat.notations.notation import Call, Notation
+from llm_serving.chat.notations.notation import Call, Notation, first_of
 from llm_serving.chat.single_calls import one_call_a_message
 from llm_serving.chat.tools import Tool
 from llm_serving.errors import TemplateError
@@ -28,8 +29,16 @@ class History(Enum):
 
     ARGUMENTS = "arguments"  # an object, as JSON has it
     JSON = "json"  # a text of JSON
-    TEXT = "text"  # it knows no calls: they are text of the assistant
+    TEXT = "text"  # it knows no calls, or not beside a text: they are text of the assistant
     WORDS = "words"  # it knows neither functions nor calls, or not in a notation of ours
+
+
+class Told(Enum):
+    """By which name a template takes functions."""
+
+    TOOLS = "tools"
+    XML_TOOLS = "xml_tools"  # bare, as SmolLM3's first
+    FUNCTIONS = "functions"  # a text, and the time, always: FireFunction
 
 
 class Teaching(NamedTuple):
@@ -38,15 +47,17 @@ class Teaching(NamedTuple):
     notation: Notation
     history: History
     shows_functions: bool = True  # else these are told in words
-    has_xml_tools: bool = False  # it calls functions so, as SmolLM3's first, and wants them bare
+    told: Told = Told.TOOLS
 
     def inputs(self, definitions: Sequence[Any]) -> dict[str, Any]:
         """Functions as the template takes them."""
+        bare = [each["function"] for each in definitions]
+        if self.told is Told.FUNCTIONS:
+            text = json.dumps(bare, indent=4, ensure_ascii=False)
+            return {"functions": text, "datetime": datetime.now().strftime("%Y-%m-%d %H:%M:%S")}
         if not definitions:
             return {}
-        if self.has_xml_tools:
-            return {"xml_tools": [each["function"] for each in definitions]}
-        return {"tools": definitions}
+        return {"xml_tools": bare} if self.told is Told.XML_TOOLS else {"tools": definitions}
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """The same conversation as the template takes it.
@@ -103,9 +114,11 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
     """By what a template holds, and by reading what it makes of a call, as an answer would be read.
 
     A template that shows functions and no calls leaves the vocabulary to tell; one that shows neither, but
-    results, as DeepSeek R1's does with a call that has a text, holds the marks itself.
+    results, as DeepSeek R1's does with a call that has a text, holds the marks itself. One that loses calls
+    beside a text gets them as text.
     """
-    tool = Tool(_NAME, _NAME, {"type": "object", "properties": {"key": {"type": "string"}}})
+    properties = {"key": {"type": "string", "description": _NAME}}
+    tool = Tool(_NAME, _NAME, {"type": "object", "properties": properties})
     call = {"type": "function", "id": _ID, "function": {"name": _NAME, "arguments": {"key": _VALUE}}}
     asked = Message(role="user", content=_NAME[::-1])
     called = Message(role="assistant", content="", tool_calls=[call])
@@ -117,21 +130,28 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
         except TemplateError:
             return ""
 
-    told: dict[str, Any] = {"tools": [tool.definition()]}
-    shows_functions, has_xml_tools = _NAME in shown([asked], **told), False
-    if not shows_functions and "xml_tools" in source:
-        told = Teaching(HERMES, History.TEXT, has_xml_tools=True).inputs(told["tools"])
-        shows_functions = has_xml_tools = _NAME in shown([asked], **told)
-    texts = {}
-    for history in (History.ARGUMENTS, History.JSON):
-        teaching = Teaching(HERMES, history)
-        messages = [teaching.guarded(dict(message)) for message in (asked, called, result)]
-        texts[history] = shown(messages) or shown(messages, **told)  # some always want functions
+    inputs = {
+        each: Teaching(HERMES, History.TEXT, told=each).inputs([tool.definition()])
+        for each in Told
+        if each.value in source or each is Told.TOOLS
+    }
+    telling = (each for each, more in inputs.items() if _NAME in shown([asked], **more))
+    told = next(telling, None)
+    shows_functions, told = told is not None, told or Told.TOOLS
+
+    def told_calls(history: History, content: str) -> str:
+        """What a call beside a text becomes."""
+        conversation = (asked, Message(**{**called, "content": content}), result)
+        messages = [Teaching(HERMES, history).guarded(dict(message)) for message in conversation]
+        return shown(messages) or shown(messages, **inputs[told])  # some always want functions
+
+    texts = {history: told_calls(history, "") for history in (History.ARGUMENTS, History.JSON)}
     candidates = [each for each in NOTATIONS if all(sign in source for sign in each.signs)]
     for notation in candidates:
         for history, text in texts.items():
             if _is_read(text, notation, tool):
-                return Teaching(notation, history, shows_functions, has_xml_tools)
+                keeps = notation.text_is_thought or _is_read(told_calls(history, _RESULT), notation, tool)
+                return Teaching(notation, history if keeps else History.TEXT, shows_functions, told)
     if not any(texts.values()) or any(_VALUE in text for text in texts.values()):
         return IN_WORDS
     if not shows_functions:
@@ -139,19 +159,19 @@ def teaching_of(source: str, render: Callable[..., str], is_token: Callable[[str
         own = [each for each in candidates if each is not HERMES and is_token(each.open) and shows_results]
         return Teaching(own[0], History.TEXT, shows_functions=False) if own else IN_WORDS
     candidates += [each for each in NOTATIONS if is_token(each.open)]
-    return Teaching(candidates[0], History.TEXT, has_xml_tools=has_xml_tools) if candidates else IN_WORDS
+    return Teaching(candidates[0], History.TEXT, told=told) if candidates else IN_WORDS
 
 
 def _is_read(text: str, notation: Notation, tool: Tool) -> bool:
     """Whether the call of the probe is found."""
-    opening = re.escape(notation.open)
-    begins = re.finditer(rf"{opening}|\{{" if notation.is_first else opening, text)
-    return any(_read_at(text[match.start() :], notation, tool) for match in begins)
+    opening = first_of(notation.openings([tool.name])).pattern + (r"|(?=\{)" if notation.is_first else "")
+    name = tool.name + notation.behind_name if notation.behind_name else ""
+    inside = (name + text[match.end() :] for match in re.finditer(opening, text))
+    return any(_read_at(each, notation, tool) for each in inside)
 
 
-def _read_at(text: str, notation: Notation, tool: Tool) -> bool:
-    inside = text.removeprefix(notation.open)
-    end = EndFinder(notation).find(inside)
+def _read_at(inside: str, notation: Notation, tool: Tool) -> bool:
+    end = EndFinder(notation).feed(inside)
     found = notation.read(inside[: max(0, end)].removesuffix(notation.close), {tool.name: tool})
     return found == [Call(_NAME, {"key": _VALUE})]
 
