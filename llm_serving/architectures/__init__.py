@@ -5,7 +5,6 @@ from __future__ import annotations
 from llm_serving.architectures import (
     afmoe,
     bailing,
-    bert,
     cohere,
     decoder_experts,
     deepseek,
@@ -17,7 +16,6 @@ from llm_serving.architectures import (
     gemma3_vision,
     gemma4,
     gemma4_vision,
-    gemma_embedding,
     glm4,
     gpt_oss,
     granite,
@@ -25,17 +23,14 @@ from llm_serving.architectures import (
     hunyuan,
     idefics3,
     internlm,
-    jina_bert,
     layer_normed,
     lfm2,
     lfm2_moe,
     llama,
     llama_kin,
     mistral3,
-    modernbert,
     nanbeige,
     nemotron_h,
-    nomic_bert,
     olmo2,
     phi3,
     projector,
@@ -45,7 +40,6 @@ from llm_serving.architectures import (
     qwen3,
     qwen3_5,
     qwen3_5_moe,
-    qwen3_embedding,
     qwen3_vl,
     shared_experts,
     side_by_side,
@@ -53,6 +47,7 @@ from llm_serving.architectures import (
     text_part,
 )
 from llm_serving.architectures.adapted_modules import adapted as adapted
+from llm_serving.architectures.encoder_families import ENCODER_FAMILIES as ENCODER_FAMILIES
 from llm_serving.architectures.projector import projector_kind as projector_kind
 from llm_serving.architectures.projector import with_projector as with_projector
 from llm_serving.checkpoints import Checkpoint
@@ -236,25 +231,6 @@ def describe_any_size(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, C
     for stage in (plan.tower, *plan.connectors):
         _check_sizes(shaped, stage.buffers, stage.context)
     return plan, shaped
-
-
-ENCODER_FAMILIES = {
-    "bert": bert.describe_bert,
-    "roberta": bert.describe_roberta,
-    "xlm-roberta": bert.describe_roberta,
-    "camembert": bert.describe_roberta,
-    "distilbert": bert.describe_distilbert,
-    "mpnet": bert.describe_mpnet,
-    "nomic_bert": nomic_bert.describe,
-    "nomic-bert": nomic_bert.describe_gguf,
-    "nomic-bert-moe": nomic_bert.describe_gguf,
-    "jina-bert-v2": jina_bert.describe_gguf,
-    "modernbert": modernbert.describe,
-    "modern-bert": modernbert.describe_gguf,
-    "gemma3_text": gemma_embedding.describe,
-    "gemma-embedding": gemma_embedding.describe,  # as GGUF files call it
-    "qwen3": qwen3_embedding.describe,
-}
 
 
 def describe_encoder(checkpoint: Checkpoint) -> EncoderPlan:
