@@ -10,6 +10,7 @@ from llm_serving.architectures import (
     deepseek,
     exaone,
     exaone4,
+    falcon_h1,
     gemma1,
     gemma2,
     gemma3,
@@ -78,6 +79,8 @@ FAMILIES = {
     "ernie4_5_moe": shared_experts.describe_ernie,
     "exaone": exaone.describe,
     "exaone4": exaone4.describe,
+    "falcon-h1": falcon_h1.describe,  # as GGUF files call it
+    "falcon_h1": falcon_h1.describe,
     "gemma": gemma1.describe,
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,

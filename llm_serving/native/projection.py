@@ -33,7 +33,7 @@ class Stripe:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """target[:, offset : offset + rows] = activations @ tensor.T + bias.
+    """target[:, offset : offset + rows] = scale * activations @ tensor.T + bias.
 
     `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
     stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate, and so
@@ -52,6 +52,7 @@ class Projection:
     part: Part | Stripe | None = None
     rotated: int = 0
     first: int = 0  # as in `Linear.apart`
+    scale: float = 1.0  # multiplied into the matrix where it is packed
 
 
 def tensor_of(checkpoint: Checkpoint, name: str, part: Part | Stripe | None) -> Tensor:
@@ -61,6 +62,19 @@ def tensor_of(checkpoint: Checkpoint, name: str, part: Part | Stripe | None) -> 
         stripe = tensor.stripe(part.first, part.count, part.period)
         return _transposed(stripe) if part.transposed else stripe
     return tensor if part is None else tensor.part(part.index, part.count, part.transposed)
+
+
+def matrix_of(checkpoint: Checkpoint, projection: Projection) -> Tensor:
+    """The matrix as it is packed, but for the order of rows; f32 where it is multiplied by a number."""
+    matrix = tensor_of(checkpoint, projection.tensor, projection.part)
+    scale = np.float32(projection.scale)
+    if scale == 1:
+        return matrix
+
+    def scaled() -> np.ndarray:
+        return np.ascontiguousarray(dequantize(matrix) * scale, dtype=np.float32).reshape(-1).view(np.uint8)
+
+    return Tensor(f"{matrix.name}*{float(scale):.9g}", "F32", matrix.shape, matrix.data, unpack=scaled)
 
 
 def _transposed(matrix: Tensor) -> Tensor:

@@ -1,0 +1,98 @@
+"""Families with states beside attention in a layer, or in every layer, as directories and as GGUF files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from family_models import SHAPE, save_model
+from gguf_twin import Twin
+from hybrid_families import GRANITE_HYBRID, mamba_and_mlp
+
+MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
+    "falcon_h1": (
+        transformers.FalconH1Config,
+        transformers.FalconH1ForCausalLM,
+        {
+            "num_hidden_layers": 2,
+            "head_dim": 24,
+            "mamba_d_ssm": 128,
+            "mamba_n_heads": 4,
+            "mamba_d_head": 32,
+            "mamba_d_state": 24,
+            "mamba_n_groups": 2,
+            "mamba_rms_norm": True,
+            "mamba_norm_before_gate": False,
+            "embedding_multiplier": 5.5,
+            "lm_head_multiplier": 0.7,
+            "key_multiplier": 0.4,
+            "attention_in_multiplier": 1.3,
+            "attention_out_multiplier": 0.9,
+            "ssm_in_multiplier": 1.2,
+            "ssm_out_multiplier": 0.3,
+            "mlp_multipliers": [0.9, 0.2],
+            "ssm_multipliers": [0.8, 1.4, 0.6, 1.7, 0.5],
+        },
+    ),
+}
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("falcon_h1", {}),
+    ("falcon_h1", {"mamba_rms_norm": False, "mamba_n_groups": 1, "tie_word_embeddings": True}),
+]
+NOT_IN_GGUF = {"tie_word_embeddings"}  # of what cases set
+
+
+def multiplied(name: str, values: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """As conversion folds Falcon-H1's multipliers; its second norm has no ending."""
+    before, (gate, down) = config["attention_in_multiplier"], config["mlp_multipliers"]
+    factors = {
+        "token_embd": config["embedding_multiplier"],
+        "output": config["lm_head_multiplier"],
+        "attn_q": before,
+        "attn_k": before * config["key_multiplier"],
+        "attn_v": before,
+        "attn_output": config["attention_out_multiplier"],
+        "ssm_out": config["ssm_out_multiplier"],
+        "ffn_gate": gate,
+        "ffn_down": down,
+    }
+    part = name.removesuffix(".weight").rpartition(".")[2]
+    if part == "ffn_norm":
+        return {name.removesuffix(".weight"): values}
+    if part == "ssm_in":
+        inner, shared = config["mamba_d_ssm"], config["mamba_n_groups"] * config["mamba_d_state"]
+        sizes = [inner, inner, shared, shared, config["mamba_n_heads"]]
+        factor = np.repeat(config["ssm_multipliers"], sizes)[:, None] * config["ssm_in_multiplier"]
+        return {name: (values * factor).astype(np.float32)}
+    return mamba_and_mlp(name, values * np.float32(factors.get(part, 1.0)), config)
+
+
+TWINS = {
+    "falcon_h1": Twin(
+        "falcon-h1",
+        top={"final_layernorm": "output_norm"},
+        parts={
+            **{part: own for part, own in GRANITE_HYBRID.parts.items() if part.startswith("mamba.")},
+            "pre_ff_layernorm": "ffn_norm",
+            "feed_forward.gate_proj": "ffn_gate",
+            "feed_forward.up_proj": "ffn_up",
+            "feed_forward.down_proj": "ffn_down",
+        },
+        keys={
+            "mamba_d_conv": "ssm.conv_kernel",
+            "mamba_d_state": "ssm.state_size",
+            "mamba_n_groups": "ssm.group_count",
+            "mamba_n_heads": "ssm.time_step_rank",
+            "mamba_d_ssm": "ssm.inner_size",
+        },
+        split=multiplied,
+    ),
+}
+
+
+def saved(directory: Path, name: str, **more: Any) -> Any:
+    config_class, model_class, shape = MODELS[name]
+    config = config_class(**{**SHAPE, **shape, **more}, attn_implementation="eager")
+    return save_model(directory, model_class, config)
