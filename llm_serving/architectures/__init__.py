@@ -29,6 +29,7 @@ from llm_serving.architectures import (
     lfm2_moe,
     llama,
     llama_kin,
+    mamba,
     mistral3,
     nanbeige,
     nemotron_h,
@@ -115,6 +116,7 @@ FAMILIES = {
     "internlm3": internlm.describe_3,
     "llama": llama.describe,
     "maincoder": llama_kin.describe_maincoder,
+    "mamba2": mamba.describe_2,
     "mellum": decoder_experts.describe_mellum,
     "minicpm": granite.describe_minicpm,
     "ministral3": mistral3.describe,
@@ -192,7 +194,7 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
     _check_readable(checkpoint)
     plan = family(checkpoint)
     _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.max_context)
-    largest = max(layer.head_dim for layer in plan.kv)
+    largest = max((layer.head_dim for layer in plan.kv), default=0)
     if largest > MOST_HEAD:
         raise CheckpointError(
             f"Attention heads of '{checkpoint.path}' have {largest} dimensions; "

@@ -21,6 +21,7 @@ from llm_serving.native.runner import BLOCK_SIZE, kv_block_bytes, state_bytes
 
 WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
 LEAST_SNAPSHOTS = 8  # of the states of recurrent layers
+MOST_EMPTY_BLOCKS = 1 << 16  # that hold nothing, in a model without keys and values: a million tokens
 LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
@@ -55,14 +56,19 @@ class MemoryPlan:
         return num_blocks * self.block + self.draft_blocks(num_blocks) * self.draft_block
 
     def num_states(self, room: int) -> int:
-        """Slots in up to half of `room`, beside keys and values of a least context; but two at least."""
+        """Slots in up to half of `room`, beside keys and values of a least context; but two at least.
+
+        In all of it where no layer keeps keys and values.
+        """
         if not self.state:
             return 0
-        most = min(room // 2, room - self.kv(blocks_of(self.least_context)))
+        most = min(room // 2, room - self.kv(blocks_of(self.least_context))) if self.block else room
         return min(self.wanted_states, max(2, most // self.state))
 
     def num_blocks(self, room: int) -> int:
         """The largest pool for which `kv` is no more than `room`."""
+        if not self.block:  # they are counted all the same: snapshots of states are found by their tokens
+            return max(MOST_EMPTY_BLOCKS, blocks_of(self.context)) if room >= 0 else 0
         beside = MAX_DRAFTING * blocks_of(min(self.context, self.draft_context)) * self.draft_block
         return max(room // (self.block + MAX_DRAFTING * self.draft_block), (room - beside) // self.block)
 
@@ -71,7 +77,7 @@ class MemoryPlan:
         conversation = blocks_of(self.context)
         two_states, all_states = 2 * self.state, self.wanted_states * self.state
         # Up to half of what there is are states.
-        own_states = max(two_states, min(all_states, self.kv(conversation)))
+        own_states = max(two_states, min(all_states, self.kv(conversation))) if self.block else all_states
         return MemoryNeed(
             self.weights,
             self.kv(blocks_of(self.least_context)) + two_states,

@@ -202,7 +202,8 @@ class ModelPlan:
     vocab_size: int
     max_context: int  # tokens the model was trained for
     query_heads: int
-    kv: tuple[KvShape, ...]  # of layers that keep keys and values, as `RopeStore` and `Attention` count them
+    # Of layers that keep keys and values, as `RopeStore` and `Attention` count them; there may be none.
+    kv: tuple[KvShape, ...]
     rope: Rope
     buffers: dict[str, int]  # name -> width; the logits come last
     operations: tuple[Operation, ...]

@@ -36,10 +36,24 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
             "ssm_multipliers": [0.8, 1.4, 0.6, 1.7, 0.5],
         },
     ),
+    "mamba2": (
+        transformers.Mamba2Config,
+        transformers.Mamba2ForCausalLM,
+        {
+            "num_hidden_layers": 3,
+            "num_heads": 6,
+            "head_dim": 32,
+            "state_size": 24,
+            "n_groups": 2,
+            "initializer_range": 0.15,
+        },
+    ),
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("falcon_h1", {}),
     ("falcon_h1", {"mamba_rms_norm": False, "mamba_n_groups": 1, "tie_word_embeddings": True}),
+    ("mamba2", {}),
+    ("mamba2", {"n_groups": 1, "use_conv_bias": False}),
 ]
 NOT_IN_GGUF = {"tie_word_embeddings"}  # of what cases set
 
@@ -90,6 +104,36 @@ TWINS = {
         split=multiplied,
     ),
 }
+
+
+MIXER = {
+    "mixer.in_proj": "ssm_in",
+    "mixer.conv1d": "ssm_conv1d",
+    "mixer.x_proj": "ssm_x",
+    "mixer.dt_proj": "ssm_dt",
+    "mixer.dt_bias": "ssm_dt.bias",
+    "mixer.A_log": "ssm_a",
+    "mixer.D": "ssm_d",
+    "mixer.norm": "ssm_norm",
+    "mixer.out_proj": "ssm_out",
+    "norm": "attn_norm",
+}
+SSM_KEYS = {
+    "layer_norm_epsilon": "attention.layer_norm_rms_epsilon",
+    "conv_kernel": "ssm.conv_kernel",
+    "state_size": "ssm.state_size",
+}
+
+
+TOP = {"embeddings": "token_embd", "norm_f": "output_norm"}
+TWINS["mamba2"] = Twin(
+    "mamba2",
+    top=TOP,
+    parts=MIXER,
+    keys={**SSM_KEYS, "n_groups": "ssm.group_count", "num_heads": "ssm.time_step_rank"},
+    more={"context_length": 1 << 20, "ssm.inner_size": 192, "attention.head_count": 0},
+    split=mamba_and_mlp,
+)
 
 
 def saved(directory: Path, name: str, **more: Any) -> Any:
