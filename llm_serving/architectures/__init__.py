@@ -82,6 +82,7 @@ FAMILIES = {
     "exaone4": exaone4.describe,
     "falcon-h1": falcon_h1.describe,  # as GGUF files call it
     "falcon_h1": falcon_h1.describe,
+    "falcon_mamba": mamba.describe,
     "gemma": gemma1.describe,
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
@@ -116,6 +117,7 @@ FAMILIES = {
     "internlm3": internlm.describe_3,
     "llama": llama.describe,
     "maincoder": llama_kin.describe_maincoder,
+    "mamba": mamba.describe,
     "mamba2": mamba.describe_2,
     "mellum": decoder_experts.describe_mellum,
     "minicpm": granite.describe_minicpm,

@@ -1,9 +1,12 @@
-"""Mamba-2: no layer attends, and none has a feed-forward part (Dao & Gu 2024)."""
+"""Mamba, Falcon Mamba and Mamba-2: no layer attends, and none has a feed-forward part.
+
+Gu & Dao 2023, TII 2024, Dao & Gu 2024.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_serving.architectures import config_json, gguf_keys
 from llm_serving.architectures.decoder_shape import Names, is_tied
@@ -16,10 +19,18 @@ from llm_serving.architectures.mamba_layer import (
     mamba_names,
 )
 from llm_serving.architectures.nemotron_h_parts import names_of
+from llm_serving.architectures.selective_layer import (
+    SelectiveKeys,
+    selective_buffers,
+    selective_layer,
+    selective_names,
+    selective_sizes,
+)
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
+_KEYS = SelectiveKeys()
 _KEYS_2 = MambaKeys(
     heads="num_heads",
     dim="head_dim",
@@ -30,6 +41,7 @@ _KEYS_2 = MambaKeys(
     proj_bias="use_bias",
 )
 _CONTEXT = 1 << 20  # as conversion writes it: a state has no end
+_NORM_EPSILON = 1e-6  # of Falcon Mamba's steps, B and C, which GGUF files do not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +52,34 @@ class _Shape:
     epsilon: float
 
 
+def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
+    """Mamba, and Falcon Mamba, which in GGUF files is one with norms of steps, B and C without weights.
+
+    Raises: CheckpointError for a size that is missing, or anything that the engine does not run.
+    """
+    names, shape = names_of(checkpoint), _shape(checkpoint)
+    sizes = selective_sizes(checkpoint, _KEYS, shape.hidden)
+    own = selective_names(checkpoint, _mixer(names), _KEYS)
+    if checkpoint.format == "gguf":
+        are_normed = checkpoint.hyper("ssm.dt_b_c_rms", False)
+        if not isinstance(are_normed, bool):
+            raise gguf_keys.problem(checkpoint, "ssm.dt_b_c_rms", are_normed, "yes or no is needed")
+        sizes = replace(sizes, epsilon=_NORM_EPSILON if are_normed else None)
+    elif checkpoint.architecture == "falcon_mamba":
+        epsilon = config_json.number(checkpoint, "mixer_rms_eps", default=_NORM_EPSILON)
+        sizes = replace(sizes, epsilon=epsilon)
+    return _plan(
+        checkpoint,
+        names,
+        shape,
+        lambda i: selective_layer(i, names.input_norm, own, sizes, shape.epsilon),
+        selective_buffers(sizes),
+        sizes.channels.state_floats,
+    )
+
+
 def describe_2(checkpoint: Checkpoint) -> ops.ModelPlan:
-    """Raises: CheckpointError for a size that is missing, or anything that the engine does not run."""
+    """Mamba-2. Raises: CheckpointError as `describe`."""
     names, shape = names_of(checkpoint), _shape(checkpoint)
     inner = None
     if checkpoint.format == "huggingface":

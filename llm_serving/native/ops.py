@@ -36,6 +36,8 @@ from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
 from llm_serving.native.projection import Stripe as Stripe
 from llm_serving.native.rope import Rope as Rope
+from llm_serving.native.selective_scan import SelectiveScan as SelectiveScan
+from llm_serving.native.selective_scan import ShortConv as ShortConv
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,8 @@ Operation = (
     | OutputGate
     | MambaInputs
     | MambaScan
+    | ShortConv
+    | SelectiveScan
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,13 +22,15 @@ class Part:
 class Stripe:
     """Rows `first` to `first + count` of each `period`: of one kind, where rows of several stand in turn.
 
-    `transposed`: their values are columns of the matrix that is meant.
+    `transposed`: their values are columns of the matrix that is meant. `zeros`: so many rows and columns of
+    zeros come behind all of these.
     """
 
     first: int
     count: int
     period: int
     transposed: bool = False
+    zeros: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,9 @@ def tensor_of(checkpoint: Checkpoint, name: str, part: Part | Stripe | None) -> 
     tensor = checkpoint.tensor(name)
     if isinstance(part, Stripe):
         stripe = tensor.stripe(part.first, part.count, part.period)
+        if any(part.zeros[: len(stripe.shape)]):  # a bias has no columns
+            shape = tuple(size + more for size, more in zip(stripe.shape, part.zeros, strict=True))
+            stripe = replace(stripe, shape=shape, zeros=part.zeros)
         return _transposed(stripe) if part.transposed else stripe
     return tensor if part is None else tensor.part(part.index, part.count, part.transposed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,25 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
             "initializer_range": 0.15,
         },
     ),
+    "mamba": (
+        transformers.MambaConfig,
+        transformers.MambaForCausalLM,
+        {"num_hidden_layers": 3, "state_size": 16, "time_step_rank": 24, "initializer_range": 0.2},
+    ),
+    "falcon_mamba": (
+        transformers.FalconMambaConfig,
+        transformers.FalconMambaForCausalLM,
+        {"num_hidden_layers": 3, "state_size": 16, "time_step_rank": 32, "initializer_range": 0.2},
+    ),
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("falcon_h1", {}),
     ("falcon_h1", {"mamba_rms_norm": False, "mamba_n_groups": 1, "tie_word_embeddings": True}),
     ("mamba2", {}),
     ("mamba2", {"n_groups": 1, "use_conv_bias": False}),
+    ("mamba", {}),
+    ("mamba", {"use_conv_bias": False, "tie_word_embeddings": False}),
+    ("falcon_mamba", {}),
 ]
 NOT_IN_GGUF = {"tie_word_embeddings"}  # of what cases set
 
@@ -125,6 +139,16 @@ SSM_KEYS = {
 }
 
 
+def selective(name: str, values: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """As conversion turns what belongs to Mamba's first version."""
+    bare, _, end = name.rpartition(".")
+    if bare.endswith(".ssm_a"):
+        return {bare: -np.exp(values)}
+    if bare.endswith(".ssm_d"):
+        return {bare: values}
+    return {name: values[:, 0] if bare.endswith(".ssm_conv1d") and end == "weight" else values}
+
+
 TOP = {"embeddings": "token_embd", "norm_f": "output_norm"}
 TWINS["mamba2"] = Twin(
     "mamba2",
@@ -134,6 +158,15 @@ TWINS["mamba2"] = Twin(
     more={"context_length": 1 << 20, "ssm.inner_size": 192, "attention.head_count": 0},
     split=mamba_and_mlp,
 )
+TWINS["mamba"] = Twin(
+    "mamba",
+    top=TOP,
+    parts=MIXER,
+    keys={**SSM_KEYS, "time_step_rank": "ssm.time_step_rank", "intermediate_size": "ssm.inner_size"},
+    more={"context_length": 1 << 20, "ssm.dt_b_c_rms": False, "attention.head_count": 0},
+    split=selective,
+)
+TWINS["falcon_mamba"] = replace(TWINS["mamba"], more={**TWINS["mamba"].more, "ssm.dt_b_c_rms": True})
 
 
 def saved(directory: Path, name: str, **more: Any) -> Any:
