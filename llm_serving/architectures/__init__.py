@@ -24,6 +24,7 @@ from llm_serving.architectures import (
     hunyuan,
     idefics3,
     internlm,
+    jamba,
     layer_normed,
     lfm2,
     lfm2_moe,
@@ -115,6 +116,7 @@ FAMILIES = {
     "lfm2moe": lfm2_moe.describe,  # as GGUF files call it
     "internlm2": internlm.describe_2,
     "internlm3": internlm.describe_3,
+    "jamba": jamba.describe,
     "llama": llama.describe,
     "maincoder": llama_kin.describe_maincoder,
     "mamba": mamba.describe,

@@ -59,6 +59,21 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.FalconMambaForCausalLM,
         {"num_hidden_layers": 3, "state_size": 16, "time_step_rank": 32, "initializer_range": 0.2},
     ),
+    "jamba": (
+        transformers.JambaConfig,
+        transformers.JambaForCausalLM,
+        {
+            "num_hidden_layers": 4,
+            "attn_layer_period": 3,
+            "attn_layer_offset": 1,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "mamba_dt_rank": 24,
+            "mamba_d_state": 16,
+        },
+    ),
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("falcon_h1", {}),
@@ -68,6 +83,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("mamba", {}),
     ("mamba", {"use_conv_bias": False, "tie_word_embeddings": False}),
     ("falcon_mamba", {}),
+    ("jamba", {}),
+    ("jamba", {"num_experts": 1, "tie_word_embeddings": True}),
 ]
 NOT_IN_GGUF = {"tie_word_embeddings"}  # of what cases set
 
@@ -167,6 +184,27 @@ TWINS["mamba"] = Twin(
     split=selective,
 )
 TWINS["falcon_mamba"] = replace(TWINS["mamba"], more={**TWINS["mamba"].more, "ssm.dt_b_c_rms": True})
+TWINS["jamba"] = Twin(
+    "jamba",
+    top={"final_layernorm": "output_norm"},
+    parts={
+        **{part.replace("mixer.", "mamba."): own for part, own in MIXER.items() if part != "norm"},
+        "mamba.dt_layernorm": "ssm_dt_norm",
+        "mamba.b_layernorm": "ssm_b_norm",
+        "mamba.c_layernorm": "ssm_c_norm",
+        "pre_ff_layernorm": "ffn_norm",
+        "feed_forward.router": "ffn_gate_inp",
+        **{f"feed_forward.{part}_proj": f"ffn_{part}" for part in ("gate", "up", "down")},
+        **{f"feed_forward.experts.{part}_proj": f"ffn_{part}_exps" for part in ("gate", "up", "down")},
+    },
+    keys={
+        "mamba_d_conv": "ssm.conv_kernel",
+        "mamba_d_state": "ssm.state_size",
+        "mamba_dt_rank": "ssm.time_step_rank",
+    },
+    more={"attention.head_count_kv": [0, 2, 0, 0], "ssm.inner_size": 192},
+    split=selective,
+)
 
 
 def saved(directory: Path, name: str, **more: Any) -> Any:
