@@ -83,7 +83,7 @@ def selective_layer(
     channels, rank, padding = sizes.channels, sizes.rank, sizes.padding
     count, behind = channels.count, sizes.rank + 2 * channels.state
     inputs, both = name(own.inputs), name(own.both)
-    # How much a state fades is multiplied over all tokens: what is made of it is fine.
+    # How much a state fades is multiplied over all tokens: what that comes from, and B and C, is fine.
     steps = ops.Stripe(0, count, count, zeros=(0, padding))
     return (
         ops.Quantize(ROWS, f"{input_norm.format(i=index)}.weight", epsilon),
@@ -103,7 +103,7 @@ def selective_layer(
         ),
         *_norms(index, own, sizes),
         ops.Quantize(_RANK),
-        ops.Linear((ops.Projection(name(own.steps), _STEPS, bias=name(own.bias), fine=True, part=steps),)),
+        ops.Linear((ops.Projection(name(own.steps), _STEPS, bias=name(own.bias), part=steps),)),
         ops.SelectiveScan(
             _CONV, _STEPS, _BOTH, _FOUND, channels, name(own.rates), name(own.skips), own.is_logarithm
         ),

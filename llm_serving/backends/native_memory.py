@@ -16,7 +16,7 @@ from llm_serving.engine.speculation import MAX_DRAFTING
 from llm_serving.errors import ServingError
 from llm_serving.native.adapters import Adapted
 from llm_serving.native.cpu import memory_limit_bytes
-from llm_serving.native.ops import ModelPlan
+from llm_serving.native.ops import Linear, ModelPlan, Stripe
 from llm_serving.native.runner import BLOCK_SIZE, kv_block_bytes, state_bytes
 
 WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
@@ -25,6 +25,7 @@ MOST_EMPTY_BLOCKS = 1 << 16  # that hold nothing, in a model without keys and va
 LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
+FINE = 2.125  # the same of `Projection.fine`
 # Of these it takes what blocks of the kind do not; see the packed formats in docs/architecture.md.
 OTHER_PACKED = {"Q2_K": 1.0625, "Q3_K": 0.571, "Q5_1": 1.0625, "NF4": 0.5625, "E2M1_16": 0.625}
 KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
@@ -99,6 +100,7 @@ def memory_plan(
     return MemoryPlan(
         WORKING_BYTES
         + _weight_bytes(checkpoint, options)
+        + _finer_bytes(plan, checkpoint, options)
         + sum(adapter.num_bytes for adapter in adapters)
         + (_weight_bytes(draft.checkpoint, replace(options, sees=False)) if draft else 0),
         kv_block_bytes(plan, kv_format),
@@ -145,6 +147,23 @@ def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
     if a_weight is None:
         return eyes.num_bytes + sum(map(_packed_bytes, tensors))
     return eyes.num_bytes + int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors))
+
+
+def _finer_bytes(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions) -> int:
+    """What matrices take beyond that, which are finer than their tensors or are multiplied with a number."""
+    a_weight = QUANTIZATIONS[options.quantization]
+    more = {}
+    for operation in plan.operations:
+        for p in operation.projections if isinstance(operation, Linear) else ():
+            if not p.fine and p.scale == 1:
+                continue
+            tensor = checkpoint.tensor(p.tensor)
+            count = math.prod(tensor.shape)
+            planned = count * a_weight if a_weight else _packed_bytes(tensor)
+            own = FINE if p.fine and options.quantization != "f32" else a_weight or QUANTIZATIONS["q8"] or 0.0
+            share = p.part.count / p.part.period if isinstance(p.part, Stripe) else 1.0
+            more[p.tensor, p.part] = max(0.0, share * (own * count - planned))
+    return round(sum(more.values()))
 
 
 def _packed_bytes(tensor: Tensor) -> int:

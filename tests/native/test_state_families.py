@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from runner_driver import DrivenSequence
+from tiny_adapters import write_adapter
 from tiny_decoder_directories import write_directory
 from tiny_models import SMALLEST_VOCAB, write_tiny_llama
 from tiny_states import FAMILIES, write_tiny_states
 
 from llm_serving.architectures import describe
 from llm_serving.backends.native_backend import memory_need
+from llm_serving.backends.native_memory import WORKING_BYTES
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, ServingError
@@ -88,6 +90,21 @@ def test_memory_without_keys_and_values(tmp_path: Path, make_driver, family: str
     np.testing.assert_array_equal(few.logits(IDS), driver.logits(IDS))
     with pytest.raises(ServingError, match="Not enough memory for one sequence"):
         make_driver(checkpoint, memory_bytes=need.weights + state)
+
+
+def test_matrices_that_are_finer_than_their_tensors_are_planned(tmp_path: Path) -> None:
+    """Steps of a low rank, B and C are a matrix of 24 + 2 * 16 rows in each of three layers."""
+    checkpoint = file(tmp_path, "mamba", kind="Q4_0")
+    planned = memory_need(checkpoint, EngineOptions()).weights - WORKING_BYTES
+    in_file = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    assert planned - in_file == 3 * 56 * 128 * (2.125 - 0.5625)
+
+
+def test_adapters_need_multipliers_that_a_file_does_not_say(tmp_path: Path) -> None:
+    plain = open_checkpoint(write_tiny_llama(tmp_path / "plain.gguf"))
+    options = EngineOptions(adapters=(write_adapter(tmp_path / "a", plain),))
+    with pytest.raises(CheckpointError, match="multipliers in its weights"):
+        memory_need(file(tmp_path, "falcon-h1"), options)
 
 
 @pytest.mark.parametrize(
