@@ -5,19 +5,18 @@ from __future__ import annotations
 from llm_serving.architectures import (
     afmoe,
     bailing,
-    bert,
     cohere,
     decoder_experts,
     deepseek,
     exaone,
     exaone4,
+    falcon_h1,
     gemma1,
     gemma2,
     gemma3,
     gemma3_vision,
     gemma4,
     gemma4_vision,
-    gemma_embedding,
     glm4,
     gpt_oss,
     granite,
@@ -25,17 +24,16 @@ from llm_serving.architectures import (
     hunyuan,
     idefics3,
     internlm,
-    jina_bert,
+    jamba,
     layer_normed,
     lfm2,
     lfm2_moe,
     llama,
     llama_kin,
+    mamba,
     mistral3,
-    modernbert,
     nanbeige,
     nemotron_h,
-    nomic_bert,
     olmo2,
     phi3,
     projector,
@@ -45,7 +43,6 @@ from llm_serving.architectures import (
     qwen3,
     qwen3_5,
     qwen3_5_moe,
-    qwen3_embedding,
     qwen3_vl,
     shared_experts,
     side_by_side,
@@ -53,6 +50,7 @@ from llm_serving.architectures import (
     text_part,
 )
 from llm_serving.architectures.adapted_modules import adapted as adapted
+from llm_serving.architectures.encoder_families import ENCODER_FAMILIES as ENCODER_FAMILIES
 from llm_serving.architectures.projector import projector_kind as projector_kind
 from llm_serving.architectures.projector import with_projector as with_projector
 from llm_serving.checkpoints import Checkpoint
@@ -83,6 +81,9 @@ FAMILIES = {
     "ernie4_5_moe": shared_experts.describe_ernie,
     "exaone": exaone.describe,
     "exaone4": exaone4.describe,
+    "falcon-h1": falcon_h1.describe,  # as GGUF files call it
+    "falcon_h1": falcon_h1.describe,
+    "falcon_mamba": mamba.describe,
     "gemma": gemma1.describe,
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
@@ -115,8 +116,11 @@ FAMILIES = {
     "lfm2moe": lfm2_moe.describe,  # as GGUF files call it
     "internlm2": internlm.describe_2,
     "internlm3": internlm.describe_3,
+    "jamba": jamba.describe,
     "llama": llama.describe,
     "maincoder": llama_kin.describe_maincoder,
+    "mamba": mamba.describe,
+    "mamba2": mamba.describe_2,
     "mellum": decoder_experts.describe_mellum,
     "minicpm": granite.describe_minicpm,
     "ministral3": mistral3.describe,
@@ -194,7 +198,7 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
     _check_readable(checkpoint)
     plan = family(checkpoint)
     _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.max_context)
-    largest = max(layer.head_dim for layer in plan.kv)
+    largest = max((layer.head_dim for layer in plan.kv), default=0)
     if largest > MOST_HEAD:
         raise CheckpointError(
             f"Attention heads of '{checkpoint.path}' have {largest} dimensions; "
@@ -236,25 +240,6 @@ def describe_any_size(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, C
     for stage in (plan.tower, *plan.connectors):
         _check_sizes(shaped, stage.buffers, stage.context)
     return plan, shaped
-
-
-ENCODER_FAMILIES = {
-    "bert": bert.describe_bert,
-    "roberta": bert.describe_roberta,
-    "xlm-roberta": bert.describe_roberta,
-    "camembert": bert.describe_roberta,
-    "distilbert": bert.describe_distilbert,
-    "mpnet": bert.describe_mpnet,
-    "nomic_bert": nomic_bert.describe,
-    "nomic-bert": nomic_bert.describe_gguf,
-    "nomic-bert-moe": nomic_bert.describe_gguf,
-    "jina-bert-v2": jina_bert.describe_gguf,
-    "modernbert": modernbert.describe,
-    "modern-bert": modernbert.describe_gguf,
-    "gemma3_text": gemma_embedding.describe,
-    "gemma-embedding": gemma_embedding.describe,  # as GGUF files call it
-    "qwen3": qwen3_embedding.describe,
-}
 
 
 def describe_encoder(checkpoint: Checkpoint) -> EncoderPlan:

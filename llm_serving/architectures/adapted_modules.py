@@ -32,6 +32,11 @@ def adapted(checkpoint: Checkpoint, plan: ops.ModelPlan, adapter: Adapter) -> Ad
     Raises: CheckpointError, naming the module or the tensor, for one that the model does not have or that is
     of another shape than the adapter's.
     """
+    if checkpoint.architecture == "falcon-h1":
+        raise CheckpointError(
+            f"'{checkpoint.path}' has multipliers in its weights, which an adapter's need too, and a GGUF "
+            "file does not say them. Serve the directory that it was made from."
+        )
     names = read_names(checkpoint)
     # Saved without a head, a model's own code has it inside of one with a head all the same.
     is_file = checkpoint.format == "gguf"

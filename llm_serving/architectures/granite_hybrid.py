@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,6 @@ from llm_serving.architectures.layer_kinds import GLOBAL, gguf_key_heads, layers
 from llm_serving.architectures.mamba_layer import (
     ROWS,
     MambaKeys,
-    MambaNames,
     mamba_buffers,
     mamba_heads,
     mamba_layer,
@@ -22,7 +22,6 @@ from llm_serving.architectures.mamba_layer import (
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
-from llm_serving.native.mamba import MambaHeads
 
 ATTENTION, MAMBA = ("attention", GLOBAL), ("mamba", "linear_attention")  # kinds of layers, older and newer
 _DEFAULTS = Defaults(epsilon=1e-6)
@@ -35,7 +34,7 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     Raises: CheckpointError for a size that is missing, or anything that the engine does not run.
     """
     attending = _attending(checkpoint)
-    checkpoint, names, kind = _with_feed_forward(_with_key_heads(checkpoint), read_names(checkpoint))
+    checkpoint, names, kind = _with_feed_forward(with_key_heads(checkpoint), read_names(checkpoint))
     shape = read_shape(checkpoint, _DEFAULTS)
     if not _rotates(checkpoint):
         kind = replace(kind, still=frozenset(range(shape.layers)))
@@ -46,7 +45,17 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
         inner = config_json.positive(checkpoint, "mamba_expand", default=2) * shape.hidden
     heads = mamba_heads(checkpoint, _KEYS, inner)
     own = mamba_names(checkpoint, names.query.replace("self_attn.q_proj", "mamba."), _KEYS)
-    return hybrid_plan(checkpoint, names, shape, kind, attending, own, heads)
+    epsilons = (shape.epsilon / kind.scales.parts**2, shape.epsilon)  # as in `plan_of`
+    return hybrid_plan(
+        checkpoint,
+        names,
+        shape,
+        kind,
+        attending,
+        lambda i: mamba_layer(i, names.input_norm, own, heads, epsilons),
+        mamba_buffers(heads),
+        heads.state_floats,
+    )
 
 
 def hybrid_plan(
@@ -55,12 +64,13 @@ def hybrid_plan(
     shape: Shape,
     kind: Kind,
     attending: frozenset[int],
-    own: MambaNames,
-    heads: MambaHeads,
+    recurrent: Callable[[int], tuple[ops.Operation, ...]],
+    buffers: dict[str, int],
+    state_floats: int,
 ) -> ops.ModelPlan:
-    """Layers of attention, the others of Mamba-2, each with a feed-forward part.
+    """Layers of attention, the others of `recurrent` with its buffers, each with a feed-forward part.
 
-    Raises: CheckpointError when no layer is attention.
+    `state_floats` are those of a layer. Raises: CheckpointError when no layer is attention.
     """
     if not attending:
         raise CheckpointError(f"No layer of '{checkpoint.path}' is attention; the engine needs some.")
@@ -69,17 +79,14 @@ def hybrid_plan(
     def own_layer(index: int) -> tuple[ops.Operation, ...]:
         if index in attending:
             return layer(checkpoint, index, names, rows, kind, sum(i < index for i in attending))
-        return (
-            *mamba_layer(index, names.input_norm, own, heads, (rows.epsilon, shape.epsilon)),
-            *feed_forward(checkpoint, index, names, rows, kind),
-        )
+        return (*recurrent(index), *feed_forward(checkpoint, index, names, rows, kind))
 
     plan = plan_of(checkpoint, names, shape, kind, own_layer)
     return replace(
         plan,
         kv=plan.kv[: len(attending)],
-        buffers={ROWS: shape.hidden, **mamba_buffers(heads), **plan.buffers},
-        state_floats=(shape.layers - len(attending)) * heads.state_floats,
+        buffers={ROWS: shape.hidden, **buffers, **plan.buffers},
+        state_floats=(shape.layers - len(attending)) * state_floats,
     )
 
 
@@ -92,7 +99,7 @@ def _attending(checkpoint: Checkpoint) -> frozenset[int]:
     return layers_of(checkpoint, key, layers, ATTENTION, MAMBA)
 
 
-def _with_key_heads(checkpoint: Checkpoint) -> Checkpoint:
+def with_key_heads(checkpoint: Checkpoint) -> Checkpoint:
     """With one number of key heads, as other decoders have it."""
     if checkpoint.format != "gguf":
         return checkpoint

@@ -53,21 +53,43 @@ def mamba_layer(
     index: int, input_norm: str, own: MambaNames, heads: MambaHeads, epsilons: tuple[float, float]
 ) -> tuple[ops.Operation, ...]:
     """Adds to the rows. `epsilons` are of the norm of rows and of that before the output."""
+    return (
+        ops.Quantize(ROWS, f"{input_norm.format(i=index)}.weight", epsilons[0]),
+        ops.Linear(mamba_inputs(index, own, heads)),
+        *mamba_behind(index, own, heads, epsilons[1]),
+    )
+
+
+def mamba_inputs(
+    index: int, own: MambaNames, heads: MambaHeads, scales: tuple[float, ...] | None = None
+) -> tuple[ops.Projection, ...]:
+    """Of normed rows, to `MIXED`. `scales`: what output gates, x, B, C and steps are multiplied with."""
+    name, shared = own.inputs.format(i=index), heads.groups * heads.state
+    sizes: tuple[int, ...] = (heads.width - heads.count, heads.count)
+    if scales is not None:
+        sizes = (heads.inner, heads.inner, shared, shared, heads.count)
+    firsts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return tuple(
+        ops.Projection(
+            name,
+            MIXED,
+            first,
+            # How much a state fades is multiplied over all tokens: these few rows are fine.
+            fine=first + size == heads.width,
+            part=ops.Stripe(first, size, heads.width),
+            scale=scale,
+        )
+        for first, size, scale in zip(firsts, sizes, scales or (1.0, 1.0), strict=True)
+    )
+
+
+def mamba_behind(index: int, own: MambaNames, heads: MambaHeads, epsilon: float) -> tuple[ops.Operation, ...]:
+    """From `MIXED` on; adds to the rows."""
 
     def name(pattern: str) -> str:
         return pattern.format(i=index)
 
-    # How much a state fades is multiplied over all tokens: these few rows are fine.
-    main, inputs = heads.width - heads.count, name(own.inputs)
-    steps = ops.Stripe(main, heads.count, heads.width)
     return (
-        ops.Quantize(ROWS, name(f"{input_norm}.weight"), epsilons[0]),
-        ops.Linear(
-            (
-                ops.Projection(inputs, MIXED, part=ops.Stripe(0, main, heads.width)),
-                ops.Projection(inputs, MIXED, main, fine=True, part=steps),
-            )
-        ),
         ops.MambaInputs(MIXED, heads, name(own.taps), own.conv_bias and name(own.conv_bias), name(own.bias)),
         ops.MambaScan(MIXED, FOUND, heads, name(own.rates), name(own.skips), own.is_logarithm),
         ops.OutputGate(
@@ -76,7 +98,7 @@ def mamba_layer(
             activation="silu",
             weight=own.norm and name(own.norm),
             head_dim=heads.inner // heads.groups,
-            epsilon=epsilons[1],
+            epsilon=epsilon,
             gate_first=True,
         ),
         ops.Linear((ops.Projection(name(own.output), ROWS),), accumulate=True),

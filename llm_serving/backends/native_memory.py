@@ -16,14 +16,16 @@ from llm_serving.engine.speculation import MAX_DRAFTING
 from llm_serving.errors import ServingError
 from llm_serving.native.adapters import Adapted
 from llm_serving.native.cpu import memory_limit_bytes
-from llm_serving.native.ops import ModelPlan
+from llm_serving.native.ops import Linear, ModelPlan, Stripe
 from llm_serving.native.runner import BLOCK_SIZE, kv_block_bytes, state_bytes
 
 WORKING_BYTES = 150 << 20  # interpreter, buffers, tokenizer: what is neither weights nor KV
 LEAST_SNAPSHOTS = 8  # of the states of recurrent layers
+MOST_EMPTY_BLOCKS = 1 << 16  # that hold nothing, in a model without keys and values: a million tokens
 LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 # Bytes a weight takes in memory, at most; None: about what it takes in the file.
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
+FINE = 2.125  # the same of `Projection.fine`
 # Of these it takes what blocks of the kind do not; see the packed formats in docs/architecture.md.
 OTHER_PACKED = {"Q2_K": 1.0625, "Q3_K": 0.571, "Q5_1": 1.0625, "NF4": 0.5625, "E2M1_16": 0.625}
 KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
@@ -55,14 +57,19 @@ class MemoryPlan:
         return num_blocks * self.block + self.draft_blocks(num_blocks) * self.draft_block
 
     def num_states(self, room: int) -> int:
-        """Slots in up to half of `room`, beside keys and values of a least context; but two at least."""
+        """Slots in up to half of `room`, beside keys and values of a least context; but two at least.
+
+        In all of it where no layer keeps keys and values.
+        """
         if not self.state:
             return 0
-        most = min(room // 2, room - self.kv(blocks_of(self.least_context)))
+        most = min(room // 2, room - self.kv(blocks_of(self.least_context))) if self.block else room
         return min(self.wanted_states, max(2, most // self.state))
 
     def num_blocks(self, room: int) -> int:
         """The largest pool for which `kv` is no more than `room`."""
+        if not self.block:  # they are counted all the same: snapshots of states are found by their tokens
+            return max(MOST_EMPTY_BLOCKS, blocks_of(self.context)) if room >= 0 else 0
         beside = MAX_DRAFTING * blocks_of(min(self.context, self.draft_context)) * self.draft_block
         return max(room // (self.block + MAX_DRAFTING * self.draft_block), (room - beside) // self.block)
 
@@ -71,7 +78,7 @@ class MemoryPlan:
         conversation = blocks_of(self.context)
         two_states, all_states = 2 * self.state, self.wanted_states * self.state
         # Up to half of what there is are states.
-        own_states = max(two_states, min(all_states, self.kv(conversation)))
+        own_states = max(two_states, min(all_states, self.kv(conversation))) if self.block else all_states
         return MemoryNeed(
             self.weights,
             self.kv(blocks_of(self.least_context)) + two_states,
@@ -93,6 +100,7 @@ def memory_plan(
     return MemoryPlan(
         WORKING_BYTES
         + _weight_bytes(checkpoint, options)
+        + _finer_bytes(plan, checkpoint, options)
         + sum(adapter.num_bytes for adapter in adapters)
         + (_weight_bytes(draft.checkpoint, replace(options, sees=False)) if draft else 0),
         kv_block_bytes(plan, kv_format),
@@ -139,6 +147,23 @@ def _weight_bytes(checkpoint: Checkpoint, options: EngineOptions) -> int:
     if a_weight is None:
         return eyes.num_bytes + sum(map(_packed_bytes, tensors))
     return eyes.num_bytes + int(sum(math.prod(tensor.shape) * a_weight for tensor in tensors))
+
+
+def _finer_bytes(plan: ModelPlan, checkpoint: Checkpoint, options: EngineOptions) -> int:
+    """What matrices take beyond that, which are finer than their tensors or are multiplied with a number."""
+    a_weight = QUANTIZATIONS[options.quantization]
+    more = {}
+    for operation in plan.operations:
+        for p in operation.projections if isinstance(operation, Linear) else ():
+            if not p.fine and p.scale == 1:
+                continue
+            tensor = checkpoint.tensor(p.tensor)
+            count = math.prod(tensor.shape)
+            planned = count * a_weight if a_weight else _packed_bytes(tensor)
+            own = FINE if p.fine and options.quantization != "f32" else a_weight or QUANTIZATIONS["q8"] or 0.0
+            share = p.part.count / p.part.period if isinstance(p.part, Stripe) else 1.0
+            more[p.tensor, p.part] = max(0.0, share * (own * count - planned))
+    return round(sum(more.values()))
 
 
 def _packed_bytes(tensor: Tensor) -> int:

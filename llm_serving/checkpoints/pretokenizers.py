@@ -107,7 +107,7 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
             ),
         ),
     ),
-    (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "olmo")),
+    (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "olmo", "mpt")),
     (
         PreTokenizer(gpt2=True, single_digits=True),
         ("smollm", "starcoder", "refact", "codeshell", "exaone", "mellum2", "minerva-7b"),

@@ -56,7 +56,7 @@ class AdapterPacker:
     def _pack(self, adapter: Adapted, low: LowRank, p: Projection) -> tuple[int, int]:
         down, up = (
             _finite(low.down, dequantize(low.down)),
-            _finite(low.up, dequantize(low.up) * np.float32(low.scale)),
+            _finite(low.up, dequantize(low.up) * np.float32(low.scale * p.scale)),
         )
         if adapter.in_pairs and p.interleaved:
             up = np.ascontiguousarray(up[halves_order(len(up), p.interleaved, p.rotated)])

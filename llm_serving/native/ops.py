@@ -19,6 +19,11 @@ from llm_serving.native.biases import WindowBias as WindowBias
 from llm_serving.native.delta_net import DeltaInputs as DeltaInputs
 from llm_serving.native.delta_net import DeltaRule as DeltaRule
 from llm_serving.native.delta_net import OutputGate as OutputGate
+from llm_serving.native.embedding_ops import AddGiven as AddGiven
+from llm_serving.native.embedding_ops import AddPositions as AddPositions
+from llm_serving.native.embedding_ops import AddRows as AddRows
+from llm_serving.native.embedding_ops import Embed as Embed
+from llm_serving.native.embedding_ops import Given as Given
 from llm_serving.native.expert_ops import Combine as Combine
 from llm_serving.native.expert_ops import ExpertGroups as ExpertGroups
 from llm_serving.native.expert_ops import ExpertLinear as ExpertLinear
@@ -31,61 +36,8 @@ from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
 from llm_serving.native.projection import Stripe as Stripe
 from llm_serving.native.rope import Rope as Rope
-
-
-@dataclass(frozen=True, slots=True)
-class Embed:
-    """target = scale * rows of `tensor`, by token id; `fine` as in `Projection`.
-
-    A step may give rows for some tokens, which then stand as they are.
-    """
-
-    tensor: str
-    target: str
-    fine: bool = False
-    scale: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """target = rows that each step brings along, one for each of its tokens, which have no embedding."""
-
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class AddGiven:
-    """target += columns from `offset` on of the rows that a step brings along, for tokens that have some.
-
-    So rows are wider than what stands for an embedding (`ModelPlan.given_width`).
-    """
-
-    target: str
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class AddRows:
-    """target += scale * rows of `tensor`, by token id, read where the file has them and as it has them."""
-
-    tensor: str
-    target: str
-    scale: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class AddPositions:
-    """target += table[position], learned positions; without a tensor, segments only.
-
-    `skip` rows of the tensor come before position 0 (RoBERTa counts from its padding id + 1). With segments
-    there are position + segment rows for each in turn; the encoder counts the second one's from `context`.
-    """
-
-    tensor: str | None
-    target: str
-    context: int
-    segments: str | None = None
-    skip: int = 0
+from llm_serving.native.selective_scan import SelectiveScan as SelectiveScan
+from llm_serving.native.selective_scan import ShortConv as ShortConv
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +186,8 @@ Operation = (
     | OutputGate
     | MambaInputs
     | MambaScan
+    | ShortConv
+    | SelectiveScan
 )
 
 
@@ -252,7 +206,8 @@ class ModelPlan:
     vocab_size: int
     max_context: int  # tokens the model was trained for
     query_heads: int
-    kv: tuple[KvShape, ...]  # of layers that keep keys and values, as `RopeStore` and `Attention` count them
+    # Of layers that keep keys and values, as `RopeStore` and `Attention` count them; there may be none.
+    kv: tuple[KvShape, ...]
     rope: Rope
     buffers: dict[str, int]  # name -> width; the logits come last
     operations: tuple[Operation, ...]

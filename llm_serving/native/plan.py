@@ -12,7 +12,7 @@ from llm_serving.native import ops
 from llm_serving.native.core import load_core
 from llm_serving.native.delta_net import TAPS
 from llm_serving.native.plan_tensors import PlanTensors
-from llm_serving.native.tables import conv_taps, decay_rates, halves_order
+from llm_serving.native.tables import channel_rates, conv_taps, decay_rates, halves_order
 
 
 class PlanBuilder(PlanTensors):
@@ -83,6 +83,8 @@ class PlanBuilder(PlanTensors):
                 self._add_recurrent(operation)
             case ops.MambaInputs() | ops.MambaScan():
                 self._add_of_mamba(operation)
+            case ops.ShortConv() | ops.SelectiveScan():
+                self._add_selective(operation)
             case ops.Route() | ops.Gather() | ops.ExpertLinear() | ops.Combine():
                 self._add_of_experts(operation)
 
@@ -173,6 +175,19 @@ class PlanBuilder(PlanTensors):
                 rates = self._constant(decay_rates(tensor, heads.count, operation.is_logarithm))
                 skips = self._optional(operation.skips, heads.count)
                 self.core.mamba_scan(source, self._buffers[operation.target], *sizes, rates, skips)
+
+    def _add_selective(self, operation: ops.ShortConv | ops.SelectiveScan) -> None:
+        core, buffers = self.core, self._buffers
+        match operation:
+            case ops.ShortConv(source, taps, bias):
+                channels = self._widths[source]
+                table = conv_taps(self.checkpoint.tensor(taps), channels, TAPS)
+                core.short_conv(buffers[source], self._constant(table), self._optional(bias, channels))
+            case ops.SelectiveScan(source, steps, both, target, channels, rates, skips, is_logarithm):
+                own = (buffers[name] for name in (source, steps, both, target))
+                table = channel_rates(self.checkpoint.tensor(rates), channels, is_logarithm)
+                skip = self._optional(skips, channels.count)
+                core.selective_scan(*own, channels.state, self._constant(table), skip)
 
     def _add_rows(self, name: str, target: int, scale: float) -> None:
         tensor = self.checkpoint.tensor(name)

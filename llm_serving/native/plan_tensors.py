@@ -15,7 +15,7 @@ from llm_serving.native import ops
 from llm_serving.native.adapters import Adapted, AdapterPacker
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.packed_weights import PackedWeights
-from llm_serving.native.projection import tensor_of
+from llm_serving.native.projection import matrix_of, tensor_of
 from llm_serving.native.tables import (
     bucket_bias,
     halves_order,
@@ -50,7 +50,7 @@ class PlanTensors:
         self._text_tokens = plan.context if isinstance(plan, ops.EncoderPlan) else context
         self._ropes: dict[ops.Rope, int] = {}
         self._biases: dict[ops.WindowBias | ops.BucketBias | ops.LinearBias, int] = {}
-        self._matrices: dict[tuple[str, int, int, bool, ops.Part | ops.Stripe | None], int] = {}
+        self._matrices: dict[tuple[str, int, int, bool, ops.Part | ops.Stripe | None, float], int] = {}
         self._vectors: dict[tuple[str, float], int] = {}
         self._constants = blake2b()
         self._weights = PackedWeights(core_plan, checkpoint, weight_format, packed)
@@ -96,9 +96,9 @@ class PlanTensors:
         return self._matrix(p), bias, self._buffers[p.target], p.offset
 
     def _matrix(self, p: ops.Projection) -> int:
-        key = (p.tensor, p.interleaved, p.rotated, p.fine, p.part)
+        key = (p.tensor, p.interleaved, p.rotated, p.fine, p.part, p.scale)
         if key not in self._matrices:
-            tensor = tensor_of(self.checkpoint, p.tensor, p.part)
+            tensor = matrix_of(self.checkpoint, p)
             if len(tensor.shape) != 2 or tensor.shape[1] % 32:
                 raise CheckpointError(
                     f"Tensor '{p.tensor}' has shape {tensor.shape}; the engine needs two dimensions, "

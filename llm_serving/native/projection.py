@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,18 +22,20 @@ class Part:
 class Stripe:
     """Rows `first` to `first + count` of each `period`: of one kind, where rows of several stand in turn.
 
-    `transposed`: their values are columns of the matrix that is meant.
+    `transposed`: their values are columns of the matrix that is meant. `zeros`: so many rows and columns of
+    zeros come behind all of these.
     """
 
     first: int
     count: int
     period: int
     transposed: bool = False
+    zeros: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """target[:, offset : offset + rows] = activations @ tensor.T + bias.
+    """target[:, offset : offset + rows] = scale * activations @ tensor.T + bias.
 
     `interleaved` > 0 is the head size of rows stored as rotary pairs (2i, 2i + 1), as GGUF's llama family
     stores queries and keys; they are packed as halves (i, i + d/2), the one form the kernels rotate, and so
@@ -52,6 +54,7 @@ class Projection:
     part: Part | Stripe | None = None
     rotated: int = 0
     first: int = 0  # as in `Linear.apart`
+    scale: float = 1.0  # multiplied into the matrix where it is packed
 
 
 def tensor_of(checkpoint: Checkpoint, name: str, part: Part | Stripe | None) -> Tensor:
@@ -59,8 +62,24 @@ def tensor_of(checkpoint: Checkpoint, name: str, part: Part | Stripe | None) -> 
     tensor = checkpoint.tensor(name)
     if isinstance(part, Stripe):
         stripe = tensor.stripe(part.first, part.count, part.period)
+        if any(part.zeros[: len(stripe.shape)]):  # a bias has no columns
+            shape = tuple(size + more for size, more in zip(stripe.shape, part.zeros, strict=True))
+            stripe = replace(stripe, shape=shape, zeros=part.zeros)
         return _transposed(stripe) if part.transposed else stripe
     return tensor if part is None else tensor.part(part.index, part.count, part.transposed)
+
+
+def matrix_of(checkpoint: Checkpoint, projection: Projection) -> Tensor:
+    """The matrix as it is packed, but for the order of rows; f32 where it is multiplied by a number."""
+    matrix = tensor_of(checkpoint, projection.tensor, projection.part)
+    scale = np.float32(projection.scale)
+    if scale == 1:
+        return matrix
+
+    def scaled() -> np.ndarray:
+        return np.ascontiguousarray(dequantize(matrix) * scale, dtype=np.float32).reshape(-1).view(np.uint8)
+
+    return Tensor(f"{matrix.name}*{float(scale):.9g}", "F32", matrix.shape, matrix.data, unpack=scaled)
 
 
 def _transposed(matrix: Tensor) -> Tensor:

@@ -76,8 +76,9 @@ class NativeRunner:
         builder = PlanBuilder(plan, checkpoint, self._core, weight_format, max_context, packed, adapters)
         self._logits = builder.build()
         rope = rope_table(plan.rope, checkpoint, max_context)
-        self._core.rope_table(rope, plan.rope.axes)
-        self._core.kv_cache([(layer.heads, layer.head_dim) for layer in plan.kv], num_blocks, kv_format)
+        if plan.kv:
+            self._core.rope_table(rope, plan.rope.axes)
+            self._core.kv_cache([(layer.heads, layer.head_dim) for layer in plan.kv], num_blocks, kv_format)
         if num_states:
             self._core.states(num_states)
         self.block_bytes: int = self._core.block_bytes

@@ -7,6 +7,7 @@ import numpy as np
 from llm_serving.checkpoints import Checkpoint, Tensor, dequantize
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
+from llm_serving.native.selective_scan import Channels
 
 PADDING = 16  # columns after the last distance, kBlockTokens in kernels.hpp
 UNSEEN = np.float32(-1e30)
@@ -99,6 +100,19 @@ def decay_rates(tensor: Tensor, heads: int, is_logarithm: bool) -> np.ndarray:
     if rates.size != heads or not np.all(rates <= 0):
         raise CheckpointError(f"Tensor '{tensor.name}' does not hold the decay of {heads} heads.")
     return rates.astype(np.float32)
+
+
+def channel_rates(tensor: Tensor, channels: Channels, is_logarithm: bool) -> np.ndarray:
+    """float32 [state * channels], none positive: what states fade by, number by number.
+
+    Raises: CheckpointError for others.
+    """
+    shape = (channels.count, channels.state)
+    if tensor.shape != shape:
+        raise CheckpointError(f"Tensor '{tensor.name}' has shape {tensor.shape} where {shape} is needed.")
+    rates = decay_rates(tensor, channels.count * channels.state, is_logarithm)
+    table: np.ndarray = np.ascontiguousarray(rates.reshape(shape).T).reshape(-1)
+    return table
 
 
 def bucket_bias(table: np.ndarray, max_distance: int, context: int) -> np.ndarray:

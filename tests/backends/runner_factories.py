@@ -15,6 +15,7 @@ from tiny_granite_hybrid import write_tiny_granite_hybrid
 from tiny_lfm2 import write_tiny_lfm2
 from tiny_models import write_tiny_llama, write_tiny_qwen2
 from tiny_qwen35 import write_tiny_qwen35
+from tiny_states import write_tiny_states
 
 from llm_serving.backends.fake import VOCAB_SIZE, FakeRunner
 from llm_serving.engine.protocol import ModelRunner, RunnerLimits
@@ -45,5 +46,6 @@ FACTORIES: list[tuple[str, Callable[[], ModelRunner]]] = [
     ("native-lfm2", lambda: native(write_tiny_lfm2)),
     ("native-qwen35", lambda: native(write_tiny_qwen35)),
     ("native-mamba", lambda: native(write_tiny_granite_hybrid)),
+    ("native-no-keys", lambda: native(lambda path: write_tiny_states(path, "mamba"))),
     ("native-q8-kv", lambda: native(write_tiny_llama, "q8")),
 ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tiny_lfm2 import write_tiny_lfm2
 from tiny_qwen35 import write_tiny_qwen35
+from tiny_states import write_tiny_states
 
 from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import build_tokenizer, open_checkpoint
@@ -22,7 +24,12 @@ pytestmark = pytest.mark.slow
 Model = tuple[NativeRunner, list[bytes]]
 
 
-@pytest.fixture(scope="module", params=[write_tiny_lfm2, write_tiny_qwen35])
+def write_without_keys(path: Path) -> Path:
+    """No layer keeps keys and values: a block stands for nothing but its tokens."""
+    return write_tiny_states(path, "mamba", context=256)
+
+
+@pytest.fixture(scope="module", params=[write_tiny_lfm2, write_tiny_qwen35, write_without_keys])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     checkpoint = open_checkpoint(request.param(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))
     runner = build_runner(checkpoint, EngineOptions(threads=2, max_concurrency=4))

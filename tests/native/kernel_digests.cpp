@@ -272,6 +272,7 @@ int main() {
         encoder_attention(kernels, report);
         delta_net(kernels, report);
         mamba(kernels, report);
+        selective(kernels, report);
         scans(select_logit_scans(isa.c_str()), report);
     }
 }

@@ -53,4 +53,23 @@ inline void mamba(const Kernels& kernels, Report& report) {
         }
 }
 
+// Channels that fill vectors, and eight that are left.
+inline void selective(const Kernels& kernels, Report& report) {
+    for (int tokens : {1, 5})
+        for (int channels : {32, 40}) {
+            constexpr int rows = 16;
+            Random random{uint64_t(tokens * channels)};
+            const size_t stride = size_t(2 * channels + 2 * rows);
+            const std::vector<float> source = random.reals(stride * size_t(tokens), 2.0f), skips = random.reals(size_t(channels), 1.0f);
+            std::vector<float> state = random.reals(size_t(rows * channels), 1.0f), rates = random.reals(size_t(rows * channels), 3.0f);
+            for (float& rate : rates) rate = rate < 0 ? rate : -rate;
+            std::vector<float> out(size_t(tokens * channels));
+            const float *x = source.data(), *b = x + 2 * channels;
+            kernels.selective_scan({x, x + channels, b, b + rows, rates.data(), skips.data(), out.data(), state.data(), stride, stride, stride,
+                                    size_t(channels), size_t(channels), tokens, rows, channels});
+            report.add(out), report.add(state);
+            report.line("selective_scan of %d tokens and %d channels", tokens, channels);
+        }
+}
+
 }  // namespace llm

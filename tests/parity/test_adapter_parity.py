@@ -67,6 +67,22 @@ MODELS: dict[str, tuple[type, type, list[str], dict[str, Any]]] = {
         {"moe_intermediate_size": 64, "num_experts": 12, "num_experts_per_tok": 3, "head_dim": 32},
     ),
 }
+MODELS["falcon_h1"] = (  # whose multipliers are in packed matrices, and an adapter's need them, too
+    transformers.FalconH1Config,
+    transformers.FalconH1ForCausalLM,
+    DENSE[:4],
+    {
+        "num_hidden_layers": 2,
+        "mamba_d_ssm": 128,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 32,
+        "mamba_d_state": 16,
+        "key_multiplier": 0.7,
+        "attention_in_multiplier": 1.3,
+        "attention_out_multiplier": 1.8,
+        "lm_head_multiplier": 0.6,
+    },
+)
 IDS = np.random.default_rng(1).integers(0, VOCAB, 90).tolist()
 
 

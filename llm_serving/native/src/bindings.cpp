@@ -122,10 +122,11 @@ void bind_lookup(nb::class_<Plan>& plan);  // lookup.cpp
 void bind_mamba(nb::class_<Plan>& plan);  // bindings_mamba.cpp
 void bind_measure(nb::module_& m);  // bindings_measure.cpp
 void bind_recurrent(nb::class_<Plan>& plan);  // bindings_recurrent.cpp
+void bind_selective(nb::class_<Plan>& plan);  // bindings_selective.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 28;
+    m.attr("ABI") = 29;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -269,5 +270,6 @@ NB_MODULE(_llm_serving_native, m) {
     bind_mamba(plan);
     bind_measure(m);
     bind_recurrent(plan);
+    bind_selective(plan);
     bind_sampler(m);
 }

@@ -38,6 +38,7 @@ void short_conv(const ShortConvTile& tile);
 void delta_rule(const DeltaTile& tile);
 void mamba_steps(float* steps, const float* bias, int heads);
 void mamba_scan(const MambaTile& tile);
+void selective_scan(const SelectiveTile& tile);
 void gemm(const GemmTile& tile);
 
 }  // namespace llm::LLM_NAMESPACE

@@ -6,6 +6,7 @@
 
 #include "delta.hpp"
 #include "mamba.hpp"
+#include "selective_scan.hpp"
 #include "kv_format.hpp"
 #include "packed.hpp"
 
@@ -138,6 +139,7 @@ struct Kernels {
     // steps = log(1 + e^(steps + bias)), of each head.
     void (*mamba_steps)(float* steps, const float* bias, int heads);
     void (*mamba_scan)(const MambaTile&);
+    void (*selective_scan)(const SelectiveTile&);
     // Row `row` of a packed matrix in f32.
     void (*dequantize_row)(const PackedMatrix& w, int row, float* out);
 };
