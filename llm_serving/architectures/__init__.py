@@ -5,7 +5,6 @@ from __future__ import annotations
 from llm_serving.architectures import (
     afmoe,
     bailing,
-    bert,
     cohere,
     decoder_experts,
     deepseek,
@@ -14,10 +13,7 @@ from llm_serving.architectures import (
     gemma1,
     gemma2,
     gemma3,
-    gemma3_vision,
     gemma4,
-    gemma4_vision,
-    gemma_embedding,
     glm4,
     gpt_oss,
     granite,
@@ -25,17 +21,14 @@ from llm_serving.architectures import (
     hunyuan,
     idefics3,
     internlm,
-    jina_bert,
     layer_normed,
     lfm2,
     lfm2_moe,
     llama,
     llama_kin,
     mistral3,
-    modernbert,
     nanbeige,
     nemotron_h,
-    nomic_bert,
     olmo2,
     phi3,
     projector,
@@ -45,7 +38,6 @@ from llm_serving.architectures import (
     qwen3,
     qwen3_5,
     qwen3_5_moe,
-    qwen3_embedding,
     qwen3_vl,
     shared_experts,
     side_by_side,
@@ -53,8 +45,11 @@ from llm_serving.architectures import (
     text_part,
 )
 from llm_serving.architectures.adapted_modules import adapted as adapted
+from llm_serving.architectures.encoder_families import ENCODER_FAMILIES as ENCODER_FAMILIES
 from llm_serving.architectures.projector import projector_kind as projector_kind
 from llm_serving.architectures.projector import with_projector as with_projector
+from llm_serving.architectures.seeing_families import ANY_SIZE_FAMILIES as ANY_SIZE_FAMILIES
+from llm_serving.architectures.seeing_families import VISION_FAMILIES
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
@@ -163,20 +158,6 @@ FAMILIES = {
     "starcoder2": layer_normed.describe_starcoder2,
     "vaultgemma": gemma1.describe_vault,
 }
-VISION_FAMILIES = {
-    "gemma3": gemma3_vision.describe_vision,
-    "idefics3": idefics3.describe_vision,
-    "smolvlm": idefics3.describe_vision,
-}
-ANY_SIZE_FAMILIES = {
-    "gemma4": gemma4_vision.describe_vision,
-    "qwen2_5_vl": qwen2_5_vl.describe_vision,
-    "qwen2_vl": qwen2_vl.describe_vision,
-    "qwen3_5": qwen3_vl.describe_vision,
-    "qwen3_5_moe": qwen3_vl.describe_vision,
-    "qwen3_vl": qwen3_vl.describe_vision,
-    "qwen3_vl_moe": qwen3_vl.describe_vision,
-}
 
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
@@ -236,25 +217,6 @@ def describe_any_size(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, C
     for stage in (plan.tower, *plan.connectors):
         _check_sizes(shaped, stage.buffers, stage.context)
     return plan, shaped
-
-
-ENCODER_FAMILIES = {
-    "bert": bert.describe_bert,
-    "roberta": bert.describe_roberta,
-    "xlm-roberta": bert.describe_roberta,
-    "camembert": bert.describe_roberta,
-    "distilbert": bert.describe_distilbert,
-    "mpnet": bert.describe_mpnet,
-    "nomic_bert": nomic_bert.describe,
-    "nomic-bert": nomic_bert.describe_gguf,
-    "nomic-bert-moe": nomic_bert.describe_gguf,
-    "jina-bert-v2": jina_bert.describe_gguf,
-    "modernbert": modernbert.describe,
-    "modern-bert": modernbert.describe_gguf,
-    "gemma3_text": gemma_embedding.describe,
-    "gemma-embedding": gemma_embedding.describe,  # as GGUF files call it
-    "qwen3": qwen3_embedding.describe,
-}
 
 
 def describe_encoder(checkpoint: Checkpoint) -> EncoderPlan:
