@@ -6,8 +6,10 @@ from llm_serving.architectures import (
     afmoe,
     bailing,
     cohere,
+    cohere_moe,
     decoder_experts,
     deepseek,
+    deepseek_moe,
     exaone,
     exaone4,
     gemma1,
@@ -26,11 +28,13 @@ from llm_serving.architectures import (
     lfm2_moe,
     llama,
     llama_kin,
+    minicpm3,
     mistral3,
     nanbeige,
     nemotron_h,
     olmo2,
     phi3,
+    phimoe,
     projector,
     qwen2,
     qwen2_5_vl,
@@ -41,6 +45,8 @@ from llm_serving.architectures import (
     qwen3_vl,
     shared_experts,
     side_by_side,
+    sigmoid_experts,
+    smallthinker,
     smollm3,
     text_part,
 )
@@ -65,19 +71,26 @@ FAMILIES = {
     "arcee": llama_kin.describe_arcee,
     "bailing_moe": bailing.describe,
     "bailing_moe_v2": bailing.describe,
-    "bailingmoe2": bailing.describe,  # as GGUF files call it
+    "bailingmoe": deepseek_moe.describe,  # as GGUF files call Ling 1,
+    "bailingmoe2": bailing.describe,  # and Ling 2.0
     "baichuan": llama_kin.describe_baichuan,
     "cohere": cohere.describe,
     "cohere2": cohere.describe_2,
+    "cohere2_moe": cohere_moe.describe,
+    "cohere2moe": cohere_moe.describe,  # as GGUF files call it
     "command-r": cohere.describe,  # as GGUF files call it
+    "deepseek": deepseek_moe.describe,
     "deepseek2": deepseek.describe_gguf,  # as GGUF files call all of them
     "deepseek_v2": deepseek.describe_v2,
     "deepseek_v3": deepseek.describe_v3,
+    "dots1": sigmoid_experts.describe_dots,
     "ernie4_5": llama.describe_ernie,
     "ernie4_5-moe": shared_experts.describe_ernie,  # as GGUF files call it
     "ernie4_5_moe": shared_experts.describe_ernie,
     "exaone": exaone.describe,
     "exaone4": exaone4.describe,
+    "exaone-moe": exaone4.describe_moe,  # as GGUF files call it
+    "exaone_moe": exaone4.describe_moe,
     "gemma": gemma1.describe,
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
@@ -114,6 +127,9 @@ FAMILIES = {
     "maincoder": llama_kin.describe_maincoder,
     "mellum": decoder_experts.describe_mellum,
     "minicpm": granite.describe_minicpm,
+    "minicpm3": minicpm3.describe,
+    "minimax-m2": sigmoid_experts.describe_minimax,  # as GGUF files call it
+    "minimax_m2": sigmoid_experts.describe_minimax,
     "ministral3": mistral3.describe,
     "mistral": llama.describe_mistral,
     "mistral3": text_part.describe_mistral3,
@@ -129,6 +145,7 @@ FAMILIES = {
     "phi": side_by_side.describe_phi,
     "phi2": side_by_side.describe_phi,  # as GGUF files call it
     "phi3": phi3.describe,
+    "phimoe": phimoe.describe,
     "qwen2": qwen2.describe,
     "qwen2_5_vl": qwen2_5_vl.describe,
     "qwen2_moe": shared_experts.describe_qwen2_moe,
@@ -152,6 +169,7 @@ FAMILIES = {
     "qwen3vlmoe": qwen3_vl.describe,
     "sarvam_moe": bailing.describe_sarvam,
     "seed_oss": llama_kin.describe_seed_oss,
+    "smallthinker": smallthinker.describe,
     "smollm3": smollm3.describe,
     "smolvlm": idefics3.describe,
     "stablelm": layer_normed.describe_stablelm,

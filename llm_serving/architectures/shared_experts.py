@@ -46,7 +46,7 @@ def describe_qwen2_moe(checkpoint: Checkpoint) -> ModelPlan:
         shared = shared_names(own, "shared_expert", door="shared_expert_gate")
         names, sizes = (
             expert_names(own, shared),
-            _sizes(checkpoint, "num_experts", "moe_intermediate_size", False),
+            expert_sizes(checkpoint, "num_experts", "moe_intermediate_size", False),
         )
         has_bias = bool(checkpoint.metadata.get("qkv_bias", True))
     kind = Kind(qkv_bias=has_bias, experts=(names, replace(sizes, has_door=True)))
@@ -73,7 +73,7 @@ def describe_glm4_moe(checkpoint: Checkpoint) -> ModelPlan:
         shared = shared_names(own, "shared_experts")
         correction = own.gate.replace("gate_proj", "gate.e_score_correction_bias")
         names = replace(expert_names(own, shared), correction=correction)
-        sizes = _sizes(checkpoint, "n_routed_experts", "moe_intermediate_size", True)
+        sizes = expert_sizes(checkpoint, "n_routed_experts", "moe_intermediate_size", True)
         scale = config_json.number(checkpoint, "routed_scaling_factor", default=1.0)
     scale = believed_scale(checkpoint, scale)
     has_bias = f"{own.query.format(i=0)}.bias" in checkpoint.tensors
@@ -144,7 +144,7 @@ def with_shared(
     first = next(i for i in range(layers) if i not in dense)
     shared = names.shared
     if shared is None or (up := checkpoint.tensors.get(shared.up.format(i=first))) is None:
-        return sizes, dense
+        return replace(sizes, averaged=False), dense
     rows = up.shape[0] // (1 if shared.gate else 2)
     if rows % 32 or not rows:
         raise CheckpointError(
@@ -187,7 +187,11 @@ def expert_names(own: Names, shared: SharedNames) -> ExpertNames:
     )
 
 
-def _sizes(checkpoint: Checkpoint, count: str, ffn: str, is_normalized: bool) -> ExpertSizes:
+def expert_sizes(checkpoint: Checkpoint, count: str, ffn: str, is_normalized: bool) -> ExpertSizes:
+    """Of a directory, by its keys; `is_normalized` where it does not say.
+
+    Raises: CheckpointError for a size that is missing.
+    """
     config_json.require(checkpoint, "norm_topk_prob", (True, False), is_normalized)
     return ExpertSizes(
         count=config_json.positive(checkpoint, count),
