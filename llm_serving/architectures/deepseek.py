@@ -18,7 +18,12 @@ from llm_serving.architectures.latent_attention import (
     latent_layer,
     with_buffers,
 )
-from llm_serving.architectures.shared_experts import expert_names, shared_names, with_shared
+from llm_serving.architectures.shared_experts import (
+    expert_names,
+    shared_names,
+    with_correction,
+    with_shared,
+)
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -138,9 +143,7 @@ def _plan(
     check_tensors(checkpoint, own, sizes, names.output)
     expert_names, expert_sizes = experts
     expert_sizes, dense = with_shared(checkpoint, expert_names, expert_sizes, shape.layers)
-    last = expert_names.correction and expert_names.correction.format(i=shape.layers - 1)
-    if last not in checkpoint.tensors:
-        expert_names = replace(expert_names, correction=None)
+    expert_names = with_correction(checkpoint, expert_names, shape.layers, dense)
     kind = Kind(experts=(expert_names, expert_sizes), dense=dense)
     plan = plan_of(
         checkpoint,

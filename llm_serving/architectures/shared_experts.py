@@ -158,10 +158,17 @@ def mixture_plan(checkpoint: Checkpoint, own: Names, shape: Shape, kind: Kind) -
     assert kind.experts is not None
     names, sizes = kind.experts
     sizes, dense = with_shared(checkpoint, names, sizes, shape.layers)
-    last = names.correction and names.correction.format(i=shape.layers - 1)
-    if last not in checkpoint.tensors:
-        names = replace(names, correction=None)
+    names = with_correction(checkpoint, names, shape.layers, dense)
     return plan_of(checkpoint, own, shape, replace(kind, experts=(names, sizes), dense=dense))
+
+
+def with_correction(
+    checkpoint: Checkpoint, names: ExpertNames, layers: int, dense: frozenset[int]
+) -> ExpertNames:
+    """Without the correction's name where the last layer with experts has none."""
+    last = max(i for i in range(layers) if i not in dense)
+    has_own = names.correction and names.correction.format(i=last) in checkpoint.tensors
+    return names if has_own else replace(names, correction=None)
 
 
 def shared_names(own: Names, name: str = "shared_experts", door: str | None = None) -> SharedNames:

@@ -40,6 +40,9 @@ def describe_dots(checkpoint: Checkpoint) -> ModelPlan:
     else:
         config_json.require(checkpoint, "attention_bias", (False,), False)
         config_json.require(checkpoint, "layer_types", (None, [GLOBAL] * shape.layers), None)
+        whole = config_json.positive(checkpoint, "max_window_layers", default=shape.layers)
+        if checkpoint.metadata.get("layer_types") is None and whole < shape.layers:
+            config_json.require(checkpoint, "sliding_window", (None,), None)
         experts = (
             corrected_names(names, "gate.e_score_correction_bias"),
             corrected_sizes(checkpoint, "n_routed_experts", scale=1.0, is_normalized=False),

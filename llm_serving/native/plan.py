@@ -74,8 +74,10 @@ class PlanBuilder(PlanTensors):
                 core.select_rows(buffers[source], buffers[target])
             case ops.Copy(source, target, bias, accumulate, door, scale, offset):
                 shift, gate = self._optional(bias, self._widths[source]), buffers.get(door or "", -1)
-                number = isinstance(scale, float)
-                own = self._constant(np.float32([scale])) if number else self._optional(scale, 1)
+                if isinstance(scale, float):
+                    own = self._constant(np.full(1, scale, np.float32))
+                else:
+                    own = self._optional(scale, 1)
                 rows, into, begin = buffers[source], buffers[target], -1 if offset is None else offset
                 core.copy(rows, into, shift, accumulate, gate, own, begin)
             case ops.RopeStore() | ops.Attention() | ops.HeadNorm() | ops.Rotate() | ops.EncoderAttention():

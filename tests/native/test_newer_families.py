@@ -46,6 +46,7 @@ GROWING = {
         ("cohere2_moe", {**EXPERTS, "shared_expert_combination_strategy": "max"}, "_combination_strategy'"),
         ("deepseek", {"scoring_func": "sigmoid"}, "'scoring_func' .* supported: softmax"),
         ("dots1", {"layer_types": ["sliding_attention"] * 2}, "'layer_types'"),
+        ("dots1", {"max_window_layers": 1, "sliding_window": 8}, "'sliding_window'"),
         ("dots1", {**EXPERTS, "n_routed_experts": 4, "n_group": 3}, "4 experts cannot be chosen so"),
         ("ernie4_5_moe", {"use_bias": True}, "'use_bias'"),
         ("exaone_moe", {**EXPERTS, "routed_scaling_factor": 1e9}, "scaled by 1e.09"),

@@ -113,7 +113,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("dots1", {}),
     ("dots1", {"n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5, "norm_topk_prob": False}),
     ("exaone_moe", {}),
-    ("exaone_moe", {"n_group": 4, "topk_group": 2, "mlp_layer_types": ["sparse", *["dense", "sparse"] * 2]}),
+    ("exaone_moe", {"n_group": 4, "topk_group": 2, "mlp_layer_types": ["sparse", *["sparse", "dense"] * 2]}),
     ("minimax_m2", {}),
     ("cohere2_moe", {}),
     ("cohere2_moe", SUMMED),
