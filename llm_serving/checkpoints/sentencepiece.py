@@ -57,9 +57,8 @@ def build_sentencepiece(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple
     first = later
     if not adds_space_prefix(checkpoint):
         later.normalizer = spaced
-    elif (
-        checkpoint.architecture == "phi3"
-    ):  # whose published tokenizer puts a space before every stretch of text
+    elif checkpoint.architecture in ("phi3", "phimoe"):
+        # Whose published tokenizers put a space before every stretch of text.
         later.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaced])
     else:
         later.normalizer = spaced
