@@ -6,17 +6,17 @@ from llm_serving.architectures import (
     afmoe,
     bailing,
     cohere,
+    cohere_moe,
     decoder_experts,
     deepseek,
+    deepseek_moe,
     exaone,
     exaone4,
     falcon_h1,
     gemma1,
     gemma2,
     gemma3,
-    gemma3_vision,
     gemma4,
-    gemma4_vision,
     glm4,
     gpt_oss,
     granite,
@@ -31,11 +31,13 @@ from llm_serving.architectures import (
     llama,
     llama_kin,
     mamba,
+    minicpm3,
     mistral3,
     nanbeige,
     nemotron_h,
     olmo2,
     phi3,
+    phimoe,
     projector,
     qwen2,
     qwen2_5_vl,
@@ -46,6 +48,8 @@ from llm_serving.architectures import (
     qwen3_vl,
     shared_experts,
     side_by_side,
+    sigmoid_experts,
+    smallthinker,
     smollm3,
     text_part,
 )
@@ -53,6 +57,8 @@ from llm_serving.architectures.adapted_modules import adapted as adapted
 from llm_serving.architectures.encoder_families import ENCODER_FAMILIES as ENCODER_FAMILIES
 from llm_serving.architectures.projector import projector_kind as projector_kind
 from llm_serving.architectures.projector import with_projector as with_projector
+from llm_serving.architectures.seeing_families import ANY_SIZE_FAMILIES as ANY_SIZE_FAMILIES
+from llm_serving.architectures.seeing_families import VISION_FAMILIES
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
@@ -68,14 +74,19 @@ FAMILIES = {
     "arcee": llama_kin.describe_arcee,
     "bailing_moe": bailing.describe,
     "bailing_moe_v2": bailing.describe,
-    "bailingmoe2": bailing.describe,  # as GGUF files call it
+    "bailingmoe": deepseek_moe.describe,  # as GGUF files call Ling 1,
+    "bailingmoe2": bailing.describe,  # and Ling 2.0
     "baichuan": llama_kin.describe_baichuan,
     "cohere": cohere.describe,
     "cohere2": cohere.describe_2,
+    "cohere2_moe": cohere_moe.describe,
+    "cohere2moe": cohere_moe.describe,  # as GGUF files call it
     "command-r": cohere.describe,  # as GGUF files call it
+    "deepseek": deepseek_moe.describe,
     "deepseek2": deepseek.describe_gguf,  # as GGUF files call all of them
     "deepseek_v2": deepseek.describe_v2,
     "deepseek_v3": deepseek.describe_v3,
+    "dots1": sigmoid_experts.describe_dots,
     "ernie4_5": llama.describe_ernie,
     "ernie4_5-moe": shared_experts.describe_ernie,  # as GGUF files call it
     "ernie4_5_moe": shared_experts.describe_ernie,
@@ -84,6 +95,8 @@ FAMILIES = {
     "falcon-h1": falcon_h1.describe,  # as GGUF files call it
     "falcon_h1": falcon_h1.describe,
     "falcon_mamba": mamba.describe,
+    "exaone-moe": exaone4.describe_moe,  # as GGUF files call it
+    "exaone_moe": exaone4.describe_moe,
     "gemma": gemma1.describe,
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
@@ -123,6 +136,9 @@ FAMILIES = {
     "mamba2": mamba.describe_2,
     "mellum": decoder_experts.describe_mellum,
     "minicpm": granite.describe_minicpm,
+    "minicpm3": minicpm3.describe,
+    "minimax-m2": sigmoid_experts.describe_minimax,  # as GGUF files call it
+    "minimax_m2": sigmoid_experts.describe_minimax,
     "ministral3": mistral3.describe,
     "mistral": llama.describe_mistral,
     "mistral3": text_part.describe_mistral3,
@@ -138,6 +154,7 @@ FAMILIES = {
     "phi": side_by_side.describe_phi,
     "phi2": side_by_side.describe_phi,  # as GGUF files call it
     "phi3": phi3.describe,
+    "phimoe": phimoe.describe,
     "qwen2": qwen2.describe,
     "qwen2_5_vl": qwen2_5_vl.describe,
     "qwen2_moe": shared_experts.describe_qwen2_moe,
@@ -161,25 +178,12 @@ FAMILIES = {
     "qwen3vlmoe": qwen3_vl.describe,
     "sarvam_moe": bailing.describe_sarvam,
     "seed_oss": llama_kin.describe_seed_oss,
+    "smallthinker": smallthinker.describe,
     "smollm3": smollm3.describe,
     "smolvlm": idefics3.describe,
     "stablelm": layer_normed.describe_stablelm,
     "starcoder2": layer_normed.describe_starcoder2,
     "vaultgemma": gemma1.describe_vault,
-}
-VISION_FAMILIES = {
-    "gemma3": gemma3_vision.describe_vision,
-    "idefics3": idefics3.describe_vision,
-    "smolvlm": idefics3.describe_vision,
-}
-ANY_SIZE_FAMILIES = {
-    "gemma4": gemma4_vision.describe_vision,
-    "qwen2_5_vl": qwen2_5_vl.describe_vision,
-    "qwen2_vl": qwen2_vl.describe_vision,
-    "qwen3_5": qwen3_vl.describe_vision,
-    "qwen3_5_moe": qwen3_vl.describe_vision,
-    "qwen3_vl": qwen3_vl.describe_vision,
-    "qwen3_vl_moe": qwen3_vl.describe_vision,
 }
 
 

@@ -23,7 +23,10 @@ _MODULES = {  # of a layer, by what `Names` calls their tensors
 }
 _HEAD = "lm_head"
 # Rotary dimensions stand in pairs in Hugging Face's code, too.
-_PAIRED = ("cohere2", "command-r", "ernie4_5", "ernie4_5-moe", "glm4", "maincoder")
+_PAIRED = (
+    *("cohere2", "cohere2moe", "command-r"),
+    *("ernie4_5", "ernie4_5-moe", "glm4", "maincoder"),
+)
 
 
 def adapted(checkpoint: Checkpoint, plan: ops.ModelPlan, adapter: Adapter) -> Adapted:

@@ -1,4 +1,7 @@
-"""Ling 2.0 and Sarvam: experts in groups, normed heads, of which half or all rotates (Ling Team 2025)."""
+"""Ling 2.0 and Sarvam: experts in groups, normed heads, of which half or all rotates (Ling Team 2025).
+
+Ling 1 has neither, and experts scored by softmax.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,29 @@ from llm_serving.architectures.decoder import Kind
 from llm_serving.architectures.decoder_shape import Defaults, Names, head_of, read_names, read_shape
 from llm_serving.architectures.deepseek import groups_of
 from llm_serving.architectures.experts import ExpertSizes
-from llm_serving.architectures.shared_experts import believed_scale, expert_names, mixture_plan, shared_names
+from llm_serving.architectures.shared_experts import (
+    believed_scale,
+    expert_names,
+    expert_sizes,
+    mixture_plan,
+    shared_names,
+)
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native.ops import ExpertGroups, ModelPlan
 
 _LING = Defaults(theta=600000.0, epsilon=1e-6, context=32768, rotated=0.5)
+_LING_1 = Defaults(context=16384)
 _SARVAM = Defaults(theta=8000000.0, epsilon=1e-6, context=131072)
 _GROUPS = ExpertGroups(1, 1, best=2)
 
 
 def describe(checkpoint: Checkpoint) -> ModelPlan:
-    """Ling and Ring 2.0, mini and flash. Raises: CheckpointError for Ling 1, or anything that is not run."""
+    """Ling and Ring, mini and flash, lite and plus. Raises: CheckpointError for anything that is not run."""
     if checkpoint.format != "gguf":
         # Ling 1 goes by the same name, and does not say that experts are scored by softmax.
-        usual = "softmax" if checkpoint.architecture == "bailing_moe" else "sigmoid"
-        config_json.require(checkpoint, "score_function", ("sigmoid",), usual)
+        if checkpoint.architecture == "bailing_moe" and checkpoint.metadata.get("score_function") is None:
+            return _describe_1(checkpoint)
+        config_json.require(checkpoint, "score_function", ("sigmoid",), "sigmoid")
     return _describe(checkpoint, _LING)
 
 
@@ -39,8 +50,7 @@ def _describe(checkpoint: Checkpoint, defaults: Defaults) -> ModelPlan:
         experts = deepseek_gguf.experts_of(checkpoint)
         shape = replace(shape, layers=gguf_keys.without_further(checkpoint, shape.layers))
     else:
-        for key in ("use_bias", "use_qkv_bias", "attention_bias", "norm_head"):
-            config_json.require(checkpoint, key, (False, None), False)
+        _require_plain(checkpoint)
         names = _names(checkpoint)
         correction = names.gate.replace("gate_proj", "gate.expert_bias")
         experts = (
@@ -50,6 +60,18 @@ def _describe(checkpoint: Checkpoint, defaults: Defaults) -> ModelPlan:
     has_norms = f"{names.query_norm.format(i=0)}.weight" in checkpoint.tensors
     kind = Kind(fused_inputs=True, head_norm=has_norms, experts=experts)
     return mixture_plan(checkpoint, names, shape, kind)
+
+
+def _describe_1(checkpoint: Checkpoint) -> ModelPlan:
+    _require_plain(checkpoint)
+    names, sizes = _names(checkpoint), expert_sizes(checkpoint, "num_experts", "moe_intermediate_size", True)
+    kind = Kind(fused_inputs=True, experts=(expert_names(names, shared_names(names)), sizes))
+    return mixture_plan(checkpoint, names, read_shape(checkpoint, _LING_1), kind)
+
+
+def _require_plain(checkpoint: Checkpoint) -> None:
+    for key in ("use_bias", "use_qkv_bias", "attention_bias", "norm_head", "multi_gate"):
+        config_json.require(checkpoint, key, (False, None), False)
 
 
 def _names(checkpoint: Checkpoint) -> Names:

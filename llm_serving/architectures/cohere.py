@@ -48,14 +48,21 @@ def _num_layers(checkpoint: Checkpoint) -> int:
     return config_json.num_layers(checkpoint, "num_hidden_layers")
 
 
-def _describe(checkpoint: Checkpoint, kind: Kind) -> ModelPlan:
+def logit_scale(checkpoint: Checkpoint) -> float:
+    """Raises: CheckpointError for a scale that no model has."""
     if checkpoint.format == "gguf":
         scale = gguf_keys.number(checkpoint, "logit_scale", 0.0625)
     else:
-        config_json.require(checkpoint, "attention_bias", (False,), False)
-        config_json.require(checkpoint, "use_parallel_block", (True,), True)
         scale = config_json.number(checkpoint, "logit_scale", default=0.0625)
     if not 1 / _MOST <= scale <= _MOST:
         raise CheckpointError(f"Logits of '{checkpoint.path}' have a scale of {scale:g}: no model does.")
-    kind = replace(kind, scales=Scales(logits=scale), layer_norm=True, parallel=True, interleaved=True)
+    return scale
+
+
+def _describe(checkpoint: Checkpoint, kind: Kind) -> ModelPlan:
+    if checkpoint.format != "gguf":
+        config_json.require(checkpoint, "attention_bias", (False,), False)
+        config_json.require(checkpoint, "use_parallel_block", (True,), True)
+    scales = Scales(logits=logit_scale(checkpoint))
+    kind = replace(kind, scales=scales, layer_norm=True, parallel=True, interleaved=True)
     return plan_of(checkpoint, read_names(checkpoint), read_shape(checkpoint, _DEFAULTS), kind)

@@ -80,7 +80,8 @@ def plan_of(
 
 def _buffers(shape: Shape, kind: Kind) -> dict[str, int]:
     """Those of feed-forward parts, and for what is normed before it is added."""
-    part = {} if kind.norms_behind is None else {"part": shape.hidden}
+    is_averaged = kind.experts is not None and kind.experts[1].averaged
+    part = {"part": shape.hidden} if kind.norms_behind or is_averaged else {}
     if kind.output_gate:
         part["gates"] = shape.queries
     gates = {"gate_up": (2 if kind.gated else 1) * shape.ffn}

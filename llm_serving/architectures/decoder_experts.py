@@ -39,6 +39,11 @@ def describe_mixtral(checkpoint: Checkpoint) -> ModelPlan:
     window = 0
     if checkpoint.metadata.get("sliding_window") is not None:
         window = positive(checkpoint, "sliding_window")
+    return describe_decoder(checkpoint, Kind(experts=block_sparse_experts(checkpoint), window=window))
+
+
+def block_sparse_experts(checkpoint: Checkpoint) -> tuple[ExpertNames, ExpertSizes]:
+    """Of a directory that calls them as Mixtral's do. Raises: CheckpointError for a size that is missing."""
     mixture = f"{prefix_of(checkpoint, 'embed_tokens.weight')}layers.{{i}}.block_sparse_moe."
     names = ExpertNames(
         router=f"{mixture}gate.weight",
@@ -52,7 +57,7 @@ def describe_mixtral(checkpoint: Checkpoint) -> ModelPlan:
         ffn=positive(checkpoint, "intermediate_size"),
         normalized=True,
     )
-    return describe_decoder(checkpoint, Kind(experts=(names, sizes), window=window))
+    return names, sizes
 
 
 def describe_qwen3_moe(checkpoint: Checkpoint) -> ModelPlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from llm_serving.architectures.decoder_shape import Names, Shape
-from llm_serving.architectures.experts import ExpertNames, ExpertSizes, mixture
+from llm_serving.architectures.experts import ExpertNames, ExpertSizes, mixture, router_of
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
@@ -34,6 +34,7 @@ class Kind:
     interleaved: bool = False  # query and key rows stand as rotary pairs in the file
     experts: tuple[ExpertNames, ExpertSizes] | None = None  # in place of every feed-forward part
     dense: frozenset[int] = frozenset()  # but of these layers
+    routed_first: bool = False  # experts are chosen by what comes into a layer, before any norm
     fused_inputs: bool = False  # queries, keys and values are one matrix,
     grouped_inputs: bool = False  # or one where a key head's queries stand before its keys and values
     fused_gates: bool = False  # gates and what they open are one
@@ -68,6 +69,13 @@ def layer(
     """
     inputs = _inputs(index, names, shape, kind)
     attention = _attention(index, names, shape, kind, index if cache is None else cache)
+    if kind.parallel and _has_experts(index, kind):
+        return (
+            *_kept(names.input_norm, index, shape, kind),
+            ops.Linear(inputs),
+            *_experts(checkpoint, index, shape, kind),
+            *attention,
+        )
     if kind.parallel:
         gates = _gates(index, names, shape, kind)
         behind = norm_of("x", names.ffn_norm.format(i=index), shape, kind), ops.Linear(gates)
@@ -79,11 +87,18 @@ def layer(
             *_behind_gates(index, names, shape, kind),
         )
     return (
+        *_routed_first(checkpoint, index, kind),
         _read(names.input_norm, index, shape, kind),
         ops.Linear((*inputs, *_output_gate(index, kind))),
         *attention,
         *feed_forward(checkpoint, index, names, shape, kind),
     )
+
+
+def _routed_first(checkpoint: Checkpoint, index: int, kind: Kind) -> tuple[ops.Operation, ...]:
+    if not kind.routed_first or kind.experts is None:
+        return ()
+    return ops.Quantize("x"), ops.Linear((router_of(checkpoint, *kind.experts, index),))
 
 
 def norm_of(source: str, name: str, shape: Shape, kind: Kind, *, gain: float = 1.0) -> ops.Quantize:
@@ -168,19 +183,35 @@ def feed_forward(
     checkpoint: Checkpoint, index: int, names: Names, shape: Shape, kind: Kind
 ) -> tuple[ops.Operation, ...]:
     """The second half of a layer: on "x", and "gate_up" or what `mixture` needs."""
-    if kind.experts is not None and index not in kind.dense:  # which read the normed rows one by one
-        behind = kind.norms_behind and kind.norms_behind[1]
-        return (
-            ops.Copy("x", "normed"),
-            ops.Quantize("normed", _weight(names.ffn_norm, index), shape.epsilon, keep=True),
-            *mixture(checkpoint, *kind.experts, index, "normed", "part" if behind else None),
-            *(_add_normed(behind, index, shape) if behind else ()),
-        )
+    if _has_experts(index, kind):
+        return *_kept(names.ffn_norm, index, shape, kind), *_experts(checkpoint, index, shape, kind)
     return (
         _read(names.ffn_norm, index, shape, kind),
         ops.Linear(_gates(index, names, shape, kind)),
         *_behind_gates(index, names, shape, kind),
     )
+
+
+def _has_experts(index: int, kind: Kind) -> bool:
+    return kind.experts is not None and index not in kind.dense
+
+
+def _kept(norm: str, index: int, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
+    """Normed rows in "normed", too, where experts read them one by one."""
+    own = norm_of("normed", norm.format(i=index), shape, kind)
+    return ops.Copy("x", "normed"), replace(own, keep=True)
+
+
+def _experts(checkpoint: Checkpoint, index: int, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
+    """Add what they make of "normed" to the rows."""
+    assert kind.experts is not None
+    names, sizes = kind.experts
+    behind = kind.norms_behind and kind.norms_behind[1]
+    target = "part" if behind or sizes.averaged else None
+    own = mixture(checkpoint, names, sizes, index, "normed", target, routed=kind.routed_first)
+    if sizes.averaged:
+        return *own, ops.Copy("part", "part", scale=0.5), ops.Copy("part", "x", accumulate=True)
+    return *own, *(_add_normed(behind, index, shape) if behind else ())
 
 
 def _gates(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Projection, ...]:

@@ -18,7 +18,12 @@ from llm_serving.architectures.latent_attention import (
     latent_layer,
     with_buffers,
 )
-from llm_serving.architectures.shared_experts import expert_names, shared_names, with_shared
+from llm_serving.architectures.shared_experts import (
+    expert_names,
+    shared_names,
+    with_correction,
+    with_shared,
+)
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
@@ -96,21 +101,21 @@ def _of_config(checkpoint: Checkpoint, experts: ExpertSizes, family: _Defaults) 
     has_query_latent = checkpoint.metadata.get("q_lora_rank") is not None
     sizes = LatentSizes(
         heads=heads,
-        latent=_multiple(checkpoint, "kv_lora_rank"),
-        plain=_multiple(checkpoint, "qk_nope_head_dim"),
-        rotated=_multiple(checkpoint, "qk_rope_head_dim"),
+        latent=multiple(checkpoint, "kv_lora_rank"),
+        plain=multiple(checkpoint, "qk_nope_head_dim"),
+        rotated=multiple(checkpoint, "qk_rope_head_dim"),
         values=config_json.positive(checkpoint, "v_head_dim"),
-        query_latent=_multiple(checkpoint, "q_lora_rank") if has_query_latent else 0,
+        query_latent=multiple(checkpoint, "q_lora_rank") if has_query_latent else 0,
         in_pairs=bool(checkpoint.metadata.get("rope_interleave", True)),
     )
     rope = config_json.rope(checkpoint, sizes.rotated, 10000.0)
     shape = Shape(
-        hidden=_multiple(checkpoint, "hidden_size"),
+        hidden=multiple(checkpoint, "hidden_size"),
         layers=config_json.num_layers(checkpoint, "num_hidden_layers"),
         heads=heads,
         kv_heads=1,
         head_dim=sizes.key,
-        ffn=_multiple(checkpoint, "intermediate_size"),
+        ffn=multiple(checkpoint, "intermediate_size"),
         context=config_json.positive(checkpoint, "max_position_embeddings", default=family.context),
         epsilon=config_json.number(checkpoint, "rms_norm_eps", default=family.epsilon),
         rope=rope,
@@ -118,7 +123,7 @@ def _of_config(checkpoint: Checkpoint, experts: ExpertSizes, family: _Defaults) 
     sizes = replace(sizes, scale=sizes.query**-0.5 * _sharpness(checkpoint) ** 2)
     correction = names.gate.replace("gate_proj", "gate.e_score_correction_bias")
     routed = replace(expert_names(names, shared_names(names)), correction=correction)
-    return _plan(checkpoint, names, shape, _latent_names(names, has_query_latent), sizes, (routed, experts))
+    return _plan(checkpoint, names, shape, latent_names(names, has_query_latent), sizes, (routed, experts))
 
 
 def _plan(
@@ -138,9 +143,7 @@ def _plan(
     check_tensors(checkpoint, own, sizes, names.output)
     expert_names, expert_sizes = experts
     expert_sizes, dense = with_shared(checkpoint, expert_names, expert_sizes, shape.layers)
-    last = expert_names.correction and expert_names.correction.format(i=shape.layers - 1)
-    if last not in checkpoint.tensors:
-        expert_names = replace(expert_names, correction=None)
+    expert_names = with_correction(checkpoint, expert_names, shape.layers, dense)
     kind = Kind(experts=(expert_names, expert_sizes), dense=dense)
     plan = plan_of(
         checkpoint,
@@ -163,7 +166,8 @@ def _sharpness(checkpoint: Checkpoint) -> float:
     return yarn_magnitude(config_json.number(scaling, "factor", default=1.0), share)
 
 
-def _latent_names(names: Names, has_query_latent: bool) -> LatentNames:
+def latent_names(names: Names, has_query_latent: bool) -> LatentNames:
+    """Of a directory, beside what all decoders have."""
     attention = names.query.replace("q_proj", "")
     return LatentNames(
         query_down=f"{attention}q_a_proj.weight" if has_query_latent else None,
@@ -184,7 +188,7 @@ def _expert_sizes(checkpoint: Checkpoint, family: _Defaults) -> ExpertSizes:
     return ExpertSizes(
         count=config_json.positive(checkpoint, "n_routed_experts"),
         used=config_json.positive(checkpoint, "num_experts_per_tok"),
-        ffn=_multiple(checkpoint, "moe_intermediate_size"),
+        ffn=multiple(checkpoint, "moe_intermediate_size"),
         scale=scale,
     )
 
@@ -209,7 +213,8 @@ def groups_of(checkpoint: Checkpoint, usual: ops.ExpertGroups, sizes: ExpertSize
     return groups
 
 
-def _multiple(checkpoint: Checkpoint, key: str) -> int:
+def multiple(checkpoint: Checkpoint, key: str) -> int:
+    """A size in a config.json. Raises: CheckpointError unless packed weights can have it."""
     size = config_json.positive(checkpoint, key)
     if size % _MULTIPLE:
         raise CheckpointError(

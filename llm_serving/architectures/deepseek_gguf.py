@@ -23,7 +23,7 @@ _MOST_SCALE = 1e3
 def shape_of(checkpoint: Checkpoint) -> tuple[Shape, LatentSizes]:
     """Raises: CheckpointError for a size that is missing, out of range, or not one that the engine runs."""
     heads = gguf_keys.positive(checkpoint, "attention.head_count")
-    rotated = _multiple(checkpoint, "rope.dimension_count")
+    rotated = multiple(checkpoint, "rope.dimension_count")
     # Older files have heads as they are, newer ones the shared key in their place.
     query = gguf_keys.positive(checkpoint, _own(checkpoint, "attention.key_length"))
     if query <= rotated or (query - rotated) % _MULTIPLE:
@@ -33,21 +33,21 @@ def shape_of(checkpoint: Checkpoint) -> tuple[Shape, LatentSizes]:
     rope, sharpness = _rope(checkpoint, rotated)
     sizes = LatentSizes(
         heads=heads,
-        latent=_multiple(checkpoint, "attention.kv_lora_rank"),
+        latent=multiple(checkpoint, "attention.kv_lora_rank"),
         plain=query - rotated,
         rotated=rotated,
         values=gguf_keys.positive(checkpoint, _own(checkpoint, "attention.value_length")),
-        query_latent=_multiple(checkpoint, "attention.q_lora_rank") if has_query_latent else 0,
+        query_latent=multiple(checkpoint, "attention.q_lora_rank") if has_query_latent else 0,
         epsilon=gguf_keys.number(checkpoint, "attention.layer_norm_rms_epsilon", 1e-6),
         scale=query**-0.5 * sharpness**2,
     )
     shape = Shape(
-        hidden=_multiple(checkpoint, "embedding_length"),
+        hidden=multiple(checkpoint, "embedding_length"),
         layers=gguf_keys.without_further(checkpoint, gguf_keys.num_layers(checkpoint)),
         heads=heads,
         kv_heads=1,
         head_dim=sizes.key,
-        ffn=_multiple(checkpoint, "feed_forward_length"),
+        ffn=multiple(checkpoint, "feed_forward_length"),
         context=gguf_keys.positive(checkpoint, "context_length", 2048),
         epsilon=sizes.epsilon,
         rope=rope,
@@ -119,7 +119,8 @@ def _own(checkpoint: Checkpoint, key: str) -> str:
     return f"{key}_mla" if checkpoint.hyper(f"{key}_mla") is not None else key
 
 
-def _multiple(checkpoint: Checkpoint, key: str) -> int:
+def multiple(checkpoint: Checkpoint, key: str) -> int:
+    """A size in a file. Raises: CheckpointError unless packed weights can have it."""
     size = gguf_keys.positive(checkpoint, key)
     if size % _MULTIPLE:
         raise gguf_keys.problem(checkpoint, key, size, f"a multiple of {_MULTIPLE} is needed")

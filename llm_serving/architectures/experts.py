@@ -71,13 +71,15 @@ class ExpertSizes:
     normalized: bool = False  # the weights of those used have a sum of one
     limit: float = 0.0  # of gates, as in `Gated`,
     slope: float = 1.0
-    activation: str = "silu"  # of gates; or relu2, the square of relu, then neither these experts nor the
-    # one for all tokens have gates
+    activation: str = "silu"  # of gates, as in `Gated`; or relu2, the square of relu, then neither these
+    # experts nor the one for all tokens have gates
     scores: str = "softmax"  # as in `Route`,
     scale: float = 1.0
     groups: ops.ExpertGroups | None = None
+    margin: float = 0.0
     shared: int = 0  # how wide the expert is that works on all tokens
     has_door: bool = False  # to that expert
+    averaged: bool = False  # half of what it and the others give is added
 
 
 def fit_groups(groups: ops.ExpertGroups, count: int, used: int) -> bool:
@@ -114,21 +116,20 @@ def mixture(
     i: int,
     source: str = "x",
     target: str | None = None,
+    *,
+    routed: bool = False,
 ) -> tuple[ops.Operation, ...]:
     """x += the weighted sum of what the experts make of `source`; or `target` = that.
 
-    The router reads the activations, which are the rows of `source` in most families.
+    The router reads the activations, which are the rows of `source` in most families, or has `routed` before.
 
     Raises: CheckpointError if more experts are to be used than there are, or the router knows others.
     """
-    router = _router(checkpoint, names, sizes, i)
+    router = router_of(checkpoint, names, sizes, i)
     bias = names.bias and names.bias.format(i=i)
     up, down = _matrices(names, sizes, i)
-    router_bias = names.biases.router and names.biases.router.format(i=i)
     return (
-        *_before_route(
-            names, sizes, i, ops.Projection(router, "router", bias=router_bias, fine=True), target
-        ),
+        *(() if routed else _before_route(names, sizes, i, router, target)),
         ops.Route(
             "router",
             sizes.used,
@@ -138,6 +139,7 @@ def mixture(
             sizes.scale,
             names.scales and names.scales.format(i=i),
             sizes.groups,
+            sizes.margin,
         ),
         ops.Gather(source),
         ops.ExpertLinear(up),
@@ -201,8 +203,8 @@ def _matrices(names: ExpertNames, sizes: ExpertSizes, i: int) -> tuple[_Projecti
     return tuple(up(e) for e in experts), tuple((down(e),) for e in experts)
 
 
-def _router(checkpoint: Checkpoint, names: ExpertNames, sizes: ExpertSizes, i: int) -> str:
-    """Its tensor's name. Raises: as `mixture`."""
+def router_of(checkpoint: Checkpoint, names: ExpertNames, sizes: ExpertSizes, i: int) -> ops.Projection:
+    """What makes a score for each expert of the activations. Raises: as `mixture`."""
     if sizes.used > sizes.count:
         raise CheckpointError(f"'{checkpoint.path}' uses {sizes.used} of {sizes.count} experts.")
     router = checkpoint.tensor(names.router.format(i=i))
@@ -210,7 +212,8 @@ def _router(checkpoint: Checkpoint, names: ExpertNames, sizes: ExpertSizes, i: i
         raise CheckpointError(
             f"Tensor '{router.name}' has {router.shape[0]} rows where there are {sizes.count} experts."
         )
-    return router.name
+    bias = names.biases.router and names.biases.router.format(i=i)
+    return ops.Projection(router.name, "router", bias=bias, fine=True)
 
 
 def _before_route(

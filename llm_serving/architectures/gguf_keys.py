@@ -112,7 +112,11 @@ def rope(checkpoint: Checkpoint, head_dim: int, theta: float = 10000.0, *, trunc
             factors=_factors(checkpoint, _FAR, rotated),
             magnitude=number(checkpoint, "rope.scaling.attn_factor", 1.0),
             near_factors=_factors(checkpoint, _NEAR, rotated),
-            near=positive(checkpoint, "rope.scaling.original_context_length"),
+            near=positive(
+                checkpoint,
+                "rope.scaling.original_context_length",
+                checkpoint.hyper("context_length"),  # which some files mean
+            ),
         )
     tensor = "rope_freqs.weight" if "rope_freqs.weight" in checkpoint.tensors else None
     return ops.Rope(base, rotated, factor, tensor)

@@ -48,10 +48,10 @@ def kind_of(checkpoint: Checkpoint, has_experts: bool) -> Kind:
     """Raises: CheckpointError for biases, or impossible numbers."""
     experts = _experts(checkpoint) if has_experts else None
     if checkpoint.format == "gguf":
-        return Kind(interleaved=True, scales=_believed(checkpoint, _gguf_scales(checkpoint)), experts=experts)
+        return Kind(interleaved=True, scales=believed(checkpoint, _gguf_scales(checkpoint)), experts=experts)
     for key in ("attention_bias", "mlp_bias"):
         config_json.require(checkpoint, key, (False,), False)
-    return Kind(scales=_believed(checkpoint, _config_scales(checkpoint)), experts=experts)
+    return Kind(scales=believed(checkpoint, _config_scales(checkpoint)), experts=experts)
 
 
 def _experts(checkpoint: Checkpoint) -> tuple[ExpertNames, ExpertSizes]:
@@ -80,7 +80,7 @@ def _experts(checkpoint: Checkpoint) -> tuple[ExpertNames, ExpertSizes]:
     return names, with_shared(checkpoint, names, sizes, layers)[0]
 
 
-def _believed(checkpoint: Checkpoint, scales: Scales) -> Scales:
+def believed(checkpoint: Checkpoint, scales: Scales) -> Scales:
     """Raises: CheckpointError for a scale that no model has, whose square may be no number."""
     for scale in (scales.words, scales.scores or 1.0, scales.parts, scales.logits):
         if not 1 / _MOST <= scale <= _MOST:

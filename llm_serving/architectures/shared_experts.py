@@ -46,7 +46,7 @@ def describe_qwen2_moe(checkpoint: Checkpoint) -> ModelPlan:
         shared = shared_names(own, "shared_expert", door="shared_expert_gate")
         names, sizes = (
             expert_names(own, shared),
-            _sizes(checkpoint, "num_experts", "moe_intermediate_size", False),
+            expert_sizes(checkpoint, "num_experts", "moe_intermediate_size", False),
         )
         has_bias = bool(checkpoint.metadata.get("qkv_bias", True))
     kind = Kind(qkv_bias=has_bias, experts=(names, replace(sizes, has_door=True)))
@@ -73,7 +73,7 @@ def describe_glm4_moe(checkpoint: Checkpoint) -> ModelPlan:
         shared = shared_names(own, "shared_experts")
         correction = own.gate.replace("gate_proj", "gate.e_score_correction_bias")
         names = replace(expert_names(own, shared), correction=correction)
-        sizes = _sizes(checkpoint, "n_routed_experts", "moe_intermediate_size", True)
+        sizes = expert_sizes(checkpoint, "n_routed_experts", "moe_intermediate_size", True)
         scale = config_json.number(checkpoint, "routed_scaling_factor", default=1.0)
     scale = believed_scale(checkpoint, scale)
     has_bias = f"{own.query.format(i=0)}.bias" in checkpoint.tensors
@@ -144,7 +144,7 @@ def with_shared(
     first = next(i for i in range(layers) if i not in dense)
     shared = names.shared
     if shared is None or (up := checkpoint.tensors.get(shared.up.format(i=first))) is None:
-        return sizes, dense
+        return replace(sizes, averaged=False), dense
     rows = up.shape[0] // (1 if shared.gate else 2)
     if rows % 32 or not rows:
         raise CheckpointError(
@@ -158,10 +158,17 @@ def mixture_plan(checkpoint: Checkpoint, own: Names, shape: Shape, kind: Kind) -
     assert kind.experts is not None
     names, sizes = kind.experts
     sizes, dense = with_shared(checkpoint, names, sizes, shape.layers)
-    last = names.correction and names.correction.format(i=shape.layers - 1)
-    if last not in checkpoint.tensors:
-        names = replace(names, correction=None)
+    names = with_correction(checkpoint, names, shape.layers, dense)
     return plan_of(checkpoint, own, shape, replace(kind, experts=(names, sizes), dense=dense))
+
+
+def with_correction(
+    checkpoint: Checkpoint, names: ExpertNames, layers: int, dense: frozenset[int]
+) -> ExpertNames:
+    """Without the correction's name where the last layer with experts has none."""
+    last = max(i for i in range(layers) if i not in dense)
+    has_own = names.correction and names.correction.format(i=last) in checkpoint.tensors
+    return names if has_own else replace(names, correction=None)
 
 
 def shared_names(own: Names, name: str = "shared_experts", door: str | None = None) -> SharedNames:
@@ -187,7 +194,11 @@ def expert_names(own: Names, shared: SharedNames) -> ExpertNames:
     )
 
 
-def _sizes(checkpoint: Checkpoint, count: str, ffn: str, is_normalized: bool) -> ExpertSizes:
+def expert_sizes(checkpoint: Checkpoint, count: str, ffn: str, is_normalized: bool) -> ExpertSizes:
+    """Of a directory, by its keys; `is_normalized` where it does not say.
+
+    Raises: CheckpointError for a size that is missing.
+    """
     config_json.require(checkpoint, "norm_topk_prob", (True, False), is_normalized)
     return ExpertSizes(
         count=config_json.positive(checkpoint, count),

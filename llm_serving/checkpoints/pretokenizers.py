@@ -38,6 +38,39 @@ _CASELESS = (
     r"\x{560}-\x{588}\x{10C7}-\x{10FF}\x{1C80}-\x{1C8F}\x{2D00}-\x{2D2D}\x{A790}-\x{AB6F}\x{10570}-\x{105BC}"
     r"\x{10D50}-\x{10D85}\x{16E40}-\x{16EDF}\x{1D400}-\x{1D7CB}\x{1DF00}-\x{1DFFF}"
 )
+# Spark's words in signs do not take line breaks along, each of which is alone.
+_SPARK = (
+    *_DEEPSEEK3[:2],
+    _DEEPSEEK3[2].replace(r"[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+", r"[\p{P}\p{S}]+|[\r\n]"),
+)
+# Digits in threes from the right, here of any script; then words of scripts that write no spaces.
+_AFMOE = (
+    r"(?<!\p{N})\p{N}{1,2}(?=(?:\p{N}{3})+(?!\p{N}))|\p{N}{1,3}",
+    r"[一-\x{9FFF}㐀-\x{4DBF}\x{F900}-\x{FAFF}\x{3040}-ゟ゠-ヿ･-ﾟ⼀-\x{2FDF}\x{E00}-\x{E7F}\x{E80}-\x{EFF}"
+    r"\x{1780}-\x{17FF}\x{1000}-\x{109F}\x{AA60}-\x{AA7F}\x{A9E0}-\x{A9FF}\x{AC00}-\x{D7AF}\x{1100}-\x{11FF}]+",
+    _DEEPSEEK3[2],
+)
+_LAGUNA = (r"[^\n]+|\n+", _QWEN2)
+# Words that follow each other are one, with the spaces between them.
+_EXAONE_MOE = (
+    _CONTRACTION
+    + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?"
+    + r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+# Chinese characters are words of their own.
+_KIMI = r"\p{Han}+|" + _GPT4O.replace(r"\p{Lo}\p{M}]", r"\p{Lo}\p{M}&&[^\p{Han}]]").replace(
+    r"[\r\n/]*", r"[\r\n]*"
+)
+_JAIS2 = _LLAMA3.replace(
+    r"\s+(?!\S)|\s+",
+    "".join(rf"\s{{{count}}}(?!\S)|" for count in (512, 256, 128, 64, 32, 16, 8, 4, "1,2")) + r"\s",
+)
+# Only numbers are cut, in threes from the right. Published as (?=(\d{3})+(?!\d)): as for Tiny Aya.
+_SUPERBPE = (r"\p{N}+", r"(?<!\d)\d{1,2}(?=(?:\d{3})+(?!\d))|\d{3}")
+_UFAKZEKA = _QWEN2.removeprefix(_CONTRACTION + "|")
+_BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_FALCON = (r"[\p{P}$+<=>^~|`]+", _GPT2, r"[0-9]{3}")
 _DEEPSEEK_LLM = (
     r"[\r\n]",
     rf"\s?[\p{{Lu}}\p{{Ll}}\p{{Lt}}&&[^{_CASELESS}]]+",
@@ -48,13 +81,14 @@ _DEEPSEEK_LLM = (
 )
 # Numbers are cut first, so the second rule finds none longer.
 _MINICPM5 = (r"\p{N}{1,3}", _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}+"))
-# Digits in threes from the right.
-_TINY_AYA = (r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O)
+# Digits in threes from the right, of runs that end a word. Published as \d{1,3}(?=(?:\d{3})*\b), which looks
+# at all that is left of a run for each of its threes; this looks once.
+_TINY_AYA = (r"(?<!\d)\d++\b", r"\A\d{1,2}(?=(?:\d{3})+\z)", _GPT4O)
 _YOUTU = (
     r"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，\x{3001}-\x{303F}\x{FE30}-\x{FE4F}]+|[ㄅ-ㄯ]+|[一-龥\x{3040}-ゟ゠-ヿ]+",
     _CASED % (_CONTRACTION + "?", _CONTRACTION + "?", ""),
 )
-_VIKING = (r" ?[^(\s|.,!?…。，、।۔،)]+", r"\p{N}")
+_VIKING = (_BLOOM, r"\p{N}")
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
 
 
@@ -102,12 +136,13 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
                 "jina-es",
                 "jina-v2-de",
                 "jina-v2-es",
+                "jais",
                 "mellum",
                 "trillion",
             ),
         ),
     ),
-    (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "olmo", "mpt")),
+    (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "mpt", "olmo")),
     (
         PreTokenizer(gpt2=True, single_digits=True),
         ("smollm", "starcoder", "refact", "codeshell", "exaone", "mellum2", "minerva-7b"),
@@ -115,20 +150,43 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
     (PreTokenizer(gpt2=True, single_digits=True, nfc=True), ("command-r",)),
     (
         PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True),
-        ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "lfm2", "midm-2.0", "pixtral"),
+        (
+            *("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1"),
+            *("jina-v5-nano", "lfm2", "midm-2.0", "pixtral"),
+        ),
     ),
+    (PreTokenizer((_LLAMA3,), ignore_merges=True), ("glm5",)),
+    (PreTokenizer((_JAIS2,)), ("jais-2",)),
     (PreTokenizer((_LLAMA3,)), ("dbrx", "smaug-bpe", "glm4", "chatglm-bpe")),
     (PreTokenizer((_QWEN2,), nfc=True), ("qwen2", "deepseek-r1-qwen", "megrez", "kormo", "f2llmv2")),
-    (PreTokenizer((_QWEN2,)), ("stablelm2", "hunyuan", "solar-open", "bailingmoe2")),
+    (
+        PreTokenizer((_QWEN2,)),
+        (
+            *("stablelm2", "hunyuan", "solar-open", "bailingmoe", "bailingmoe2"),
+            *("grok-2", "llada-moe"),
+        ),
+    ),
     (PreTokenizer((_SEED,)), ("seed-coder",)),
     (PreTokenizer((_QWEN35,), nfc=True), ("qwen35",)),
     (PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True), ("tekken",)),
-    (PreTokenizer((_GPT4O,)), ("gpt-4o", "llama4", "kanana2", "granite-embed-multi-97m")),
+    (
+        PreTokenizer((_GPT4O,)),
+        ("gpt-4o", "llama4", "kanana2", "granite-embed-multi-97m", "minimax-m2", "talkie"),
+    ),
     (PreTokenizer(_DEEPSEEK_CODER), ("deepseek-coder",)),
     (PreTokenizer(_DEEPSEEK_LLM), ("deepseek-llm",)),
-    (PreTokenizer(_DEEPSEEK3), ("deepseek-v3", "hunyuan-dense", "joyai-llm")),
+    (PreTokenizer(_DEEPSEEK3), ("deepseek-v3", "hunyuan-dense", "hy_v4", "joyai-llm")),
+    (PreTokenizer(_SPARK + (r"\p{N}",)), ("spark2_5",)),
+    (PreTokenizer(_AFMOE), ("afmoe",)),
+    (PreTokenizer(_LAGUNA), ("laguna",)),
+    (PreTokenizer((_EXAONE_MOE,)), ("exaone-moe",)),
+    (PreTokenizer((_KIMI,)), ("kimi-k2",)),
+    (PreTokenizer((_UFAKZEKA,)), ("ufakzeka",)),
+    (PreTokenizer((_BLOOM,)), ("bloom", "gpt3-finnish", "poro-chat")),
+    (PreTokenizer(_FALCON), ("falcon",)),
+    (PreTokenizer(_SUPERBPE), ("superbpe",)),
     (PreTokenizer(_MINICPM5, ignore_merges=True), ("minicpm5",)),
-    (PreTokenizer(_TINY_AYA), ("tiny_aya",)),
+    (PreTokenizer(_TINY_AYA), ("cohere2moe", "tiny_aya")),
     (PreTokenizer(_YOUTU), ("youtu",)),
     (PreTokenizer(_VIKING), ("viking",)),
 )

@@ -9,6 +9,7 @@ import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
@@ -19,12 +20,24 @@ from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary, flag, prob
 from llm_serving.errors import CheckpointError
 
 SPACE = "▁"
+SPACED = "sarvam-moe"  # `tokenizer.ggml.pre` of files that call such a vocabulary gpt2
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def adds_space_prefix(checkpoint: Checkpoint) -> bool:
-    default = not checkpoint.architecture.startswith("gemma")
+    is_gpt2 = checkpoint.metadata.get("tokenizer.ggml.model") == "gpt2"
+    default = not is_gpt2 and not checkpoint.architecture.startswith("gemma")
     return flag(checkpoint, "tokenizer.ggml.add_space_prefix", default)
+
+
+def with_bytes(vocabulary: Vocabulary) -> Vocabulary:
+    """For files that do not tell bytes from other tokens."""
+    pairs = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    types: list[int] = [
+        TokenType.BYTE if kind == TokenType.NORMAL and _BYTE.fullmatch(token) else kind
+        for token, kind in pairs
+    ]
+    return replace(vocabulary, types=types)
 
 
 def build_sentencepiece(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple[Tokenizer, Tokenizer]:
@@ -40,16 +53,15 @@ def build_sentencepiece(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple
     with _no_collection():
         model = _model(checkpoint, vocabulary, ids)
     later = Tokenizer(model)
-    replace = normalizers.Replace(" ", SPACE)
+    spaced = normalizers.Replace(" ", SPACE)
     first = later
     if not adds_space_prefix(checkpoint):
-        later.normalizer = replace
-    elif (
-        checkpoint.architecture == "phi3"
-    ):  # whose published tokenizer puts a space before every stretch of text
-        later.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replace])
+        later.normalizer = spaced
+    elif checkpoint.architecture in ("phi3", "phimoe"):
+        # Whose published tokenizers put a space before every stretch of text.
+        later.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaced])
     else:
-        later.normalizer = replace
+        later.normalizer = spaced
         first = Tokenizer(model)
         first.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
     added = [AddedToken(token, normalized=False) for token in user_defined if token in ids]

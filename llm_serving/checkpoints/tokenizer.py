@@ -138,7 +138,8 @@ def build_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     fill_in = find_fill_in(vocabulary, checkpoint)
     key = "tokenizer.ggml.model"
     model = str(checkpoint.metadata.get(key))  # which may be anything, an array too
-    if model == "gpt2":
+    is_spaced = str(checkpoint.metadata.get("tokenizer.ggml.pre")) == sentencepiece.SPACED
+    if model == "gpt2" and not is_spaced:
         backend = byte_level.build_byte_level(checkpoint, vocabulary)
         default_bos = byte_level.pre_tokenizer_of(checkpoint).add_bos
         return Tokenizer(
@@ -149,14 +150,15 @@ def build_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
             adds_bos=flag(checkpoint, "tokenizer.ggml.add_bos_token", default_bos),
             fill_in=fill_in,
         )
-    if model in ("llama", "gemma4"):
+    if model in ("gpt2", "llama", "gemma4"):
+        vocabulary = sentencepiece.with_bytes(vocabulary) if model == "gpt2" else vocabulary
         first, later = sentencepiece.build_sentencepiece(checkpoint, vocabulary)
         return Tokenizer(
             vocabulary,
             sentencepiece.bytes_of(checkpoint, vocabulary),
             first,
             later,
-            adds_bos=flag(checkpoint, "tokenizer.ggml.add_bos_token", True),
+            adds_bos=flag(checkpoint, "tokenizer.ggml.add_bos_token", model != "gpt2"),
             strips_space=sentencepiece.adds_space_prefix(checkpoint),
             fill_in=fill_in,
         )

@@ -26,6 +26,8 @@ class Route:
     From here on it has a slot for each of them. `normalized` weights have a sum of one. Instead of softmax
     `scores` may be sigmoid. `correction` is a tensor that is added to them to choose, and only for that;
     `scale` multiplies weights, and so do `scales`, a tensor with a number for each expert.
+    With a `margin` the weight of an expert is its softmax over those not chosen before it that are near it:
+    less than `margin` times the larger logit, or its own size, apart (SparseMixer, Liu et al. 2024).
     """
 
     source: str
@@ -36,6 +38,7 @@ class Route:
     scale: float = 1.0
     scales: str | None = None
     groups: ExpertGroups | None = None
+    margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

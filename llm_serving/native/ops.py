@@ -101,7 +101,7 @@ class Gated:
 
     source: str
     cols: int
-    activation: str = "silu"  # or gelu, or gelu_tanh
+    activation: str = "silu"  # or gelu, gelu_tanh, relu
     limit: float = 0.0
     slope: float = 1.0
     opened: tuple[str, int] | None = (
@@ -143,8 +143,8 @@ class SelectRows:
 class Copy:
     """target = source + bias, or target += that; times sigmoid(door), one number a row, if there is one.
 
-    At last target *= `scale`, a tensor of one number. With an `offset` the target is wider, and this is about
-    its columns from there on.
+    At last target *= `scale`, a number or a tensor of one. With an `offset` the target is wider, and this is
+    about its columns from there on.
     """
 
     source: str
@@ -152,7 +152,7 @@ class Copy:
     bias: str | None = None
     accumulate: bool = False
     door: str | None = None
-    scale: str | None = None
+    scale: str | float | None = None
     offset: int | None = None
 
 

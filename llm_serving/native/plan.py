@@ -61,9 +61,9 @@ class PlanBuilder(PlanTensors):
             case ops.Xielu(source, positive, negative, beta):
                 core.xielu(buffers[source], positive, negative, beta)
             case ops.Gated(source, cols, activation, limit, slope, opened, within):
-                is_gelu, by_tanh = activation != "silu", activation == "gelu_tanh"
+                gate = load_core().Gate[activation.upper()]
                 place = (buffers[opened[0]], opened[1]) if opened else (-1, 0)
-                core.gated(buffers[source], cols, is_gelu, by_tanh, limit, slope, *place, *(within or ()))
+                core.gated(buffers[source], cols, gate, limit, slope, *place, *(within or ()))
             case ops.Linear(projections, accumulate, apart):
                 firsts = [projection.first for projection in projections] if apart else []
                 core.linear(self._projections(projections, apart), accumulate, firsts)
@@ -74,7 +74,10 @@ class PlanBuilder(PlanTensors):
                 core.select_rows(buffers[source], buffers[target])
             case ops.Copy(source, target, bias, accumulate, door, scale, offset):
                 shift, gate = self._optional(bias, self._widths[source]), buffers.get(door or "", -1)
-                own = self._optional(scale, 1)
+                if isinstance(scale, float):
+                    own = self._constant(np.full(1, scale, np.float32))
+                else:
+                    own = self._optional(scale, 1)
                 rows, into, begin = buffers[source], buffers[target], -1 if offset is None else offset
                 core.copy(rows, into, shift, accumulate, gate, own, begin)
             case ops.RopeStore() | ops.Attention() | ops.HeadNorm() | ops.Rotate() | ops.EncoderAttention():
@@ -129,11 +132,12 @@ class PlanBuilder(PlanTensors):
     def _add_of_experts(self, operation: ops.Route | ops.Gather | ops.ExpertLinear | ops.Combine) -> None:
         core, buffers = self.core, self._buffers
         match operation:
-            case ops.Route(source, used, normalized, scores, correction, scale, scales, groups):
+            case ops.Route(source, used, normalized, scores, correction, scale, scales, groups, margin):
                 shift = self._optional(correction, self._widths[source])
                 own = self._optional(scales, self._widths[source])
-                parts = (groups.count, groups.used, groups.best) if groups else ()
-                core.route(buffers[source], used, normalized, scores == "sigmoid", shift, scale, own, *parts)
+                parts = (groups.count, groups.used, groups.best) if groups else (1, 1, 1)
+                is_sigmoid = scores == "sigmoid"
+                core.route(buffers[source], used, normalized, is_sigmoid, shift, scale, own, *parts, margin)
             case ops.Gather(source):
                 core.gather(buffers[source])
             case ops.ExpertLinear(experts):

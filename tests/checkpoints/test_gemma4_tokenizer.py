@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenizer_texts import BYTE, CONTROL, NORMAL, USER_DEFINED, write_vocabulary
+from tokenizer_texts import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, write_vocabulary
 
 from llm_serving.checkpoints import build_tokenizer, read_gguf
 
@@ -48,3 +48,28 @@ def test_merges_reach_over_words_and_marks_are_not_written_by_users(tmp_path: Pa
     assert ours.encode_prompt("<|turn>a<|tool_call>") == [2, 4, ids["a"], 6]
     assert not {4, 5, 6, 7, 8} & set(ours.encode('<|turn>a<turn|><|tool_call>a<tool_call|><|"|>'))
     assert ours.decode([6, ids["a"], 8, 7]) == '<|tool_call>a<|"|><tool_call|>'
+
+
+def test_sarvam_calls_such_a_vocabulary_gpt2(tmp_path: Path) -> None:
+    """And its bytes are tokens as any other."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "b"]
+    merges = [("\u2581", "a"), ("\u2581a", "b"), ("b", "\u2581ab")]
+    tokens += ["".join(merge) for merge in merges]
+    types = [UNKNOWN, CONTROL, CONTROL] + [NORMAL] * (len(tokens) - 3)
+    path = write_vocabulary(
+        tmp_path / "m.gguf",
+        tokens,
+        model="gpt2",
+        pre="sarvam-moe",
+        types=types,
+        merges=merges,
+        bos=1,
+        eos=2,
+        unknown=0,
+    )
+    ours = build_tokenizer(read_gguf(path))
+    ids = {token: i for i, token in enumerate(tokens)}
+    assert ours.encode("b ab a") == [ids["b\u2581ab"], ids["\u2581a"]]
+    assert ours.encode("\u00e9") == [ids["<0xC3>"], ids["<0xA9>"]]
+    assert ours.decode(ours.encode("b \u00e9a")) == "b \u00e9a"
+    assert ours.encode_prompt("a") == [ids["a"]]

@@ -132,7 +132,7 @@ void matrices(const Kernels& kernels, Report& report) {
 void rows(const Kernels& kernels, Report& report) {
     using Gated = void (*)(const float*, const float*, int, float*);
     const struct { const char* name; Gated run; } gated[] = {{"gated_silu", kernels.gated_silu}, {"gated_gelu", kernels.gated_gelu},
-                                                             {"gated_gelu_tanh", kernels.gated_gelu_tanh}};
+                                                             {"gated_gelu_tanh", kernels.gated_gelu_tanh}, {"gated_relu", kernels.gated_relu}};
     for (int cols : {8, 64, 1536})
         for (float size : {1.0f, 9.0f, 200.0f}) {
             Random random{uint64_t(cols)};

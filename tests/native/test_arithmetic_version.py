@@ -43,7 +43,7 @@ class Tiny:
         plan.linear(
             [(self.matrix(FFN, HIDDEN), -1, gate_up, 0), (self.matrix(FFN, HIDDEN), -1, gate_up, FFN)]
         )
-        plan.gated(gate_up, FFN, False)
+        plan.gated(gate_up, FFN)
         plan.linear([(self.matrix(HIDDEN, FFN), -1, x, 0)], True)
         plan.select_rows(x, last)
         plan.quantize(last, self.vector(HIDDEN), -1, 1e-5)

@@ -30,14 +30,26 @@ def within_groups(scores: np.ndarray, count: int, used: int, best: int) -> np.nd
     return groups.reshape(scores.shape)
 
 
+def among_near(logits: np.ndarray, margin: float) -> np.ndarray:
+    """Of the best, of the second without it and so on: softmax over itself and those that are near."""
+    weights, left = np.empty((len(logits), USED)), logits.copy()
+    for i in range(USED):
+        best = left.max(1, keepdims=True)
+        is_near = (best - left) / np.maximum(np.abs(logits), best) <= margin
+        weights[:, i] = 1 / np.where(is_near, np.exp(left - best), 0).sum(1)
+        np.put_along_axis(left, left.argmax(1)[:, None], -np.inf, axis=1)
+    return weights
+
+
 def mixture(
     isa: str,
     *,
-    is_sigmoid: bool,
-    normalized: bool,
-    corrected: bool,
+    is_sigmoid: bool = False,
+    normalized: bool = False,
+    corrected: bool = False,
     scale: float,
     groups: tuple[int, int, int] = (1, 1, 1),
+    margin: float = 0.0,
 ) -> tuple:
     """What comes of each token by the plan, and by numpy: experts are single matrices here."""
     bench = Bench(isa, "f32")
@@ -49,16 +61,21 @@ def mixture(
     plan.quantize(bench.x)
     plan.linear([(bench.pack(np.zeros((WIDTH, HIDDEN), np.float32)), -1, out, 0)])
     plan.linear([(bench.pack(routing), -1, router, 0)])
-    plan.route(router, USED, normalized, is_sigmoid, correction if corrected else -1, scale, -1, *groups)
+    plan.route(
+        router, USED, normalized, is_sigmoid, correction if corrected else -1, scale, -1, *groups, margin
+    )
     plan.gather(bench.x)
     plan.expert_linear([[(bench.pack(matrix), -1, slots, 0)] for matrix in matrices])
     plan.combine(slots, out)
     ids, ours = bench.run([TOKENS], out)
     x = bench.table[ids].astype(np.float64)
-    scores = (sigmoid if is_sigmoid else softmax)(x @ routing.T.astype(np.float64))
+    logits = x @ routing.T.astype(np.float64)
+    scores = (sigmoid if is_sigmoid else softmax)(logits)
     allowed = within_groups(scores + corrections * corrected, *groups)
     chosen = np.argsort(-allowed, axis=1, kind="stable")[:, :USED]
     weights = np.take_along_axis(scores, chosen, 1)
+    if margin:
+        weights = among_near(logits, margin)
     if normalized:
         weights /= weights.sum(1, keepdims=True)
     each = np.einsum("ewh,th->tew", matrices, x)
@@ -98,6 +115,27 @@ def test_experts_are_chosen_within_groups(
     assert all((out == outputs[0]).all() for out in outputs)
 
 
+@pytest.mark.parametrize("margin", [0.02, 0.5, 3.0])
+def test_experts_share_among_those_that_are_near(margin: float) -> None:
+    """As Phi's mixtures do (SparseMixer)."""
+    outputs = []
+    for isa in NAMES:
+        ours, expected = mixture(isa, scale=1.5, margin=margin)
+        assert relative(ours, expected) < 1e-6
+        outputs.append(ours)
+    assert all((out == outputs[0]).all() for out in outputs)
+    assert relative(outputs[0], mixture("auto", scale=1.5)[0]) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("others", "margin"), [((False, False), -1.0), ((True, False), 0.1), ((False, True), 0.1)]
+)
+def test_a_margin_is_for_softmax_alone(others: tuple[bool, bool], margin: float) -> None:
+    plan = Bench("auto", "f32").plan
+    with pytest.raises(ValueError, match="margin"):
+        plan.route(plan.buffer(EXPERTS), USED, *others, -1, 1.0, -1, 1, 1, 1, margin)
+
+
 @pytest.mark.parametrize(
     "groups", [(5, 1, 1), (12, 2, 1), (4, 5, 1), (6, 3, 3), (0, 1, 1), (4, 0, 1), (4, 2, 0)]
 )
@@ -121,6 +159,20 @@ def test_what_is_added_goes_through_a_door() -> None:
     assert relative(ours, x + sigmoid(x @ weights.T) * (x + biases)) < 1e-6
     with pytest.raises(ValueError, match="one number a row"):
         bench.plan.copy(bench.x, out, bias, True, bench.x)
+
+
+def test_gates_of_relu() -> None:
+    outputs = []
+    for isa in NAMES:
+        bench = Bench(isa, "f32")
+        y = bench.plan.buffer(32)
+        bench.plan.gated(bench.x, 32, core.Gate.RELU)
+        bench.plan.linear([(bench.pack(np.eye(32, dtype=np.float32)), -1, y, 0)])
+        ids, ours = bench.run([TOKENS], y)
+        gate, up = bench.table[ids][:, :32], bench.table[ids][:, 32:64]
+        np.testing.assert_array_equal(ours, np.maximum(gate, 0) * up)
+        outputs.append(ours)
+    assert all((out == outputs[0]).all() for out in outputs)
 
 
 @pytest.mark.parametrize(("positive", "negative", "beta"), [(1.0, 0.0, 0.0), (1.3, 0.9, 0.5)])

@@ -16,6 +16,8 @@ from llm_serving.checkpoints import open_checkpoint
 from llm_serving.errors import CheckpointError
 
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "moe_topk": 2}
+PHI = {"num_local_experts": 4, "num_experts_per_tok": 2}
+LATENT = {"qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "kv_lora_rank": 32, "q_lora_rank": None}
 GROWING = {
     "rope_type": "yarn",
     "factor": 4.0,
@@ -32,13 +34,22 @@ GROWING = {
         ("afmoe", {**EXPERTS, "route_scale": 1e9}, "scaled by 1e.09"),
         ("apertus", {"hidden_act": "xielu"}, "no tensor 'model.layers.0.mlp.act_fn.alpha_p'"),
         ("arcee", {}, "'hidden_act' .* supported: relu2"),
-        ("bailing_moe", {}, "'score_function' .* supported: sigmoid"),
+        ("bailing_moe", {}, "no tensor 'word_embeddings.weight'"),
+        ("bailing_moe", {"multi_gate": True}, "'multi_gate'"),
+        ("bailing_moe_v2", {"score_function": "softmax"}, "'score_function' .* supported: sigmoid"),
         ("bailing_moe_v2", {"use_bias": True}, "'use_bias'"),
         ("cohere", {"use_qk_norm": True}, "'use_qk_norm'"),
         ("cohere", {"logit_scale": 1e9}, "scale of 1e.09"),
         ("cohere2", {"attention_bias": True}, "'attention_bias'"),
         ("cohere2", {"sliding_window": 0}, "'sliding_window' .* positive integer"),
+        ("cohere2_moe", {"expert_selection_fn": "relu"}, "'expert_selection_fn'"),
+        ("cohere2_moe", {**EXPERTS, "shared_expert_combination_strategy": "max"}, "_combination_strategy'"),
+        ("deepseek", {"scoring_func": "sigmoid"}, "'scoring_func' .* supported: softmax"),
+        ("dots1", {"layer_types": ["sliding_attention"] * 2}, "'layer_types'"),
+        ("dots1", {"max_window_layers": 1, "sliding_window": 8}, "'sliding_window'"),
+        ("dots1", {**EXPERTS, "n_routed_experts": 4, "n_group": 3}, "4 experts cannot be chosen so"),
         ("ernie4_5_moe", {"use_bias": True}, "'use_bias'"),
+        ("exaone_moe", {**EXPERTS, "routed_scaling_factor": 1e9}, "scaled by 1e.09"),
         ("exaone4", {"sliding_window": "4"}, "'sliding_window' .* positive integer"),
         ("gemma", {"hidden_act": "relu"}, "'hidden_act'"),
         ("glm4_moe", {**EXPERTS, "n_group": 8}, "'n_group'"),
@@ -52,6 +63,9 @@ GROWING = {
         ("mellum", {**EXPERTS, "layer_types": ["full"]}, "'layer_types' .* no list of 2 times"),
         ("mellum", EXPERTS, "no tensor 'model.layers.0.mlp.gate.weight'"),
         ("minicpm", {}, "the engine runs its GGUF files"),
+        ("minicpm3", {"qk_rope_head_dim": 16}, "'qk_rope_head_dim' .* multiple of 32"),
+        ("minicpm3", {**LATENT, "scale_emb": 1e9}, "scale of 1e.09"),
+        ("minimax_m2", {"rotary_dim": "64"}, "'rotary_dim' .* positive integer"),
         ("ministral3", {"rope_parameters": GROWING}, "grow by 9"),
         ("mistral3", {"text_config": {"model_type": "bert"}}, "text model of .* is a 'bert'"),
         ("mistral3", {"text_config": 3}, "'text_config' .* no object"),
@@ -59,6 +73,10 @@ GROWING = {
         ("olmo", {"clip_qkv": 8.0}, "'clip_qkv'"),
         ("phi", {"qk_layernorm": True}, "'qk_layernorm'"),
         ("phi", {}, "'hidden_act' .* supported: gelu_new"),
+        ("phimoe", {**PHI, "num_experts_per_tok": 3}, "uses 3 experts for a token"),
+        ("phimoe", {**PHI, "router_jitter_noise": 2.0}, "with jitter of 2"),
+        ("phimoe", {**PHI, "rope_scaling": {"short_mscale": 1.1}}, "'short_mscale' .* 1.1 and 1"),
+        ("smallthinker", {}, "the engine runs its GGUF files"),
         ("qwen2_moe", EXPERTS, "no tensor 'model.layers.0.mlp.gate.weight'"),
         ("sarvam_moe", {}, "no tensor 'word_embeddings.weight'"),
         ("seed_oss", {"attention_out_bias": True}, "'attention_out_bias'"),

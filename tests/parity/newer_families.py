@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mixture_families
 import transformers
 from family_models import SHAPE, save_model
 
@@ -33,6 +34,7 @@ EXPERTS = {"head_dim": 32, "moe_intermediate_size": 64, "num_experts": 12, "num_
 SEES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 QWEN_SEES = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
 MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
+    **mixture_families.MODELS,
     "ministral3": (
         transformers.Ministral3Config,
         transformers.Ministral3ForCausalLM,
@@ -233,6 +235,7 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
     ),
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
+    *mixture_families.CASES,
     ("ministral3", {}),
     ("ministral3", {"rope_parameters": HALF_MSCALE}),
     ("ministral3", {"sliding_window": 24}),

@@ -25,6 +25,8 @@ EPSILON = "attention.layer_norm_epsilon"
 NOT_IN_GGUF = {
     "rope_parameters",
     "partial_rotary_factor",
+    "scale_depth",
+    "shared_expert_combination_strategy",
     "sliding_window",
     "tie_word_embeddings",
 }  # of what cases set

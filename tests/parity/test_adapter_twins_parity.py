@@ -12,11 +12,11 @@ pytest.importorskip("transformers", reason="the parity suite needs transformers;
 pytest.importorskip("peft", reason="the parity suite needs peft; run it with: make parity")
 
 import newer_families
-import newer_twins
 from family_models import assert_agree, random_ids, their_logits
 from gguf_twin import write_twin
 from runner_driver import DrivenSequence, RunnerDriver
 from test_adapter_parity import adapted
+from test_newer_families_parity import TWINS
 
 from llm_serving.backends.native_backend import build_runner
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 # Which rows of queries and keys rotate together differs: in files, in directories, in both, in none.
-ROTATIONS = ("ministral3", "exaone4", "cohere", "cohere2", "ernie4_5_moe")
+ROTATIONS = ("ministral3", "exaone4", "cohere", "cohere2", "cohere2_moe", "ernie4_5_moe", "phimoe")
 
 
 def our_logits(checkpoint: Checkpoint, adapter: Path, ids: list[int]) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_queries_and_keys(name: str, tmp_path: Path) -> None:
     theirs = their_logits(own, ids)
     directory = open_checkpoint(tmp_path / "model")
     assert_agree(our_logits(directory, adapter, ids), theirs)
-    file = open_checkpoint(write_twin(tmp_path / "m.gguf", directory, newer_twins.TWINS[name]))
+    file = open_checkpoint(write_twin(tmp_path / "m.gguf", directory, TWINS[name]))
     assert_agree(our_logits(file, adapter, ids), theirs)
     with own.disable_adapter():
         plain = their_logits(own, ids)

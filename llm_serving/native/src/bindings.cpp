@@ -132,6 +132,7 @@ NB_MODULE(_llm_serving_native, m) {
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
     m.def("instruction_sets", [] { return instruction_sets(); });
     bind_turns(m);
+    nb::enum_<Gate>(m, "Gate").value("SILU", Gate::silu).value("GELU", Gate::gelu).value("GELU_TANH", Gate::gelu_tanh).value("RELU", Gate::relu);
     nb::class_<Plan> plan(m, "Plan");
     plan
         .def(nb::init<int, const std::string&, int, int, Side>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"),
@@ -231,22 +232,21 @@ NB_MODULE(_llm_serving_native, m) {
             op->cap = cap;
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("cap"))
-        .def("gated", [](Plan& p, int source, int cols, bool gelu, bool tanh, float limit, float slope, int opened, int opened_offset, float least, float most) {
+        .def("gated", [](Plan& p, int source, int cols, Gate gate, float limit, float slope, int opened, int opened_offset, float least, float most) {
             if (limit < 0) throw std::invalid_argument("a limit of gates must be positive");
             if (opened >= 0 && (opened_offset < 0 || opened_offset + cols > p.model.buffers.at(size_t(opened)).width))
                 throw std::invalid_argument("the buffer has no such columns to be opened");
             auto op = std::make_unique<Gated>();
             op->source = source;
             op->cols = cols;
-            op->gelu = gelu;
-            op->tanh = tanh;
+            op->gate = gate;
             op->limit = limit;
             op->slope = slope;
             op->opened = opened;
             op->opened_offset = opened_offset;
             op->within = {least, most};
             p.add(std::move(op), cols, p.model.buffers.at(size_t(source)).of_slots);
-        }, nb::arg("source"), nb::arg("cols"), nb::arg("gelu") = false, nb::arg("tanh") = false, nb::arg("limit") = 0.0f, nb::arg("slope") = 1.0f, nb::arg("opened") = -1, nb::arg("opened_offset") = 0, nb::arg("least") = -INFINITY, nb::arg("most") = INFINITY)
+        }, nb::arg("source"), nb::arg("cols"), nb::arg("gate") = Gate::silu, nb::arg("limit") = 0.0f, nb::arg("slope") = 1.0f, nb::arg("opened") = -1, nb::arg("opened_offset") = 0, nb::arg("least") = -INFINITY, nb::arg("most") = INFINITY)
         .def("clamp", [](Plan& p, int source, int offset, int width, float least, float most) {
             if (offset < 0 || width <= 0 || offset + width > p.model.buffers.at(size_t(source)).width || !(least <= most))
                 throw std::invalid_argument("there are no such columns, or bounds");

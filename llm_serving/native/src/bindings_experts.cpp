@@ -58,7 +58,7 @@ ExpertLinear* new_expert_linear(Plan& plan, const std::vector<Projections>& expe
 }  // namespace
 
 void bind_experts(nb::class_<Plan>& plan) {
-    plan.def("route", [](Plan& p, int source, int used, bool normalized, bool sigmoid, int correction, float scale, int scales, int groups, int groups_used, int group_best) {
+    plan.def("route", [](Plan& p, int source, int used, bool normalized, bool sigmoid, int correction, float scale, int scales, int groups, int groups_used, int group_best, float margin) {
             const int experts = width_of(p, source);
             require_vector(p, scales, size_t(experts));
             if (used < 1 || used > experts) throw std::invalid_argument("so many experts cannot be used");
@@ -66,6 +66,8 @@ void bind_experts(nb::class_<Plan>& plan) {
                 throw std::invalid_argument("all layers must use as many experts");
             require_vector(p, correction, size_t(experts));
             require_groups(experts, used, groups, groups_used, group_best);
+            if (margin < 0 || (margin > 0 && (sigmoid || normalized || correction >= 0 || scales >= 0 || groups > 1)))
+                throw std::invalid_argument("a margin is not negative, and for softmax alone");
             p.model.experts_used = used;
             p.model.experts = experts;
             auto route = std::make_unique<Route>();
@@ -75,6 +77,7 @@ void bind_experts(nb::class_<Plan>& plan) {
             route->sigmoid = sigmoid;
             route->correction = correction;
             route->scale = scale;
+            route->margin = margin;
             route->groups = groups;
             route->groups_used = groups_used;
             route->group_best = group_best;
@@ -82,7 +85,7 @@ void bind_experts(nb::class_<Plan>& plan) {
             auto arrange = std::make_unique<Arrange>();
             arrange->experts = experts;
             p.add(std::move(arrange));
-        }, nb::arg("source"), nb::arg("used"), nb::arg("normalized") = false, nb::arg("sigmoid") = false, nb::arg("correction") = -1, nb::arg("scale") = 1.0f, nb::arg("scales") = -1, nb::arg("groups") = 1, nb::arg("groups_used") = 1, nb::arg("group_best") = 1)
+        }, nb::arg("source"), nb::arg("used"), nb::arg("normalized") = false, nb::arg("sigmoid") = false, nb::arg("correction") = -1, nb::arg("scale") = 1.0f, nb::arg("scales") = -1, nb::arg("groups") = 1, nb::arg("groups_used") = 1, nb::arg("group_best") = 1, nb::arg("margin") = 0.0f)
         .def("gather", [](Plan& p, int source) {
             auto op = std::make_unique<Gather>();
             op->source = source;

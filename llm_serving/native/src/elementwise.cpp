@@ -158,6 +158,12 @@ void gated_silu(const float* gate, const float* up, int cols, float* y) {
     });
 }
 
+void gated_relu(const float* gate, const float* up, int cols, float* y) {
+    for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
+        store(y + i, multiply(maximum(load_as<V>(gate + i), spread<V>(0.0f)), load_as<V>(up + i)));
+    });
+}
+
 void gated_within(const float* gate, const float* up, int cols, float slope, float limit, float* y) {
     for_wide_lanes(cols, [&]<class V>(int i, V) __attribute__((always_inline)) {
         const V most = spread<V>(limit), one = spread<V>(1.0f);

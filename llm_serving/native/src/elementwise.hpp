@@ -19,6 +19,7 @@ void xielu(const float* x, int cols, float positive, float negative, float beta,
 void gated_gelu(const float* gate, const float* up, int cols, float* y);
 void gated_gelu_tanh(const float* gate, const float* up, int cols, float* y);
 void gated_silu(const float* gate, const float* up, int cols, float* y);
+void gated_relu(const float* gate, const float* up, int cols, float* y);
 void gated_within(const float* gate, const float* up, int cols, float slope, float limit, float* y);
 void gated_sigmoid(const float* gate, const float* up, int cols, float* y);
 void soft_cap(float* x, int count, float cap);

@@ -55,6 +55,18 @@ void Route::keep_best_groups(float* scores, int experts) const {
             std::fill(scores + g * size, scores + (g + 1) * size, -std::numeric_limits<float>::infinity());
 }
 
+void Route::share_among_near(const float* logits, int experts, const int* chosen, int used, float* shares) const {
+    for (int i = 0; i < used; i++) {
+        const float best = logits[chosen[i]];
+        double total = 0;
+        for (int e = 0; e < experts; e++) {
+            const bool is_near = best - logits[e] <= margin * std::max(std::abs(logits[e]), best);
+            if (is_near && std::find(chosen, chosen + i, e) == chosen + i) total += exponential(double(logits[e]) - best);
+        }
+        shares[i] = scale * float(1 / std::max(total, 1e-300));
+    }
+}
+
 int Route::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
 void Route::run_tile(Model& model, const StepState& step, int tile, int worker) const {
@@ -79,6 +91,7 @@ void Route::run_tile(Model& model, const StepState& step, int tile, int worker) 
             keep_best_groups(scores, experts);
         }
         choose(is_scored || groups > 1 ? scores : logits, experts, used, chosen);
+        if (margin > 0) return share_among_near(logits, experts, chosen, used, shares);
         if (normalized) total = 0;
         for (int i = 0; i < used && normalized; i++) total += score(chosen[i]);
         if (sigmoid && !normalized) total = 1;

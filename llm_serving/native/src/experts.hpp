@@ -12,17 +12,20 @@ namespace llm {
 // `normalized`, and then by `scale`. Of equals, the first. A vector may correct the scores that choose, and only those.
 // `scales` is -1, or a vector with what the weight of each expert is multiplied with at last. With several `groups` of experts
 // that follow each other, only those of the `groups_used` best may be chosen: by the sum of their `group_best` largest scores.
+// With a `margin` the weight of an expert is its softmax over those not chosen before it that are near it: less apart from its
+// logit, which is the largest of theirs, than `margin` times the larger one of that and their own size (SparseMixer).
 struct Route final : Operation {
     int source, scales = -1;
     bool normalized = false, sigmoid = false;
     int correction = -1;
-    float scale = 1;
+    float scale = 1, margin = 0;
     int groups = 1, groups_used = 1, group_best = 1;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 
 private:
     void keep_best_groups(float* scores, int experts) const;
+    void share_among_near(const float* logits, int experts, const int* chosen, int used, float* shares) const;
 };
 
 // Slots from what was chosen.

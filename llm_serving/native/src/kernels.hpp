@@ -119,6 +119,8 @@ struct Kernels {
     void (*gated_gelu)(const float* gate, const float* up, int cols, float* y);
     // The same with tanh for erf: gelu(x) ~ x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
     void (*gated_gelu_tanh)(const float* gate, const float* up, int cols, float* y);
+    // y = relu(gate) * up.
+    void (*gated_relu)(const float* gate, const float* up, int cols, float* y);
     // y = gate / (1 + e^(-slope * gate)) * (up + 1), of a gate up to `limit` and an up within -limit .. limit (gpt-oss).
     void (*gated_within)(const float* gate, const float* up, int cols, float slope, float limit, float* y);
     // y = sigmoid(gate) * up.

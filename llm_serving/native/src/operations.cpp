@@ -81,6 +81,19 @@ void Clamp::run_tile(Model& model, const StepState& step, int tile, int) const {
     });
 }
 
+namespace {
+
+auto kernel_of(const Kernels& kernels, Gate gate) {
+    switch (gate) {
+        case Gate::gelu: return kernels.gated_gelu;
+        case Gate::gelu_tanh: return kernels.gated_gelu_tanh;
+        case Gate::relu: return kernels.gated_relu;
+        default: return kernels.gated_silu;
+    }
+}
+
+}  // namespace
+
 int Gated::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
 void Gated::run_tile(Model& model, const StepState& step, int tile, int worker) const {
@@ -88,9 +101,8 @@ void Gated::run_tile(Model& model, const StepState& step, int tile, int worker) 
     for_rows(tile, num_rows(step), [&](int r) {
         const float* x = model.buffers[size_t(source)].row(r);
         const float* up = opened < 0 ? x + cols : model.buffers[size_t(opened)].row(r) + opened_offset;
-        const auto activate = tanh ? model.kernels->gated_gelu_tanh : gelu ? model.kernels->gated_gelu : model.kernels->gated_silu;
         if (limit > 0) model.kernels->gated_within(x, up, cols, slope, limit, gated);
-        else activate(x, up, cols, gated);
+        else kernel_of(*model.kernels, gate)(x, up, cols, gated);
         if (!within.are_none()) within.keep(gated, cols, gated);
         quantize_row(model, step, *this, gated, cols, r);
     });

@@ -74,12 +74,14 @@ struct Quantize final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(act(source[:cols]) * source[cols:]), act being silu, or gelu by erf or tanh; as gated_within with a limit.
+enum class Gate { silu, gelu, gelu_tanh, relu };
+
+// activations = quantize(gate(source[:cols]) * source[cols:]), gelu by erf or tanh; as gated_within with a limit.
 // What gates open may be columns of another buffer.
 struct Gated final : Operation {
     int source, cols;
     int opened = -1, opened_offset = 0;
-    bool gelu = false, tanh = false;
+    Gate gate = Gate::silu;
     float slope = 1, limit = 0;
     Bounds within;  // of what is quantised
     int num_tiles(const Model&, const StepState&) const override;
