@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llm_serving.native.altup import AltUpCorrect as AltUpCorrect
+from llm_serving.native.altup import AltUpPredict as AltUpPredict
+from llm_serving.native.altup import GaussianTopK as GaussianTopK
+from llm_serving.native.altup import MatchMagnitude as MatchMagnitude
 from llm_serving.native.attention_ops import Attention as Attention
 from llm_serving.native.attention_ops import EncoderAttention as EncoderAttention
 from llm_serving.native.attention_ops import HeadNorm as HeadNorm
@@ -19,6 +23,11 @@ from llm_serving.native.biases import WindowBias as WindowBias
 from llm_serving.native.delta_net import DeltaInputs as DeltaInputs
 from llm_serving.native.delta_net import DeltaRule as DeltaRule
 from llm_serving.native.delta_net import OutputGate as OutputGate
+from llm_serving.native.embedding_ops import AddGiven as AddGiven
+from llm_serving.native.embedding_ops import AddPositions as AddPositions
+from llm_serving.native.embedding_ops import AddRows as AddRows
+from llm_serving.native.embedding_ops import Embed as Embed
+from llm_serving.native.embedding_ops import Given as Given
 from llm_serving.native.expert_ops import Combine as Combine
 from llm_serving.native.expert_ops import ExpertGroups as ExpertGroups
 from llm_serving.native.expert_ops import ExpertLinear as ExpertLinear
@@ -31,61 +40,6 @@ from llm_serving.native.projection import Part as Part
 from llm_serving.native.projection import Projection as Projection
 from llm_serving.native.projection import Stripe as Stripe
 from llm_serving.native.rope import Rope as Rope
-
-
-@dataclass(frozen=True, slots=True)
-class Embed:
-    """target = scale * rows of `tensor`, by token id; `fine` as in `Projection`.
-
-    A step may give rows for some tokens, which then stand as they are.
-    """
-
-    tensor: str
-    target: str
-    fine: bool = False
-    scale: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """target = rows that each step brings along, one for each of its tokens, which have no embedding."""
-
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class AddGiven:
-    """target += columns from `offset` on of the rows that a step brings along, for tokens that have some.
-
-    So rows are wider than what stands for an embedding (`ModelPlan.given_width`).
-    """
-
-    target: str
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class AddRows:
-    """target += scale * rows of `tensor`, by token id, read where the file has them and as it has them."""
-
-    tensor: str
-    target: str
-    scale: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class AddPositions:
-    """target += table[position], learned positions; without a tensor, segments only.
-
-    `skip` rows of the tensor come before position 0 (RoBERTa counts from its padding id + 1). With segments
-    there are position + segment rows for each in turn; the encoder counts the second one's from `context`.
-    """
-
-    tensor: str | None
-    target: str
-    context: int
-    segments: str | None = None
-    skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +145,8 @@ class SelectRows:
 class Copy:
     """target = source + bias, or target += that; times sigmoid(door), one number a row, if there is one.
 
-    At last target *= `scale`, a tensor of one number. With an `offset` the target is wider, and this is about
-    its columns from there on.
+    At last target *= `scale`: a number, or a tensor of one number, or of one for each column. With an
+    `offset` the target is wider, and this is about its columns from there on.
     """
 
     source: str
@@ -200,7 +154,7 @@ class Copy:
     bias: str | None = None
     accumulate: bool = False
     door: str | None = None
-    scale: str | None = None
+    scale: str | float | None = None
     offset: int | None = None
 
 
@@ -234,6 +188,10 @@ Operation = (
     | OutputGate
     | MambaInputs
     | MambaScan
+    | AltUpPredict
+    | AltUpCorrect
+    | MatchMagnitude
+    | GaussianTopK
 )
 
 

@@ -106,7 +106,7 @@ void bind_experts(nb::class_<Plan>& plan) {
             if (offset < 0) require_same_width(p, source, target);
             if (offset >= 0 && offset > width_of(p, target) - width_of(p, source)) throw std::invalid_argument("a copy ends behind its target");
             require_vector(p, bias, size_t(width_of(p, source)));
-            require_vector(p, scale, 1);
+            if (scale >= 0 && p.model.vectors.at(size_t(scale)).size() != 1) require_vector(p, scale, size_t(width_of(p, source)));
             auto op = std::make_unique<Copy>();
             op->source = source;
             op->target = target;

@@ -166,7 +166,9 @@ int Copy::num_tiles(const Model&, const StepState& step) const { return tiles_of
 
 void Copy::run_tile(Model& model, const StepState& step, int tile, int) const {
     Buffer& from = model.buffers[size_t(source)];
-    const float factor = scale < 0 ? 1.0f : model.vectors[size_t(scale)][0];
+    const float* own = scale < 0 ? nullptr : model.vectors[size_t(scale)].data();
+    const bool by_columns = own && model.vectors[size_t(scale)].size() > 1;
+    const float factor = own && !by_columns ? *own : 1.0f;
     for_rows(tile, num_rows(step), [&](int r) {
         const float* row = from.row(r);
         float* to = model.buffers[size_t(target)].row(r) + offset;
@@ -176,6 +178,7 @@ void Copy::run_tile(Model& model, const StepState& step, int tile, int) const {
             const float value = open * (added ? row[i] + added[i] : row[i]);
             to[i] = (accumulate ? to[i] + value : value) * factor;
         }
+        for (int i = 0; by_columns && i < from.width; i++) to[i] *= own[i];
     });
 }
 

@@ -59,7 +59,7 @@ struct Combine final : Operation {
 };
 
 // target = source, + a vector unless that is -1; or target += the same. What is added is times sigmoid(door), a buffer, unless
-// that is -1. With `scale`, a vector of one number, target is multiplied by that at last.
+// that is -1. With `scale`, a vector of one number or one for each column, target is multiplied by that at last.
 struct Copy final : Operation {
     int source, target, bias = -1, door = -1, scale = -1;
     int offset = 0;  // of the target's columns
