@@ -15,6 +15,7 @@ from llm_serving.architectures import (
     gemma2,
     gemma3,
     gemma3_vision,
+    gemma3n,
     gemma4,
     gemma4_vision,
     gemma_embedding,
@@ -87,6 +88,8 @@ FAMILIES = {
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
+    "gemma3n": gemma3n.describe,
+    "gemma3n_text": gemma3n.describe,  # as directories call it
     "gemma4": gemma4.describe,
     "gemma4_text": gemma4.describe,  # as directories call it,
     "gemma4_unified": gemma4.describe,  # with the text model of 12 B,
