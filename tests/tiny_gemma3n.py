@@ -38,7 +38,6 @@ _STACKED = {
 class Gemma3nShape(Gemma4Shape):
     """Heads are alike in all layers; the first `sparse` have sparse gates."""
 
-    shared: int = 3
     inputs: int = 32
     head_dims: tuple[int, int] = (16, 16)
     kv_heads: tuple[int, int] = (2, 2)
@@ -52,7 +51,8 @@ class Gemma3nShape(Gemma4Shape):
 
 def write_tiny_gemma3n(path: Path, window: int = 32, **shape: Any) -> Path:
     """Write a model; keywords are Gemma3nShape's. Returns `path`."""
-    own = Gemma3nShape(window=window, **shape)
+    shared = 3 if shape.get("layers", 7) > 5 else 0
+    own = Gemma3nShape(**{"shared": shared, "window": window, **shape})
     writer = gguf.GGUFWriter(path, "gemma3n")
     writer.add_context_length(own.context)
     writer.add_embedding_length(own.hidden)

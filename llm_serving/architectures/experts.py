@@ -78,6 +78,7 @@ class ExpertSizes:
     groups: ops.ExpertGroups | None = None
     shared: int = 0  # how wide the expert is that works on all tokens
     has_door: bool = False  # to that expert
+    weighted_inputs: bool = False  # what experts read is multiplied with their weights, not what they make
 
 
 def fit_groups(groups: ops.ExpertGroups, count: int, used: int) -> bool:
@@ -139,7 +140,7 @@ def mixture(
             names.scales and names.scales.format(i=i),
             sizes.groups,
         ),
-        ops.Gather(source),
+        ops.Gather(source, sizes.weighted_inputs),
         ops.ExpertLinear(up),
         _activation(names, sizes),
         ops.ExpertLinear(down),
@@ -148,6 +149,7 @@ def mixture(
             target or "x",
             bias if bias in checkpoint.tensors else None,
             target is None or (names.shared is not None and sizes.shared > 0),
+            not sizes.weighted_inputs,
         ),
     )
 

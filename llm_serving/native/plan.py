@@ -97,12 +97,12 @@ class PlanBuilder(PlanTensors):
                 rotated, axes = (0, ()) if rope is None else (rope.rotated, rope.axes)
                 rows, heads, table = buffers[source], self.query_heads, self._rope(rope)
                 core.rope_store(rows, layer, heads, table, rotated, keys_are_values, axes)
-            case ops.Attention(source, target, layer, scale, window, cap, sinks, ahead):
+            case ops.Attention(source, target, layer, scale, window, cap, sinks, ahead, chunk):
                 # Rows of a span see those that come, however far a window reaches.
                 bias = self._bias(ops.WindowBias(window - 1, self._has_spans)) if window else -1
                 rows, into, heads = buffers[source], buffers[target], self.query_heads
                 own = self._optional(sinks, heads)
-                core.attention(rows, into, layer, heads, scale, window, bias, cap, own, ahead)
+                core.attention(rows, into, layer, heads, scale, window, bias, cap, own, ahead, chunk)
             case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias, gain, interleaved):
                 shift, dim = self._optional(bias, width // heads), width // heads
                 order = halves_order(dim, dim, interleaved) if interleaved else None
@@ -134,13 +134,13 @@ class PlanBuilder(PlanTensors):
                 own = self._optional(scales, self._widths[source])
                 parts = (groups.count, groups.used, groups.best) if groups else ()
                 core.route(buffers[source], used, normalized, scores == "sigmoid", shift, scale, own, *parts)
-            case ops.Gather(source):
-                core.gather(buffers[source])
+            case ops.Gather(source, weighted):
+                core.gather(buffers[source], weighted)
             case ops.ExpertLinear(experts):
                 core.expert_linear([self._projections(projections) for projections in experts])
-            case ops.Combine(source, target, bias, accumulate):
+            case ops.Combine(source, target, bias, accumulate, weighted):
                 shift = self._optional(bias, self._widths[source])
-                core.combine(buffers[source], buffers[target], shift, accumulate)
+                core.combine(buffers[source], buffers[target], shift, accumulate, weighted)
 
     def _add_recurrent(
         self, operation: ops.GatedConv | ops.DeltaInputs | ops.DeltaRule | ops.OutputGate

@@ -107,17 +107,21 @@ void Arrange::run_tile(Model& model, const StepState& step, int, int) const {
             const int slot = next[size_t(chosen[i])]++;
             routing.row_of[size_t(slot)] = r;
             routing.slots_of[size_t(r * used + i)] = slot;
-            routing.weights[size_t(r * used + i)] = shares[i];
+            routing.weights[size_t(r * used + i)] = routing.weight_of[size_t(slot)] = shares[i];
         }
     }
 }
 
 int Gather::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
-void Gather::run_tile(Model& model, const StepState& step, int tile, int) const {
+void Gather::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     Buffer& from = model.buffers[size_t(source)];
+    float* scaled = worker_scratch(model, worker, size_t(from.width));
     for_rows(tile, num_rows(step), [&](int slot) {
-        quantize_row(model, step, *this, from.row(step.routing.row_of[size_t(slot)]), from.width, slot);
+        const float* row = from.row(step.routing.row_of[size_t(slot)]);
+        const float weight = step.routing.weight_of[size_t(slot)];
+        for (int i = 0; weighted && i < from.width; i++) scaled[i] = weight * row[i];
+        quantize_row(model, step, *this, weighted ? scaled : row, from.width, slot);
     });
 }
 
@@ -156,7 +160,7 @@ void Combine::run_tile(Model& model, const StepState& step, int tile, int) const
         for (int i = 0; added && i < to.width; i++) sum[i] += added[i];
         for (int u = 0; u < used; u++) {
             const float* row = from.row(step.routing.slots_of[size_t(r * used + u)]);
-            const float weight = step.routing.weights[size_t(r * used + u)];
+            const float weight = weighted ? step.routing.weights[size_t(r * used + u)] : 1.0f;
             for (int i = 0; i < to.width; i++) sum[i] += weight * row[i];
         }
     });
