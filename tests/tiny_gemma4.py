@@ -17,14 +17,14 @@ from llm_serving.checkpoints import Checkpoint, dequantize, open_checkpoint
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 TURNING = 0.25  # of a head's frequencies in layers that see everything
-_TOP = {
+TOP = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "per_layer_token_embd": "model.embed_tokens_per_layer",
     "per_layer_model_proj": "model.per_layer_model_projection",
     "per_layer_proj_norm": "model.per_layer_projection_norm",
 }
-_PARTS = {
+PARTS = {
     "attn_norm.weight": "input_layernorm.weight",
     "attn_q.weight": "self_attn.q_proj.weight",
     "attn_k.weight": "self_attn.k_proj.weight",
@@ -123,7 +123,7 @@ def _write(path: Path, shape: Gemma4Shape) -> Path:
         writer.add_expert_used_count(2)
         writer.add_expert_feed_forward_length(shape.ffn)
     add_tokenizer(writer, shape.vocab, shape.last_tokens)
-    for name, values, kind in _Tensors(shape).all():
+    for name, values, kind in Tensors(shape).all():
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -132,7 +132,7 @@ def _write(path: Path, shape: Gemma4Shape) -> Path:
     return path
 
 
-class _Tensors:
+class Tensors:
     """(name, bytes or values as the writer wants them, kind) of each tensor."""
 
     def __init__(self, shape: Gemma4Shape) -> None:
@@ -217,9 +217,9 @@ def write_gemma4_directory(directory: Path, path: Path, **config: Any) -> Path:
 
 def _name(name: str) -> str:
     if not name.startswith("blk."):
-        return f"{_TOP[name.removesuffix('.weight')]}.weight"
+        return f"{TOP[name.removesuffix('.weight')]}.weight"
     _, index, part = name.split(".", 2)
-    return f"model.layers.{index}.{_PARTS[part]}"
+    return f"model.layers.{index}.{PARTS[part]}"
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from llm_serving.architectures import (
     gemma1,
     gemma2,
     gemma3,
+    gemma3n,
     gemma4,
     glm4,
     gpt_oss,
@@ -29,6 +30,7 @@ from llm_serving.architectures import (
     lfm2,
     lfm2_moe,
     llama,
+    llama4,
     llama_kin,
     mamba,
     minicpm3,
@@ -54,6 +56,7 @@ from llm_serving.architectures import (
     text_part,
 )
 from llm_serving.architectures.adapted_modules import adapted as adapted
+from llm_serving.architectures.believed_sizes import check_sizes
 from llm_serving.architectures.encoder_families import ENCODER_FAMILIES as ENCODER_FAMILIES
 from llm_serving.architectures.projector import projector_kind as projector_kind
 from llm_serving.architectures.projector import with_projector as with_projector
@@ -64,8 +67,6 @@ from llm_serving.errors import CheckpointError
 from llm_serving.native.ops import EncoderPlan, ModelPlan
 from llm_serving.native.vision_plan import AnySizePlan, VisionPlan
 
-MOST_TIMES = 16  # queries, keys and values of many heads side by side, and more
-MOST_CONTEXT = 1 << 24
 MOST_HEAD = 576  # dimensions: kMostHeadDim of kv_format.hpp
 
 FAMILIES = {
@@ -101,6 +102,8 @@ FAMILIES = {
     "gemma2": gemma2.describe,
     "gemma3": gemma3.describe,
     "gemma3_text": gemma3.describe,  # as directories call it
+    "gemma3n": gemma3n.describe,
+    "gemma3n_text": gemma3n.describe,  # as directories call it
     "gemma4": gemma4.describe,
     "gemma4_text": gemma4.describe,  # as directories call it,
     "gemma4_unified": gemma4.describe,  # with the text model of 12 B,
@@ -131,6 +134,8 @@ FAMILIES = {
     "internlm3": internlm.describe_3,
     "jamba": jamba.describe,
     "llama": llama.describe,
+    "llama4": llama4.describe,
+    "llama4_text": llama4.describe,  # as directories call it
     "maincoder": llama_kin.describe_maincoder,
     "mamba": mamba.describe,
     "mamba2": mamba.describe_2,
@@ -201,7 +206,7 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
         )
     _check_readable(checkpoint)
     plan = family(checkpoint)
-    _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.max_context)
+    check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.max_context)
     largest = max((layer.head_dim for layer in plan.kv), default=0)
     if largest > MOST_HEAD:
         raise CheckpointError(
@@ -233,7 +238,7 @@ def describe_vision(checkpoint: Checkpoint, tile: int) -> tuple[VisionPlan, Chec
     if family is None:
         raise CheckpointError(f"The native engine reads no images with '{checkpoint.architecture}'.")
     plan, shaped = family(seeing, tile)
-    _check_sizes(shaped, {**plan.tower.buffers, **plan.connector.buffers}, plan.tower.context)
+    check_sizes(shaped, {**plan.tower.buffers, **plan.connector.buffers}, plan.tower.context)
     return plan, shaped
 
 
@@ -242,7 +247,7 @@ def describe_any_size(checkpoint: Checkpoint, rows: int) -> tuple[AnySizePlan, C
     seeing = checkpoint.projector or checkpoint
     plan, shaped = ANY_SIZE_FAMILIES[seeing.architecture](seeing, rows)
     for stage in (plan.tower, *plan.connectors):
-        _check_sizes(shaped, stage.buffers, stage.context)
+        check_sizes(shaped, stage.buffers, stage.context)
     return plan, shaped
 
 
@@ -256,29 +261,10 @@ def describe_encoder(checkpoint: Checkpoint) -> EncoderPlan:
         )
     _check_readable(checkpoint)
     plan = family(checkpoint)
-    _check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.context)
+    check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.context)
     return plan
 
 
 def _check_readable(checkpoint: Checkpoint) -> None:
     if problem := checkpoint.extras.get("unread_weights"):
         raise CheckpointError(f"{checkpoint.path}: {problem}")
-
-
-def _check_sizes(checkpoint: Checkpoint, buffers: dict[str, int], context: int) -> None:
-    """Memory is taken for what the header says before weights are looked at.
-
-    Raises: CheckpointError for sizes that have nothing to do with the tensors, or a context of no model.
-    """
-    largest = max((size for tensor in checkpoint.tensors.values() for size in tensor.shape), default=0)
-    for name, width in buffers.items():
-        if width > MOST_TIMES * largest:
-            raise CheckpointError(
-                f"By its header '{checkpoint.path}' has {width} numbers a token in '{name}', and no tensor "
-                f"has more than {largest} rows or columns: they are not of one model."
-            )
-    if context > MOST_CONTEXT:
-        raise CheckpointError(
-            f"By its header '{checkpoint.path}' has a context of {context} tokens; "
-            f"up to {MOST_CONTEXT} are believed."
-        )

@@ -118,7 +118,7 @@ def rope(
     if scaling != "llama3":
         raise CheckpointError(f"Rotary scaling {scaling!r} in '{checkpoint.path}' is not supported.")
     low, high = value("low_freq_factor"), value("high_freq_factor")
-    if not low < high:
+    if not low <= high:  # Llama 4's are equal: no frequency is between
         raise CheckpointError(
             f"The rotary factors in '{checkpoint.path}' are {low:g} and {high:g}: out of order."
         )

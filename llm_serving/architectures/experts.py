@@ -80,6 +80,7 @@ class ExpertSizes:
     shared: int = 0  # how wide the expert is that works on all tokens
     has_door: bool = False  # to that expert
     averaged: bool = False  # half of what it and the others give is added
+    weighted_inputs: bool = False  # what experts read is multiplied with their weights, not what they make
 
 
 def fit_groups(groups: ops.ExpertGroups, count: int, used: int) -> bool:
@@ -141,7 +142,7 @@ def mixture(
             sizes.groups,
             sizes.margin,
         ),
-        ops.Gather(source),
+        ops.Gather(source, sizes.weighted_inputs),
         ops.ExpertLinear(up),
         _activation(names, sizes),
         ops.ExpertLinear(down),
@@ -150,6 +151,7 @@ def mixture(
             target or "x",
             bias if bias in checkpoint.tensors else None,
             target is None or (names.shared is not None and sizes.shared > 0),
+            not sizes.weighted_inputs,
         ),
     )
 

@@ -25,7 +25,7 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     Raises: CheckpointError for a size that is missing, or anything that the engine does not run.
     """
     span = num_rows_of_a_span(checkpoint)
-    checkpoint = _text_part(checkpoint)
+    checkpoint = text_part(checkpoint)
     shape, names = read_shape(checkpoint), read_names(checkpoint)
     vocab = checkpoint.tensor(names.words).shape[0]
     count, keeping = len(shape.layers), len(shape.layers) - shape.shared
@@ -36,17 +36,17 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
         query_heads=shape.heads,
         kv=tuple(ops.KvShape(own.kv_heads, own.head_dim) for own in shape.layers[:keeping]),
         rope=shape.rope,
-        buffers={**_buffers(shape), "logits": vocab},
+        buffers={**layer_buffers(shape), "logits": vocab},
         operations=(
             ops.Embed(names.words, "x", scale=shape.hidden**0.5),
-            *(_inputs(shape, names) if shape.inputs else ()),
+            *(layer_inputs(shape, names) if shape.inputs else ()),
             *(op for own in layers[:keeping] for op in own),
             # Who keeps no keys and values works on the tokens that are asked for only.
             ops.SelectRows("x", "last"),
             *([ops.SelectRows("inputs", "last_inputs")] if shape.inputs and shape.shared else []),
             *(op for own in layers[keeping:] for op in own),
             ops.Quantize("last", names.norm, shape.epsilon),
-            ops.Linear((ops.Projection(_head(checkpoint, names), "logits"),)),
+            ops.Linear((ops.Projection(head(checkpoint, names), "logits"),)),
             *([ops.SoftCap("logits", shape.logit_cap)] if shape.logit_cap else []),
         ),
         slots={} if shape.experts is None else expert_slots(shape.hidden, shape.experts, names.experts),
@@ -54,25 +54,28 @@ def describe(checkpoint: Checkpoint) -> ops.ModelPlan:
     )
 
 
-def _text_part(checkpoint: Checkpoint) -> Checkpoint:
+def text_part(checkpoint: Checkpoint, kinds: tuple[str, ...] = _TEXT_KINDS) -> Checkpoint:
+    """The same with the text model's settings as its own. Raises: CheckpointError for one of no such kind."""
     if checkpoint.format == "gguf" or "text_config" not in checkpoint.metadata:
         return checkpoint
     text = config_json.part(checkpoint, "text_config")
     text_checkpoint = replace(checkpoint, metadata=text)
-    config_json.require(text_checkpoint, "model_type", _TEXT_KINDS, _TEXT_KINDS[0])
+    config_json.require(text_checkpoint, "model_type", kinds, kinds[0])
     tied = {key: checkpoint.metadata[key] for key in ("tie_word_embeddings",) if key in checkpoint.metadata}
     return replace(checkpoint, metadata={**text, **tied})
 
 
-def _head(checkpoint: Checkpoint, names: Names) -> str:
+def head(checkpoint: Checkpoint, names: Names) -> str:
+    """The tensor that makes logits: of its own, or the words'."""
     is_own = checkpoint.format == "gguf" or not checkpoint.metadata.get("tie_word_embeddings", True)
     return names.head if is_own and names.head in checkpoint.tensors else names.words
 
 
-def _inputs(shape: Gemma4Shape, names: Names) -> tuple[ops.Operation, ...]:
+def layer_inputs(shape: Gemma4Shape, names: Names, beyond: int | None = None) -> tuple[ops.Operation, ...]:
     """Of each layer, what a projection of the row says, normed, and a row of its own table.
 
-    Rows of a picture stand for tokens of padding, which is whose row of the table they get.
+    Rows of a picture stand for tokens of padding, which is whose row of the table they get. `beyond` is whose
+    row tokens get that the table does not have.
     """
     count, mean = len(shape.layers), 2**-0.5
     return (
@@ -88,11 +91,11 @@ def _inputs(shape: Gemma4Shape, names: Names) -> tuple[ops.Operation, ...]:
             shape.epsilon * shape.hidden,
             gain=mean,
         ),
-        ops.AddRows(names.inputs_table, "inputs", shape.inputs**0.5 * mean),
+        ops.AddRows(names.inputs_table, "inputs", shape.inputs**0.5 * mean, beyond),
     )
 
 
-def _buffers(shape: Gemma4Shape) -> dict[str, int]:
+def layer_buffers(shape: Gemma4Shape) -> dict[str, int]:
     """Those of layers are called by their kind and by how wide they are."""
     hidden = shape.hidden
     buffers = {"x": hidden, "last": hidden, "part": hidden}

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from llm_serving.architectures.experts import mixture
 from llm_serving.architectures.gemma4_names import Names
-from llm_serving.architectures.gemma4_shape import Gemma4Shape, LayerShape
+from llm_serving.architectures.gemma4_shape import Gemma4Shape
+from llm_serving.architectures.gemma_layers import LayerShape
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.native import ops
 
 
 def layer(checkpoint: Checkpoint, index: int, names: Names, shape: Gemma4Shape) -> tuple[ops.Operation, ...]:
     """On the buffers that `gemma4.py` lists. Raises: CheckpointError for experts that do not fit."""
-    return _Layer(checkpoint, index, names, shape).operations()
+    return Layer(checkpoint, index, names, shape).operations()
 
 
-class _Layer:
+class Layer:
+    """`x` is the buffer that the parts read and add to. Gemma 3n's layers are made of the same parts."""
+
+    goes_on_normed = False  # what attention adds to is the row as its norm made it
+
     def __init__(self, checkpoint: Checkpoint, index: int, names: Names, shape: Gemma4Shape) -> None:
         self.checkpoint = checkpoint
         self.index = index
@@ -49,13 +54,13 @@ class _Layer:
             self._keys(source, query, query_norm, rope)
             if self.keeps
             else (
-                ops.Linear((query,)),
+                ops.Linear((query, *self._beside())),
                 query_norm,
                 ops.Rotate(source, shape.heads, own.head_dim, rope),
             )
         )
         return (
-            self._read(names.input_norm),
+            self._read(names.input_norm, keep=self.goes_on_normed),
             *ready,
             ops.Attention(
                 source,
@@ -83,6 +88,7 @@ class _Layer:
                     query,
                     self._matrix(names.key, source, queries),
                     self._matrix(names.value if has_values else names.key, source, queries + keys),
+                    *self._beside(),
                 )
             ),
             query_norm,
@@ -91,16 +97,25 @@ class _Layer:
             ops.RopeStore(source, self.index, rope if own.is_local else None),
         )
 
+    def _beside(self) -> tuple[ops.Projection, ...]:
+        """What else reads the row as attention does."""
+        return ()
+
     def _feed_forward(self) -> tuple[ops.Operation, ...]:
         names, gates = self.names, f"gate_up_{self.own.ffn}"
         return (
             self._read(names.ffn_norm),
             ops.Linear((self._matrix(names.gate, gates), self._matrix(names.up, gates, self.own.ffn))),
+            *self._sparse(gates),
             ops.Gated(gates, self.own.ffn, "gelu_tanh"),
             ops.Linear((self._matrix(names.down, "part"),)),
             *(self._experts() if self.shape.experts is not None else ()),
             *self._add_part(names.ffn_norm_behind),
         )
+
+    def _sparse(self, gates: str) -> tuple[ops.Operation, ...]:
+        """What closes most gates before they are opened."""
+        return ()
 
     def _experts(self) -> tuple[ops.Operation, ...]:
         """part = norm(part) + norm(what experts make of the rows as they came to the feed-forward part)."""
@@ -127,8 +142,8 @@ class _Layer:
             *self._add(names.layer_projection, names.layer_norm),
         )
 
-    def _read(self, norm: str) -> ops.Operation:
-        return ops.Quantize(self.x, self._name(norm), self.shape.epsilon)
+    def _read(self, norm: str, keep: bool = False) -> ops.Operation:
+        return ops.Quantize(self.x, self._name(norm), self.shape.epsilon, keep=keep)
 
     def _add(self, matrix: str, norm: str) -> tuple[ops.Operation, ...]:
         return (ops.Linear((self._matrix(matrix, "part"),)), *self._add_part(norm))

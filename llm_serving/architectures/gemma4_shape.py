@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from llm_serving.architectures import config_json, gguf_keys
 from llm_serving.architectures.decoder_experts import gguf_sizes
 from llm_serving.architectures.experts import ExpertSizes
 from llm_serving.architectures.gemma import ACTIVATION
+from llm_serving.architectures.gemma_layers import (
+    LayerShape,
+    logit_cap,
+    num_shared,
+    of_each_layer,
+    of_kind,
+    sharing_layers,
+)
 from llm_serving.architectures.layer_kinds import GLOBAL, LOCAL, global_layers
 from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
@@ -21,19 +27,7 @@ _LOCAL_THETA, _GLOBAL_THETA = 10000.0, 1000000.0
 _GLOBAL_HEAD_DIM = 512
 _GLOBAL_EVERY = 6  # layers, where a config.json does not say
 _TURNING = 0.25  # of a head's frequencies in layers that see everything
-_MOST_CAP = 1e6
 _MOST_HEAD = 4096  # dimensions that factors are made for; the engine takes fewer
-
-
-@dataclass(frozen=True, slots=True)
-class LayerShape:
-    """One layer. Its keys and values are its own, or those of an earlier one of its kind."""
-
-    is_local: bool
-    head_dim: int
-    kv_heads: int
-    ffn: int
-    reads: int  # the layer whose keys and values it reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +50,11 @@ class Gemma4Shape:
 
 def read_shape(checkpoint: Checkpoint) -> Gemma4Shape:
     """Raises: CheckpointError when a size is missing, out of range, or not one that the engine runs."""
-    shape = (_of_gguf if checkpoint.format == "gguf" else _of_config)(checkpoint)
+    return checked(checkpoint, (_of_gguf if checkpoint.format == "gguf" else _of_config)(checkpoint))
+
+
+def checked(checkpoint: Checkpoint, shape: Gemma4Shape) -> Gemma4Shape:
+    """The same. Raises: CheckpointError for sizes that the engine does not run."""
     if shape.experts is not None and shape.shared:
         raise CheckpointError(
             f"'{checkpoint.path}' has experts and layers that keep no keys and values; "
@@ -93,7 +91,7 @@ def _of_config(checkpoint: Checkpoint) -> Gemma4Shape:
     heads = config_json.positive(checkpoint, "num_attention_heads")
     head_dim = config_json.positive(checkpoint, "head_dim", default=256)
     kv_heads = config_json.positive(checkpoint, "num_key_value_heads", default=heads)
-    shared = _shared(checkpoint, "num_kv_shared_layers", config.get("num_kv_shared_layers") or 0, layers)
+    shared = num_shared(checkpoint, "num_kv_shared_layers", config.get("num_kv_shared_layers") or 0, layers)
     is_global = global_layers(checkpoint, layers, _GLOBAL_EVERY)
     sizes = _global_sizes(checkpoint, is_global, kv_heads)
     widths = [
@@ -114,29 +112,24 @@ def _of_config(checkpoint: Checkpoint) -> Gemma4Shape:
     return Gemma4Shape(
         hidden=config_json.positive(checkpoint, "hidden_size"),
         heads=heads,
-        layers=_layers(checkpoint, [sizes.get(i, local) for i in range(layers)], widths, is_global, shared),
+        layers=sharing_layers(
+            checkpoint, [sizes.get(i, local) for i in range(layers)], widths, is_global, shared
+        ),
         shared=shared,
         inputs=config_json.positive(checkpoint, "hidden_size_per_layer_input", default=256) if inputs else 0,
         context=config_json.positive(checkpoint, "max_position_embeddings", default=131072),
         epsilon=config_json.number(checkpoint, "rms_norm_eps", default=1e-6),
         window=config_json.positive(checkpoint, "sliding_window", default=512),
-        local_rope=config_json.rope(_of_kind(checkpoint, LOCAL), head_dim, _LOCAL_THETA),
+        local_rope=config_json.rope(of_kind(checkpoint, LOCAL), head_dim, _LOCAL_THETA),
         rope=_global_rope(checkpoint, next(iter(sizes.values()))[0]),
-        logit_cap=0.0 if cap is None else _cap(checkpoint, cap),
+        logit_cap=0.0 if cap is None else logit_cap(checkpoint, cap),
         experts=experts,
     )
 
 
-def _of_kind(checkpoint: Checkpoint, kind: str) -> Checkpoint:
-    """The same with the rotary parameters of this kind of layers alone."""
-    kinds: Any = checkpoint.metadata.get("rope_parameters") or {}
-    own = kinds.get(kind, {}) if isinstance(kinds, dict) else kinds
-    return replace(checkpoint, metadata={"rope_parameters": own})
-
-
 def _global_rope(checkpoint: Checkpoint, head_dim: int) -> ops.Rope:
     """Of layers that see everything: of all frequencies of a head, the fastest turn."""
-    own = _of_kind(checkpoint, GLOBAL)
+    own = of_kind(checkpoint, GLOBAL)
     given: Any = own.metadata["rope_parameters"]
     if not isinstance(given, dict) or given.get("rope_type", "proportional") != "proportional":
         return config_json.rope(own, head_dim, _GLOBAL_THETA)
@@ -192,9 +185,9 @@ def _of_gguf(checkpoint: Checkpoint) -> Gemma4Shape:
     is_global = global_layers(checkpoint, layers, _GLOBAL_EVERY)
     global_dim = gguf_keys.positive(checkpoint, "attention.key_length")
     local_dim = gguf_keys.positive(checkpoint, "attention.key_length_swa", global_dim)
-    kv_heads = _each(checkpoint, "attention.head_count_kv", layers)
+    kv_heads = of_each_layer(checkpoint, "attention.head_count_kv", layers)
     heads = [(global_dim if i in is_global else local_dim, kv_heads[i]) for i in range(layers)]
-    shared = _shared(
+    shared = num_shared(
         checkpoint, "attention.shared_kv_layers", checkpoint.hyper("attention.shared_kv_layers", 0), layers
     )
     has_inputs = not gguf_keys.is_zero(checkpoint, "embedding_length_per_layer_input")
@@ -206,8 +199,8 @@ def _of_gguf(checkpoint: Checkpoint) -> Gemma4Shape:
     return Gemma4Shape(
         hidden=gguf_keys.positive(checkpoint, "embedding_length"),
         heads=gguf_keys.positive(checkpoint, "attention.head_count"),
-        layers=_layers(
-            checkpoint, heads, _each(checkpoint, "feed_forward_length", layers), is_global, shared
+        layers=sharing_layers(
+            checkpoint, heads, of_each_layer(checkpoint, "feed_forward_length", layers), is_global, shared
         ),
         shared=shared,
         inputs=gguf_keys.positive(checkpoint, "embedding_length_per_layer_input") if has_inputs else 0,
@@ -220,64 +213,10 @@ def _of_gguf(checkpoint: Checkpoint) -> Gemma4Shape:
             gguf_keys.positive(checkpoint, "rope.dimension_count", global_dim),
             factors_tensor=factors,
         ),
-        logit_cap=_cap(checkpoint, cap) if has_cap else 0.0,
+        logit_cap=logit_cap(checkpoint, cap) if has_cap else 0.0,
         experts=_with_gelu(gguf_sizes(checkpoint, ffn="expert_feed_forward_length")) if has_experts else None,
     )
 
 
 def _with_gelu(sizes: ExpertSizes) -> ExpertSizes:
     return replace(sizes, activation="gelu_tanh")
-
-
-def _each(checkpoint: Checkpoint, key: str, layers: int) -> list[int]:
-    """A number for each layer; files have one for all, or a list. Raises: CheckpointError."""
-    values = checkpoint.hyper(key)
-    if not isinstance(values, np.ndarray):
-        return [gguf_keys.positive(checkpoint, key)] * layers
-    if (
-        values.dtype.kind not in "iu"
-        or len(values) != layers
-        or not ((values > 0) & (values < 1 << 31)).all()
-    ):
-        raise gguf_keys.problem(checkpoint, key, values, f"{layers} positive integers are needed")
-    return [int(value) for value in values]
-
-
-def _shared(checkpoint: Checkpoint, key: str, value: object, layers: int) -> int:
-    """Raises: CheckpointError unless it is a number of layers, fewer than all."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < layers:
-        raise CheckpointError(
-            f"'{key}' of '{checkpoint.path}' is {value!r}; a number of layers below {layers} is needed."
-        )
-    return value
-
-
-def _cap(checkpoint: Checkpoint, cap: object) -> float:
-    """Raises: CheckpointError for a number that caps nothing."""
-    is_number = isinstance(cap, (int, float)) and not isinstance(cap, bool)
-    if not is_number or not 1 / _MOST_CAP <= float(str(cap)) <= _MOST_CAP:
-        raise CheckpointError(
-            f"'final_logit_softcapping' of '{checkpoint.path}' is {cap!r}: no model has such a cap."
-        )
-    return float(str(cap))
-
-
-def _layers(
-    checkpoint: Checkpoint,
-    heads: list[tuple[int, int]],
-    ffn: list[int],
-    is_global: frozenset[int],
-    shared: int,
-) -> tuple[LayerShape, ...]:
-    """Who shares reads the last one of its kind that does not. Raises: CheckpointError without one."""
-    keeping = len(heads) - shared
-    kinds = [i not in is_global for i in range(len(heads))]
-    layers = []
-    for i, (head_dim, kv_heads) in enumerate(heads):
-        reads = i if i < keeping else max((k for k in range(keeping) if kinds[k] == kinds[i]), default=-1)
-        if reads < 0 or heads[reads] != heads[i]:
-            raise CheckpointError(
-                f"Layer {i} of '{checkpoint.path}' has no layer whose keys and values it can read."
-            )
-        layers.append(LayerShape(kinds[i], head_dim, kv_heads, ffn[i], reads))
-    return tuple(layers)

@@ -22,10 +22,11 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
         return describe_decoder(checkpoint, Kind(interleaved=True, still=still), _DEFAULTS)
     for key in ("attention_bias", "mlp_bias", "use_sliding_window"):
         require(checkpoint, key, (False,), False)
-    return describe_decoder(checkpoint, Kind(still=_still(checkpoint)), _DEFAULTS)
+    return describe_decoder(checkpoint, Kind(still=still_layers(checkpoint)), _DEFAULTS)
 
 
-def _still(checkpoint: Checkpoint) -> frozenset[int]:
+def still_layers(checkpoint: Checkpoint) -> frozenset[int]:
+    """Layers of a directory that are told no positions. Raises: CheckpointError for another list."""
     layers = num_layers(checkpoint, "num_hidden_layers")
     rotates = checkpoint.metadata.get("no_rope_layers")  # in spite of its name: 1 where they rotate
     if not rotates:

@@ -1,4 +1,4 @@
-"""Where rows begin, as data: embeddings, given rows, and what is added by token id or position."""
+"""Operations that rows begin with: by token id, by position, or as a step brings them along."""
 
 from __future__ import annotations
 
@@ -38,11 +38,15 @@ class AddGiven:
 
 @dataclass(frozen=True, slots=True)
 class AddRows:
-    """target += scale * rows of `tensor`, by token id, read where the file has them and as it has them."""
+    """target += scale * rows of `tensor`, by token id, read where the file has them and as it has them.
+
+    Of ids behind the table's end it is row `beyond`; None: there must be none.
+    """
 
     tensor: str
     target: str
     scale: float = 1.0
+    beyond: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

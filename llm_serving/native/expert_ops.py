@@ -43,9 +43,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """activations = int8(source), a row for each slot."""
+    """activations = int8(source), a row for each slot; times the slot's weight if `weighted`."""
 
     source: str
+    weighted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,13 @@ class ExpertLinear:
 
 @dataclass(frozen=True, slots=True)
 class Combine:
-    """target += bias + the sum of weight * source over the slots of a row; or target = that."""
+    """target += bias + the sum of weight * source over the slots of a row; or target = that.
+
+    Without `weighted` the weights are one: what experts read was weighted.
+    """
 
     source: str
     target: str
     bias: str | None = None
     accumulate: bool = True
+    weighted: bool = True

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llm_serving.native.altup import AltUpCorrect as AltUpCorrect
+from llm_serving.native.altup import AltUpPredict as AltUpPredict
+from llm_serving.native.altup import GaussianTopK as GaussianTopK
+from llm_serving.native.altup import MatchMagnitude as MatchMagnitude
 from llm_serving.native.attention_ops import Attention as Attention
 from llm_serving.native.attention_ops import EncoderAttention as EncoderAttention
 from llm_serving.native.attention_ops import HeadNorm as HeadNorm
@@ -143,8 +147,8 @@ class SelectRows:
 class Copy:
     """target = source + bias, or target += that; times sigmoid(door), one number a row, if there is one.
 
-    At last target *= `scale`, a number or a tensor of one. With an `offset` the target is wider, and this is
-    about its columns from there on.
+    At last target *= `scale`: a number, or a tensor of one number, or of one for each column. With an
+    `offset` the target is wider, and this is about its columns from there on.
     """
 
     source: str
@@ -188,6 +192,10 @@ Operation = (
     | MambaScan
     | ShortConv
     | SelectiveScan
+    | AltUpPredict
+    | AltUpCorrect
+    | MatchMagnitude
+    | GaussianTopK
 )
 
 

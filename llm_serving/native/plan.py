@@ -48,8 +48,8 @@ class PlanBuilder(PlanTensors):
                 core.given(buffers[target])
             case ops.AddGiven(target, offset):
                 core.add_given(buffers[target], offset)
-            case ops.AddRows(tensor, target, scale):
-                self._add_rows(tensor, buffers[target], scale)
+            case ops.AddRows():
+                self._add_rows(operation)
             case ops.AddPositions():
                 core.add_positions(self._positions(operation), buffers[operation.target])
             case ops.Quantize():
@@ -74,10 +74,7 @@ class PlanBuilder(PlanTensors):
                 core.select_rows(buffers[source], buffers[target])
             case ops.Copy(source, target, bias, accumulate, door, scale, offset):
                 shift, gate = self._optional(bias, self._widths[source]), buffers.get(door or "", -1)
-                if isinstance(scale, float):
-                    own = self._constant(np.full(1, scale, np.float32))
-                else:
-                    own = self._optional(scale, 1)
+                own = self._factor(scale, self._widths[source])
                 rows, into, begin = buffers[source], buffers[target], -1 if offset is None else offset
                 core.copy(rows, into, shift, accumulate, gate, own, begin)
             case ops.RopeStore() | ops.Attention() | ops.HeadNorm() | ops.Rotate() | ops.EncoderAttention():
@@ -90,6 +87,8 @@ class PlanBuilder(PlanTensors):
                 self._add_selective(operation)
             case ops.Route() | ops.Gather() | ops.ExpertLinear() | ops.Combine():
                 self._add_of_experts(operation)
+            case ops.AltUpPredict() | ops.AltUpCorrect() | ops.MatchMagnitude() | ops.GaussianTopK():
+                self._add_of_altup(operation)
 
     def _add_of_attention(
         self, operation: ops.RopeStore | ops.Attention | ops.HeadNorm | ops.Rotate | ops.EncoderAttention
@@ -100,12 +99,12 @@ class PlanBuilder(PlanTensors):
                 rotated, axes = (0, ()) if rope is None else (rope.rotated, rope.axes)
                 rows, heads, table = buffers[source], self.query_heads, self._rope(rope)
                 core.rope_store(rows, layer, heads, table, rotated, keys_are_values, axes)
-            case ops.Attention(source, target, layer, scale, window, cap, sinks, ahead):
+            case ops.Attention(source, target, layer, scale, window, cap, sinks, ahead, chunk):
                 # Rows of a span see those that come, however far a window reaches.
                 bias = self._bias(ops.WindowBias(window - 1, self._has_spans)) if window else -1
                 rows, into, heads = buffers[source], buffers[target], self.query_heads
                 own = self._optional(sinks, heads)
-                core.attention(rows, into, layer, heads, scale, window, bias, cap, own, ahead)
+                core.attention(rows, into, layer, heads, scale, window, bias, cap, own, ahead, chunk)
             case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias, gain, interleaved):
                 shift, dim = self._optional(bias, width // heads), width // heads
                 order = halves_order(dim, dim, interleaved) if interleaved else None
@@ -138,13 +137,13 @@ class PlanBuilder(PlanTensors):
                 parts = (groups.count, groups.used, groups.best) if groups else (1, 1, 1)
                 is_sigmoid = scores == "sigmoid"
                 core.route(buffers[source], used, normalized, is_sigmoid, shift, scale, own, *parts, margin)
-            case ops.Gather(source):
-                core.gather(buffers[source])
+            case ops.Gather(source, weighted):
+                core.gather(buffers[source], weighted)
             case ops.ExpertLinear(experts):
                 core.expert_linear([self._projections(projections) for projections in experts])
-            case ops.Combine(source, target, bias, accumulate):
+            case ops.Combine(source, target, bias, accumulate, weighted):
                 shift = self._optional(bias, self._widths[source])
-                core.combine(buffers[source], buffers[target], shift, accumulate)
+                core.combine(buffers[source], buffers[target], shift, accumulate, weighted)
 
     def _add_recurrent(
         self, operation: ops.GatedConv | ops.DeltaInputs | ops.DeltaRule | ops.OutputGate
@@ -193,12 +192,32 @@ class PlanBuilder(PlanTensors):
                 skip = self._optional(skips, channels.count)
                 core.selective_scan(*own, channels.state, self._constant(table), skip)
 
-    def _add_rows(self, name: str, target: int, scale: float) -> None:
-        tensor = self.checkpoint.tensor(name)
+    def _add_of_altup(
+        self, operation: ops.AltUpPredict | ops.AltUpCorrect | ops.MatchMagnitude | ops.GaussianTopK
+    ) -> None:
+        core, buffers = self.core, self._buffers
+        match operation:
+            case ops.AltUpPredict(streams, router, weights):
+                mixes = self._optional(weights, len(streams) ** 3)
+                core.altup_predict([buffers[name] for name in streams], buffers[router], mixes)
+            case ops.AltUpCorrect(streams, source, router, weights):
+                gains = self._optional(weights, len(streams) ** 2)
+                names = [buffers[name] for name in streams]
+                core.altup_correct(names, buffers[source], buffers[router], gains)
+            case ops.MatchMagnitude(source, like, least):
+                core.match_magnitude(buffers[source], buffers[like], least)
+            case ops.GaussianTopK(source, cols, deviations):
+                core.gaussian_top_k(buffers[source], cols, deviations)
+
+    def _add_rows(self, rows: ops.AddRows) -> None:
+        tensor = self.checkpoint.tensor(rows.tensor)
         if len(tensor.shape) != 2:
-            raise CheckpointError(f"Tensor '{name}' has shape {tensor.shape}; a table has two dimensions.")
+            raise CheckpointError(
+                f"Tensor '{rows.tensor}' has shape {tensor.shape}; a table has two dimensions."
+            )
         self._weights.note_unread(tensor)
-        self.core.add_rows(tensor.kind, tensor.as_rows().data, tensor.shape[0], target, scale)
+        target, beyond = self._buffers[rows.target], -1 if rows.beyond is None else rows.beyond
+        self.core.add_rows(tensor.kind, tensor.as_rows().data, tensor.shape[0], target, rows.scale, beyond)
 
     def _quantize(self, q: ops.Quantize) -> None:
         width = self._widths[q.source]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -125,6 +126,13 @@ class PlanTensors:
         order: np.ndarray | None = None,
     ) -> int:
         return -1 if name is None else self._vector(self.checkpoint.tensor(name), size, add, times, order)
+
+    def _factor(self, scale: str | float | None, width: int) -> int:
+        """What a copy is multiplied by: a number, or a tensor of one number or `width` numbers."""
+        if isinstance(scale, float):
+            return self._constant(np.array([scale], np.float32))
+        is_one = scale is not None and prod(self.checkpoint.tensor(scale).shape) == 1
+        return self._optional(scale, 1 if is_one else width)
 
     def _positions(self, p: ops.AddPositions) -> int:
         segments = None if p.segments is None else dequantize(self.checkpoint.tensor(p.segments))

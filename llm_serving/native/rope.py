@@ -18,8 +18,9 @@ class Rope:
     magnitude: float = 1.0  # of what is rotated, afterwards (YaRN, LongRoPE)
     near_factors: tuple[float, ...] = ()  # instead, where a context has no more than `near` tokens (LongRoPE)
     near: int = 0
-    growth: float = 0.0  # > 0: of the magnitude, times 1 + growth * log(1 + position // span) (Llama 4)
+    growth: float = 0.0  # > 0: of the magnitude, times 1 + growth * log(1 + position // span) (Llama 4),
     span: int = 1
+    first: int = 0  # where the first position is this one
     # Which of a token's rotary positions turns each frequency: 0 time, 1 height, 2 width (M-RoPE, Wang et al.
     # 2024). Where a step does not tell them, all three are the token's position, as without axes.
     axes: tuple[int, ...] = ()
@@ -48,12 +49,12 @@ def llama3_factors(
     theta: float, rotated: int, factor: float, low: float, high: float, length: float
 ) -> tuple[float, ...]:
     """1 for waves of more than `high` turns within the `length` trained for first, `factor` for less than
-    `low`, a mixture between (Llama 3.1).
+    `low`, a mixture between (Llama 3.1). Where both are equal, nothing is between (Llama 4).
     """
     factors = []
     for i in range(0, rotated, 2):
         turns = length * theta ** (-i / rotated) / (2 * math.pi)
-        mix = min(max((turns - low) / (high - low), 0.0), 1.0)
+        mix = min(max((turns - low) / (high - low), 0.0), 1.0) if low < high else float(turns >= low)
         factors.append(1 / ((1 - mix) / factor + mix))
     return tuple(factors)
 

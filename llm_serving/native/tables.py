@@ -42,7 +42,7 @@ def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.nda
     angles = np.arange(positions, dtype=np.float64)[:, None] / rope.linear_factor * frequencies[None, :]
     table: np.ndarray = np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * rope.magnitude
     if rope.growth:
-        table *= 1 + rope.growth * np.log1p(np.arange(positions) // rope.span)[:, None]
+        table *= 1 + rope.growth * np.log1p((np.arange(positions) + rope.first) // rope.span)[:, None]
     return table.astype(np.float32)
 
 

@@ -50,6 +50,7 @@ def mixture(
     scale: float,
     groups: tuple[int, int, int] = (1, 1, 1),
     margin: float = 0.0,
+    weighted_inputs: bool = False,
 ) -> tuple:
     """What comes of each token by the plan, and by numpy: experts are single matrices here."""
     bench = Bench(isa, "f32")
@@ -64,9 +65,9 @@ def mixture(
     plan.route(
         router, USED, normalized, is_sigmoid, correction if corrected else -1, scale, -1, *groups, margin
     )
-    plan.gather(bench.x)
+    plan.gather(bench.x, weighted_inputs)
     plan.expert_linear([[(bench.pack(matrix), -1, slots, 0)] for matrix in matrices])
-    plan.combine(slots, out)
+    plan.combine(slots, out, weighted=not weighted_inputs)
     ids, ours = bench.run([TOKENS], out)
     x = bench.table[ids].astype(np.float64)
     logits = x @ routing.T.astype(np.float64)
@@ -97,6 +98,14 @@ def test_experts_are_chosen_and_weighted(
         assert relative(ours, expected) < 1e-6
         outputs.append(ours)
     assert all((out == outputs[0]).all() for out in outputs)
+
+
+def test_what_experts_read_may_be_weighted() -> None:
+    """Instead of what they make, which is the same as long as nothing is bent between."""
+    ours, expected = mixture(
+        "auto", is_sigmoid=True, normalized=False, corrected=False, scale=1.0, weighted_inputs=True
+    )
+    assert relative(ours, expected) < 1e-6
 
 
 @pytest.mark.parametrize("groups", [(4, 2, 1), (3, 1, 1), (6, 4, 2), (4, 1, 2)])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_gemma3n import write_tiny_gemma3n
 from tiny_gemma4 import write_tiny_gemma4, write_tiny_gemma4_large
 from tiny_gpt_oss import write_tiny_gpt_oss
 from tiny_models import SMALLEST_VOCAB, write_tiny_gemma2, write_tiny_gemma3, write_tiny_olmo3
@@ -20,13 +21,22 @@ SINGLY = [1] * 18 + [230] + [1] * 18 + [14] + [1] * 20 + [200] + [1] * 24 + [44]
 WRITERS = {
     "gemma2": write_tiny_gemma2,
     "gemma3": write_tiny_gemma3,
+    "gemma3n": write_tiny_gemma3n,
     "gemma4": write_tiny_gemma4,
     "gemma4_large": write_tiny_gemma4_large,
     "gpt_oss": write_tiny_gpt_oss,
     "olmo3": write_tiny_olmo3,
 }
 # So many of the first have windows.
-LOCAL_LAYERS = {"gemma2": 1, "gemma3": 3, "gemma4": 2, "gemma4_large": 2, "gpt_oss": 1, "olmo3": 3}
+LOCAL_LAYERS = {
+    "gemma2": 1,
+    "gemma3": 3,
+    "gemma3n": 2,
+    "gemma4": 2,
+    "gemma4_large": 2,
+    "gpt_oss": 1,
+    "olmo3": 3,
+}
 SHAPE: dict[str, Any] = {"layers": 7, "context": 1024}
 
 

@@ -69,7 +69,8 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
     const int first_position = step.input.positions[tokens.first];
     const float* biases = bias < 0 ? nullptr : model.vectors[size_t(bias)].data() + model.max_context - 1;
     const float* own_sinks = sinks < 0 ? nullptr : model.vectors[size_t(sinks)].data() + head * group;
-    const int first_piece = window > 0 ? std::max(0, first_position - window + 1) / kPieceTokens : 0;
+    int first_piece = window > 0 ? std::max(0, first_position - window + 1) / kPieceTokens : 0;
+    if (chunk > 0) first_piece = first_position / chunk * (chunk / kPieceTokens);  // tiles lie within chunks, see Plan::add_run
     AttentionTile work = {from.row(tokens.row) + size_t(head) * group * head_dim,
                           to.row(tokens.row) + size_t(head) * group * head_dim, size_t(from.width),
                           size_t(to.width), kv.format, kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),

@@ -115,6 +115,7 @@ void bind_turns(nb::module_& m) {
 }  // namespace
 
 void bind_adapters(nb::class_<Plan>& plan);  // bindings_adapters.cpp
+void bind_altup(nb::class_<Plan>& plan);  // bindings_altup.cpp
 void bind_attention(nb::class_<Plan>& plan);  // bindings_attention.cpp
 void bind_delta(nb::class_<Plan>& plan);  // bindings_delta.cpp
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
@@ -126,7 +127,7 @@ void bind_selective(nb::class_<Plan>& plan);  // bindings_selective.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 29;
+    m.attr("ABI") = 30;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -263,6 +264,7 @@ NB_MODULE(_llm_serving_native, m) {
              nb::arg("seen").none() = nb::none(), nb::arg("adapters").none() = nb::none(), nb::arg("state_segments").none() = nb::none(),
              nb::arg("rotary").none() = nb::none());
     bind_adapters(plan);
+    bind_altup(plan);
     bind_attention(plan);
     bind_delta(plan);
     bind_experts(plan);

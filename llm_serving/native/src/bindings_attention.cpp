@@ -73,12 +73,16 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->axes = p.axes_of(axes, rotated);
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0, nb::arg("keys_are_values") = false, nb::arg("axes") = std::vector<int>())
-        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks, bool ahead) {
+        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks, bool ahead, int chunk) {
             if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
                 throw std::invalid_argument("a window needs what is added by distance, for all distances");
             if (sinks >= 0 && p.model.vectors.at(size_t(sinks)).size() != size_t(query_heads))
                 throw std::invalid_argument("there must be a sink for each query head");
+            if (chunk < 0 || chunk % kPieceTokens || (chunk && window) || (chunk && p.model.attention_chunk && p.model.attention_chunk != chunk))
+                throw std::invalid_argument("chunks of attention are all as long, a multiple of " + std::to_string(kPieceTokens) + " tokens, and have no windows");
+            if (chunk) p.model.attention_chunk = chunk;
             auto op = std::make_unique<AttentionOperation>();
+            op->chunk = chunk;
             op->source = source;
             op->target = target;
             op->layer = layer;
@@ -91,5 +95,5 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->sinks = sinks;
             op->ahead = ahead;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1, nb::arg("ahead") = true);
+        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1, nb::arg("ahead") = true, nb::arg("chunk") = 0);
 }

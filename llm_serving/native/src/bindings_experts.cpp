@@ -86,15 +86,16 @@ void bind_experts(nb::class_<Plan>& plan) {
             arrange->experts = experts;
             p.add(std::move(arrange));
         }, nb::arg("source"), nb::arg("used"), nb::arg("normalized") = false, nb::arg("sigmoid") = false, nb::arg("correction") = -1, nb::arg("scale") = 1.0f, nb::arg("scales") = -1, nb::arg("groups") = 1, nb::arg("groups_used") = 1, nb::arg("group_best") = 1, nb::arg("margin") = 0.0f)
-        .def("gather", [](Plan& p, int source) {
+        .def("gather", [](Plan& p, int source, bool weighted) {
             auto op = std::make_unique<Gather>();
             op->source = source;
+            op->weighted = weighted;
             p.add(std::move(op), width_of(p, source), true);
-        }, nb::arg("source"))
+        }, nb::arg("source"), nb::arg("weighted") = false)
         .def("expert_linear", [](Plan& p, const std::vector<Projections>& experts) {
             p.add(std::unique_ptr<Operation>(new_expert_linear(p, experts)), 0, true);
         }, nb::arg("experts"))
-        .def("combine", [](Plan& p, int source, int target, int bias, bool accumulate) {
+        .def("combine", [](Plan& p, int source, int target, int bias, bool accumulate, bool weighted) {
             require_same_width(p, source, target);
             require_vector(p, bias, size_t(width_of(p, source)));
             auto op = std::make_unique<Combine>();
@@ -102,14 +103,15 @@ void bind_experts(nb::class_<Plan>& plan) {
             op->target = target;
             op->bias = bias;
             op->accumulate = accumulate;
+            op->weighted = weighted;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = true)
+        }, nb::arg("source"), nb::arg("target"), nb::arg("bias") = -1, nb::arg("accumulate") = true, nb::arg("weighted") = true)
         .def("copy", [](Plan& p, int source, int target, int bias, bool accumulate, int door, int scale, int offset) {
             if (door >= 0 && width_of(p, door) != 1) throw std::invalid_argument("a door is one number a row");
             if (offset < 0) require_same_width(p, source, target);
             if (offset >= 0 && offset > width_of(p, target) - width_of(p, source)) throw std::invalid_argument("a copy ends behind its target");
             require_vector(p, bias, size_t(width_of(p, source)));
-            require_vector(p, scale, 1);
+            if (scale >= 0 && p.model.vectors.at(size_t(scale)).size() != 1) require_vector(p, scale, size_t(width_of(p, source)));
             auto op = std::make_unique<Copy>();
             op->source = source;
             op->target = target;

@@ -120,17 +120,21 @@ void Arrange::run_tile(Model& model, const StepState& step, int, int) const {
             const int slot = next[size_t(chosen[i])]++;
             routing.row_of[size_t(slot)] = r;
             routing.slots_of[size_t(r * used + i)] = slot;
-            routing.weights[size_t(r * used + i)] = shares[i];
+            routing.weights[size_t(r * used + i)] = routing.weight_of[size_t(slot)] = shares[i];
         }
     }
 }
 
 int Gather::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
-void Gather::run_tile(Model& model, const StepState& step, int tile, int) const {
+void Gather::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     Buffer& from = model.buffers[size_t(source)];
+    float* scaled = worker_scratch(model, worker, size_t(from.width));
     for_rows(tile, num_rows(step), [&](int slot) {
-        quantize_row(model, step, *this, from.row(step.routing.row_of[size_t(slot)]), from.width, slot);
+        const float* row = from.row(step.routing.row_of[size_t(slot)]);
+        const float weight = step.routing.weight_of[size_t(slot)];
+        for (int i = 0; weighted && i < from.width; i++) scaled[i] = weight * row[i];
+        quantize_row(model, step, *this, weighted ? scaled : row, from.width, slot);
     });
 }
 
@@ -169,7 +173,7 @@ void Combine::run_tile(Model& model, const StepState& step, int tile, int) const
         for (int i = 0; added && i < to.width; i++) sum[i] += added[i];
         for (int u = 0; u < used; u++) {
             const float* row = from.row(step.routing.slots_of[size_t(r * used + u)]);
-            const float weight = step.routing.weights[size_t(r * used + u)];
+            const float weight = weighted ? step.routing.weights[size_t(r * used + u)] : 1.0f;
             for (int i = 0; i < to.width; i++) sum[i] += weight * row[i];
         }
     });
@@ -179,7 +183,9 @@ int Copy::num_tiles(const Model&, const StepState& step) const { return tiles_of
 
 void Copy::run_tile(Model& model, const StepState& step, int tile, int) const {
     Buffer& from = model.buffers[size_t(source)];
-    const float factor = scale < 0 ? 1.0f : model.vectors[size_t(scale)][0];
+    const float* own = scale < 0 ? nullptr : model.vectors[size_t(scale)].data();
+    const bool by_columns = own && model.vectors[size_t(scale)].size() > 1;
+    const float factor = own && !by_columns ? *own : 1.0f;
     for_rows(tile, num_rows(step), [&](int r) {
         const float* row = from.row(r);
         float* to = model.buffers[size_t(target)].row(r) + offset;
@@ -189,6 +195,7 @@ void Copy::run_tile(Model& model, const StepState& step, int tile, int) const {
             const float value = open * (added ? row[i] + added[i] : row[i]);
             to[i] = (accumulate ? to[i] + value : value) * factor;
         }
+        for (int i = 0; by_columns && i < from.width; i++) to[i] *= own[i];
     });
 }
 

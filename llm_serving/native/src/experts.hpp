@@ -35,9 +35,10 @@ struct Arrange final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
-// activations = quantize(source), of each slot's row.
+// activations = quantize(source), of each slot's row; times the slot's weight if `weighted`.
 struct Gather final : Operation {
     int source;
+    bool weighted = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
@@ -53,16 +54,17 @@ private:
     int panels_of_tile(const Model&, const StepState&) const;
 };
 
-// target += a vector, unless `bias` is -1, and then weight * source of each of the row's slots; or target = this sum.
+// target += a vector, unless `bias` is -1, and then weight * source of each of the row's slots; or target = this sum. Without
+// `weighted` the weights are one: what experts read was weighted.
 struct Combine final : Operation {
     int source, target, bias = -1;
-    bool accumulate = true;
+    bool accumulate = true, weighted = true;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
 // target = source, + a vector unless that is -1; or target += the same. What is added is times sigmoid(door), a buffer, unless
-// that is -1. With `scale`, a vector of one number, target is multiplied by that at last.
+// that is -1. With `scale`, a vector of one number or one for each column, target is multiplied by that at last.
 struct Copy final : Operation {
     int source, target, bias = -1, door = -1, scale = -1;
     int offset = 0;  // of the target's columns

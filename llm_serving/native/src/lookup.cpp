@@ -13,11 +13,11 @@ using namespace llm;
 
 namespace {
 
-// target += scale * row of the table.
+// target += scale * row of the table; of ids behind its end, row `beyond`.
 struct AddRows final : Operation {
     Kind kind;
     const uint8_t* table;
-    int target;
+    int rows, target, beyond;
     float scale;
     int num_tiles(const Model&, const StepState& step) const override { return tiles_of(num_rows(step)); }
 
@@ -25,7 +25,8 @@ struct AddRows final : Operation {
         Buffer& to = model.buffers[size_t(target)];
         const size_t stride = row_bytes(kind, to.width);
         for_rows(tile, num_rows(step), [&](int r) {
-            const uint8_t* row = table + stride * size_t(step.input.token_ids[token_of(step, r)]);
+            const int id = step.input.token_ids[token_of(step, r)];
+            const uint8_t* row = table + stride * size_t(id < rows ? id : beyond);
             float* sum = to.row(r);
             Group group;
             for (int g = 0; g < to.width / kGroup; g++, sum += kGroup) {
@@ -39,13 +40,16 @@ struct AddRows final : Operation {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-void add_rows(Plan& plan, const std::string& kind, Bytes table, int rows, int target, float scale) {
+void add_rows(Plan& plan, const std::string& kind, Bytes table, int rows, int target, float scale, int beyond) {
     auto op = std::make_unique<AddRows>();
     const int cols = plan.model.buffers.at(size_t(target)).width;
     op->kind = kind_from_name(kind);
     if (cols % kGroup || rows <= 0 || row_bytes(op->kind, cols) * size_t(rows) != table.size())
         throw std::invalid_argument("the table's size does not match its shape");
-    if (rows < plan.model.vocab) throw std::invalid_argument("the table has fewer rows than the vocabulary");
+    if (beyond >= rows) throw std::invalid_argument("the table has no row for ids behind its end");
+    if (beyond < 0 && rows < plan.model.vocab) throw std::invalid_argument("the table has fewer rows than the vocabulary");
+    op->rows = rows;
+    op->beyond = beyond;
     op->table = table.data();
     op->target = target;
     op->scale = scale;
@@ -57,5 +61,5 @@ void add_rows(Plan& plan, const std::string& kind, Bytes table, int rows, int ta
 // The bytes must outlive the plan, and are kept alive by it.
 void bind_lookup(nb::class_<Plan>& plan) {
     plan.def("add_rows", &add_rows, nb::arg("kind"), nb::arg("table"), nb::arg("rows"), nb::arg("target"), nb::arg("scale"),
-             nb::keep_alive<1, 3>());
+             nb::arg("beyond") = -1, nb::keep_alive<1, 3>());
 }

@@ -146,6 +146,7 @@ struct AttentionOperation final : Operation {
     float scale;
     float cap = 0;   // > 0: scores are cap * tanh(score / cap)
     int window = 0;  // > 0: a token sees so many, itself counted in
+    int chunk = 0;   // > 0: it sees its own of the stretches of so many tokens that the context is cut in
     int bias = -1;   // of a window: what is added by distance, from 1 - max_context on, see kernels.hpp
     int sinks = -1;  // a vector with a number for each query head, see kernels.hpp
     bool ahead = true;  // else rows see nothing behind them, also within a span

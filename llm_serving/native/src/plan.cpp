@@ -198,18 +198,28 @@ void Plan::prepare_attention(const StepInput& input) {
         const int first = input.query_starts[s], end = input.query_starts[s + 1];
         const int32_t* table = input.block_tables + size_t(s) * input.table_width;
         for (int t = first; t < end; t++) model.kv.touch_ahead(table[input.positions[t] / kBlockTokens]);
-        runs.push_back({s, first, end - first, first});
+        add_run(input, s, first, end);
     }
     cut_runs(input, step_.token_tiles);
     if (!model.attends_rows) return;
     runs.clear();
     for (int r = 0; r < input.num_rows; r++) {
         const int token = input.logit_rows[r], sequence = step_.sequence_of[size_t(token)];
-        const bool goes_on = !runs.empty() && runs.back().sequence == sequence && runs.back().first + runs.back().count == token;
+        const bool begins = model.attention_chunk && input.positions[token] % model.attention_chunk == 0;
+        const bool goes_on = !begins && !runs.empty() && runs.back().sequence == sequence && runs.back().first + runs.back().count == token;
         if (goes_on) runs.back().count++;
         else runs.push_back({sequence, token, 1, r});
     }
     cut_runs(input, step_.row_tiles);
+}
+
+// Tokens of a sequence that are all of the step, in as many runs as there are chunks of attention.
+void Plan::add_run(const StepInput& input, int sequence, int first, int end) {
+    const int chunk = model.attention_chunk;
+    for (int next; first < end; first = next) {
+        next = chunk ? std::min(end, first + chunk - input.positions[first] % chunk) : end;
+        step_.runs.push_back({sequence, first, next - first, first});
+    }
 }
 
 void Plan::cut_runs(const StepInput& input, std::vector<TokenTile>& tiles) {
@@ -255,6 +265,7 @@ void Plan::prepare(const StepInput& input) {
     step_.routing.row_of.resize(slots);
     step_.routing.slots_of.resize(slots);
     step_.routing.weights.resize(slots);
+    step_.routing.weight_of.resize(slots);
     for (Buffer& buffer : model.buffers) {
         const bool logits = selecting_ && &buffer == &model.buffers.back();
         const size_t own = buffer.of_slots ? slots : size_t(logits ? input.num_rows : rows);

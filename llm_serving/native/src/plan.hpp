@@ -112,6 +112,7 @@ struct Routing {
     std::vector<int> row_of;     // [slot]
     std::vector<int> slots_of;   // [row][used], by expert
     std::vector<float> weights;  // [row][used], of these slots
+    std::vector<float> weight_of;  // [slot]
     std::vector<Run> runs;       // all slots
 };
 
@@ -196,6 +197,7 @@ struct Model {
     std::vector<float> low;               // [slot][most_rank], see AdapterDown
     int query_heads = 0;        // of attention over the KV cache
     bool attends_rows = false;  // some of it is of logit rows only
+    int attention_chunk = 0;    // > 0: some of it is of stretches of so many tokens, which runs lie within then
     std::vector<float> states;  // [split context][piece][KV head][token][group][state_floats()]
     std::vector<std::atomic<int>> pieces_done;  // [split context][KV head]
     std::vector<std::vector<float>> scratch;  // [worker]
@@ -260,6 +262,7 @@ private:
     void prepare(const StepInput& input);
     void prepare_attention(const StepInput& input);
     void prepare_adapters(const StepInput& input);
+    void add_run(const StepInput& input, int sequence, int first, int end);
     void cut_runs(const StepInput& input, std::vector<TokenTile>& tiles);
 
     const Side side_;
