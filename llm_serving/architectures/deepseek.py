@@ -136,12 +136,12 @@ def _plan(
             "dimensions, and latent attention rotates all that are there for it."
         )
     check_tensors(checkpoint, own, sizes, names.output)
-    expert_names, expert_sizes = experts
-    expert_sizes, dense = with_shared(checkpoint, expert_names, expert_sizes, shape.layers)
-    last = expert_names.correction and expert_names.correction.format(i=shape.layers - 1)
+    routed, expert_sizes = experts
+    expert_sizes, dense = with_shared(checkpoint, routed, expert_sizes, shape.layers)
+    last = routed.correction and routed.correction.format(i=shape.layers - 1)
     if last not in checkpoint.tensors:
-        expert_names = replace(expert_names, correction=None)
-    kind = Kind(experts=(expert_names, expert_sizes), dense=dense)
+        routed = replace(routed, correction=None)
+    kind = Kind(experts=(routed, expert_sizes), dense=dense)
     plan = plan_of(
         checkpoint,
         names,
