@@ -11,14 +11,12 @@ from llm_serving.errors import DownloadError, ModelNotFound
 from llm_serving.models.hub_cache import find_snapshot
 from llm_serving.models.hub_files import choose_model, choose_projector, gguf_models, is_directory
 from llm_serving.models.hub_name import HubName
-from llm_serving.models.hub_progress import reporting_bars
 from llm_serving.models.spec import OnProgress
 
 logger = logging.getLogger(__name__)
 
 # Weights as safetensors only: pickles can run code.
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-_UNWANTED = ["onnx/*", "openvino/*", "original/*", "*/onnx/*"]
 
 _PATIENCE_S = 10.0  # for a list of files; what is here is served without it
 
@@ -86,18 +84,8 @@ def _files(name: HubName, offline: bool) -> tuple[list[str], Path | None]:
 
 
 def _download(name: HubName, wanted: list[str], on_progress: OnProgress) -> Path:
-    import huggingface_hub
-
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name.repository,
-                revision=name.revision,
-                allow_patterns=wanted,
-                ignore_patterns=_UNWANTED,
-                tqdm_class=reporting_bars(on_progress),
-            )
-        )
+        return download(name, wanted, on_progress)
     except Exception as error:  # as above
         _raise_if_unknown(name, error)
         raise _not_here(name, type(error).__name__) from error

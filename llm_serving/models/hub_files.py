@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from llm_serving.errors import ModelNotFound
 from llm_serving.models.hub_name import HubName
 
-_PART = re.compile(r"(?P<stem>.*)-\d{5}-of-\d{5}$")
+_PART = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<number>\d{5})$")
 # How many bits weights have, as the end of a name tells: Q4_K_M, UD-Q4_K_XL, IQ4_XS, BF16, MXFP4_MOE.
 _PRECISION = re.compile(
     r"(?:^|[-._])((?:UD-)?(?:I?Q\d(?:_[0-9A-Z]+)*|TQ\d_\d|BF16|F16|F32|MXFP4(?:_MOE)?))$", re.I
@@ -21,13 +22,15 @@ _SHOWN = 20
 
 
 def is_directory(files: Iterable[str]) -> bool:
-    """Whether the repository itself is a model: a configuration beside weights."""
+    """Whether the repository itself is a model: a configuration beside weights, all parts of them."""
     names = set(files)
     return "config.json" in names and any("/" not in name and name.endswith(".safetensors") for name in names)
 
 
 def gguf_models(files: Iterable[str]) -> dict[str, list[str]]:
-    """Model → its files, the first part first. A model is called by its precision if no other one has it."""
+    """Model → its files, the first part first, if all are there. A model is called by its precision if no
+    other one has it.
+    """
     models: dict[str, list[str]] = {}
     for file in sorted(files):
         path = PurePosixPath(file)
@@ -54,6 +57,7 @@ def choose_model(name: HubName, files: Iterable[str]) -> list[str]:
     if not name.which and len(models) == 1:
         return next(iter(models.values()))
     for wanted in (name.which,) if name.which else _PREFERRED:
+    models = {stem: files_of for stem, files_of in models.items() if _are_whole(files_of)}
         fitting = [
             files_of for files_of in models.values() if any(_is_meant(wanted, file) for file in files_of)
         ]
@@ -95,4 +99,13 @@ def _is_beside(name: str) -> bool:
 
 
 def _is_projector(file: str) -> bool:
+def _are_whole(files: Iterable[str]) -> bool:
+    """Whether no part is missing of those that say how many there are; a fetch may have ended in between."""
+    parts: Counter[tuple[str, int]] = Counter()
+    for file in files:
+        if part := _PART.fullmatch(PurePosixPath(file).stem):
+            parts[part["stem"], int(part["number"])] += 1
+    return all(found == number for (_, number), found in parts.items())
+
+
     return "mmproj" in PurePosixPath(file).name.lower()

@@ -111,6 +111,8 @@ def test_what_a_model_sees_with(files: list[str], chosen: list[str]) -> None:
 
 
 def test_what_a_directory_is() -> None:
-    assert is_directory(["config.json", "model-00001-of-00002.safetensors"])
+    parts = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    assert is_directory(["config.json", *parts])
+    assert not is_directory(["config.json", *parts[1:]])
     assert not is_directory(MANY)
     assert not is_directory(["config.json", "onnx/model.safetensors"])
