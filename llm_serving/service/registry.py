@@ -222,7 +222,7 @@ class Registry:
 
     def _how(self, name: str) -> dict[str, Any]:
         settings = self._settings
-        others = [Path(settings.draft_model), *(each.directory for each in self.adapters)]
+        others = [Path(settings.draft_model), *(Path(each.source) for each in self.adapters)]
         others += [settings.mmproj] if settings.mmproj else []
         folders = folders_of(name, settings.cache_dir, *(path.parent for path in others))
         return {"max_waiting": settings.max_concurrency + settings.max_queue, "folders": folders}
