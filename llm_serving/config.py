@@ -57,8 +57,9 @@ class Settings(BaseSettings):
     )
     lora: Adapters = Field(
         (),
-        description="Low-rank adapter of the model as NAME=DIR, a directory that PEFT saved; requests choose "
-        "it by its name as a model; repeatable (in the variable: separated by commas)",
+        description="Low-rank adapter of the model as NAME=DIR, a directory that PEFT saved, or "
+        "NAME=owner/adapter of the Hugging Face hub; requests choose it by its name as a model; repeatable "
+        "(in the variable: separated by commas)",
     )
     unload_after_s: float = Field(
         0.0,

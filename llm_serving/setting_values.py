@@ -45,7 +45,9 @@ def _check_adapters(items: tuple[str, ...]) -> tuple[str, ...]:
     if len(items) > MOST_ADAPTERS:
         raise ValueError(f"names {len(items)} adapters; {MOST_ADAPTERS} are possible")
     if not all(re.fullmatch(r"[\w.:/-]{1,128}=.+", item) for item in items):
-        raise ValueError("must be NAME=DIR, with a name of letters, digits and . _ - : /")
+        raise ValueError(
+            "must be NAME=DIR or NAME=owner/adapter, with a name of letters, digits and . _ - : /"
+        )
     return items
 
 

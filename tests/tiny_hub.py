@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha1
@@ -13,16 +13,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
+from patience import PATIENCE_S
+
 COMMIT = "c0ffee" + "0" * 34
 
 
 @dataclass
 class TinyHub:
-    """`repositories` maps owner/model to files; `fetched` has every file that was sent."""
+    """`repositories` maps owner/model to files; `fetched` has every file that was sent.
+
+    Of files in `held` only the first half is sent until `release` is set.
+    """
 
     repositories: Mapping[str, Mapping[str, bytes]]
     url: str = ""
     fetched: list[str] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+    release: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -35,6 +42,7 @@ def serve_hub(repositories: Mapping[str, Mapping[str, bytes]]) -> Iterator[TinyH
     try:
         yield hub
     finally:
+        hub.release.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -83,8 +91,14 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
+        if self.command != "GET":
+            return
+        half = len(content) // 2 if self.path.rpartition("/")[2] in self.hub.held else 0
+        with suppress(OSError):  # whoever asked may have gone
+            self.wfile.write(content[:half])
+            if half:
+                self.hub.release.wait(PATIENCE_S)
+            self.wfile.write(content[half:])
 
     def log_message(self, *_args: object) -> None:
         pass

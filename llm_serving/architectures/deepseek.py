@@ -141,10 +141,10 @@ def _plan(
             "dimensions, and latent attention rotates all that are there for it."
         )
     check_tensors(checkpoint, own, sizes, names.output)
-    expert_names, expert_sizes = experts
-    expert_sizes, dense = with_shared(checkpoint, expert_names, expert_sizes, shape.layers)
-    expert_names = with_correction(checkpoint, expert_names, shape.layers, dense)
-    kind = Kind(experts=(expert_names, expert_sizes), dense=dense)
+    routed, expert_sizes = experts
+    expert_sizes, dense = with_shared(checkpoint, routed, expert_sizes, shape.layers)
+    routed = with_correction(checkpoint, routed, shape.layers, dense)
+    kind = Kind(experts=(routed, expert_sizes), dense=dense)
     plan = plan_of(
         checkpoint,
         names,

@@ -17,7 +17,7 @@ from llm_serving.checkpoints import open_checkpoint, read_adapter
 from llm_serving.cli.terminal import format_bytes
 from llm_serving.config import Settings
 from llm_serving.errors import DownloadError, InvalidRequest, ServingError
-from llm_serving.models import ModelCache, find_model, list_installed, resolve_model
+from llm_serving.models import ModelCache, find_model, list_installed, resolve_adapter, resolve_model
 from llm_serving.native.core import load_core
 from llm_serving.native.cpu import CpuBudget, cpu_budget, memory_budget
 from llm_serving.service.adapters import named_adapters
@@ -167,12 +167,21 @@ def _adapters(settings: Settings) -> list[Check]:
     checks = []
     for adapter in named_adapters(settings):
         try:
-            number = len(read_adapter(adapter.directory).modules)
+            directory = resolve_adapter(adapter.source, offline=True)
+            number = len(read_adapter(directory).modules)
+        except DownloadError:
+            text = (
+                f"{adapter.name}: {adapter.source} is not here yet; the first start fetches it from the hub"
+            )
+            remedy = f"Fetch it now with: llm-serving models pull {adapter.source}"
+            checks.append(Check("lora", "warning", text, remedy))
         except ServingError as error:
             text = f"{adapter.name}: {' '.join(str(error).split())}"
-            checks.append(Check("lora", "problem", text, "Correct LLM_SERVING_LORA: NAME=DIR."))
+            checks.append(
+                Check("lora", "problem", text, "Correct LLM_SERVING_LORA: NAME=DIR or NAME=owner/adapter.")
+            )
         else:
-            checks.append(Check("lora", "ok", f"{adapter.name}: {number} modules; {adapter.directory}"))
+            checks.append(Check("lora", "ok", f"{adapter.name}: {number} modules; {directory}"))
     return checks
 
 

@@ -74,7 +74,7 @@ def _fetch(settings: Settings) -> None:
     """
     if settings.engine == "fake":
         return
-    from llm_serving.models import find_model
+    from llm_serving.models import find_model, resolve_adapter
     from llm_serving.service.naming import find_path
 
     encoders = (settings.embedding_model, settings.reranker_model)
@@ -84,6 +84,9 @@ def _fetch(settings: Settings) -> None:
     for name in [*before, *draft, settings.model_name]:
         with fetch_progress(name) as on_progress:
             find_path(name, settings, on_progress)
+    for _, _, source in (item.partition("=") for item in settings.lora):
+        with fetch_progress(source) as on_progress:
+            resolve_adapter(source, on_progress)
 
 
 def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> str:

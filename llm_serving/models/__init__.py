@@ -14,7 +14,7 @@ from llm_serving.models.hub_cache import (
     remove_hub_models,
 )
 from llm_serving.models.hub_name import HubName, parse_hub_name
-from llm_serving.models.resolve import list_installed, remove_model, resolve_model
+from llm_serving.models.resolve import list_installed, remove_model, resolve_adapter, resolve_model
 from llm_serving.models.spec import (
     InstalledModel,
     ModelFile,
@@ -41,6 +41,7 @@ __all__ = [
     "packed_directory",
     "parse_hub_name",
     "remove_model",
+    "resolve_adapter",
     "resolve_model",
     "HubModel",
     "find_hub_models",

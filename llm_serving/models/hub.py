@@ -9,16 +9,22 @@ from pathlib import Path
 
 from llm_serving.errors import DownloadError, ModelNotFound
 from llm_serving.models.hub_cache import find_snapshot
-from llm_serving.models.hub_files import choose_model, choose_projector, gguf_models, is_directory
+from llm_serving.models.hub_download import download
+from llm_serving.models.hub_files import (
+    choose_adapter,
+    choose_model,
+    choose_projector,
+    gguf_models,
+    is_adapter,
+    is_directory,
+)
 from llm_serving.models.hub_name import HubName
-from llm_serving.models.hub_progress import reporting_bars
 from llm_serving.models.spec import OnProgress
 
 logger = logging.getLogger(__name__)
 
 # Weights as safetensors only: pickles can run code.
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-_UNWANTED = ["onnx/*", "openvino/*", "original/*", "*/onnx/*"]
 
 _PATIENCE_S = 10.0  # for a list of files; what is here is served without it
 
@@ -36,7 +42,8 @@ def fetch(
     """The directory of a model in safetensors, or the GGUF file (of several parts the first). Blocks.
 
     A repository with both is the directory, unless the name says which file. `with_projector` fetches what
-    GGUF models see with, too. `on_config` is given a directory's config.json, before the weights are fetched.
+    GGUF models see with, too. `on_config` is given a directory's config.json, before the weights are fetched:
+    it is for models that are to run, and a low-rank adapter, which does not run alone, is none then.
     Without a network, or `offline`, what is on this machine is taken.
 
     Raises: ModelNotFound; DownloadError when it is not on this machine and cannot be fetched; and what
@@ -48,6 +55,12 @@ def fetch(
         return _download(name, wanted, on_progress) if here is None else here
 
     if not name.which and (is_directory(files) or not gguf_models(files)):
+        if is_adapter(files) and not is_directory(files):
+            if on_config is not None:
+                raise ModelNotFound(
+                    str(name), f"It is a low-rank adapter. Serve the model it is for, with --lora NAME={name}"
+                )
+            return get(choose_adapter(name, files))
         if on_config is not None:
             on_config(get(["config.json"]))
         if here is not None and not is_directory(files):
@@ -61,6 +74,21 @@ def fetch(
         raise _not_here(name, f"here are only {', '.join(gguf_models(files)) or 'other files'}") from error
     wanted = [*model, *(choose_projector(files) if with_projector else [])]
     return get([glob.escape(file) for file in wanted]) / model[0]
+
+
+def fetch_adapter(name: HubName, on_progress: OnProgress, *, offline: bool = False) -> Path:
+    """The directory of a low-rank adapter, under the same rules. Blocks.
+
+    Raises: ModelNotFound for a repository that is none, too; DownloadError.
+    """
+    files, here = _files(name, offline)
+    try:
+        wanted = choose_adapter(name, files)
+    except ModelNotFound as error:
+        if here is None or name.which:
+            raise
+        raise _not_here(name, "its files are missing") from error
+    return _download(name, wanted, on_progress) if here is None else here
 
 
 def _files(name: HubName, offline: bool) -> tuple[list[str], Path | None]:
@@ -86,18 +114,8 @@ def _files(name: HubName, offline: bool) -> tuple[list[str], Path | None]:
 
 
 def _download(name: HubName, wanted: list[str], on_progress: OnProgress) -> Path:
-    import huggingface_hub
-
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name.repository,
-                revision=name.revision,
-                allow_patterns=wanted,
-                ignore_patterns=_UNWANTED,
-                tqdm_class=reporting_bars(on_progress),
-            )
-        )
+        return download(name, wanted, on_progress)
     except Exception as error:  # as above
         _raise_if_unknown(name, error)
         raise _not_here(name, type(error).__name__) from error

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from llm_serving.errors import DownloadError, ModelNotFound
-from llm_serving.models.hub_files import gguf_models, is_directory
+from llm_serving.models.hub_files import gguf_models, is_adapter, is_directory
 from llm_serving.models.hub_name import HubName
 
 
 @dataclass(frozen=True, slots=True)
 class HubModel:
-    """A directory of safetensors, or the GGUF file (of several the first); `size` is in bytes."""
+    """A directory of safetensors, also of an adapter, or the GGUF file (of several the first).
+
+    `size` is in bytes.
+    """
 
     name: str
     path: Path
@@ -97,7 +100,7 @@ def _models_of(repository: str, revision: Any) -> Iterable[HubModel]:
         str(Path(file.file_path).relative_to(revision.snapshot_path)): file.size_on_disk
         for file in revision.files
     }
-    if is_directory(sizes):
+    if is_directory(sizes) or is_adapter(sizes):
         files = tuple(revision.snapshot_path / file for file in sizes)
         yield HubModel(repository, Path(revision.snapshot_path), revision.size_on_disk, files)
     for label, names in gguf_models(sizes).items():

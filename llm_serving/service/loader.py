@@ -29,7 +29,7 @@ from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
 from llm_serving.models import OnProgress, packed_directory
-from llm_serving.service.adapters import named_adapters
+from llm_serving.service.adapters import find_adapters, named_adapters
 from llm_serving.service.facts import facts_of, read_facts
 from llm_serving.service.model import ChatModel
 from llm_serving.service.naming import ProgressLog, find_path, public_name
@@ -77,7 +77,8 @@ def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
     tokenizer = build_tokenizer(checkpoint)
     with naming_the_setting(settings):
         vision = _load_vision(checkpoint, tokenizer, settings)  # before there is an engine to be closed
-        options = engine_options(settings, find_draft(settings, on_progress))
+        beside = find_draft(settings, on_progress), find_adapters(settings, on_progress)
+        options = engine_options(settings, *beside)
         engine = load_engine(choice.name, checkpoint, tokenizer.token_bytes, options)
     return ChatModel(
         name,
@@ -112,7 +113,7 @@ def measure_chat_model(settings: Settings) -> MemoryNeed | None:
         if choice.name in BACKENDS:
             eyes = find_eyes(choice.checkpoint or open_checkpoint(path), settings)
             choice = replace(choice, checkpoint=eyes.checkpoint)
-        options = engine_options(settings, find_draft(settings))
+        options = engine_options(settings, find_draft(settings), find_adapters(settings))
         return memory_need(choice, path, options, settings.device)
 
 
@@ -181,8 +182,13 @@ def of_engine(choice: EngineChoice, path: Path, name: str) -> dict[str, str]:
     return {"engine": choice.name, "engine_reason": without_folders(choice.reason.replace(str(path), name))}
 
 
-def engine_options(settings: Settings, draft_model: Path | None = None) -> EngineOptions:
-    """The part of the settings that engines know, and where the draft model is."""
+def engine_options(
+    settings: Settings, draft_model: Path | None = None, adapters: tuple[Path, ...] = ()
+) -> EngineOptions:
+    """The part of the settings that engines know, and where the draft model and the adapters are.
+
+    Adapters that were not looked for are where the settings say.
+    """
     return EngineOptions(
         threads=settings.threads,
         context_length=settings.context_length,
@@ -198,7 +204,7 @@ def engine_options(settings: Settings, draft_model: Path | None = None) -> Engin
         prefix_dir=settings.prefix_cache_dir,
         prefix_bytes=settings.prefix_cache_disk,
         sees=settings.max_images > 0,
-        adapters=tuple(adapter.directory for adapter in named_adapters(settings)),
+        adapters=adapters or tuple(Path(adapter.source) for adapter in named_adapters(settings)),
         draft_model=draft_model,
     )
 

@@ -21,12 +21,12 @@ def public_name(model_name: str) -> str:
     spec = find_model(model_name)
     if spec is not None:
         return spec.name
-    path = Path(model_name)
-    if path.suffix.lower() == ".gguf":
+    path, on_hub = Path(model_name), parse_hub_name(model_name)
+    if path.suffix.lower() == ".gguf" and (on_hub is None or path.exists()):
         return path.stem
     if path.is_dir() or model_name.startswith(("/", ".", "~")):
         return path.resolve().name
-    return str(parse_hub_name(model_name) or model_name)
+    return str(on_hub or model_name)
 
 
 def find_path(name: str, settings: Settings, on_progress: OnProgress) -> Path:

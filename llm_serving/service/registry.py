@@ -11,7 +11,7 @@ from llm_serving.backends import DIRECTORY_BACKENDS
 from llm_serving.backends.memory_need import MemoryNeed
 from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.errors import InvalidRequest, ModelNotFound
-from llm_serving.models import find_model
+from llm_serving.models import find_model, parse_hub_name
 from llm_serving.service.adapters import NamedAdapter, named_adapters
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.loader import load_chat_model, no_adapters
@@ -83,8 +83,7 @@ class Registry:
         """The adapter of this name, where `find` gives the model that it belongs to; mostly None."""
         if not self._adapters or name is None:
             return None
-        key = name.strip().casefold()
-        return self._adapters.get(key) or self._adapters.get(key.removesuffix(_LATEST))
+        return next((self._adapters[key] for key in _spellings(name) if key in self._adapters), None)
 
     def find_embedding(self, name: str | None) -> EncoderSlot:
         """As `find`, for embeddings. Raises ModelNotFound also if there is no embedding model at all."""
@@ -223,7 +222,7 @@ class Registry:
 
     def _how(self, name: str) -> dict[str, Any]:
         settings = self._settings
-        others = [Path(settings.draft_model), *(each.directory for each in self.adapters)]
+        others = [Path(settings.draft_model), *(Path(each.source) for each in self.adapters)]
         others += [settings.mmproj] if settings.mmproj else []
         folders = folders_of(name, settings.cache_dir, *(path.parent for path in others))
         return {"max_waiting": settings.max_concurrency + settings.max_queue, "folders": folders}
@@ -266,13 +265,12 @@ class Registry:
             self._adapters[key] = adapter
 
     def _name(self, slot: AnySlot, setting: str) -> None:
-        spec = find_model(setting)
-        for name in (setting, slot.name, *(spec.aliases if spec else ())):
+        spec, on_hub = find_model(setting), parse_hub_name(setting)
+        for name in (setting, slot.name, *(spec.aliases if spec else ()), *([str(on_hub)] if on_hub else [])):
             self._slots.setdefault(name.casefold(), slot)
 
     def _named(self, name: str) -> AnySlot | None:
-        key = name.strip().casefold()
-        return self._slots.get(key) or self._slots.get(key.removesuffix(_LATEST))
+        return next((self._slots[key] for key in _spellings(name) if key in self._slots), None)
 
     def _choose(self, name: str | None, able: Sequence[AnySlot], remedy: str) -> AnySlot:
         slot = self._named(name) if name else able[0]
@@ -288,3 +286,11 @@ class Registry:
 
     def _served(self) -> str:
         return f"Served here: {', '.join(each.name for each in (*self.slots(), *self.adapters))}."
+
+
+def _spellings(name: str) -> list[str]:
+    """A name as it was asked for, and without what clients of others add: a tag, or the hub's address."""
+    said = name.strip()
+    on_hub = parse_hub_name(said)
+    keys = [said.casefold(), *([str(on_hub).casefold()] if on_hub else [])]
+    return [*keys, *(key.removesuffix(_LATEST) for key in keys)]

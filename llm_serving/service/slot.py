@@ -1,6 +1,7 @@
 """One model's life: not started → loading → ready → unloading → unloaded, or failed; then loading again.
 
 A model that comes by itself is `available` instead of unloaded: the next request that names it has it loaded.
+One whose engine died is loaded again, once: by a request if it comes by itself, or else after `REVIVE_S`.
 
 Event loop only. Loading blocks a thread of its own, and nothing is locked meanwhile.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from enum import Enum
 from typing import Any, Generic
 
-from llm_serving.errors import ModelLoading, ModelUnavailable, Overloaded, ServingError
+from llm_serving.errors import EngineDead, ModelLoading, ModelUnavailable, Overloaded, ServingError
 from llm_serving.service.facts import ModelProfile
 from llm_serving.service.load_thread import Model, discard_on_thread, load_on_thread
 from llm_serving.service.memory import give_memory_back
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 WAKE_WAIT_S = 60.0  # a request that has a model loaded waits so long for it; proxies mostly wait no longer
 RETRY_S = 5.0  # so long after a load that failed, no request begins another
+REVIVE_S = 10.0  # after the death of an engine; longer than Ray takes to replace its replica
 
 
 class NoRoom(ServingError):
@@ -80,6 +82,7 @@ class ModelSlot(Generic[Model]):
         self._settled = asyncio.Event()
         self._queued: asyncio.Task[None] | None = None
         self._freeing: asyncio.Task[None] | None = None
+        self._revival: asyncio.TimerHandle | None = None
 
     def offer(self, behind: ModelSlot[Any]) -> None:
         """Have it loaded by the first request that names it, once `behind` has settled."""
@@ -211,12 +214,20 @@ class ModelSlot(Generic[Model]):
         await self.freed()
 
     def fail(self, model: Model, error: BaseException) -> None:
-        """The engine of `model` died: it will not answer any more. Late news of a former model is none."""
+        """The engine of `model` died: it is loaded again later. Late news of a former model is none."""
         if model is self.model:
             self.state = ModelState.FAILED
             self.reason = without_folders(one_line(error), self._folders)
             self._retry_s = time.monotonic() + RETRY_S
-            logger.error("model %s failed: %s", self.name, one_line(error))
+            trace = error.cause if isinstance(error, EngineDead) else None
+            logger.error("model %s failed: %s", self.name, one_line(error), exc_info=trace)
+            if not self.on_demand:
+                loop = asyncio.get_running_loop()
+                self._revival = loop.call_later(REVIVE_S, self._revive, self._attempt)
+
+    def _revive(self, attempt: int) -> None:
+        if self.state is ModelState.FAILED and attempt == self._attempt:
+            self.start()
 
     async def unload(self, drain_s: float, reason: str, wait_s: float) -> None:
         """Refuse new requests, give running ones `drain_s` seconds, free the engine; returns when it is free.
@@ -242,8 +253,9 @@ class ModelSlot(Generic[Model]):
         self.reason = "the server is stopping."
         self._attempt += 1
         self._settled.set()
-        if self._queued is not None:
-            self._queued.cancel()
+        for pending in (self._queued, self._revival):
+            if pending is not None:
+                pending.cancel()
         return self.freed()
 
     def _free(self, drain_s: float = 0.0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub.constants as constants
 import pytest
 from tiny_adapters import write_adapter
 from tiny_encoders import write_tiny_bert
@@ -128,10 +129,12 @@ def test_the_draft_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_adapters_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     llama = open_checkpoint(str(write_tiny_llama(tmp_path / "llama.gguf")))
     own = write_adapter(tmp_path / "own", llama, names=("q_proj", "v_proj"))
-    monkeypatch.setenv("LLM_SERVING_LORA", f"fine={own},absent={tmp_path / 'nowhere'}")
-    fine, absent = [check for check in all_checks(None) if check.name == "lora"]
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("LLM_SERVING_LORA", f"fine={own},absent={tmp_path / 'nowhere'},far=owner/far")
+    fine, absent, far = [check for check in all_checks(None) if check.name == "lora"]
+    assert (far.status, far.remedy) == ("warning", "Fetch it now with: llm-serving models pull owner/far")
     assert (fine.status, "fine: 4 modules" in fine.text) == ("ok", True)
-    assert (absent.status, "adapter_config.json: there is no such file" in absent.text) == ("problem", True)
+    assert (absent.status, "There is no such directory" in absent.text) == ("problem", True)
     assert "LLM_SERVING_LORA" in absent.remedy
 
 

@@ -30,7 +30,8 @@ def hub(tmp_path: Path) -> Iterator[TinyHub]:
         "mmproj-F16.gguf": b"p",
     }
     directory = {"config.json": b'{"model_type": "qwen3"}', "model.safetensors": b"w", "old.bin": b"pickle"}
-    with serve_hub({"o/m-GGUF": ggufs, "o/m": directory}) as hub:
+    adapter = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"a", "tokenizer.json": b"{}"}
+    with serve_hub({"o/m-GGUF": ggufs, "o/m": directory, "o/a": adapter}) as hub:
         yield hub
 
 
@@ -78,6 +79,12 @@ def test_a_directory_is_fetched_without_its_pickles(hub: TinyHub, models: Models
     assert json.loads(models("pull", "o/m", "--json").stdout)["name"] == "o/m"
     assert sorted(hub.fetched) == ["config.json", "model.safetensors"]
     assert "o/m" in models("show", "o/m").stdout
+
+
+def test_an_adapter_is_fetched_and_is_no_model(hub: TinyHub, models: Models) -> None:
+    facts = json.loads(models("pull", "hf.co/o/a", "--json").stdout)
+    assert (facts["name"], facts["size"]) == ("o/a", 3)
+    assert sorted(hub.fetched) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
 def test_what_the_hub_does_not_have(models: Models) -> None:

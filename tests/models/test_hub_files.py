@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from llm_serving.errors import ModelNotFound
-from llm_serving.models.hub_files import choose_model, choose_projector, gguf_models, is_directory
+from llm_serving.models.hub_files import (
+    choose_adapter,
+    choose_model,
+    choose_projector,
+    gguf_models,
+    is_adapter,
+    is_directory,
+)
 from llm_serving.models.hub_name import HubName, parse_hub_name
 
 MANY = [
@@ -89,6 +96,35 @@ def test_without_a_word_which() -> None:
         choose_model(HubName("o/m"), ["pytorch_model.bin"])
 
 
+def test_what_lacks_a_part_is_no_model() -> None:
+    assert list(gguf_models([file for file in MANY if "00001" not in file])) == [
+        "IQ4_XS",
+        "Q4_K_M",
+        "Q8_0",
+        "UD-Q4_K_M",
+    ]
+    parts = [f"M-{i:05}-of-00003.gguf" for i in (1, 2, 3)]
+    assert gguf_models(parts) == {"M.gguf": parts}
+    assert gguf_models(parts[1:]) == {}
+
+
+def test_what_an_adapter_is() -> None:
+    files = ["README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"]
+    assert is_adapter(files)
+    assert choose_adapter(HubName("o/a"), files) == files[1:3]
+    for name, here, message in (
+        (
+            HubName("o/a"),
+            files[:2],
+            "'o/a' is no adapter as PEFT saves them: it has no adapter_model.safetensors",
+        ),
+        (HubName("o/a"), MANY, "it has no adapter_config.json and no adapter_model.safetensors"),
+        (HubName("o/a", "Q8_0"), files, "An adapter is all of a repository: name o/a"),
+    ):
+        with pytest.raises(ModelNotFound, match=message):
+            choose_adapter(name, here)
+
+
 def test_two_models_of_one_precision_are_called_by_their_files() -> None:
     assert set(gguf_models(["a-Q8_0.gguf", "b-Q8_0.gguf", "b-Q4_0.gguf"])) == {
         "a-Q8_0.gguf",
@@ -111,6 +147,8 @@ def test_what_a_model_sees_with(files: list[str], chosen: list[str]) -> None:
 
 
 def test_what_a_directory_is() -> None:
-    assert is_directory(["config.json", "model-00001-of-00002.safetensors"])
+    parts = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    assert is_directory(["config.json", *parts])
+    assert not is_directory(["config.json", *parts[1:]])
     assert not is_directory(MANY)
     assert not is_directory(["config.json", "onnx/model.safetensors"])

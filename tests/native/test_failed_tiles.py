@@ -92,6 +92,9 @@ print(some_failed)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to RLIMIT_AS")
+@pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer runs out of memory itself"
+)
 @pytest.mark.parametrize(
     ("heads", "program", "told"), [(4, ENCODER, "20 True"), (64, SPLIT_CONTEXT, "True")], ids=["all", "some"]
 )

@@ -42,6 +42,9 @@ def test_public_names(tmp_path: Path) -> None:
     assert public_name("/models/My.Model-Q4.gguf") == "My.Model-Q4"
     assert public_name(str(tmp_path)) == tmp_path.name
     assert public_name("Qwen/Qwen2.5-3B-Instruct") == "Qwen/Qwen2.5-3B-Instruct"
+    assert public_name("models/my.gguf") == "my"
+    for name in ("hf.co/o/m/s/M-Q4.gguf", "https://huggingface.co/o/m/blob/main/s/M-Q4.gguf"):
+        assert public_name(name) == "o/m:s/M-Q4.gguf"
 
 
 @pytest.mark.anyio
@@ -66,6 +69,35 @@ async def test_who_answers_to_which_name(strict: bool) -> None:
             assert registry.find(name) is registry.default
         with pytest.raises(ModelNotFound):
             registry.exact(name)
+
+
+@pytest.mark.anyio
+async def test_names_on_the_hub_are_the_same_by_every_address() -> None:
+    served = ("hf.co/owner/Model-GGUF:Q4_K_M", "https://huggingface.co/owner/other/blob/v1/M.gguf")
+    lora = ("owner/pirate=/x",)
+    registry = Registry(
+        Settings(model_name=served[0], further_models=served[1:], lora=lora, strict_model_names=True)
+    )
+    for index, names in enumerate(
+        (
+            (
+                "owner/model-gguf:q4_k_m",
+                "hf.co/owner/Model-GGUF:Q4_K_M",
+                "https://huggingface.co/owner/Model-GGUF:Q4_K_M",
+                " hf://owner/Model-GGUF:Q4_K_M ",
+            ),
+            ("owner/other:M.gguf@v1", "https://huggingface.co/owner/other/resolve/v1/M.gguf?download=true"),
+        )
+    ):
+        for name in names:
+            assert registry.find(name) is registry.chatting()[index], name
+            assert registry.adapter(name) is None
+    for name in ("owner/Model-GGUF", "hf.co/owner/Model-GGUF:Q8_0", "hf.co/owner/other:M.gguf"):
+        with pytest.raises(ModelNotFound):
+            registry.find(name)
+    for name in ("owner/pirate", "hf.co/owner/pirate", "hf.co/owner/Pirate:latest"):
+        assert registry.find(name) is registry.default
+        assert registry.adapter(name) is registry.adapters[0]
 
 
 @pytest.mark.anyio

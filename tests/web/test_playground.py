@@ -263,6 +263,24 @@ def test_the_end_stays_in_sight_only_for_who_is_there(browser: Any) -> None:
         page.click("#stop")
 
 
+def test_growing_is_not_leaving(browser: Any) -> None:
+    """What comes between a scroll and the frame in which it is told."""
+    app = fake_app(behaviour={"reply": "And so on.\n\n" * 60}, max_new_tokens=3000)
+    with running_server(app) as at, opened(browser, at, viewport={"width": 360, "height": 500}) as page:
+        say(page, "go on")
+        wait_for_end(page)
+        log = page.locator("#log")
+        page.evaluate("document.getElementById('log').scrollTop = 1e6")
+        wait_until(page, lambda: page.locator("#to-latest").is_hidden())
+        for step in ("log.scrollTop -= 20", "log.scrollTop += 10; log.lastElementChild.append(tall)"):
+            log.evaluate(
+                "log => { const tall = document.createElement('p'); tall.textContent = 'x '.repeat(2000);"
+                f" {step}; return new Promise(seen => requestAnimationFrame(() => setTimeout(seen, 50))); }}"
+            )
+        assert log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight") < 48
+        assert page.locator("#to-latest").is_hidden()
+
+
 @pytest.mark.parametrize("width", [360, 390, 1280])
 def test_nothing_is_wider_than_the_window(browser: Any, width: int) -> None:
     reply = f"{'x' * 400}\n\n```\n{'y' * 400}\n```\n\n`{'z' * 400}`"

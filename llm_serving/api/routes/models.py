@@ -72,9 +72,9 @@ def model_object(registry: Registry, slot: AnySlot) -> dict[str, Any]:
 
 
 def adapter_object(registry: Registry, adapter: NamedAdapter) -> dict[str, Any]:
-    """The same of an adapter: as its model, by its own name; `root` is its directory's, without folders."""
+    """The same of an adapter: as its model, by its own name."""
     base = model_object(registry, registry.default)
-    own = {"id": adapter.name, "aliases": [], "root": adapter.directory.name, "parent": base["id"]}
+    own = {"id": adapter.name, "aliases": [], "root": adapter.root, "parent": base["id"]}
     return {**base, **own}
 
 

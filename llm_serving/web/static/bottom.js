@@ -5,6 +5,7 @@ const log = document.getElementById("log");
 const button = document.getElementById("to-latest");
 
 let isThere = true;
+let place = 0; // where the log was when it was looked at last
 
 export function beginAtBottom() {
   log.addEventListener("scroll", look, { passive: true });
@@ -21,6 +22,9 @@ export function toBottom() {
 }
 
 function look() {
-  isThere = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR;
+  // Only who goes up leaves: the log may have grown since it was scrolled, which is told a frame later.
+  const isNear = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR;
+  isThere = isNear || (isThere && log.scrollTop >= place);
+  place = log.scrollTop;
   button.hidden = isThere;
 }

@@ -8,7 +8,7 @@ const line = document.getElementById("status");
 const SENTENCES = {
   "not started": "The model has not been started.",
   loading: "The model is loading.",
-  failed: "The model could not be loaded.",
+  failed: "The model cannot answer.",
   unloading: "The model is being unloaded.",
   unloaded: "The model is unloaded.",
 };
