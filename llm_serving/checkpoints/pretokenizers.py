@@ -54,16 +54,19 @@ _YOUTU = (
     r"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，\x{3001}-\x{303F}\x{FE30}-\x{FE4F}]+|[ㄅ-ㄯ]+|[一-龥\x{3040}-ゟ゠-ヿ]+",
     _CASED % (_CONTRACTION + "?", _CONTRACTION + "?", ""),
 )
-_VIKING = (r" ?[^(\s|.,!?…。，、।۔،)]+", r"\p{N}")
+_BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
+_VIKING = (_BLOOM, r"\p{N}")
+_FALCON = r"[\p{P}$+<=>^~|`]+"
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
 
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """`splits` are applied one after the other, then GPT-2's own rule where `gpt2` is set."""
+    """`splits` are applied one after the other, then GPT-2's own rule where `gpt2` is set, then `behind`."""
 
     splits: tuple[str, ...] = ()
     gpt2: bool = False
+    behind: str = ""
     single_digits: bool = False
     nfc: bool = False
     ignore_merges: bool = False  # a word that is a token stays whole, whatever the merges say
@@ -75,6 +78,8 @@ class PreTokenizer:
             steps.append(pre_tokenizers.Digits(individual_digits=True))
         steps.extend(pre_tokenizers.Split(Regex(split), "isolated") for split in self.splits)
         steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=self.gpt2))
+        if self.behind:
+            steps.append(pre_tokenizers.Split(Regex(self.behind), "isolated"))
         return pre_tokenizers.Sequence(steps)
 
     def normalizer(self) -> normalizers.Normalizer | None:
@@ -107,7 +112,8 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
             ),
         ),
     ),
-    (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "olmo")),
+    (PreTokenizer(gpt2=True, nfc=True), ("modern-bert", "mpt", "olmo")),
+    (PreTokenizer((_FALCON,), gpt2=True, behind="[0-9][0-9][0-9]"), ("falcon",)),
     (
         PreTokenizer(gpt2=True, single_digits=True),
         ("smollm", "starcoder", "refact", "codeshell", "exaone", "mellum2", "minerva-7b"),
@@ -130,6 +136,7 @@ _RULES: tuple[tuple[PreTokenizer, tuple[str, ...]], ...] = (
     (PreTokenizer(_MINICPM5, ignore_merges=True), ("minicpm5",)),
     (PreTokenizer(_TINY_AYA), ("tiny_aya",)),
     (PreTokenizer(_YOUTU), ("youtu",)),
+    (PreTokenizer((_BLOOM,)), ("bloom", "gpt3-finnish")),
     (PreTokenizer(_VIKING), ("viking",)),
 )
 
