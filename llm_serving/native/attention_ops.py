@@ -25,7 +25,8 @@ class Attention:
     `source` begins with the queries; `layer` is the one whose keys and values are read.
     With a `cap` scores are cap * tanh(score / cap) before the softmax. `sinks` is a tensor with a score for
     each query head, one more in the softmax that has no value: weights then add up to less than one.
-    Rows of a span see those that come, if this looks `ahead`.
+    Rows of a span see those that come, if this looks `ahead`. Scores may be `falling` with the distance; then
+    there is no window.
     """
 
     source: str
@@ -36,6 +37,7 @@ class Attention:
     cap: float = 0.0
     sinks: str | None = None
     ahead: bool = True
+    falling: LinearBias | None = None
 
 
 @dataclass(frozen=True, slots=True)
