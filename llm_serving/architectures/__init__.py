@@ -53,6 +53,7 @@ from llm_serving.architectures import (
     text_part,
 )
 from llm_serving.architectures.adapted_modules import adapted as adapted
+from llm_serving.architectures.older import OLDER
 from llm_serving.architectures.projector import projector_kind as projector_kind
 from llm_serving.architectures.projector import with_projector as with_projector
 from llm_serving.checkpoints import Checkpoint
@@ -162,6 +163,7 @@ FAMILIES = {
     "stablelm": layer_normed.describe_stablelm,
     "starcoder2": layer_normed.describe_starcoder2,
     "vaultgemma": gemma1.describe_vault,
+    **OLDER,
 }
 VISION_FAMILIES = {
     "gemma3": gemma3_vision.describe_vision,

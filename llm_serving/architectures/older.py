@@ -1,0 +1,11 @@
+"""Families of 2019 to 2024, for the table of all families."""
+
+from __future__ import annotations
+
+from llm_serving.architectures import gpt2
+
+OLDER = {
+    "gpt2": gpt2.describe,
+    "gpt_bigcode": gpt2.describe_bigcode,
+    "starcoder": gpt2.describe_bigcode,  # as GGUF files call it
+}
