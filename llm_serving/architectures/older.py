@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from llm_serving.architectures import gpt2
+from llm_serving.architectures import bloom, gpt2
 
 OLDER = {
+    "bloom": bloom.describe,
     "gpt2": gpt2.describe,
     "gpt_bigcode": gpt2.describe_bigcode,
+    "mpt": bloom.describe_mpt,
     "starcoder": gpt2.describe_bigcode,  # as GGUF files call it
 }
