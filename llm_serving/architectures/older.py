@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from llm_serving.architectures import bloom, gpt2
+from llm_serving.architectures import bloom, falcon, gpt2
 
 OLDER = {
     "bloom": bloom.describe,
+    "falcon": falcon.describe,
     "gpt2": gpt2.describe,
     "gpt_bigcode": gpt2.describe_bigcode,
     "mpt": bloom.describe_mpt,
