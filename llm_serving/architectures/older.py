@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from llm_serving.architectures import bloom, falcon, gpt2
+from llm_serving.architectures import bloom, falcon, gpt2, gptj, opt
 
 OLDER = {
     "bloom": bloom.describe,
+    "codegen": gptj.describe_codegen,
     "falcon": falcon.describe,
     "gpt2": gpt2.describe,
     "gpt_bigcode": gpt2.describe_bigcode,
+    "gpt_neo": opt.describe_neo,
+    "gptj": gptj.describe,
     "mpt": bloom.describe_mpt,
+    "opt": opt.describe,
     "starcoder": gpt2.describe_bigcode,  # as GGUF files call it
 }
