@@ -29,6 +29,7 @@ _KEYS = {
     "activation_function": "hidden_act",
     "activation": "hidden_act",
 }
+_OTHERS = ("head_dim", "num_key_value_heads")  # that these families do not go by
 _ACTIVATIONS = {  # as `Kind` has them
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -44,9 +45,6 @@ BIASED = Kind(
     norm_bias=True,
     gated=False,
 )
-
-
-_OTHERS = ("head_dim", "num_key_value_heads")  # that these families do not go by
 
 
 def in_usual_words(checkpoint: Checkpoint, *, tied: bool = True, kv_heads: int | None = None) -> Checkpoint:
