@@ -58,6 +58,7 @@ from llm_serving.architectures import (
 from llm_serving.architectures.adapted_modules import adapted as adapted
 from llm_serving.architectures.believed_sizes import check_sizes
 from llm_serving.architectures.encoder_families import ENCODER_FAMILIES as ENCODER_FAMILIES
+from llm_serving.architectures.older import OLDER
 from llm_serving.architectures.projector import projector_kind as projector_kind
 from llm_serving.architectures.projector import with_projector as with_projector
 from llm_serving.architectures.seeing_families import ANY_SIZE_FAMILIES as ANY_SIZE_FAMILIES
@@ -189,6 +190,7 @@ FAMILIES = {
     "stablelm": layer_normed.describe_stablelm,
     "starcoder2": layer_normed.describe_starcoder2,
     "vaultgemma": gemma1.describe_vault,
+    **OLDER,
 }
 
 

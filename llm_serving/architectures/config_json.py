@@ -30,6 +30,12 @@ def part(checkpoint: Checkpoint, key: str) -> Mapping[str, Any]:
     return found
 
 
+def renamed(checkpoint: Checkpoint, keys: Mapping[str, str], **defaults: object) -> Checkpoint:
+    """The same with keys as most families call them; `defaults` stand where a file says nothing, or null."""
+    given = {keys.get(key, key): value for key, value in checkpoint.metadata.items() if value is not None}
+    return replace(checkpoint, metadata={**defaults, **given})
+
+
 def positive(checkpoint: Checkpoint, *keys: str, default: int | None = None) -> int:
     """The first of `keys` that is there. Raises: CheckpointError unless it is a positive integer."""
     value = next((checkpoint.metadata[key] for key in keys if key in checkpoint.metadata), default)

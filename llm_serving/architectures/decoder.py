@@ -59,6 +59,7 @@ def plan_of(
         },
         operations=(
             ops.Embed(words, "x", scale=scales.words / scales.parts),
+            *_behind_words(names, shape, kind),
             *(op for i in range(shape.layers) for op in layer_of(i)),
             ops.SelectRows("x", "last"),
             norm_of("last", names.norm, shape, kind, gain=scales.logits),
@@ -75,6 +76,19 @@ def plan_of(
         ),
         norm_offset=kind.norm_offset,
         slots={} if kind.experts is None else expert_slots(shape.hidden, kind.experts[1], kind.experts[0]),
+    )
+
+
+def _behind_words(names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
+    """Learned positions, and a norm of embeddings."""
+    skip, norm = kind.positions, norm_of("x", names.words_norm, shape, kind)
+    return (
+        *(
+            [ops.AddPositions(f"{names.positions}.weight", "x", shape.context, skip=skip)]
+            if skip is not None
+            else []
+        ),
+        *([replace(norm, keep=True)] if kind.words_norm else []),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from llm_serving.architectures.decoder_shape import Names, Shape
@@ -36,7 +37,8 @@ class Kind:
     dense: frozenset[int] = frozenset()  # but of these layers
     routed_first: bool = False  # experts are chosen by what comes into a layer, before any norm
     fused_inputs: bool = False  # queries, keys and values are one matrix,
-    grouped_inputs: bool = False  # or one where a key head's queries stand before its keys and values
+    grouped_inputs: bool = False  # or one where a key head's queries stand before its keys and values,
+    stripes: tuple[ops.Stripe, ops.Stripe, ops.Stripe] | None = None  # or where they stand like this
     fused_gates: bool = False  # gates and what they open are one
     still: frozenset[int] = frozenset()  # layers that do not rotate
     scales: Scales = Scales()
@@ -57,6 +59,11 @@ class Kind:
     head_bias: bool = False  # of logits
     growth: ops.Rope | None = None  # of queries with their positions, as in `Rope`; it turns nothing
     score_cap: float = 0.0  # > 0: as in `Attention`
+    falling: ops.LinearBias | None = None  # of scores with the distance
+    clip: float = 0.0  # > 0: queries, keys and values are kept within
+    transposed: bool = False  # matrices of layers stand as inputs x outputs
+    words_norm: bool = False  # embeddings are normed
+    positions: int | None = None  # rows of learned positions before the first one, if there are such
     logit_cap: float = 0.0  # > 0: as in `SoftCap`
 
 
@@ -121,48 +128,58 @@ def _attention(index: int, names: Names, shape: Shape, kind: Kind, cache: int) -
     if index in kind.still or kind.rotated_norm:  # which rotated before
         rope = shape.rope.still
     sinks = kind.sinks and kind.sinks.format(i=index)
+    width = shape.queries + 2 * shape.keys
     return (
+        *([ops.Clamp("qkv", 0, width, (-kind.clip, kind.clip))] if kind.clip else []),
         *_head_norms(index, names, shape, kind),
         *([ops.Rotate("qkv", shape.heads, shape.head_dim, kind.growth)] if kind.growth else []),
         ops.RopeStore("qkv", cache, rope),
-        ops.Attention("qkv", "attention", cache, scale, window, kind.score_cap, sinks),
+        ops.Attention("qkv", "attention", cache, scale, window, kind.score_cap, sinks, falling=kind.falling),
         ops.OutputGate("attention", "gates") if kind.output_gate else ops.Quantize("attention"),
-        *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape, kind.output_bias),
+        *_add(names.output, kind.norms_behind and kind.norms_behind[0], index, shape, kind, kind.output_bias),
     )
 
 
 def _inputs(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Projection, ...]:
     rotated = shape.rope.rotated if shape.rope.rotated < shape.head_dim else 0
 
-    def projection(name: str, offset: int, in_pairs: bool = False) -> ops.Projection:
+    def projection(name: str, offset: int, *, in_pairs: bool = False) -> ops.Projection:
         bias = _bias(name, index) if kind.qkv_bias else None
-        plain = ops.Projection(_weight(name, index), "qkv", offset, bias)
+        plain = _matrix(_weight(name, index), "qkv", offset, bias, kind)
         return replace(plain, interleaved=shape.head_dim, rotated=rotated) if in_pairs else plain
 
-    if kind.fused_inputs:
+    stripes = _stripes(shape, kind)
+    if stripes is None and kind.fused_inputs:
         return (projection(names.qkv, 0),)
+    apart = (names.query, names.key, names.value) if stripes is None else (names.qkv,) * 3
+    query, key, value = (
+        projection(apart[0], 0, in_pairs=kind.interleaved),
+        projection(apart[1], shape.queries, in_pairs=kind.interleaved),
+        projection(apart[2], shape.queries + shape.keys),
+    )
+    if stripes is None:
+        return query, key, value
+    return tuple(replace(p, part=part) for p, part in zip((query, key, value), stripes, strict=True))
+
+
+def _stripes(shape: Shape, kind: Kind) -> tuple[ops.Stripe, ops.Stripe, ops.Stripe] | None:
+    """Where queries, keys and values stand in their matrix, unless it is one as it is, or three."""
     if kind.grouped_inputs:
-        return _grouped(projection(names.qkv, 0), shape)
+        keys, queries = shape.head_dim, shape.queries // shape.kv_heads
+    elif kind.fused_inputs and kind.interleaved:
+        keys, queries = shape.keys, shape.queries
+    else:
+        return kind.stripes
+    period = queries + 2 * keys
     return (
-        projection(names.query, 0, kind.interleaved),
-        projection(names.key, shape.queries, kind.interleaved),
-        projection(names.value, shape.queries + shape.keys),
+        ops.Stripe(0, queries, period),
+        ops.Stripe(queries, keys, period),
+        ops.Stripe(queries + keys, keys, period),
     )
 
 
 def _output_gate(index: int, kind: Kind) -> tuple[ops.Projection, ...]:
     return (ops.Projection(_weight(kind.output_gate, index), "gates"),) if kind.output_gate else ()
-
-
-def _grouped(whole: ops.Projection, shape: Shape) -> tuple[ops.Projection, ...]:
-    dim, group = shape.head_dim, shape.queries // shape.kv_heads
-    period = group + 2 * dim
-    values = shape.queries + shape.keys
-    return (
-        replace(whole, part=ops.Stripe(0, group, period)),
-        replace(whole, offset=shape.queries, part=ops.Stripe(group, dim, period)),
-        replace(whole, offset=values, part=ops.Stripe(group + dim, dim, period)),
-    )
 
 
 def _head_norms(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Operation, ...]:
@@ -217,7 +234,7 @@ def _experts(checkpoint: Checkpoint, index: int, shape: Shape, kind: Kind) -> tu
 def _gates(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[ops.Projection, ...]:
     def projection(name: str, offset: int = 0) -> ops.Projection:
         bias = _bias(name, index) if kind.ffn_bias else None
-        return ops.Projection(_weight(name, index), "gate_up", offset, bias)
+        return _matrix(_weight(name, index), "gate_up", offset, bias, kind)
 
     if kind.fused_gates:
         return (projection(names.gate_up),)
@@ -232,8 +249,15 @@ def _behind_gates(index: int, names: Names, shape: Shape, kind: Kind) -> tuple[o
         activation = ops.Xielu("gate_up", *kind.bends[index])
     elif not kind.gated:
         activation = ops.Gelu("gate_up", kind.activation == "gelu_tanh")
+        if kind.activation == "relu":
+            activation = ops.Quantize("gate_up", within=(0.0, math.inf))
     norm = kind.norms_behind and kind.norms_behind[1]
-    return (activation, *_add(names.down, norm, index, shape, kind.ffn_bias))
+    return (activation, *_add(names.down, norm, index, shape, kind, kind.ffn_bias))
+
+
+def _matrix(tensor: str, target: str, offset: int, bias: str | None, kind: Kind) -> ops.Projection:
+    part = ops.Part(0, 1, transposed=True) if kind.transposed else None
+    return ops.Projection(tensor, target, offset, bias, part=part)
 
 
 def _weight(name: str, index: int) -> str:
@@ -249,14 +273,14 @@ def _read(norm: str, index: int, shape: Shape, kind: Kind) -> ops.Operation:
 
 
 def _add(
-    matrix: str, norm: str | None, index: int, shape: Shape, has_bias: bool = False
+    matrix: str, norm: str | None, index: int, shape: Shape, kind: Kind, has_bias: bool
 ) -> tuple[ops.Operation, ...]:
     """Add what a matrix makes of the activations to the rows, normed if there is a norm."""
     bias = _bias(matrix, index) if has_bias else None
     if norm is None:
-        return (ops.Linear((ops.Projection(_weight(matrix, index), "x", bias=bias),), accumulate=True),)
+        return (ops.Linear((_matrix(_weight(matrix, index), "x", 0, bias, kind),), accumulate=True),)
     return (
-        ops.Linear((ops.Projection(_weight(matrix, index), "part", bias=bias),)),
+        ops.Linear((_matrix(_weight(matrix, index), "part", 0, bias, kind),)),
         *_add_normed(norm, index, shape),
     )
 

@@ -10,26 +10,28 @@ from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """Tensor names without `.weight`; those of a layer contain `{i}`."""
+    """Tensor names without `.weight`; those of a layer contain `{i}`. Empty: a family has no such tensor."""
 
     words: str
     input_norm: str
-    query: str
-    key: str
-    value: str
-    query_norm: str
-    key_norm: str
+    query: str = ""
+    key: str = ""
+    value: str = ""
+    query_norm: str = ""
+    key_norm: str = ""
     output: str
     ffn_norm: str
-    gate: str
+    gate: str = ""
     up: str
     down: str
     norm: str
     head: str
-    qkv: str  # queries, keys and values in one matrix, where a family has them so
-    gate_up: str
+    qkv: str = ""  # queries, keys and values in one matrix, where a family has them so
+    gate_up: str = ""
+    positions: str = ""  # that are learned
+    words_norm: str = ""  # of embeddings, before the first layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ _GGUF = Names(
     head="output",
     qkv="blk.{i}.attn_qkv",
     gate_up="blk.{i}.ffn_up",
+    positions="position_embd",
+    words_norm="token_embd_norm",
 )
 GGUF_NORMS_BEHIND = ("blk.{i}.post_attention_norm", "blk.{i}.post_ffw_norm")  # attention and feed-forward
 

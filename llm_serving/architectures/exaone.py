@@ -40,8 +40,6 @@ def _names(checkpoint: Checkpoint) -> Names:
         query=f"{layer}attn.attention.q_proj",
         key=f"{layer}attn.attention.k_proj",
         value=f"{layer}attn.attention.v_proj",
-        query_norm="",
-        key_norm="",
         output=f"{layer}attn.attention.out_proj",
         ffn_norm=f"{layer}ln_2",
         gate=f"{layer}mlp.c_fc_0",
@@ -49,6 +47,4 @@ def _names(checkpoint: Checkpoint) -> Names:
         down=f"{layer}mlp.c_proj",
         norm=f"{prefix}ln_f",
         head=head_of(checkpoint) or "lm_head",
-        qkv="",
-        gate_up="",
     )

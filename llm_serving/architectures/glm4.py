@@ -1,4 +1,7 @@
-"""GLM-4, dense: norms before and behind each part, half of each head rotates, in pairs (GLM Team 2024)."""
+"""ChatGLM 3 and GLM-4, dense: half of each head rotates, in pairs (GLM Team 2024).
+
+The later GLM-4 (0414) has norms before and behind each part.
+"""
 
 from __future__ import annotations
 
@@ -27,4 +30,18 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
             names.ffn_norm.replace("post_attention", "post_mlp"),
         )
     kind = Kind(qkv_bias=has_bias, interleaved=True, fused_gates=True, norms_behind=norms_behind)
+    return plan_of(checkpoint, names, read_shape(checkpoint, _DEFAULTS), kind)
+
+
+def describe_glm(checkpoint: Checkpoint) -> ModelPlan:
+    """The first GLM-4, or a GGUF file of ChatGLM 3: norms before parts only. Raises: CheckpointError."""
+    names = read_names(checkpoint)
+    is_fused = f"{names.qkv.format(i=0)}.weight" in checkpoint.tensors  # in files of its first code
+    if checkpoint.format == "gguf":
+        first = names.qkv if is_fused else names.query
+        has_bias = f"{first.format(i=0)}.bias" in checkpoint.tensors
+    else:
+        config_json.require(checkpoint, "attention_bias", (True, False), True)
+        has_bias = bool(checkpoint.metadata.get("attention_bias", True))
+    kind = Kind(qkv_bias=has_bias, interleaved=True, fused_inputs=is_fused, fused_gates=True)
     return plan_of(checkpoint, names, read_shape(checkpoint, _DEFAULTS), kind)

@@ -36,11 +36,6 @@ def _names_2(checkpoint: Checkpoint) -> Names:
     return Names(
         words=f"{prefix}tok_embeddings",
         input_norm=f"{layer}attention_norm",
-        query="",
-        key="",
-        value="",
-        query_norm="",
-        key_norm="",
         output=f"{layer}attention.wo",
         ffn_norm=f"{layer}ffn_norm",
         gate=f"{layer}feed_forward.w1",
@@ -49,7 +44,6 @@ def _names_2(checkpoint: Checkpoint) -> Names:
         norm=f"{prefix}norm",
         head="output",
         qkv=f"{layer}attention.wqkv",
-        gate_up="",
     )
 
 

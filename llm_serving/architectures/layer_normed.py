@@ -1,4 +1,4 @@
-"""Decoders whose norms subtract the mean (Ba et al. 2016): StarCoder2, StableLM 2, Nemotron, OLMo."""
+"""Decoders whose norms subtract the mean (Ba et al. 2016): StarCoder2, StableLM 2, Nemotron, OLMo, Orion."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _NEMOTRON = Defaults(
     context=4096, epsilons=("norm_eps", LAYER_NORM[1]), activation=("hidden_act", "relu2"), rotated=0.5
 )
 _OLMO = Defaults(epsilons=LAYER_NORM)
+_ORION = Defaults(context=4096, epsilons=("rms_norm_eps", LAYER_NORM[1]))
 
 
 def describe_starcoder2(checkpoint: Checkpoint) -> ModelPlan:
@@ -84,13 +85,21 @@ def describe_nemotron(checkpoint: Checkpoint) -> ModelPlan:
 
 
 def describe_olmo(checkpoint: Checkpoint) -> ModelPlan:
-    """Norms without weights (Groeneveld et al. 2024). Raises: CheckpointError for clipped numbers."""
+    """Norms without weights (Groeneveld et al. 2024). Raises: CheckpointError for biases."""
+    clip = 0.0
     if checkpoint.format == "gguf":
         if checkpoint.hyper("attention.clamp_kqv"):
-            raise gguf_keys.problem(checkpoint, "attention.clamp_kqv", "there", "it is not supported")
+            clip = gguf_keys.number(checkpoint, "attention.clamp_kqv", 0.0)
     else:
-        config_json.require(checkpoint, "clip_qkv", (None,), None)
         config_json.require(checkpoint, "attention_bias", (False,), False)
+        if checkpoint.metadata.get("clip_qkv") is not None:
+            clip = config_json.number(checkpoint, "clip_qkv", default=0.0)
     names = replace(read_names(checkpoint), input_norm="", ffn_norm="", norm="")
-    kind = Kind(layer_norm=True, interleaved=checkpoint.format == "gguf")
+    kind = Kind(layer_norm=True, interleaved=checkpoint.format == "gguf", clip=clip)
     return plan_of(checkpoint, names, read_shape(checkpoint, _OLMO), kind)
+
+
+def describe_orion(checkpoint: Checkpoint) -> ModelPlan:
+    """Llama but for its norms (Orion 2024). Raises: CheckpointError when a size is missing."""
+    kind = Kind(layer_norm=True, norm_bias=True)
+    return plan_of(checkpoint, read_names(checkpoint), read_shape(checkpoint, _ORION), kind)

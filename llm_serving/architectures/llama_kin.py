@@ -14,7 +14,7 @@ from llm_serving.architectures.experts import SQUARED_RELU
 from llm_serving.architectures.gguf_keys import num_layers, require_gguf
 from llm_serving.checkpoints import Checkpoint, dequantize
 from llm_serving.errors import CheckpointError
-from llm_serving.native.ops import ModelPlan
+from llm_serving.native.ops import LinearBias, ModelPlan
 
 _SEED = Defaults(epsilon=1e-6, context=524288)
 _HELIUM = Defaults(theta=100000.0, epsilon=1e-8, context=4096)
@@ -70,16 +70,16 @@ def describe_apertus(checkpoint: Checkpoint) -> ModelPlan:
 
 
 def describe_baichuan(checkpoint: Checkpoint) -> ModelPlan:
-    """A GGUF file of Baichuan 1 or 2 with 7 B (Yang et al. 2023).
+    """A GGUF file of Baichuan 1 or 2 (Yang et al. 2023): 7 B rotate, scores of 13 B fall with the distance.
 
-    Raises: CheckpointError for a directory, or 13 B, whose scores fall with the distance (ALiBi).
+    Raises: CheckpointError for a directory.
     """
     require_gguf(checkpoint)
-    if num_layers(checkpoint) == _LAYERS_OF_13B:  # files do not say it otherwise
-        raise CheckpointError(
-            f"'{checkpoint.path}' is a Baichuan with 13 B parameters, which is not supported; 7 B is."
-        )
-    return describe_decoder(checkpoint, Kind(interleaved=True))
+    names, shape, kind = read_names(checkpoint), read_shape(checkpoint, Defaults()), Kind(interleaved=True)
+    if shape.layers == _LAYERS_OF_13B:  # files do not say it otherwise
+        everything = frozenset(range(shape.layers))
+        kind = Kind(interleaved=True, still=everything, falling=LinearBias(shape.heads))
+    return plan_of(checkpoint, names, shape, kind)
 
 
 def describe_maincoder(checkpoint: Checkpoint) -> ModelPlan:

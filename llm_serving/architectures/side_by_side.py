@@ -68,18 +68,11 @@ def _neox_names(checkpoint: Checkpoint) -> Names:
     return Names(
         words=f"{prefix}embed_in",
         input_norm=f"{layer}input_layernorm",
-        query="",
-        key="",
-        value="",
-        query_norm="",
-        key_norm="",
         output=f"{layer}attention.dense",
         ffn_norm=f"{layer}post_attention_layernorm",
-        gate="",
         up=f"{layer}mlp.dense_h_to_4h",
         down=f"{layer}mlp.dense_4h_to_h",
         norm=f"{prefix}final_layer_norm",
         head="embed_out",
         qkv=f"{layer}attention.query_key_value",
-        gate_up="",
     )

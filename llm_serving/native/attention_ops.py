@@ -27,6 +27,7 @@ class Attention:
     each query head, one more in the softmax that has no value: weights then add up to less than one.
     Rows of a span see those that come, if this looks `ahead`. A `chunk`, a multiple of 256 and the same in
     all layers that have one, cuts the context in stretches of so many tokens: a token sees its own.
+    Scores may be `falling` with the distance; then there is no window.
     """
 
     source: str
@@ -38,6 +39,7 @@ class Attention:
     sinks: str | None = None
     ahead: bool = True
     chunk: int = 0
+    falling: LinearBias | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,11 @@ class BucketBias:
 
 @dataclass(frozen=True, slots=True)
 class LinearBias:
-    """ALiBi (Press et al. 2022) to both sides: a score loses the head's slope for each token of distance."""
+    """ALiBi (Press et al. 2022) to both sides: a score loses the head's slope for each token of distance.
+
+    The last slope of a power of two of heads is 2^-`steepness`, and all are multiplied by `scale`.
+    """
 
     heads: int
+    steepness: float = 8.0
+    scale: float = 1.0

@@ -99,12 +99,12 @@ class PlanBuilder(PlanTensors):
                 rotated, axes = (0, ()) if rope is None else (rope.rotated, rope.axes)
                 rows, heads, table = buffers[source], self.query_heads, self._rope(rope)
                 core.rope_store(rows, layer, heads, table, rotated, keys_are_values, axes)
-            case ops.Attention(source, target, layer, scale, window, cap, sinks, ahead, chunk):
+            case ops.Attention(source, target, layer, scale, window, cap, sinks, ahead, chunk, falling):
                 # Rows of a span see those that come, however far a window reaches.
-                bias = self._bias(ops.WindowBias(window - 1, self._has_spans)) if window else -1
+                bias = self._bias(ops.WindowBias(window - 1, self._has_spans) if window else falling)
                 rows, into, heads = buffers[source], buffers[target], self.query_heads
-                own = self._optional(sinks, heads)
-                core.attention(rows, into, layer, heads, scale, window, bias, cap, own, ahead, chunk)
+                own, each = self._optional(sinks, heads), falling is not None
+                core.attention(rows, into, layer, heads, scale, window, bias, cap, own, ahead, chunk, each)
             case ops.HeadNorm(source, offset, width, heads, weight, epsilon, bias, gain, interleaved):
                 shift, dim = self._optional(bias, width // heads), width // heads
                 order = halves_order(dim, dim, interleaved) if interleaved else None

@@ -144,7 +144,9 @@ class PlanTensors:
         )
         if rows.ndim != 2 or rows.shape[1] != width or (segments is not None and segments.shape[1] != width):
             raise CheckpointError(f"Tensor '{p.tensor or p.segments}' does not fit a width of {width}.")
-        table = position_table(rows, segments, p.skip, p.context)
+        # Of a decoder, which may be given less room than it was trained for, the places that there will be.
+        context = min(p.context, self.context) if isinstance(self.plan, ops.ModelPlan) else p.context
+        table = position_table(rows, segments, p.skip, context)
         return self._constant(table)
 
     def _rope(self, rope: ops.Rope | None) -> int:

@@ -70,10 +70,10 @@ def linear_bias(bias: ops.LinearBias, context: int) -> np.ndarray:
 
     Slopes are 2^(-8/n), 2^(-16/n), … for n heads, a power of two. More heads take every second one of 2 n.
     """
-    power = 1 << (bias.heads.bit_length() - 1)
-    slopes = np.exp2(-8.0 / power * np.arange(1, power + 1))
-    further = np.exp2(-4.0 / power * np.arange(1, 2 * power + 1, 2))
-    slopes = np.concatenate([slopes, further])[: bias.heads]
+    power, steepness = 1 << (bias.heads.bit_length() - 1), bias.steepness
+    slopes = np.exp2(-steepness / power * np.arange(1, power + 1))
+    further = np.exp2(-steepness / 2 / power * np.arange(1, 2 * power + 1, 2))
+    slopes = bias.scale * np.concatenate([slopes, further])[: bias.heads]
     distances = np.abs(np.arange(1 - context, context + 1 + PADDING))
     table: np.ndarray = (-slopes[:, None] * distances).astype(np.float32)
     return table.reshape(-1)

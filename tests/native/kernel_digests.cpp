@@ -184,7 +184,7 @@ void cached_attention(const Kernels& kernels, Report& report, KvFormat format) {
                     const std::vector<float> query = random.reals(stride * size_t(tokens), 3.0f);
                     std::vector<float> out(query.size()), scratch(attention_scratch(group, head_dim));
                     AttentionTile tile = {query.data(), out.data(), stride, stride, format, keys.data(), values.data(), block * kChunkBlocks,
-                                          table.data(), first, tokens, nullptr, group, head_dim, 0.125f, 0, nullptr, nullptr, 0, 0, 0, 0, nullptr, scratch.data()};
+                                          table.data(), first, tokens, nullptr, group, head_dim, 0.125f, 0, nullptr, 0, nullptr, 0, 0, 0, 0, nullptr, scratch.data()};
                     kernels.attention(tile);
                     report.add(out);
                     tile.piece_stride = size_t(tokens * group * state_floats(head_dim));

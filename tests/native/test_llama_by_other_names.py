@@ -16,6 +16,7 @@ from tiny_models import SMALLEST_VOCAB, write_tiny_hunyuan, write_tiny_llama
 from llm_serving.architectures import describe
 from llm_serving.checkpoints import Checkpoint, Tensor, dequantize, open_checkpoint
 from llm_serving.errors import CheckpointError
+from llm_serving.native import ops
 
 IDS = np.random.default_rng(2).integers(0, SMALLEST_VOCAB, 40).tolist()
 EXAONE = {
@@ -155,6 +156,51 @@ def test_maincoder_is_hunyuan_in_pairs(tmp_path: Path, make_driver, quantization
     np.testing.assert_array_equal(ours, expected)
 
 
+def test_chatglm_has_inputs_and_gates_in_one(tmp_path: Path, make_driver) -> None:
+    """Rotary pairs within the one matrix stand as llama's do."""
+    llama = open_checkpoint(write_tiny_llama(tmp_path / "m.gguf", kind="Q4_K", hidden=256, ffn=256))
+    tensors = dict(llama.tensors)
+    for i in range(llama.hyper("block_count")):
+        for whole, parts in (
+            ("attn_qkv", ("attn_q", "attn_k", "attn_v")),
+            ("ffn_up", ("ffn_gate", "ffn_up")),
+        ):
+            found = [tensors.pop(f"blk.{i}.{part}.weight") for part in parts]
+            rows = sum(tensor.shape[0] for tensor in found)
+            data = np.concatenate([tensor.data for tensor in found])
+            name = f"blk.{i}.{whole}.weight"
+            tensors[name] = replace(found[0], name=name, shape=(rows, 256), data=data)
+    expected = make_driver(llama).logits(IDS)
+    ours = make_driver(renamed(replace(llama, tensors=tensors), "chatglm")).logits(IDS, chunk=7)
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_orion_is_stablelm_that_rotates_as_a_whole(tmp_path: Path, make_driver) -> None:
+    llama = open_checkpoint(write_tiny_llama(tmp_path / "m.gguf", kind="F32", tied=False))
+    tensors = dict(llama.tensors)
+    for name, tensor in llama.tensors.items():
+        if "norm" in name:
+            bias = name.replace("weight", "bias")
+            tensors[bias] = replace(tensor, name=bias)
+    ours, expected = (
+        make_driver(
+            renamed(replace(llama, tensors=tensors), family, **{"attention.layer_norm_epsilon": 1e-5})
+        ).logits(IDS)
+        for family in ("orion", "stablelm")
+    )
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_scores_of_the_large_baichuan_fall_with_the_distance(tmp_path: Path) -> None:
+    llama = open_checkpoint(write_tiny_llama(tmp_path / "m.gguf", kind="F32", layers=40))
+    for kept, falling in ((40, ops.LinearBias(4)), (39, None)):
+        plan = describe(renamed(llama, "baichuan", block_count=kept))
+        attention = [each for each in plan.operations if isinstance(each, ops.Attention)]
+        rotations = {each.rope for each in plan.operations if isinstance(each, ops.RopeStore)}
+        assert [each.falling for each in attention] == [falling] * kept
+        assert rotations == ({plan.rope.still} if falling else {None})
+
+
 def values_of(tensor: Tensor) -> np.ndarray:
     return dequantize(tensor).astype(np.float64)
 
@@ -162,7 +208,6 @@ def values_of(tensor: Tensor) -> np.ndarray:
 @pytest.mark.parametrize(
     ("family", "keys", "message"),
     [
-        ("baichuan", {"block_count": 40}, "13 B"),
         ("nanbeige", {"num_loops": 65}, "'nanbeige.num_loops' .* up to 64"),
         ("nanbeige", {"num_loops": 0}, "'nanbeige.num_loops' .* positive integer"),
     ],

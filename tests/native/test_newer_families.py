@@ -70,7 +70,7 @@ GROWING = {
         ("mistral3", {"text_config": {"model_type": "bert"}}, "text model of .* is a 'bert'"),
         ("mistral3", {"text_config": 3}, "'text_config' .* no object"),
         ("nemotron", {"hidden_act": "relu2", "mlp_bias": True}, "'mlp_bias'"),
-        ("olmo", {"clip_qkv": 8.0}, "'clip_qkv'"),
+        ("olmo", {"clip_qkv": -8.0}, "'clip_qkv' .* positive number"),
         ("phi", {"qk_layernorm": True}, "'qk_layernorm'"),
         ("phi", {}, "'hidden_act' .* supported: gelu_new"),
         ("phimoe", {**PHI, "num_experts_per_tok": 3}, "uses 3 experts for a token"),

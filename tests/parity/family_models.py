@@ -35,7 +35,7 @@ def save_model(directory: Path, model_class: type, config: Any) -> Any:
             values.data = config.initializer_range * torch.randn_like(values)
         if part.endswith("sinks"):
             values.data = 2 * torch.randn_like(values)  # as large as scores
-        if "norm" in part or part.endswith("bias"):  # which begin as if they were not there
+        if "norm" in part or ".ln_" in part or part.endswith("bias"):  # which begin as if they were not there
             values.data += 0.2 * torch.randn_like(values)
     for part, values in model.named_buffers():
         if part.endswith(("correction_bias", "expert_bias")):

@@ -109,7 +109,7 @@ def _tensors(directory: Checkpoint, twin: Twin) -> dict[str, np.ndarray]:
         top = {**TOP, **twin.top}
         if ".".join(parts) in top:
             named[top[".".join(parts)] + suffix] = dequantize(tensor)
-        elif parts[0] in ("layers", "h") and "act_fn" not in parts:
+        elif parts[0] in ("layers", "h", "blocks") and "act_fn" not in parts:
             number = next((part for part in parts[2:] if part.isdigit()), None)
             part = ".".join(each for each in parts[2:] if each != number)
             called = {**LAYER, **twin.parts}[part]

@@ -267,6 +267,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("gpt_neox", {"use_parallel_residual": False}),
     ("nemotron", {}),
     ("olmo", {}),
+    ("olmo", {"clip_qkv": 0.8}),
     ("mellum", {}),
     ("mellum", {"layer_types": None, "sliding_window": None}),
     ("sarvam_moe", {}),

@@ -105,7 +105,7 @@ TWINS = {
     "nemotron": Twin(
         "nemotron", keys={"norm_eps": EPSILON}, more={"rope.dimension_count": 12}, norm_offset=1.0
     ),
-    "olmo": Twin("olmo", paired=True, more={EPSILON: 1e-5}),
+    "olmo": Twin("olmo", paired=True, keys={"clip_qkv": "attention.clamp_kqv"}, more={EPSILON: 1e-5}),
     "mellum": Twin(
         "mellum",
         keys={"layer_types": "attention.sliding_window_pattern"},

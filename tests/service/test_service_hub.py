@@ -111,11 +111,11 @@ def test_other_files_in_a_directory_are_another_fingerprint(tmp_path: Path) -> N
 def test_another_family_is_refused_before_its_weights_are_fetched(
     on_the_hub: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    (on_the_hub("owner/bloom") / "config.json").write_text(json.dumps({"model_type": "bloom"}))
+    (on_the_hub("owner/xlnet") / "config.json").write_text(json.dumps({"model_type": "xlnet"}))
     with pytest.raises(
-        CheckpointError, match=r"'bloom' of 'owner/bloom'.*pip install 'llm-serving\[transformers\]'"
+        CheckpointError, match=r"'xlnet' of 'owner/xlnet'.*pip install 'llm-serving\[transformers\]'"
     ):
-        load_chat_model(settings("owner/bloom", tmp_path))
+        load_chat_model(settings("owner/xlnet", tmp_path))
 
 
 def test_names_that_are_nowhere(on_the_hub: Callable[[str], Path], tmp_path: Path) -> None:

@@ -83,6 +83,19 @@ def test_bloom_without_roles(bloom: str, directory_of: Callable[..., Path]) -> N
     assert answer["object"] == "chat.completion"
 
 
+def test_bloom_on_the_native_engine(directory_of: Callable[..., Path], tmp_path: Path) -> None:
+    """Which nobody has to ask for: the same answer."""
+    directory = directory_of("bloom")
+    how = {"engine": "auto", "device": "auto", "quantization": "f32", "cache_dir": tmp_path}
+    with running_server(create_app(settings(directory, **how))) as url:
+        (model,) = httpx.get(f"{url}/models").json()["data"]
+        body = {**BLOOM, "temperature": 0, "max_tokens": 20}
+        answer = httpx.post(f"{url}/chat/completions", json=body, timeout=60).json()
+    assert model["engine"] == "native"
+    expected = greedy(directory, "Translate to English: Je t’aime.", 20)
+    assert answer["choices"][0]["message"]["content"] == expected
+
+
 def test_qwen_with_roles(qwen: str, directory_of: Callable[..., Path]) -> None:
     assert httpx.post(f"{qwen}/chat/completions", json=QWEN, timeout=60).status_code == 200
     directory = directory_of("qwen2", chat_template=CHATML)
@@ -156,7 +169,7 @@ def test_leaving_a_stream_frees_its_place(qwen: str) -> None:
 def test_auto_takes_what_the_native_engine_does_not_run(directory_of: Callable[..., Path]) -> None:
     import asyncio
 
-    model = load_chat_model(settings(directory_of("bloom"), engine="auto", device="auto"))
+    model = load_chat_model(settings(directory_of("xglm"), engine="auto", device="auto"))
     asyncio.run(model.engine.close())
     assert model.details["engine"] == "transformers"
     assert "native engine does not run" in model.details["engine_reason"]

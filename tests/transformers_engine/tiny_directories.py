@@ -40,6 +40,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "opt": {**_SHAPE, "ffn_dim": 48, "word_embed_proj_dim": 32},
     "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True},
     "mixtral": {**_SHAPE, "num_local_experts": 4},
+    "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
 }
 

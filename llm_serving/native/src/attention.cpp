@@ -21,7 +21,8 @@ void cached_attention(const AttentionTile& t) {
     for (int r = 0; r < num_rows; r++) {
         const int token = r / t.group, head = r % t.group;
         const int position = t.first_position + token;
-        rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim, t.bias ? t.bias - position : nullptr, seen_by(t, token)};
+        rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim,
+                   t.bias ? t.bias + head * t.bias_stride - position : nullptr, seen_by(t, token)};
     }
     const int seen = seen_by(t, t.num_tokens - 1);
     const int first = std::max(t.first_piece, t.states ? t.piece : 0), end = t.states ? t.piece_end : (seen + kPieceTokens - 1) / kPieceTokens;

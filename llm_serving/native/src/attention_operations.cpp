@@ -67,7 +67,8 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
     Buffer& from = model.buffers[size_t(source)];
     Buffer& to = model.buffers[size_t(target)];
     const int first_position = step.input.positions[tokens.first];
-    const float* biases = bias < 0 ? nullptr : model.vectors[size_t(bias)].data() + model.max_context - 1;
+    const size_t bias_row = bias_per_head ? bias_floats(model) : 0;
+    const float* biases = bias < 0 ? nullptr : model.vectors[size_t(bias)].data() + size_t(head) * group * bias_row + model.max_context - 1;
     const float* own_sinks = sinks < 0 ? nullptr : model.vectors[size_t(sinks)].data() + head * group;
     int first_piece = window > 0 ? std::max(0, first_position - window + 1) / kPieceTokens : 0;
     if (chunk > 0) first_piece = first_position / chunk * (chunk / kPieceTokens);  // tiles lie within chunks, see Plan::add_run
@@ -75,7 +76,7 @@ void AttentionOperation::run_tile(Model& model, const StepState& step, int tile,
                           to.row(tokens.row) + size_t(head) * group * head_dim, size_t(from.width),
                           size_t(to.width), kv.format, kv.keys(layer, head, 0), kv.values(layer, head, 0), kv.chunk_stride(),
                           step.input.block_tables + size_t(tokens.sequence) * step.input.table_width,
-                          first_position, tokens.count, step.input.seen && ahead ? step.input.seen + tokens.first : nullptr, group, head_dim, scale, cap, biases, own_sinks, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
+                          first_position, tokens.count, step.input.seen && ahead ? step.input.seen + tokens.first : nullptr, group, head_dim, scale, cap, biases, bias_row, own_sinks, first_piece, tokens.piece, tokens.piece_end, 0, nullptr,
                           worker_scratch(model, worker, attention_scratch(group, head_dim))};
     if (tokens.pieces == 1) return model.kernels->attention(work);
     const size_t state = size_t(state_floats(head_dim));
@@ -149,13 +150,12 @@ void EncoderAttention::run_tile(Model& model, const StepState& step, int tile, i
     const int head_dim = to.width / heads;
     const float* row = from.row(first);
     const float* keys = row + size_t(heads + kv_head) * head_dim;
-    const size_t bias_row = 2 * size_t(model.max_context) + kBlockTokens;
-    const float* centre = bias < 0 ? nullptr : model.vectors[size_t(bias)].data() + model.max_context - 1;
-    if (centre && bias_per_head) centre += size_t(kv_head) * group * bias_row;
+    const size_t bias_row = bias_per_head ? bias_floats(model) : 0;
+    const float* centre = bias < 0 ? nullptr : model.vectors[size_t(bias)].data() + size_t(kv_head) * group * bias_row + model.max_context - 1;
     model.kernels->encoder_attention({row + size_t(kv_head) * group * head_dim, keys, keys + size_t(kv_heads) * head_dim,
                                       to.row(first) + size_t(kv_head) * group * head_dim, size_t(from.width),
                                       size_t(to.width), count, begin, std::min(begin + kEncoderQueries, count), group, head_dim, causal, scale, centre,
-                                      bias_per_head ? bias_row : 0,
+                                      bias_row,
                                       worker_scratch(model, worker, encoder_scratch(count, head_dim))});
 }
 

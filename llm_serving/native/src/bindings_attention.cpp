@@ -9,13 +9,19 @@
 namespace nb = nanobind;
 using namespace llm;
 
+namespace {
+
+void check_bias(const Plan& p, int bias, int rows) {
+    if (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != size_t(rows) * bias_floats(p.model))
+        throw std::invalid_argument("the attention bias does not cover all distances");
+}
+
+}  // namespace
+
 void bind_attention(nb::class_<Plan>& plan) {
     plan
         .def("encoder_attention", [](Plan& p, int source, int target, int heads, int kv_heads, float scale, bool causal, int bias, bool bias_per_head, bool whole) {
-            const size_t rows = bias < 0 ? 0 : bias_per_head ? size_t(heads) : 1;
-            const size_t needed = rows * (2 * size_t(p.model.max_context) + kBlockTokens);
-            if (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != needed)
-                throw std::invalid_argument("the attention bias does not cover all distances");
+            check_bias(p, bias, bias_per_head ? heads : 1);
             auto op = std::make_unique<EncoderAttention>();
             op->source = source;
             op->target = target;
@@ -73,9 +79,9 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->axes = p.axes_of(axes, rotated);
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0, nb::arg("keys_are_values") = false, nb::arg("axes") = std::vector<int>())
-        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks, bool ahead, int chunk) {
-            if ((window > 0) != (bias >= 0) || (bias >= 0 && p.model.vectors.at(size_t(bias)).size() != 2 * size_t(p.model.max_context) + kBlockTokens))
-                throw std::invalid_argument("a window needs what is added by distance, for all distances");
+        .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks, bool ahead, int chunk, bool bias_per_head) {
+            if (window > 0 && bias < 0) throw std::invalid_argument("a window needs what is added by distance");
+            check_bias(p, bias, bias_per_head ? query_heads : 1);
             if (sinks >= 0 && p.model.vectors.at(size_t(sinks)).size() != size_t(query_heads))
                 throw std::invalid_argument("there must be a sink for each query head");
             if (chunk < 0 || chunk % kPieceTokens || (chunk && window) || (chunk && p.model.attention_chunk && p.model.attention_chunk != chunk))
@@ -94,6 +100,7 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->cap = cap;
             op->sinks = sinks;
             op->ahead = ahead;
+            op->bias_per_head = bias_per_head;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1, nb::arg("ahead") = true, nb::arg("chunk") = 0);
+        }, nb::arg("source"), nb::arg("target"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("scale"), nb::arg("window") = 0, nb::arg("bias") = -1, nb::arg("cap") = 0.0f, nb::arg("sinks") = -1, nb::arg("ahead") = true, nb::arg("chunk") = 0, nb::arg("bias_per_head") = false);
 }

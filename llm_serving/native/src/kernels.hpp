@@ -49,7 +49,8 @@ struct AttentionTile {
     int head_dim;
     float scale;
     float cap;               // 0, or scores are cap * tanh(score / cap)
-    const float* bias;       // null, or added to the score of a key by its distance from the query: bias[key - query]
+    const float* bias;       // null, or added to the score of query head h by the key's distance from it: bias[h * bias_stride + key - query]
+    size_t bias_stride;
     const float* sinks;      // null, or [group]: a score of each query head that takes its share of the weights and has no value
     int first_piece;         // the first one that any of the tokens sees
     int piece, piece_end;

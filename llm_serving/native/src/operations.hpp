@@ -141,13 +141,17 @@ struct RopeStore final : Operation {
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };
 
+// What attention adds by distance to scores of one head, or of all: for distances 1 - max_context .. max_context + 16.
+inline size_t bias_floats(const Model& model) { return 2 * size_t(model.max_context) + kBlockTokens; }
+
 struct AttentionOperation final : Operation {
     int source, target, layer, query_heads;
     float scale;
     float cap = 0;   // > 0: scores are cap * tanh(score / cap)
     int window = 0;  // > 0: a token sees so many, itself counted in
     int chunk = 0;   // > 0: it sees its own of the stretches of so many tokens that the context is cut in
-    int bias = -1;   // of a window: what is added by distance, from 1 - max_context on, see kernels.hpp
+    int bias = -1;   // or a vector of bias_floats() for all heads, as a window has it, or for each
+    bool bias_per_head = false;
     int sinks = -1;  // a vector with a number for each query head, see kernels.hpp
     bool ahead = true;  // else rows see nothing behind them, also within a span
     int num_tiles(const Model&, const StepState&) const override;
@@ -178,8 +182,7 @@ struct EncoderAttention final : Operation {
     int source, target, heads, kv_heads;
     bool causal = false, whole = false;
     float scale;
-    // -1, or a vector of rows for distances 1 - max_context .. max_context + 16, one for all heads or one each.
-    int bias = -1;
+    int bias = -1;  // or a vector of bias_floats() for all heads, or for each
     bool bias_per_head = false;
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
