@@ -179,7 +179,8 @@ class PlanBuilder(PlanTensors):
         if len(tensor.shape) != 2:
             raise CheckpointError(f"Tensor '{name}' has shape {tensor.shape}; a table has two dimensions.")
         self._weights.note_unread(tensor)
-        self.core.add_rows(tensor.kind, tensor.as_rows().data, tensor.shape[0], target, scale)
+        table = tensor.as_rows()
+        self.core.add_rows(table.kind, table.data, tensor.shape[0], target, scale)
 
     def _quantize(self, q: ops.Quantize) -> None:
         width = self._widths[q.source]
