@@ -6,6 +6,7 @@ from llm_serving.architectures import (
     afmoe,
     bailing,
     bert,
+    bitnet,
     cohere,
     decoder_experts,
     deepseek,
@@ -72,6 +73,7 @@ FAMILIES = {
     "bailing_moe_v2": bailing.describe,
     "bailingmoe2": bailing.describe,  # as GGUF files call it
     "baichuan": llama_kin.describe_baichuan,
+    "bitnet": bitnet.describe,
     "cohere": cohere.describe,
     "cohere2": cohere.describe_2,
     "command-r": cohere.describe,  # as GGUF files call it
