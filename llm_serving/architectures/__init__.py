@@ -5,6 +5,7 @@ from __future__ import annotations
 from llm_serving.architectures import (
     afmoe,
     bailing,
+    bitnet,
     cohere,
     cohere_moe,
     decoder_experts,
@@ -79,6 +80,7 @@ FAMILIES = {
     "bailingmoe": deepseek_moe.describe,  # as GGUF files call Ling 1,
     "bailingmoe2": bailing.describe,  # and Ling 2.0
     "baichuan": llama_kin.describe_baichuan,
+    "bitnet": bitnet.describe,
     "cohere": cohere.describe,
     "cohere2": cohere.describe_2,
     "cohere2_moe": cohere_moe.describe,

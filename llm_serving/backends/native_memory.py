@@ -11,6 +11,7 @@ from llm_serving.backends.native_draft import Draft
 from llm_serving.backends.sight import sight_need
 from llm_serving.checkpoints import Checkpoint, Tensor
 from llm_serving.checkpoints.kinds import KINDS
+from llm_serving.checkpoints.small_kinds import HELD_AS
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.engine.speculation import MAX_DRAFTING
 from llm_serving.errors import ServingError
@@ -27,7 +28,9 @@ LEAST_CONTEXT = 512  # tokens: with fewer, a server is of no use
 QUANTIZATIONS = {"auto": None, "q4": 0.75, "q8": 1.0625, "f32": 4.0}
 FINE = 2.125  # the same of `Projection.fine`
 # Of these it takes what blocks of the kind do not; see the packed formats in docs/architecture.md.
-OTHER_PACKED = {"Q2_K": 1.0625, "Q3_K": 0.571, "Q5_1": 1.0625, "NF4": 0.5625, "E2M1_16": 0.625}
+OTHER_PACKED = {"Q2_K": 1.0625, "Q3_K": 0.571, "Q5_1": 1.0625, "NF4": 0.5625, "E2M1_16": 0.625} | {
+    kind: KINDS[held].block_bytes / KINDS[held].block_size for kind, held in HELD_AS.items()
+}
 KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
 
 

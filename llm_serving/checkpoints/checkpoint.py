@@ -10,6 +10,7 @@ import numpy as np
 
 from llm_serving.checkpoints.mapped_file import FileStamp
 from llm_serving.checkpoints.mxfp4 import to_blocks
+from llm_serving.checkpoints.small_kinds import HELD_AS, to_held
 from llm_serving.errors import CheckpointError
 
 
@@ -77,7 +78,12 @@ class Tensor:
         return len(self.shape) == 1 and self.data.size in (2 * self.shape[0], 4 * self.shape[0])
 
     def as_rows(self) -> Tensor:
-        """The same with data as `kind` has it, row by row: itself, or a copy if the file has it otherwise."""
+        """The same with data as `kind` has it, row by row: itself, or a copy if the file has it otherwise.
+
+        What is of a key of `HELD_AS` is a copy of the kind that holds it.
+
+        Raises: CheckpointError if there are no grids.
+        """
         if self.unpack is not None:
             return self._unpacked().as_rows()
         data = self.data
@@ -95,6 +101,9 @@ class Tensor:
             data = padded.reshape(-1).view(np.uint8)
         elif data.ndim > 1:
             data = np.ascontiguousarray(data).reshape(-1)
+        kind = HELD_AS.get(self.kind)
+        if kind is not None:
+            return Tensor(self.name, kind, self.shape, to_held(self.kind, data))
         return self if data is self.data else Tensor(self.name, self.kind, self.shape, data)
 
     def _unpacked(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 # IQ4_NL and IQ4_XS (ggml-common.h): steps that suit a normal distribution.
 NORMAL_STEPS = np.array(
@@ -32,5 +33,16 @@ NORMAL_FLOATS = np.array(
     ],
     np.float32,
 )
+
+
+def _signed(*magnitudes: int) -> NDArray[np.float32]:
+    """These, and their negatives from 8 on."""
+    return np.array([*magnitudes, *(-magnitude for magnitude in magnitudes)], np.float32)
+
+
+# ggml's grids: what occurs in IQ1 (times 8: 1, 7, 9) and in IQ2 (8, 25, 43), then in IQ3_XXS and IQ3_S.
+GRID_2 = _signed(1, 7, 8, 9, 25, 43, 0, 0)
+GRID_3_XXS = _signed(4, 12, 20, 28, 36, 44, 52, 62)
+GRID_3_S = _signed(1, 3, 5, 7, 9, 11, 13, 15)
 _SMALL_FLOATS = np.array([0, 0.0625, 8, 12, 4, 6, 2, 3], np.float32) / np.float32(12)
 SMALL_FLOATS = np.concatenate([_SMALL_FLOATS, -_SMALL_FLOATS])

@@ -7,12 +7,20 @@ and its second half in the high ones; K-quants do so for every 64 values of thei
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm_serving.checkpoints.checkpoint import Tensor
-from llm_serving.checkpoints.code_tables import E2M1, NORMAL_FLOATS, NORMAL_STEPS
+from llm_serving.checkpoints.code_tables import (
+    E2M1,
+    GRID_2,
+    GRID_3_S,
+    GRID_3_XXS,
+    NORMAL_FLOATS,
+    NORMAL_STEPS,
+)
 from llm_serving.checkpoints.kinds import KINDS
 
 CHUNK_BLOCKS = 1 << 14  # bounds the temporaries, whatever the tensor's size
@@ -43,14 +51,18 @@ _LAYOUTS = {
     "MXFP4": np.dtype([("exponent", _BYTE), ("qs", _BYTE, 16)]),
     "NF4": np.dtype([("largest", "<f4"), ("qs", _BYTE, 16)]),
     "E2M1_16": np.dtype([("scales", "<f4", 2), ("qs", _BYTE, 16)]),
+    "IQ2_CODED": np.dtype([("d", _HALF), ("steps", _SIGNED, 16), ("qs", _BYTE, 128)]),
+    "IQ3_XXS_CODED": np.dtype([("d", _HALF), ("steps", _SIGNED, 8), ("qs", _BYTE, 128)]),
+    "IQ3_S_CODED": np.dtype([("d", _HALF), ("steps", _SIGNED, 8), ("qs", _BYTE, 128)]),
 }
 
 
 def dequantize(tensor: Tensor) -> Floats:
     """Return a new float32 array of `tensor.shape`, equal bit for bit to ggml's own reference."""
-    blocks = tensor.as_rows().data.view(_LAYOUTS[tensor.kind])
-    out = np.empty((len(blocks), KINDS[tensor.kind].block_size), np.float32)
-    unpack = _UNPACK[tensor.kind]
+    rows = tensor.as_rows()
+    blocks = rows.data.view(_LAYOUTS[rows.kind])
+    out = np.empty((len(blocks), KINDS[rows.kind].block_size), np.float32)
+    unpack = _UNPACK[rows.kind]
     with np.errstate(invalid="ignore", over="ignore"):  # a damaged scale may be inf or NaN; so is the result
         for start in range(0, len(blocks), CHUNK_BLOCKS):
             chunk = blocks[start : start + CHUNK_BLOCKS]
@@ -173,6 +185,13 @@ def _e2m1_16(blocks: Blocks) -> Floats:
     return values
 
 
+def _coded(blocks: Blocks, unit: float, table: Floats) -> Floats:
+    steps = np.float32(unit) * _column(blocks["d"]) * blocks["steps"].astype(np.float32)
+    numbers = table[_nibbles(blocks["qs"], 16)].reshape(*steps.shape, -1)
+    values: Floats = steps[:, :, None] * numbers
+    return values
+
+
 def _k_affine(blocks: Blocks, quants: Bytes) -> Floats:
     scales, minima = _k_scales(blocks["scales"])
     factor = (_column(blocks["d"]) * scales.astype(np.float32))[:, :, None]
@@ -217,4 +236,7 @@ _UNPACK: dict[str, Callable[[Blocks], Floats]] = {
     "MXFP4": _mxfp4,
     "NF4": _nf4,
     "E2M1_16": _e2m1_16,
+    "IQ2_CODED": partial(_coded, unit=0.125, table=GRID_2),
+    "IQ3_XXS_CODED": partial(_coded, unit=0.25, table=GRID_3_XXS),
+    "IQ3_S_CODED": partial(_coded, unit=0.25, table=GRID_3_S),
 }

@@ -36,11 +36,26 @@ GGUF_KINDS: dict[str, Kind] = {
         Kind("IQ4_NL", 32, 18),
         Kind("IQ4_XS", 256, 136),
         Kind("MXFP4", 32, 17),
+        Kind("IQ1_S", 256, 50),
+        Kind("IQ1_M", 256, 56),
+        Kind("IQ2_XXS", 256, 66),
+        Kind("IQ2_XS", 256, 74),
+        Kind("IQ2_S", 256, 82),
+        Kind("IQ3_XXS", 256, 98),
+        Kind("IQ3_S", 256, 110),
+        Kind("TQ1_0", 256, 54),
+        Kind("TQ2_0", 256, 66),
+        Kind("Q1_0", 128, 18),
+        Kind("Q2_0", 64, 18),
     )
 }
 # What directories have in several tensors, brought together, with scales that lose nothing: numbers of values
 # in a table, in the order of Q4_0, behind f32 that all 32, or each 16, are multiplied with.
-KINDS = GGUF_KINDS | {kind.name: kind for kind in (Kind("NF4", 32, 20), Kind("E2M1_16", 32, 24))}
+_OF_DIRECTORIES = (Kind("NF4", 32, 20), Kind("E2M1_16", 32, 24))
+# What IQ1, IQ2 and IQ3 become before anything is computed, see `grid_blocks.py`: an f16 factor, a signed step
+# for each 16 weights, or 32, and such numbers.
+_CODED = (Kind("IQ2_CODED", 256, 146), Kind("IQ3_XXS_CODED", 256, 138), Kind("IQ3_S_CODED", 256, 138))
+KINDS = GGUF_KINDS | {kind.name: kind for kind in (*_OF_DIRECTORIES, *_CODED)}
 
 # Every id the format has given a meaning to, so that an error can name what the file holds.
 GGML_TYPE_NAMES: dict[int, str] = {
@@ -78,4 +93,5 @@ GGML_TYPE_NAMES: dict[int, str] = {
     39: "MXFP4",
     40: "NVFP4",
     41: "Q1_0",
+    42: "Q2_0",
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llm_serving.checkpoints.bitnet import METHOD, problem_of_bitnet
 from llm_serving.checkpoints.json_files import read_object
 
 MODELOPT = "hf_quant_config.json"
@@ -19,6 +20,7 @@ METHODS = (
     "modelopt",
     "mxfp4",
     "bitsandbytes",
+    METHOD,
 )
 
 
@@ -49,6 +51,8 @@ def problem_of(packing: Any) -> str | None:
     method = packing.get("quant_method")
     if method not in METHODS:
         return f"'quantization_config' is of {method!r}; weights packed by {', '.join(METHODS)} are read."
+    if method == METHOD:
+        return problem_of_bitnet(packing)
     layout = str(packing.get("version", "gemm")).lower()
     if method == "awq" and layout != "gemm":
         return f"AWQ's layout {layout!r} ('version' of 'quantization_config') is not read; 'gemm' is."

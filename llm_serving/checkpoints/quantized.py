@@ -2,7 +2,7 @@
 
 Only what a method calls its tensors is told here; `packed_integers` has what becomes of them. Sources are the
 methods' own packers (AutoGPTQ and GPTQModel, AutoAWQ, compressed-tensors), for FP8 the files of DeepSeek V3.
-What bitsandbytes saves, and floats of four bits, have files of their own.
+What bitsandbytes saves, floats of four bits, and ternary weights have files of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_serving.checkpoints import packed_integers as packed
+from llm_serving.checkpoints.bitnet import is_ternary, ternary_rows
 from llm_serving.checkpoints.bitsandbytes import STATE, four_bits, signed_rows
 from llm_serving.checkpoints.checkpoint import Tensor
 from llm_serving.checkpoints.float8 import scaled
@@ -39,6 +40,8 @@ def quantized_matrices(tensors: Mapping[str, Tensor], config: Any) -> tuple[dict
             found[weight.name] = weight
         elif end == "weight" and tensor.kind == "F8_E4M3":
             found[name] = _of_floats(stored, base)
+        elif is_ternary(stored, base, end):
+            found[name] = _of_integers(stored, base, tensor, ternary_rows)
         elif is_packed_floats(stored, name):
             found[f"{base}.weight"] = packed_floats(stored, base, end)
         elif (end, tensor.kind) in _INTEGERS:

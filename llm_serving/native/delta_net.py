@@ -80,7 +80,7 @@ class OutputGate:
     source: str
     gates: str
     offset: int = 0
-    activation: str = "sigmoid"  # or silu
+    activation: str = "sigmoid"  # or silu, or relu2, the square of relu
     weight: str | None = None
     head_dim: int = 0  # that a norm is over
     epsilon: float = 0.0

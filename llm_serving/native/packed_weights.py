@@ -117,7 +117,8 @@ class PackedWeights:
         self, key: str, tensor: Tensor, pairs: str, weight_format: str, order: np.ndarray | None
     ) -> int:
         rows, cols = tensor.shape
-        number: int = self._core.pack(tensor.kind, tensor.as_rows().data, rows, cols, weight_format, order)
+        own = tensor.as_rows()
+        number: int = self._core.pack(own.kind, own.data, rows, cols, weight_format, order)
         release(tensor.data)
         if tensor.scales is not None:
             release(tensor.scales)

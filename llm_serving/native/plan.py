@@ -161,8 +161,8 @@ class PlanBuilder(PlanTensors):
                 core.delta_rule(buffers[source], buffers[target], *sizes, heads.tiled)
             case ops.OutputGate(source, gates, offset, activation, weight, head_dim, epsilon, gate_first):
                 norm = self._optional(weight, self._widths[source] if gate_first else head_dim)
-                rows, by, is_silu = buffers[source], buffers[gates], activation == "silu"
-                core.output_gate(rows, by, offset, is_silu, norm, epsilon, head_dim, gate_first)
+                rows, by = buffers[source], buffers[gates]
+                core.output_gate(rows, by, offset, activation, norm, epsilon, head_dim, gate_first)
 
     def _add_of_mamba(self, operation: ops.MambaInputs | ops.MambaScan) -> None:
         heads, source = operation.heads, self._buffers[operation.source]
@@ -216,8 +216,9 @@ class PlanBuilder(PlanTensors):
                 f"Tensor '{rows.tensor}' has shape {tensor.shape}; a table has two dimensions."
             )
         self._weights.note_unread(tensor)
+        table = tensor.as_rows()
         target, beyond = self._buffers[rows.target], -1 if rows.beyond is None else rows.beyond
-        self.core.add_rows(tensor.kind, tensor.as_rows().data, tensor.shape[0], target, rows.scale, beyond)
+        self.core.add_rows(table.kind, table.data, tensor.shape[0], target, rows.scale, beyond)
 
     def _quantize(self, q: ops.Quantize) -> None:
         width = self._widths[q.source]

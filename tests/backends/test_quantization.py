@@ -8,6 +8,7 @@ import pytest
 from tiny_models import write_tiny_llama
 
 from llm_serving.backends.native_backend import build_runner
+from llm_serving.backends.native_memory import _weight_bytes
 from llm_serving.checkpoints import open_checkpoint
 from llm_serving.config import Settings, SettingsError
 from llm_serving.engine.protocol import EngineOptions
@@ -19,7 +20,7 @@ BYTES = {"auto": 20, "q4": 20, "q8": 34, "f32": 128}
 
 
 # The same of kinds that have tables of their own.
-CODED = {"MXFP4": 17, "IQ4_NL": 18, "IQ4_XS": 17.25}
+CODED = {"MXFP4": 17, "IQ4_NL": 18, "IQ4_XS": 17.25, "IQ2_XS": 18.25, "IQ3_S": 17.25, "TQ2_0": 18}
 
 
 @pytest.fixture
@@ -39,10 +40,13 @@ def test_weights_take_what_the_format_takes(model: Path, quantization: str) -> N
 @pytest.mark.parametrize("kind", CODED)
 def test_four_bits_with_a_table_stay_four_bits(tmp_path: Path, kind: str, quantization: str) -> None:
     path = write_tiny_llama(tmp_path / "m.gguf", kind=kind, hidden=256, ffn=256, layers=1)
-    runner = build_runner(open_checkpoint(path), EngineOptions(quantization=quantization, max_concurrency=1))
+    checkpoint, options = open_checkpoint(path), EngineOptions(quantization=quantization, max_concurrency=1)
+    runner = build_runner(checkpoint, options)
     weights = 256 * 256 * 2 + 128 * 256 * 2 + 3 * 256 * 256 + 304 * 256
     expected = weights / 32 * (34 if quantization == "q8" else CODED[kind])
     assert runner.weight_bytes == pytest.approx(expected, rel=0.05)
+    if quantization == "auto":
+        assert _weight_bytes(checkpoint, options) == pytest.approx(expected, rel=0.05)
     runner.close()
 
 

@@ -19,7 +19,7 @@ def random_tensor(kind_name: str, rows: int, blocks_per_row: int, seed: int) -> 
     return Tensor("t", kind_name, (rows, blocks_per_row * kind.block_size), data)
 
 
-@pytest.mark.parametrize("kind_name", GGUF_KINDS)
+@pytest.mark.parametrize("kind_name", [name for name in GGUF_KINDS if name not in ("Q1_0", "Q2_0")])
 def test_equals_the_gguf_package(kind_name: str) -> None:
     tensor = random_tensor(kind_name, 64, 3, seed=7)
     with np.errstate(all="ignore"):

@@ -202,10 +202,10 @@ def nested(depth: int) -> bytes:
         (file_of([ARCHITECTURE], [info("t", [8, 0])], 64), "'t' has a dimension of 0"),
         (file_of([ARCHITECTURE], [info("t", [33], Q4_0)], 64), "'t' has 33 columns; Q4_0 needs a multiple"),
         (
-            file_of([ARCHITECTURE], [info("t", [256], 16)], 256),
-            "'t' is of type IQ2_XXS; the types read are F32",
+            file_of([ARCHITECTURE], [info("t", [256], 15)], 256),
+            "'t' is of type Q8_K; the types read are F32",
         ),
-        (file_of([ARCHITECTURE], [info("t", [256], 18)], 256), "'t' is of type IQ3_XXS"),
+        (file_of([ARCHITECTURE], [info("t", [256], 26)], 256), "'t' is of type I32"),
         (file_of([ARCHITECTURE], [info("t", [256], 77)], 256), "'t' is of type number 77"),
         (file_of([ARCHITECTURE], [info("t", [8], offset=4)], 64), "'t' has offset 4"),
         (file_of([ARCHITECTURE], [info("t", [8], offset=64)], 64), "'t' takes 32 bytes from byte"),

@@ -40,7 +40,7 @@ Weights random_weights(Random& random, const char* kind, const char* wanted, int
         for (uint8_t& byte : source) byte = uint8_t(random.below(256));
         const size_t block = row_bytes(kind_from_name(kind), shares_factors(format) ? 256 : 32);
         const bool has_floats = format == Format::nf4 || format == Format::nvfp4;
-        const size_t first = scales_halves(format) && !has_floats ? block - 2 : 0;
+        const size_t first = scales_halves(format) && !has_floats && !has_grid(format) ? block - 2 : 0;
         for (size_t at = first; at < source.size(); at += block)
             if (format == Format::mxfp4) source[at] = 0x60 | (source[at] & 31);
             else if (has_floats) for (size_t i = 3; i < block - 16; i += 4) source[at + i] = 0x3c | (source[at + i] & 0x83);
@@ -100,7 +100,7 @@ void quantisation(const Kernels& kernels, Report& report) {
 void matrices(const Kernels& kernels, Report& report) {
     const struct { const char *kind, *format; } cases[] = {
         {"F32", "q4"}, {"Q4_0", "q4_centred"}, {"Q4_K", "q4_k"}, {"MXFP4", "mxfp4"}, {"IQ4_NL", "iq4_nl"}, {"IQ4_XS", "iq4_xs"},
-        {"NF4", "nf4"}, {"E2M1_16", "nvfp4"},
+        {"NF4", "nf4"}, {"E2M1_16", "nvfp4"}, {"IQ2_CODED", "iq2"}, {"IQ3_XXS_CODED", "iq3_xxs"}, {"IQ3_S_CODED", "iq3_s"},
         {"Q3_K", "q3_k"}, {"Q5_0", "q5"}, {"Q5_K", "q5_k"}, {"Q6_K", "q6"}, {"F32", "s8"}, {"F32", "q8"}, {"F32", "q12"}, {"F32", "f32"}};
     for (const auto& c : cases)
         for (int cols : {256, 768})

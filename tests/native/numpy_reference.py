@@ -34,8 +34,11 @@ EXACT_KINDS = {
     "IQ4_NL",
     "IQ4_XS",
     "MXFP4",
+    "IQ1_S",
+    "IQ2_XS",
+    "IQ3_S",
 }  # the packed formats hold these as they are
-FOUR_BIT_KINDS = {"Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS", "MXFP4"}
+FOUR_BIT_KINDS = {"Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ1_S", "IQ2_XS", "IQ3_S"}
 # Of layers' matrices; bytes where the CPU multiplies them faster than 16 bits.
 NARROW_KINDS = FOUR_BIT_KINDS | {"Q3_K", "Q5_0", "Q5_K", "Q6_K"}
 if load_core().instruction_sets()[0] in ("avx512", "avxvnni", "neon"):

@@ -93,6 +93,34 @@ def test_directories(
     np.testing.assert_array_equal(make_driver(ours, quantization=quantization).logits(IDS), expected)
 
 
+def test_bitnet_norms_what_attention_and_gates_give(tmp_path: Path, make_driver) -> None:
+    """A file of BitNet, in pieces as at once. What norms divide by does not matter to it."""
+    llama = open_checkpoint(write_tiny_llama(tmp_path / "m.gguf", kind="TQ2_0", hidden=256, ffn=256))
+    rng = np.random.default_rng(5)
+    norms = {
+        name: Tensor(name, "F32", (256,), rng.uniform(0.5, 2, 256).astype(np.float32).view(np.uint8))
+        for name in (f"blk.{i}.{part}_sub_norm.weight" for i in range(2) for part in ("attn", "ffn"))
+    }
+    bitnet = renamed(replace(llama, tensors={**llama.tensors, **norms}), "bitnet")
+    expected = make_driver(bitnet).logits(IDS)
+    np.testing.assert_array_equal(make_driver(bitnet).logits(IDS, chunk=7), expected)
+    up = {name: _doubled(tensor) for name, tensor in bitnet.tensors.items() if ".ffn_up." in name}
+    larger = make_driver(replace(bitnet, tensors={**bitnet.tensors, **up}), quantization="f32").logits(IDS)
+    exact = make_driver(bitnet, quantization="f32").logits(IDS)
+    np.testing.assert_allclose(larger, exact, atol=1e-3 * np.ptp(exact))
+    apart = Tensor("blk.0.attn_q.scale", "F32", (1,), np.ones(1, np.float32).view(np.uint8))
+    with pytest.raises(CheckpointError, match=r"'blk\.0\.attn_q\.scale' .* is not read"):
+        describe(replace(bitnet, tensors={**bitnet.tensors, apart.name: apart}))
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    """Blocks of TQ2_0 whose factors, at their ends, are twice as large."""
+    blocks = tensor.data.reshape(-1, 66).copy()
+    factors = 2 * blocks[:, 64:].copy().view(np.float16)
+    blocks[:, 64:] = factors.view(np.uint8)
+    return replace(tensor, data=blocks.reshape(-1))
+
+
 def test_published_keys_of_exaone_are_read(tmp_path: Path) -> None:
     gguf = write_tiny_llama(tmp_path / "m.gguf", kind="F32")
     whole = rewrite(write_directory(tmp_path / "d", gguf), EXAONE, model_type="exaone")

@@ -12,7 +12,7 @@ from llm_serving.native.core import load_core
 core = load_core()
 ROWS, COLS = 24, 256
 KINDS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS"]
-KINDS += ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+KINDS += ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XS", "IQ3_S"]
 
 
 def table(kind: str, seed: int = 0) -> np.ndarray:
@@ -33,10 +33,11 @@ def plan_of(kind: str, data: np.ndarray, isa: str = "auto", rows: int = ROWS, be
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_added_as_the_file_has_them(kind: str) -> None:
     data = table(kind)
-    expected = dequantize(Tensor("t", kind, (ROWS, COLS), data))
+    tensor = Tensor("t", kind, (ROWS, COLS), data)
+    expected, own = dequantize(tensor), tensor.as_rows()
     ids = np.random.default_rng(2).integers(0, ROWS, 13).astype(np.int32)
     for isa in core.instruction_sets():
-        plan, x, words = plan_of(kind, data, isa)
+        plan, x, words = plan_of(own.kind, own.data, isa)
         starts, tables = np.array([0, 13], np.int32), np.zeros((1, 0), np.int32)
         positions = np.arange(13, dtype=np.int32)
         ours = plan.run(ids, positions, starts, tables, np.zeros(0, np.int32), x)

@@ -129,7 +129,7 @@ def gated(
         return int(plan.pack("F32", matrix.view(np.uint8).reshape(-1), width, columns, "f32", None))
 
     plan.linear([(same(2 * width), -1, found, 0)])
-    plan.output_gate(found, both, 0, True, plan.vector(weight), EPSILON, group, gate_first)
+    plan.output_gate(found, both, 0, "silu", plan.vector(weight), EPSILON, group, gate_first)
     plan.linear([(same(width), -1, out, 0)])
     given = np.concatenate([gates, rows], axis=1)
     count = np.arange(len(rows), dtype=np.int32)

@@ -22,7 +22,8 @@ MODELS = {
     "experts": (write_tiny_qwen3_moe, {"kind": "Q4_1", "kinds": {"ffn_down": "Q8_0"}, "hidden": 96,
                                        "ffn": 64}),
     "sinks": (write_tiny_gpt_oss, {"kind": "Q8_0", "kinds": {"ffn_up_exps": "MXFP4"}, "hidden": 96}),
-    "codes": (write_tiny_qwen3_moe, {"kind": "MXFP4", "kinds": {"ffn_down": "IQ4_NL", "attn_q": "IQ4_XS"},
+    "codes": (write_tiny_qwen3_moe, {"kind": "MXFP4", "kinds": {"ffn_down": "IQ4_NL", "attn_q": "IQ4_XS",
+                                                                "ffn_up": "IQ2_XS", "attn_v": "IQ3_S"},
                                      "hidden": 256, "ffn": 64}),
     "q8": (write_tiny_qwen2, {"kind": "F16", "hidden": 160, "heads": 2, "kv_heads": 1, "tied": False}),
 }  # fmt: skip

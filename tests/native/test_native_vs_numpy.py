@@ -27,9 +27,10 @@ from tiny_models import (
 )
 
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
+from llm_serving.checkpoints.kinds import GGUF_KINDS
 
 KINDS = ["Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0",
-         "IQ4_NL", "IQ4_XS", "MXFP4", "F16", "BF16", "F32"]  # fmt: skip
+         "IQ4_NL", "IQ4_XS", "IQ1_S", "IQ2_XS", "IQ3_S", "MXFP4", "F16", "BF16", "F32"]  # fmt: skip
 SHAPES = {
     "1-layer": {"layers": 1},
     "4-layers": {"layers": 4},
@@ -81,7 +82,7 @@ def short_errors(driver, checkpoint: Checkpoint) -> np.ndarray:
 @pytest.mark.parametrize("family", WRITERS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_weight_kind(tmp_path, make_driver, family: str, kind: str) -> None:
-    shape = {"hidden": 256, "ffn": 256, "layers": 1} if kind.endswith(("_K", "_XS")) else {}
+    shape = {"hidden": 256, "ffn": 256, "layers": 1} if GGUF_KINDS[kind].block_size == 256 else {}
     checkpoint = open_checkpoint(str(WRITERS[family](tmp_path / "m.gguf", kind=kind, **shape)))
     errors = short_errors(make_driver(checkpoint), checkpoint)
     if (

@@ -1,4 +1,4 @@
-"""Weights of three to six bits: packed as the file has them, multiplied as bytes would be."""
+"""Weights of one to six bits: packed as the file has them, multiplied as bytes would be."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ __all__ = ["start"]
 
 core = load_core()
 NAMES = core.instruction_sets()
-CODED = {"MXFP4": "mxfp4", "IQ4_NL": "iq4_nl", "IQ4_XS": "iq4_xs"}  # whose bits number values of a table
+# Whose bits number values of a table, or become four that do.
+CODED = {"MXFP4": "mxfp4", "IQ4_NL": "iq4_nl", "IQ4_XS": "iq4_xs", "IQ1_S": "iq2", "IQ2_XS": "iq2",
+         "IQ3_XXS": "iq3_xxs", "IQ3_S": "iq3_s", "TQ2_0": "q4_centred"}  # fmt: skip
 KINDS = CODED | {"Q3_K": "q3_k", "Q5_0": "q5", "Q5_K": "q5_k", "Q6_K": "q6"}  # → packed format
 # Where a block has f16 numbers, if not in its first two bytes.
-PLACES = {"MXFP4": (), "Q3_K": (108,), "Q5_K": (0, 2), "Q6_K": (208,)}
+PLACES = {"MXFP4": (), "Q3_K": (108,), "Q5_K": (0, 2), "Q6_K": (208,), "TQ2_0": (64,)}
 COLS = 512
 
 
@@ -40,6 +42,11 @@ def every_code(kind: str, rows: int = 64) -> np.ndarray:
     return blocks.reshape(rows, -1)
 
 
+def pack(plan: Any, kind: str, blocks: np.ndarray, wanted: str) -> int:
+    tensor = Tensor("w", kind, (len(blocks), COLS), blocks.reshape(-1)).as_rows()
+    return int(plan.pack(tensor.kind, tensor.data, len(blocks), COLS, wanted, None))
+
+
 class Product:
     """Rows of an f16 table, in 8 bits, times matrices."""
 
@@ -51,7 +58,7 @@ class Product:
         self.plan.quantize(self.x)
 
     def pack(self, kind: str, blocks: np.ndarray, wanted: str) -> int:
-        return int(self.plan.pack(kind, blocks.reshape(-1), len(blocks), COLS, wanted, None))
+        return pack(self.plan, kind, blocks, wanted)
 
     def run(self, kind: str, blocks: np.ndarray, wanted: str) -> tuple[str, np.ndarray]:
         """The matrix's format, and of each input the products with its rows."""
@@ -76,7 +83,7 @@ def embedded(kind: str, blocks: np.ndarray, isa: str) -> np.ndarray:
     """The rows of a packed matrix in f32."""
     plan = core.Plan(1, isa, len(blocks), 64)
     x = plan.buffer(COLS)
-    plan.embed(plan.pack(kind, blocks.reshape(-1), len(blocks), COLS, "auto", None), x)
+    plan.embed(pack(plan, kind, blocks, "auto"), x)
     ids, starts = np.arange(len(blocks), dtype=np.int32), np.array([0, len(blocks)], np.int32)
     empty = np.zeros((1, 0), np.int32)
     rows: np.ndarray = plan.run(ids, ids, starts, empty, empty[0], x).copy()
@@ -99,14 +106,15 @@ def test_bits_stay_as_many(kind: str, wanted: str) -> None:
     """Fewer if that is asked for; but 8 for 16-bit activations, where those are."""
     blocks = every_code(kind)
     plan = core.Plan(1, "scalar", 1, 1)
-    form, panels = plan.panels(plan.pack(kind, blocks.reshape(-1), len(blocks), COLS, wanted, None))
+    form, panels = plan.panels(pack(plan, kind, blocks, wanted))
     if kind not in CODED and wanted != "auto":
         assert form == ("q8" if wanted == "careful" else "q4")
         return
     assert form == KINDS[kind]
     # More bytes for 256 weights: steps are bytes where the file has six bits, and nibbles hold three bits.
     more = {"IQ4_XS": 2, "Q3_K": 36, "Q5_K": 4}.get(kind, 0) * COLS // 256
-    panel = 8 * (blocks.shape[1] + more)
+    coded = Tensor("w", kind, (len(blocks), COLS), blocks.reshape(-1)).as_rows()
+    panel = 8 * (coded.data.size // len(blocks) + more)
     assert len(panels) == len(blocks) // 8 * -(-panel // 64) * 64
 
 
@@ -150,7 +158,14 @@ def test_exponents_near_nothing() -> None:
 
 
 def test_packed_files_hold_all_of_them(start, tmp_path: Path) -> None:
-    kinds = {"ffn_down": "IQ4_NL", "attn_q": "IQ4_XS", "attn_k": "Q6_K", "attn_v": "Q5_K", "ffn_up": "Q3_K"}
+    kinds = {
+        "ffn_down": "IQ4_NL",
+        "attn_q": "IQ4_XS",
+        "attn_k": "Q6_K",
+        "attn_v": "Q5_K",
+        "ffn_up": "Q3_K",
+        "ffn_gate": "IQ2_XS",
+    }
     model = write_tiny_qwen3_moe(tmp_path / "m.gguf", kind="MXFP4", kinds=kinds, hidden=256, ffn=64)
     first, second = start(model), start(model)
     assert (first.adopted, second.packed) == (0, 0)

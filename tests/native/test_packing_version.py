@@ -10,16 +10,17 @@ from llm_serving.checkpoints.kinds import KINDS as KINDS_READ
 from llm_serving.native.core import load_core
 
 KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0",
-         "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "NF4", "E2M1_16")  # fmt: skip
+         "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "NF4", "E2M1_16",
+         "IQ2_CODED", "IQ3_XXS_CODED", "IQ3_S_CODED")  # fmt: skip
 DIRECTORY_KINDS = ("NF4", "E2M1_16")
 FORMATS = ("auto", "careful", "q4", "s8", "q8", "q12")
 # Where a block has f16 numbers, if not in its first four bytes.
 PLACES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "MXFP4": ()} | dict.fromkeys(
-    ("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS"), (0,)
+    ("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS", "IQ2_CODED", "IQ3_XXS_CODED", "IQ3_S_CODED"), (0,)
 )
 ROWS, COLS = 11, 256
 VERSION = 4
-DIGEST = "3483aeb1d3cac8fdaaa2d690d46c228b0df9ba49b5e43e532b3cd2465aaf070c"
+DIGEST = "6f8caa6db0ad86da557e43efada040bc975a1b368d27f79528d66ca601660366"
 
 
 class Bits:

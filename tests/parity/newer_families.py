@@ -122,6 +122,7 @@ MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
         transformers.ArceeForCausalLM,
         {"bos_token_id": 1, "eos_token_id": 2},
     ),
+    "bitnet": (transformers.BitNetConfig, transformers.BitNetForCausalLM, {"hidden_act": "silu"}),
     "apertus": (
         transformers.ApertusConfig,
         transformers.ApertusForCausalLM,
@@ -253,6 +254,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("seed_oss", {}),
     ("helium", {}),
     ("arcee", {}),
+    ("bitnet", {}),
+    ("bitnet", {"hidden_act": "relu2", "tie_word_embeddings": True}),
     ("apertus", {}),
     ("apertus", {"rope_parameters": LLAMA_3}),
     ("gemma", {}),

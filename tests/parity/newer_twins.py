@@ -53,6 +53,10 @@ TWINS = {
         },
         keys={"layer_types": "attention.sliding_window_pattern"},
     ),
+    "bitnet": Twin(
+        "bitnet",
+        parts={"self_attn.attn_sub_norm": "attn_sub_norm", "mlp.ffn_sub_norm": "ffn_sub_norm"},
+    ),
     "exaone": Twin(
         "exaone",
         top={"wte": "token_embd", "ln_f": "output_norm"},

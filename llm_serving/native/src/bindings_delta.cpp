@@ -1,5 +1,6 @@
 // Gated DeltaNet and gates of attention, from Python.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 
 #include <stdexcept>
 
@@ -54,7 +55,7 @@ void bind_delta(nb::class_<Plan>& plan) {
             op->state = p.model.recurrent.take(size_t(values) * key_dim * value_dim);
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("target"), nb::arg("keys"), nb::arg("values"), nb::arg("key_dim"), nb::arg("value_dim"), nb::arg("tiled") = false)
-        .def("output_gate", [](Plan& p, int source, int gates, int offset, bool silu, int weight, float epsilon, int head_dim, bool gate_first) {
+        .def("output_gate", [](Plan& p, int source, int gates, int offset, const std::string& activation, int weight, float epsilon, int head_dim, bool gate_first) {
             const int width = width_of(p, source);
             require(offset >= 0 && int64_t(offset) + width <= width_of(p, gates), "the gates do not fit their buffer");
             auto op = std::make_unique<OutputGate>();
@@ -65,11 +66,13 @@ void bind_delta(nb::class_<Plan>& plan) {
             op->source = source;
             op->gates = gates;
             op->offset = offset;
-            op->silu = silu;
+            const bool is_silu = activation == "silu", is_relu = activation == "relu2";
+            require(is_silu || is_relu || activation == "sigmoid", "gates are opened by sigmoid, silu or relu2");
+            op->act = is_silu ? Gate::silu : is_relu ? Gate::squared_relu : Gate::sigmoid;
             op->gate_first = gate_first;
             op->weight = weight;
             op->epsilon = epsilon;
             p.add(std::move(op), width);
-        }, nb::arg("source"), nb::arg("gates"), nb::arg("offset") = 0, nb::arg("silu") = false, nb::arg("weight") = -1, nb::arg("epsilon") = 0.0f,
+        }, nb::arg("source"), nb::arg("gates"), nb::arg("offset") = 0, nb::arg("activation") = "sigmoid", nb::arg("weight") = -1, nb::arg("epsilon") = 0.0f,
            nb::arg("head_dim") = 0, nb::arg("gate_first") = false);
 }

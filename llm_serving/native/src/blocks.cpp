@@ -20,8 +20,8 @@ constexpr KindInfo kKinds[] = {
     {"F32", 1, 4},      {"F16", 1, 2},      {"BF16", 1, 2},     {"Q2_K", 256, 84},  {"Q3_K", 256, 110}, {"Q4_0", 32, 18},
     {"Q4_1", 32, 20},   {"Q4_K", 256, 144}, {"Q5_0", 32, 22},   {"Q5_1", 32, 24},   {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
     {"Q8_0", 32, 34},   {"IQ4_NL", 32, 18}, {"IQ4_XS", 256, 136}, {"MXFP4", 32, 17},
-    {"NF4", 32, 20},    {"E2M1_16", 32, 24}};
-static_assert(sizeof kKinds / sizeof *kKinds == size_t(Kind::e2m1_16) + 1);
+    {"NF4", 32, 20},    {"E2M1_16", 32, 24}, {"IQ2_CODED", 256, 146}, {"IQ3_XXS_CODED", 256, 138}, {"IQ3_S_CODED", 256, 138}};
+static_assert(sizeof kKinds / sizeof *kKinds == size_t(Kind::iq3_s_coded) + 1);
 
 uint16_t load_half(const uint8_t* p) {
     uint16_t bits;
@@ -129,7 +129,7 @@ void decode_q3k(const uint8_t* block, int sub, Group& out) {
     scale_halves(out);
 }
 
-void decode_codes(const int8_t (&table)[16], float scale, const uint8_t* quants, Group& out) {
+void decode_codes(const int8_t* table, float scale, const uint8_t* quants, Group& out) {
     out.scale = scale;
     out.minimum = 0;
     for (int i = 0; i < 16; i++) {
@@ -175,6 +175,16 @@ void decode_e2m1_16(const uint8_t* block, Group& out) {
     for (int i = 0; i < kGroup; i++) out.values[i] = 0.5f * float(out.q[i]) * scales[i / kHalf];
 }
 
+// A factor, a signed step for every 32 or 16 weights, and then numbers of values, in eight groups.
+void decode_coded(Format format, const uint8_t* block, int sub, Group& out) {
+    const int steps = scales_halves(format) ? 2 : 1;  // of a group
+    out.factors[0] = load_half(block);
+    for (int j = 0; j < steps; j++) out.steps[j] = block[2 + steps * sub + j];
+    decode_codes(codes_of(format), 0, block + 2 + steps * kSharing + 16 * sub, out);
+    const float factor = factor_unit(format) * half_to_float(out.factors[0]);
+    for (int i = 0; i < kGroup; i++) out.values[i] = factor * float(int8_t(out.steps[i / kHalf * (steps - 1)])) * float(out.q[i]);
+}
+
 }  // namespace
 
 void decode(Kind kind, const uint8_t* row, int g, Group& out) {
@@ -194,6 +204,9 @@ void decode(Kind kind, const uint8_t* row, int g, Group& out) {
         case Kind::mxfp4: return decode_mxfp4(block, out);
         case Kind::nf4: return decode_nf4(block, out);
         case Kind::e2m1_16: return decode_e2m1_16(block, out);
+        case Kind::iq2_coded: return decode_coded(Format::iq2, block, sub, out);
+        case Kind::iq3_xxs_coded: return decode_coded(Format::iq3_xxs, block, sub, out);
+        case Kind::iq3_s_coded: return decode_coded(Format::iq3_s, block, sub, out);
         case Kind::f32: memcpy(out.values, block, sizeof out.values); return;
         case Kind::f16: for (int i = 0; i < kGroup; i++) out.values[i] = half_at(block + 2 * i); return;
         case Kind::bf16: for (int i = 0; i < kGroup; i++) out.values[i] = bits_to_float(uint32_t(load_half(block + 2 * i)) << 16); return;

@@ -1,4 +1,4 @@
-// Blocks of weights as GGUF files have them; nf4 and e2m1_16 are directories', see llm_serving/checkpoints/kinds.py.
+// Blocks of weights as GGUF files have them; those from nf4 on are our own, see llm_serving/checkpoints/kinds.py.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace llm {
 
 enum class Kind : uint8_t {
     f32, f16, bf16, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, iq4_nl, iq4_xs, mxfp4,
-    nf4, e2m1_16
+    nf4, e2m1_16, iq2_coded, iq3_xxs_coded, iq3_s_coded
 };
 
 // Throws std::invalid_argument for an unknown name.
@@ -18,8 +18,8 @@ Kind kind_from_name(const std::string& name);
 size_t row_bytes(Kind kind, int cols);
 
 // 32 weights as the file means them: w = scale * q + minimum, or plain values where `linear` is false. Q3_K and Q6_K have those,
-// and what they are made of: w = factor * step of the half * q. Those of directories have them, too, and `scale`, `minimum` as their
-// packed format stores them.
+// and what they are made of: w = factor * step of the half * q. Those from nf4 on have them, too, and what their packed
+// format stores.
 struct Group {
     bool linear;
     float scale, minimum;

@@ -83,12 +83,23 @@ void DeltaRule::run_tile(Model& model, const StepState& step, int tile, int) con
     });
 }
 
+namespace {
+
+void gated_squared_relu(const float* gate, const float* up, int cols, float* y) {
+    for (int i = 0; i < cols; i++) {
+        const float open = gate[i] > 0 ? gate[i] : 0;
+        y[i] = open * open * up[i];
+    }
+}
+
+}  // namespace
+
 int OutputGate::num_tiles(const Model&, const StepState& step) const { return tiles_of(num_rows(step)); }
 
 void OutputGate::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     Buffer& from = model.buffers[size_t(source)];
     float* gated = worker_scratch(model, worker, size_t(from.width));
-    const auto gate = silu ? model.kernels->gated_silu : model.kernels->gated_sigmoid;
+    const auto gate = act == Gate::silu ? model.kernels->gated_silu : act == Gate::sigmoid ? model.kernels->gated_sigmoid : gated_squared_relu;
     for_rows(tile, num_rows(step), [&](int r) {
         float* x = from.row(r);
         if (!gate_first) norm(model, x, from.width);

@@ -44,11 +44,14 @@ private:
     int columns_of_tile() const;
 };
 
-// activations = quantize(norm(source) * act(gates[:, offset:])), act being silu or sigmoid, and the norm of each head; or
+enum class Gate : uint8_t { sigmoid, silu, squared_relu };
+
+// activations = quantize(norm(source) * act(gates[:, offset:])), the norm of each head; or
 // quantize(norm(source * act(gates[:, offset:]))).
 struct OutputGate final : Operation {
     int source, gates, offset;
-    bool silu = false, gate_first = false;
+    Gate act = Gate::sigmoid;
+    bool gate_first = false;
     int weight = -1;  // of the norm, -1: there is none; of one head, or of all
     int head_dim = 0;
     float epsilon = 0;

@@ -238,11 +238,12 @@ ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, i
     };
     if (format == Format::mxfp4) return {half_power(own[o]), 0.0f};
     const uint8_t* factors = scales + factors_at(format, g);
-    if (format == Format::iq4_xs) return {float_of(factors) * float(int8_t(own[o])), 0.0f};
+    const float factor = factor_unit(format) * float_of(factors);  // where groups share some
+    if (has_one_step(format)) return {factor * float(int8_t(own[o])), 0.0f};
     if (format == Format::nvfp4) return {float_of(own + 2 * kPanel * half), 0.0f};
-    if (scales_halves(format)) return {float_of(factors) * float(int8_t(own[kPanel * half + o])), 0.0f};
+    if (scales_halves(format)) return {factor * float(int8_t(own[kPanel * half + o])), 0.0f};
     if (shares_two_factors(format))
-        return {float_of(factors) * float(own[o]), float_of(factors + 16) * float(own[kPanel + o])};
+        return {factor * float(own[o]), float_of(factors + 16) * float(own[kPanel + o])};
     const float scale = float_of(own);
     if (format == Format::q4_centred) return {scale, -8.0f * scale};
     return {scale, format == Format::q4 ? float_of(own + 16) : 0.0f};

@@ -22,17 +22,23 @@ LLM_INLINE __m256 half_powers(__m256i exponents) {
 }
 
 template <Format F>
+LLM_INLINE __m256 load_factors(const uint8_t* factors) {
+    const __m256 of_outputs = _mm256_cvtph_ps(load16(factors));
+    return has_grid(F) ? _mm256_mul_ps(_mm256_set1_ps(factor_unit(F)), of_outputs) : of_outputs;
+}
+
+template <Format F>
 LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
     const uint8_t* factors = scales + factors_at(F, g);
-    if constexpr (F == Format::mxfp4 || F == Format::iq4_xs) {
+    if constexpr (F == Format::mxfp4 || has_one_step(F)) {
         const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales + scales_at(F, g)));
         if constexpr (F == Format::mxfp4) return {half_powers(_mm256_cvtepu8_epi32(bytes)), _mm256_setzero_ps()};
         const __m256 steps = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-        return {_mm256_mul_ps(_mm256_cvtph_ps(load16(factors)), steps), _mm256_setzero_ps()};
+        return {_mm256_mul_ps(load_factors<F>(factors), steps), _mm256_setzero_ps()};
     }
     const __m128i own = load16(scales + scales_at(F, g));
     if constexpr (scales_halves(F) && shares_factors(F)) {
-        const __m256 factor = _mm256_cvtph_ps(load16(factors));
+        const __m256 factor = load_factors<F>(factors);
         return {_mm256_mul_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(own))),
                 _mm256_mul_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(own, own))))};
     }

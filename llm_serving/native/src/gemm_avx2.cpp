@@ -38,11 +38,16 @@ LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&sc
     });
 }
 
-// Weights of up to six bits: raised to be unsigned, eight products of 31 * 127 add up in 16 bits, or four of 63 * 127. The sums
-// start from what raising adds too much.
+// What makes the least of small weights 0.
+constexpr int least_of(Format f) {
+    return has_e2m1(f) ? 12 : f == Format::iq2 ? 43 : f == Format::iq3_xxs ? 62 : f == Format::iq3_s ? 15 : centre_of(f);
+}
+
+// Weights of up to seven bits: raised to be unsigned, eight products of 31 * 127 add up in 16 bits, or four of 63 * 127, or two of
+// 124 * 127. The sums start from what raising adds too much.
 template <Format F, int R>
 LLM_INLINE void dots_small(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
-    constexpr int by = has_e2m1(F) ? 12 : centre_of(F), together = F == Format::q6 ? 2 : 4;
+    constexpr int by = least_of(F), together = F == Format::iq2 || F == Format::iq3_xxs ? 1 : F == Format::q6 ? 2 : 4;
     unrolled<2>(LLM_EACH(half) {
         __m256i sums[R];
         unrolled<4>(LLM_EACH(v) {

@@ -17,6 +17,9 @@ LLM_INLINE void for_format(Format format, Body body) {
         case Format::iq4_nl: return body(std::integral_constant<Format, Format::iq4_nl>{});
         case Format::iq4_xs: return body(std::integral_constant<Format, Format::iq4_xs>{});
         case Format::nf4: return body(std::integral_constant<Format, Format::nf4>{});
+        case Format::iq2: return body(std::integral_constant<Format, Format::iq2>{});
+        case Format::iq3_xxs: return body(std::integral_constant<Format, Format::iq3_xxs>{});
+        case Format::iq3_s: return body(std::integral_constant<Format, Format::iq3_s>{});
         case Format::q3_k: return body(std::integral_constant<Format, Format::q3_k>{});
         case Format::q5: return body(std::integral_constant<Format, Format::q5>{});
         case Format::q5_k: return body(std::integral_constant<Format, Format::q5_k>{});

@@ -7,7 +7,7 @@
 //   s8, q5, q5_k and four bits with a table of values:
 //            both = step_0 * float(first half's sum); both = fma(step_1, float(second half's sum), both)
 //            acc = fma(scale_w, both, acc); q5_k: acc = fma(min_w, sum_a, acc)
-//   q3_k, q6: acc = fma(scale_w of the half, step * float(the half's sum), acc), the first half and then the second
+//   q3_k, q6, nvfp4, iq2: acc = fma(scale_w of the half, step * float(the half's sum), acc), the first half and then the second
 // and at the end of all but q8 and q12: acc * unit_a.
 // f32 weights: acc = fma(a, w, acc), input by input.
 #include "elementwise.hpp"

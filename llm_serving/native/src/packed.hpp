@@ -14,6 +14,8 @@
 //   mxfp4, iq4_nl, iq4_xs  the quants of q4, each the number of a value in a table: w = scale * codes_of(format)[q].
 //       scales: mxfp4 8 exponents, bytes (see half_power). iq4_nl 8 f16 (16 bytes). iq4_xs has eight groups share a factor
 //       of an output, scale = d * step: of eight groups, 80 bytes: 8 d, f16, then for each group 8 steps, signed bytes.
+//   iq2, iq3_xxs, iq3_s  the same, with factors that count in units: scale = factor_unit(format) * d * step. iq2, with scales as q3_k
+//       has them, holds all of IQ1 and IQ2, the others, with scales as iq4_xs, what they are called after.
 //   nf4, nvfp4  the same, with f16 scales: nf4 8 of them as iq4_nl, nvfp4 8 of first halves and 8 of second halves (32 bytes).
 //   q3_k  the quants of q4, w = scale * (q - 4), q in 0..7. Eight groups share a factor of an output, and each half of a group has
 //       a step of its own, scale = d * step. scales: of eight groups, 144 bytes: 8 d, f16, then for each group 8 steps of
@@ -42,7 +44,7 @@ constexpr int kPanel = 8;
 constexpr int kGroup = 32;
 constexpr int kHalf = 16;  // inputs that share a scale of 8-bit activations
 
-enum class Format : uint8_t { q4, q4_centred, q4_k, mxfp4, nvfp4, iq4_nl, iq4_xs, nf4, q3_k, q5, q5_k, q6, s8, q8, q12, f32 };
+enum class Format : uint8_t { q4, q4_centred, q4_k, mxfp4, nvfp4, iq4_nl, iq4_xs, nf4, iq2, iq3_xxs, iq3_s, q3_k, q5, q5_k, q6, s8, q8, q12, f32 };
 
 // What four bits stand for: twice the numbers of E2M1 (OCP MX 1.0), and steps that suit a normal distribution.
 inline constexpr int8_t kE2M1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
@@ -50,15 +52,30 @@ inline constexpr int8_t kNormalSteps[16] = {-127, -104, -83, -65, -49, -35, -22,
 // NF4 (QLoRA, arXiv:2305.14314) in bytes: 124.115 times its numbers, where their rounding is least: 0.47 % of normal weights.
 inline constexpr int8_t kNormalFloats[16] = {-124, -86, -65, -49, -35, -23, -11, 0, 10, 20, 31, 42, 55, 70, 90, 124};
 inline constexpr float kNormalFloatsOne = 124.115f;
+// Numbers of ggml's grids, and their negatives from 8 on. The first are those of IQ1 (1, 7, 9) and of IQ2 (8, 25, 43).
+inline constexpr int8_t kGrid2[16] = {1, 7, 8, 9, 25, 43, 0, 0, -1, -7, -8, -9, -25, -43, 0, 0};
+inline constexpr int8_t kGrid3Xxs[16] = {4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62};
+inline constexpr int8_t kGrid3S[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
 constexpr bool has_e2m1(Format f) { return f == Format::mxfp4 || f == Format::nvfp4; }
-constexpr const int8_t* codes_of(Format f) { return has_e2m1(f) ? kE2M1 : f == Format::nf4 ? kNormalFloats : kNormalSteps; }
+constexpr bool has_grid(Format f) { return f == Format::iq2 || f == Format::iq3_xxs || f == Format::iq3_s; }
+constexpr const int8_t* codes_of(Format f) {
+    switch (f) {
+        case Format::mxfp4: case Format::nvfp4: return kE2M1;
+        case Format::nf4: return kNormalFloats;
+        case Format::iq2: return kGrid2;
+        case Format::iq3_xxs: return kGrid3Xxs;
+        case Format::iq3_s: return kGrid3S;
+        default: return kNormalSteps;
+    }
+}
+constexpr float factor_unit(Format f) { return f == Format::iq2 ? 0.125f : has_grid(f) ? 0.25f : 1.0f; }
 
 constexpr bool is_q4(Format f) { return f == Format::q4 || f == Format::q4_centred || f == Format::q4_k; }
-constexpr bool has_codes(Format f) { return has_e2m1(f) || f == Format::nf4 || f == Format::iq4_nl || f == Format::iq4_xs; }
+constexpr bool has_codes(Format f) { return has_e2m1(f) || has_grid(f) || f == Format::nf4 || f == Format::iq4_nl || f == Format::iq4_xs; }
 constexpr int upper_bits(Format f) { return f == Format::q6 ? 2 : f == Format::q5 || f == Format::q5_k ? 1 : 0; }
 constexpr bool has_nibbles(Format f) { return is_q4(f) || has_codes(f) || f == Format::q3_k || upper_bits(f); }
 constexpr bool reads_wide(Format f) { return f == Format::q8 || f == Format::q12; }  // 16-bit activations
-constexpr bool scales_halves(Format f) { return f == Format::q3_k || f == Format::q6 || f == Format::nvfp4; }
+constexpr bool scales_halves(Format f) { return f == Format::q3_k || f == Format::q6 || f == Format::nvfp4 || f == Format::iq2; }
 // The number that is kept for a weight of zero, where weights have no table and no minimum.
 constexpr int centre_of(Format f) { return f == Format::q3_k ? 4 : f == Format::q5 ? 16 : f == Format::q6 ? 32 : 0; }
 constexpr int quant_bytes(Format f) {
@@ -69,8 +86,8 @@ constexpr int scale_bytes(Format f) {
         case Format::f32: return 0;
         case Format::q4: case Format::nvfp4: return 32;
         case Format::q4_k: case Format::q5_k: return 20;  // on average, and so the next two
-        case Format::q3_k: case Format::q6: return 18;
-        case Format::iq4_xs: return 10;
+        case Format::q3_k: case Format::q6: case Format::iq2: return 18;
+        case Format::iq4_xs: case Format::iq3_xxs: case Format::iq3_s: return 10;
         case Format::mxfp4: return 8;
         default: return 16;
     }
@@ -79,11 +96,10 @@ constexpr int scale_bytes(Format f) {
 // Where, in the scales of a panel, those of group g are, and the factors that belong to them where groups share some.
 constexpr int kSharing = 8;  // groups
 constexpr bool shares_two_factors(Format f) { return f == Format::q4_k || f == Format::q5_k; }
-constexpr bool shares_factors(Format f) {
-    return shares_two_factors(f) || (scales_halves(f) && f != Format::nvfp4) || f == Format::iq4_xs;
-}
+constexpr bool has_one_step(Format f) { return f == Format::iq4_xs || f == Format::iq3_xxs || f == Format::iq3_s; }
+constexpr bool shares_factors(Format f) { return shares_two_factors(f) || (scales_halves(f) && f != Format::nvfp4) || has_one_step(f); }
 constexpr int factor_bytes(Format f) { return shares_two_factors(f) ? 32 : 16; }
-constexpr int step_bytes(Format f) { return f == Format::iq4_xs ? 8 : 16; }  // of a group
+constexpr int step_bytes(Format f) { return has_one_step(f) ? 8 : 16; }  // of a group
 constexpr int factors_at(Format f, int g) { return g / kSharing * kSharing * scale_bytes(f); }
 constexpr int scales_at(Format f, int g) {
     if (!shares_factors(f)) return g * scale_bytes(f);

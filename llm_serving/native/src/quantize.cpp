@@ -10,7 +10,8 @@ namespace llm {
 
 namespace {
 
-constexpr const char* kFormatNames[] = {"q4", "q4_centred", "q4_k", "mxfp4", "nvfp4", "iq4_nl", "iq4_xs", "nf4", "q3_k", "q5", "q5_k", "q6", "s8", "q8", "q12", "f32"};
+constexpr const char* kFormatNames[] = {"q4", "q4_centred", "q4_k", "mxfp4", "nvfp4", "iq4_nl", "iq4_xs",
+                                         "nf4", "iq2", "iq3_xxs", "iq3_s", "q3_k", "q5", "q5_k", "q6", "s8", "q8", "q12", "f32"};
 static_assert(sizeof kFormatNames / sizeof *kFormatNames == size_t(Format::f32) + 1);
 
 void to_values(Group& group) {
@@ -67,6 +68,9 @@ Format four_bits(Kind kind) {
         case Kind::mxfp4: return Format::mxfp4;
         case Kind::nf4: return Format::nf4;
         case Kind::e2m1_16: return Format::nvfp4;
+        case Kind::iq2_coded: return Format::iq2;
+        case Kind::iq3_xxs_coded: return Format::iq3_xxs;
+        case Kind::iq3_s_coded: return Format::iq3_s;
         default: return Format::q4;
     }
 }

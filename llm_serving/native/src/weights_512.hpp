@@ -48,16 +48,22 @@ LLM_INLINE __m512 half_powers(__m512i exponents) {
 }
 
 template <Format F>
+LLM_INLINE __m512 load_factors(Pair p, int g) {
+    const __m512 of_outputs = load_halves(p, factors_at(F, g));
+    return has_grid(F) ? _mm512_mul_ps(_mm512_set1_ps(factor_unit(F)), of_outputs) : of_outputs;
+}
+
+template <Format F>
 LLM_INLINE GroupScales load_scales(Pair p, int g) {
     const int at = scales_at(F, g);
     if constexpr (F == Format::mxfp4) return {half_powers(_mm512_cvtepu8_epi32(load_eights(p, at))), _mm512_setzero_ps()};
-    if constexpr (F == Format::iq4_xs) {
+    if constexpr (has_one_step(F)) {
         const __m512 steps = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_eights(p, at)));
-        return {_mm512_mul_ps(load_halves(p, factors_at(F, g)), steps), _mm512_setzero_ps()};
+        return {_mm512_mul_ps(load_factors<F>(p, g), steps), _mm512_setzero_ps()};
     }
     const __m128i low = load16(p.low + at), high = load16(p.high + at);
     if constexpr (scales_halves(F) && shares_factors(F)) {
-        const __m512 factor = load_halves(p, factors_at(F, g));
+        const __m512 factor = load_factors<F>(p, g);
         return {_mm512_mul_ps(factor, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_unpacklo_epi64(low, high)))),
                 _mm512_mul_ps(factor, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_unpackhi_epi64(low, high))))};
     }

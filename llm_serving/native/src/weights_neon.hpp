@@ -31,6 +31,12 @@ LLM_INLINE float32x4_t half_powers(uint16x4_t exponents) {
     return vreinterpretq_f32_s32(vmaxq_s32(vshlq_n_s32(vsubq_s32(e, one), 23), vshlq_n_s32(vaddq_s32(e, one), 21)));
 }
 
+template <Format F>
+LLM_INLINE Lanes load_factors(const uint16_t* factors) {
+    const Lanes of_outputs = widen8(factors);
+    return has_grid(F) ? multiply(broadcast(factor_unit(F)), of_outputs) : of_outputs;
+}
+
 // Formats for 8-bit activations.
 template <Format F>
 LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
@@ -40,9 +46,9 @@ LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
         const uint16x8_t exponents = vmovl_u8(vld1_u8(own));
         return {{half_powers(vget_low_u16(exponents)), half_powers(vget_high_u16(exponents))}, broadcast(0.0f)};
     }
-    if constexpr (F == Format::iq4_xs) return {multiply(widen8(factors), widen_signed_bytes(own)), broadcast(0.0f)};
+    if constexpr (has_one_step(F)) return {multiply(load_factors<F>(factors), widen_signed_bytes(own)), broadcast(0.0f)};
     if constexpr (scales_halves(F) && shares_factors(F)) {
-        const Lanes factor = widen8(factors);
+        const Lanes factor = load_factors<F>(factors);
         return {multiply(factor, widen_signed_bytes(own)), multiply(factor, widen_signed_bytes(own + kPanel))};
     }
     if constexpr (shares_two_factors(F)) {
