@@ -68,7 +68,7 @@ void bind_delta(nb::class_<Plan>& plan) {
             op->offset = offset;
             const bool is_silu = activation == "silu", is_relu = activation == "relu2";
             require(is_silu || is_relu || activation == "sigmoid", "gates are opened by sigmoid, silu or relu2");
-            op->act = is_silu ? Gate::silu : is_relu ? Gate::squared_relu : Gate::sigmoid;
+            op->act = is_silu ? OutputAct::silu : is_relu ? OutputAct::squared_relu : OutputAct::sigmoid;
             op->gate_first = gate_first;
             op->weight = weight;
             op->epsilon = epsilon;

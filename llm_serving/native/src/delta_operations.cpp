@@ -99,7 +99,7 @@ int OutputGate::num_tiles(const Model&, const StepState& step) const { return ti
 void OutputGate::run_tile(Model& model, const StepState& step, int tile, int worker) const {
     Buffer& from = model.buffers[size_t(source)];
     float* gated = worker_scratch(model, worker, size_t(from.width));
-    const auto gate = act == Gate::silu ? model.kernels->gated_silu : act == Gate::sigmoid ? model.kernels->gated_sigmoid : gated_squared_relu;
+    const auto gate = act == OutputAct::silu ? model.kernels->gated_silu : act == OutputAct::sigmoid ? model.kernels->gated_sigmoid : gated_squared_relu;
     for_rows(tile, num_rows(step), [&](int r) {
         float* x = from.row(r);
         if (!gate_first) norm(model, x, from.width);

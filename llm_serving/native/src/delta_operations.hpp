@@ -44,13 +44,13 @@ private:
     int columns_of_tile() const;
 };
 
-enum class Gate : uint8_t { sigmoid, silu, squared_relu };
+enum class OutputAct : uint8_t { sigmoid, silu, squared_relu };
 
 // activations = quantize(norm(source) * act(gates[:, offset:])), the norm of each head; or
 // quantize(norm(source * act(gates[:, offset:]))).
 struct OutputGate final : Operation {
     int source, gates, offset;
-    Gate act = Gate::sigmoid;
+    OutputAct act = OutputAct::sigmoid;
     bool gate_first = false;
     int weight = -1;  // of the norm, -1: there is none; of one head, or of all
     int head_dim = 0;

@@ -41,7 +41,7 @@ void choose(const float* scores, int experts, int used, int* chosen) {
 void Route::keep_best_groups(float* scores, int experts) const {
     constexpr int kMostGroups = 64;
     const int size = experts / groups;
-    float sums[kMostGroups];
+    float sums[kMostGroups] = {};
     int best[kMostGroups];
     for (int g = 0; g < groups; g++) {
         const float* own = scores + g * size;
