@@ -127,10 +127,8 @@ async def _here(settings: Settings, needs_encoder: bool) -> AsyncIterator[Ask]:
     from llm_serving.api.app import create_app
     from llm_serving.api.inner import ask_app
     from llm_serving.api.lifespan import lifespan
-    from llm_serving.ops.log import configure_logging
     from llm_serving.service.naming import find_path
 
-    configure_logging("warning")
     if settings.engine != "fake":
         with fetch_progress(settings.model_name) as on_progress:
             find_path(settings.model_name, settings, on_progress)

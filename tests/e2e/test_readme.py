@@ -72,7 +72,7 @@ def test_the_application_of_ones_own_compiles() -> None:
 
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
     commands = {line.split()[1] for line in block("sh", "llm-serving doctor").splitlines()}
-    assert commands == {"serve", "chat", "models", "doctor", "bench", "conformance"}
+    assert commands == {"serve", "chat", "batch", "models", "doctor", "bench", "conformance"}
     for command in commands:
         assert run([command, "--help"]) == 0
     help_text = capsys.readouterr().out

@@ -47,7 +47,7 @@ class Heads:
         if falling is not None:
             bias = plan.vector(falling.reshape(-1))
         own = -1 if sinks is None else plan.vector(sinks)
-        plan.attention(qkv, out, 0, HEADS, SCALE, window, bias, 0.0, own, True, falling is not None)
+        plan.attention(qkv, out, 0, HEADS, SCALE, window, bias, 0.0, own, bias_per_head=falling is not None)
         plan.select_rows(out, last)
         plan.quantize(last)
         identity = np.eye(attended, dtype=np.float32).view(np.uint8).reshape(-1)
