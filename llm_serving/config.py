@@ -177,6 +177,11 @@ class Settings(BaseSettings):
         description="Key that clients must send; repeatable (in the variable: separated by commas)",
     )
     api_key_file: Path | None = Field(None, description="File with one key a line; # starts a comment")
+    allowed_origins: Names = Field(
+        (),
+        description="Web pages that may use this server from a browser, by their origin, such as "
+        "https://app.example, or * for all; those of this machine may; repeatable, or separated by commas",
+    )
     playground: bool = Field(True, description="Show browsers a page to chat on at /")
     heartbeat_s: float = Field(
         10.0,

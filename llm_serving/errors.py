@@ -8,6 +8,7 @@ ServingError
 │   └── ConstraintError              no schema, expression or grammar for an answer
 ├── AuthError                        missing or wrong key
 ├── Forbidden                        not on this server, whoever asks
+│   └── ForeignPage                  a page of another site asks, through its reader's browser
 ├── ModelNotFound                    no such model, anywhere
 ├── ResponseNotFound                  no such response is kept for this key
 ├── FileNotKept, BatchNotKept         nor such a file, nor such a batch
@@ -73,6 +74,16 @@ class AuthError(ServingError):
 
 class Forbidden(ServingError):
     """This server does not do that, whoever asks."""
+
+
+class ForeignPage(Forbidden):
+    """A web page of elsewhere asks a server without keys, from the browser of whoever looks at it."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            f"Pages of {origin[:100]} may not use this server. If they should, start it with "
+            "--allowed-origins and their origin, or with --api-key."
+        )
 
 
 class ModelNotFound(ServingError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from llm_serving.api.browsers import BrowserGuard
 from llm_serving.api.dispatch import Dispatch
 from llm_serving.api.errors import install_error_handlers
 from llm_serving.api.lifespan import build_services, lifespan
@@ -92,7 +93,7 @@ def create_app(
         return BodyLimit(given or (PHOTOS if services.registry.reads_images() else TEXTS))
 
     app.front = RequestMiddleware(
-        Dispatch(app.behind, routes),
+        BrowserGuard(Dispatch(app.behind, routes), settings.allowed_origins, is_open=services.keys.is_open),
         metrics=services.metrics,
         body_limit=body_limit,
         warn_strangers=services.keys.is_open and is_loopback(settings.host),
