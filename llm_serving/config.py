@@ -7,6 +7,7 @@ were typed; parsing and range checks live here only.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -260,6 +261,14 @@ class Settings(BaseSettings):
         if name and engine not in ("auto", "native"):
             raise ValueError(f"the {engine} engine takes none; use the native engine, or leave it out")
         return name
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9_.:-]+/?", origin):
+                raise ValueError("must be * or origins, such as https://app.example or http://10.0.0.5:3000")
+        return origins
 
     @field_validator("api_key")
     @classmethod

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Collection
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.middleware.cors import CORSMiddleware
@@ -18,6 +20,7 @@ _OWN = re.compile(
     r"https?://(localhost|127\.0\.0\.1|\[::1\]|[a-z0-9-]+\.localhost)(:\d+)?"
     r"|(app|tauri|vscode-webview|vscode-file|chrome-extension|moz-extension)://[^\s/]*"
 )
+_LOCAL = (".localhost", ".local", ".internal")  # domains that nobody can register
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _TOLD = ("x-request-id", "x-ignored-parameters", "retry-after")
 
@@ -69,8 +72,22 @@ class BrowserGuard:
         # Only what came from this machine to this machine: others have no reason to call it so.
         if not host or not (_is_here(scope.get("server")) and _is_here(scope.get("client"))):
             return False
-        name = urlsplit(f"//{host}").hostname or ""
-        return not (is_loopback(name) or name.endswith(".localhost") or name in self._hosts)
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return True
+        return _may_lead_anywhere(name) and name not in self._hosts
+
+
+def _may_lead_anywhere(name: str) -> bool:
+    """Whether somebody elsewhere may have made this name lead here: it has a domain, and is no address."""
+    if "." not in name or name.endswith(_LOCAL) or name == socket.gethostname().lower():
+        return False
+    try:
+        ip_address(name)
+    except ValueError:
+        return True
+    return False
 
 
 def _is_here(address: tuple[str, int | None] | None) -> bool:

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from fake_server import fake_app, open_client, running_server
 
+from llm_serving.config import SettingsError
+
 pytestmark = pytest.mark.anyio
 
 EVIL = "evil.example:8001"
@@ -103,6 +105,7 @@ async def test_all_may_where_all_are_named() -> None:
                 "evil.example:8001": 403,
             },
         ),
+        ({}, {"0.0.0.0:8001": 200, "my-machine": 200, "printer.local": 200, "a.internal": 200, "[::1": 403}),
         ({"allowed_origins": "https://llm.example"}, {"llm.example": 200, "other.example": 403}),
         ({"allowed_origins": "*"}, {"evil.example": 200}),
         ({"api_key": ("sesame",)}, {"evil.example": 200}),
@@ -116,6 +119,14 @@ def test_names_that_lead_here(settings: dict[str, Any], hosts: dict[str, int]) -
             for path in ("/v1/models", "/v1/files"):
                 assert httpx.get(url + path, headers=headers).status_code == status, host
             assert httpx.post(url + CHAT, json=BODY, headers=headers).status_code == status, host
+
+
+@pytest.mark.parametrize(
+    "origin", ["app.example", "https://app.example/page", "https://[", "https://a b", "**"]
+)
+async def test_what_is_no_origin_is_told_at_the_start(origin: str) -> None:
+    with pytest.raises(SettingsError, match="--allowed-origins.*must be"):
+        fake_app(allowed_origins=origin)
 
 
 async def test_a_server_that_others_reach_by_a_name() -> None:
