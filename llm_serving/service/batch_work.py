@@ -63,7 +63,8 @@ async def _answer(
 ) -> bool:
     """Whether all were asked before the batch expired; the others have an error that says so."""
     parts = {True: store.part(batch, OUTPUT), False: store.part(batch, ERRORS)}
-    good, bad = answered_ids(parts[True]), answered_ids(parts[False])
+    good = await asyncio.to_thread(answered_ids, parts[True])
+    bad = await asyncio.to_thread(answered_ids, parts[False])
     batch.completed, batch.failed = len(good), len(bad)
     is_in_time = True
 

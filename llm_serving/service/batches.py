@@ -159,7 +159,7 @@ class BatchStore:
         return self.files.folder / f"{batch.id}.{kind}.part"
 
     def stop(self) -> None:
-        """No further request is begun; what runs goes on."""
+        """What runs of them ends; it is begun again in the next life."""
         for task in self._tasks.values():
             task.cancel()
 
