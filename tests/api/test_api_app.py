@@ -19,7 +19,7 @@ BODY = {"messages": [{"content": "Hello"}]}
 
 @pytest.fixture
 async def extended() -> AsyncIterator[Client]:
-    async with open_client() as client:
+    async with open_client(allowed_origins="https://example.org") as client:
         app = client.app
         app.add_middleware(CORSMiddleware, allow_origins=["https://example.org"])
 
