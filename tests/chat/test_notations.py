@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,12 @@ def test_a_template_that_loses_calls_beside_a_text_gets_them_as_text() -> None:
     source = family.template.replace("{% if m.tool_calls %}", "{% if m.tool_calls and not m.content %}")
     teaching = teaching_of(source, ChatTemplate(source).render, lambda mark: False)
     assert teaching == Teaching(family.notation, History.TEXT)
+
+
+def test_a_template_that_wants_the_time_gets_the_day_so_that_turns_keep_what_they_begin_with() -> None:
+    source = FAMILIES["firefunction"].template
+    inputs = teaching_of(source, ChatTemplate(source).render, lambda mark: False).inputs([])
+    assert date.fromisoformat(inputs["datetime"]) - date.today() in (timedelta(0), timedelta(-1))
 
 
 def test_the_documentation_has_every_notation() -> None:

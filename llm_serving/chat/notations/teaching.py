@@ -38,7 +38,7 @@ class Told(Enum):
 
     TOOLS = "tools"
     XML_TOOLS = "xml_tools"  # bare, as SmolLM3's first
-    FUNCTIONS = "functions"  # a text, and the time, always: FireFunction
+    FUNCTIONS = "functions"  # a text, and the day, always: FireFunction
 
 
 class Teaching(NamedTuple):
@@ -54,7 +54,8 @@ class Teaching(NamedTuple):
         bare = [each["function"] for each in definitions]
         if self.told is Told.FUNCTIONS:
             text = json.dumps(bare, indent=4, ensure_ascii=False)
-            return {"functions": text, "datetime": datetime.now().strftime("%Y-%m-%d %H:%M:%S")}
+            # Not the second: a turn's prompt begins with the turn before it, whose blocks are kept.
+            return {"functions": text, "datetime": datetime.now().strftime("%Y-%m-%d")}
         if not definitions:
             return {}
         return {"xml_tools": bare} if self.told is Told.XML_TOOLS else {"tools": definitions}
