@@ -19,7 +19,7 @@ NATIVE := CMakeLists.txt pyproject.toml requirements.txt $(wildcard llm_serving/
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve chat unit test browser kernels kernel-programs ready parity cluster bench lint type size clean
+.PHONY: help install serve chat unit test browser kernels parity cluster bench lint type size clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -90,13 +90,8 @@ browser: $(VENV)/.dev ## the playground in chromium (skipped without: apt instal
 cluster: $(RAY_VENV)/.installed ## replicas on a Ray cluster of this machine (installs ray into .venv-ray)
 	$(RAY_VENV)/bin/python -m pytest tests/deploy $(PYTEST_ARGS)
 
-kernels: kernel-programs ## kernels for other CPUs against those of this one: ARM64 under qemu, AVX-VNNI (skipped without the tools)
+kernels: $(VENV)/.dev ## kernels for other CPUs against those of this one: ARM64 under qemu, AVX-VNNI (skipped without the tools)
 	$(BIN)/python -m pytest -m kernels tests/native $(PYTEST_ARGS)
-
-kernel-programs: $(VENV)/.dev # what it compiles for that
-	PYTHONPATH=. $(BIN)/python tests/native/digest_programs.py
-
-ready: type kernel-programs $(PARITY_VENV)/.installed # all that .ci/run does beside the tests
 
 bench: install ## the engine's own prefill and decode rates
 	$(CLI) bench

@@ -1,14 +1,10 @@
-"""Compiles kernel_digests.cpp for x86 and for ARM64, as far as the tools are there.
-
-That is all that tests of kernels for other CPUs take their time for.
-"""
+"""Compiles kernel_digests.cpp for x86 and for ARM64, as far as the tools are there."""
 
 from __future__ import annotations
 
 import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from llm_serving.native.cpu import cpu_budget
@@ -51,17 +47,3 @@ def _build(name: str, *options: str) -> Path:
         if done.returncode != 0:
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
     return folder / "kernel_digests"
-
-
-def main() -> int:
-    programs = (program_of_x86, CAN_BUILD), (program_of_arm64, CAN_BUILD_FOR_ARM64)
-    for program, can_build in programs:
-        if not (IS_X86 and can_build):
-            print(f"{program.__name__}: skipped, its tools are not here", flush=True)
-            continue
-        print(program(), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
