@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert.answer import Head, head_of
 from llm_serving.api.deps import services_of
 from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.sse import Chunks, EventStream
 from llm_serving.ops.metrics import Metrics
 from llm_serving.service.generation import Generation
@@ -49,7 +49,7 @@ async def respond(
             answer = await until_disconnect(request.receive, _collect(to_response, head, generation))
     finally:
         conclude()
-    return Response(orjson.dumps(answer), headers=headers, media_type="application/json")
+    return JsonResponse(answer, headers=headers)
 
 
 async def _collect(to_response: ToResponse, head: Head, generation: Generation) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from llm_serving.api.deps import read_json, services_of
 from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.routes.models import model_object
 from llm_serving.api.schemas.neutral import ignored_fields
 from llm_serving.config import flag_name
@@ -54,4 +55,4 @@ async def _checked(request: Request) -> dict[str, str]:
 def _answer(registry: Registry, slot: AnySlot, headers: dict[str, str]) -> Response:
     """As `GET /models/{id}`."""
     answer = orjson.dumps(model_object(registry, slot))
-    return Response(answer, headers=headers, media_type="application/json")
+    return JsonResponse(answer, headers=headers)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert.batches import batch_object
 from llm_serving.api.convert.paging import page_of
 from llm_serving.api.deps import owner_of, read_json, services_of, validate
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.schemas.batches import BatchRequest
 from llm_serving.api.schemas.neutral import ignored_fields
 from llm_serving.errors import InvalidRequest
@@ -28,30 +26,26 @@ async def create_batch(request: Request) -> Response:
         raise InvalidRequest(f"'endpoint' must be one of {', '.join(ENDPOINTS)}.", "endpoint")
     kept_s = body.output_expires_after.seconds if body.output_expires_after else KEPT_S
     batch = services.batches.add(owner_of(request), body.endpoint, body.input_file_id, body.metadata, kept_s)
-    return _json(batch_object(batch), headers)
+    return JsonResponse(batch_object(batch), headers=headers)
 
 
 async def list_batches(request: Request) -> Response:
     """The latest first."""
     batches = services_of(request).batches.all_of(owner_of(request))
-    return _json(page_of([batch_object(batch) for batch in batches], request.query_params))
+    return JsonResponse(page_of([batch_object(batch) for batch in batches], request.query_params))
 
 
 async def get_batch(request: Request) -> Response:
-    return _json(batch_object(_batch(request)))
+    return JsonResponse(batch_object(_batch(request)))
 
 
 async def cancel_batch(request: Request) -> Response:
     """End it with the results that are there."""
     batch = _batch(request)
     services_of(request).batches.cancel(batch)
-    return _json(batch_object(batch))
+    return JsonResponse(batch_object(batch))
 
 
 def _batch(request: Request) -> Batch:
     """Raises: BatchNotKept."""
     return services_of(request).batches.get(owner_of(request), request.path_params["batch_id"])
-
-
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), headers=headers, media_type="application/json")

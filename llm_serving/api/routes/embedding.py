@@ -8,6 +8,7 @@ from starlette.responses import Response
 from llm_serving.api.convert import embedding as convert
 from llm_serving.api.deps import read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.schemas.embedding import EmbedRequest
 from llm_serving.api.schemas.neutral import EMBEDDING, ignored_fields
 from llm_serving.service.embedding import EmbeddingRequest, Embeddings
@@ -21,7 +22,7 @@ async def create_embeddings(request: Request) -> Response:
     headers = ignored_fields(body.model_extra or {}, EMBEDDING, strict=settings.strict_parameters)
     asked = convert.to_request(body, settings.max_embedding_inputs)
     answer = await convert.to_body(await embedded(request, asked), body.encoding_format)
-    return Response(answer, headers=headers, media_type="application/json")
+    return JsonResponse(answer, headers=headers)
 
 
 async def embedded(request: Request, asked: EmbeddingRequest) -> Embeddings:

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -17,6 +16,7 @@ from starlette.responses import FileResponse, Response
 from llm_serving.api.convert.batches import file_object
 from llm_serving.api.convert.paging import page_of
 from llm_serving.api.deps import owner_of, services_of, validate
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.schemas.batches import FileFields
 from llm_serving.api.schemas.neutral import ignored_fields
 from llm_serving.errors import InvalidRequest
@@ -52,7 +52,7 @@ async def _keep(request: Request, form: FormData, path: Path) -> Response:
     name = (upload.filename or "batch.jsonl")[:MAX_NAME]
     await run_in_threadpool(_copy, upload, path)
     file = services.files.adopt(path, new_file_id(), owner_of(request), name, fields.purpose, kept_s)
-    return _json(file_object(file), headers)
+    return JsonResponse(file_object(file), headers=headers)
 
 
 async def list_files(request: Request) -> Response:
@@ -60,11 +60,11 @@ async def list_files(request: Request) -> Response:
     purpose = request.query_params.get("purpose")
     files = services_of(request).files.all_of(owner_of(request))
     told = [file_object(file) for file in files if purpose in (None, file.purpose)]
-    return _json(page_of(told, request.query_params, limit=MAX_FILES, most=MAX_FILES))
+    return JsonResponse(page_of(told, request.query_params, limit=MAX_FILES, most=MAX_FILES))
 
 
 async def get_file(request: Request) -> Response:
-    return _json(file_object(services_of(request).files.get(owner_of(request), _file_id(request))))
+    return JsonResponse(file_object(services_of(request).files.get(owner_of(request), _file_id(request))))
 
 
 async def get_file_content(request: Request) -> Response:
@@ -79,7 +79,7 @@ async def delete_file(request: Request) -> Response:
     files = services_of(request).files
     file = files.get(owner_of(request), _file_id(request))
     files.remove(file)
-    return _json({"id": file.id, "object": "file", "deleted": True})
+    return JsonResponse({"id": file.id, "object": "file", "deleted": True})
 
 
 def _file_id(request: Request) -> str:
@@ -103,7 +103,3 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
         else:
             found[name] = value
     return found
-
-
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), headers=headers, media_type="application/json")

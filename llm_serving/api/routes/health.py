@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.service.residency import AnySlot
 
 
 async def get_health(request: Request) -> Response:
-    return Response(b'{"status":"ok"}', media_type="application/json")
+    return JsonResponse(b'{"status":"ok"}')
 
 
 async def get_ready(request: Request) -> Response:
@@ -25,7 +25,7 @@ async def get_ready(request: Request) -> Response:
         body["reason"] = slot.reason
     models = [_state(each) for each in registry.slots()]
     status, headers = (200, {}) if slot.can_answer else (503, {"retry-after": "5"})
-    return Response(orjson.dumps({**body, "models": models}), status, headers, "application/json")
+    return JsonResponse({**body, "models": models}, status, headers)
 
 
 def _state(slot: AnySlot) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +9,7 @@ from starlette.responses import Response
 from llm_serving.api.background import replay
 from llm_serving.api.convert.response_input import listed_items
 from llm_serving.api.deps import fairness_key_of, services_of
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.responses import StoredResponse
 
@@ -29,14 +28,14 @@ async def get_response(request: Request) -> Response:
         return _replayed(request, kept, after)
     if after is not None:
         raise InvalidRequest("'starting_after' is only allowed together with stream=true.", "starting_after")
-    return Response(kept.body, media_type="application/json")
+    return JsonResponse(kept.body)
 
 
 async def delete_response(request: Request) -> Response:
     """Forget a response; one that is being made is cancelled."""
     response_id = request.path_params["response_id"]
     await services_of(request).responses.remove(fairness_key_of(request), response_id)
-    return _json({"id": response_id, "object": "response", "deleted": True})
+    return JsonResponse({"id": response_id, "object": "response", "deleted": True})
 
 
 async def cancel_response(request: Request) -> Response:
@@ -48,13 +47,13 @@ async def cancel_response(request: Request) -> Response:
             "connection while it is being made."
         )
     await kept.cancel()
-    return Response(kept.body, media_type="application/json")
+    return JsonResponse(kept.body)
 
 
 async def list_input_items(request: Request) -> Response:
     """What a response answered, the latest first unless `order=asc`."""
     items = orjson.loads(_kept(request).items)
-    return _json(listed_items(request.path_params["response_id"], items, request.query_params))
+    return JsonResponse(listed_items(request.path_params["response_id"], items, request.query_params))
 
 
 def _replayed(request: Request, kept: StoredResponse, after: str | None) -> Response:
@@ -72,7 +71,3 @@ def _kept(request: Request) -> StoredResponse:
     """Raises: ResponseNotFound."""
     response_id = request.path_params["response_id"]
     return services_of(request).responses.get(fairness_key_of(request), response_id)
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -16,6 +16,7 @@ from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.tools import ToolUse, to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.messages import MessagesRequest
 from llm_serving.api.schemas.neutral import MESSAGES, ignored_fields
@@ -49,7 +50,7 @@ async def count_message_tokens(request: Request) -> Response:
         asked, _ = _asked(request, body)
         tokens = await services_of(request).tokens.of_conversation(asked.conversation, asked.model)
     answer = orjson.dumps({"input_tokens": len(tokens.ids)})
-    return Response(answer, headers=headers, media_type="application/json")
+    return JsonResponse(answer, headers=headers)
 
 
 async def _read(request: Request) -> tuple[MessagesRequest, dict[str, str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.service.adapters import NamedAdapter
 from llm_serving.service.model import ChatModel, ModelKind
 from llm_serving.service.registry import Registry
@@ -36,7 +36,7 @@ async def list_models(request: Request) -> Response:
     registry = services_of(request).registry
     models = [model_object(registry, slot) for slot in registry.slots()]
     adapters = [adapter_object(registry, adapter) for adapter in registry.adapters]
-    return _json({"object": "list", "data": models + adapters})
+    return JsonResponse({"object": "list", "data": models + adapters})
 
 
 async def get_model(request: Request) -> Response:
@@ -44,8 +44,8 @@ async def get_model(request: Request) -> Response:
     registry, name = services_of(request).registry, request.path_params["model_id"]
     adapter = registry.adapter(name)
     if adapter is not None:
-        return _json(adapter_object(registry, adapter))
-    return _json(model_object(registry, registry.exact(name)))
+        return JsonResponse(adapter_object(registry, adapter))
+    return JsonResponse(model_object(registry, registry.exact(name)))
 
 
 def model_object(registry: Registry, slot: AnySlot) -> dict[str, Any]:
@@ -76,7 +76,3 @@ def adapter_object(registry: Registry, adapter: NamedAdapter) -> dict[str, Any]:
     base = model_object(registry, registry.default)
     own = {"id": adapter.name, "aliases": [], "root": adapter.root, "parent": base["id"]}
     return {**base, **own}
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -38,6 +37,7 @@ from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.tools import NO_TOOLS, ToolUse, to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.respond import respond
 from llm_serving.api.routes.embedding import embedded
 from llm_serving.api.schemas.neutral import (
@@ -93,11 +93,11 @@ async def ollama_embed(request: Request) -> Response:
     services = services_of(request)
     if not body.input:
         model = await _loaded(request, services.registry.find_embedding(body.model), body)
-        return _json({"model": model, "embeddings": []}, headers)
+        return JsonResponse({"model": model, "embeddings": []}, headers=headers)
     with named_as_sent(EMBED_NAMES):
         done = await embedded(request, to_embedding(body, services.settings.max_embedding_inputs))
     answer = await embed_body(done, unit(done.vectors), started_s)
-    return Response(answer, headers=headers, media_type="application/json")
+    return JsonResponse(answer, headers=headers)
 
 
 async def ollama_embeddings(request: Request) -> Response:
@@ -105,11 +105,11 @@ async def ollama_embeddings(request: Request) -> Response:
     body, headers = await _read(request, OllamaEmbeddingsRequest, OLLAMA_EMBED)
     if not body.prompt:
         await _loaded(request, services_of(request).registry.find_embedding(body.model), body)
-        return _json({"embedding": []}, headers)
+        return JsonResponse({"embedding": []}, headers=headers)
     asked = EmbeddingRequest([body.prompt], name_of=lambda _: "prompt", model=body.model)
     with named_as_sent(EMBEDDINGS_NAMES):
         done = await embedded(request, asked)
-    return _json({"embedding": done.vectors[0].tolist()}, headers)
+    return JsonResponse({"embedding": done.vectors[0].tolist()}, headers=headers)
 
 
 async def _read(request: Request, schema: type[Fields], neutral: Neutral) -> tuple[Fields, dict[str, str]]:
@@ -135,7 +135,9 @@ async def _generated(
         adapter = registry.adapter(body.model)
         model = adapter.name if adapter else model
         empty = shape("", "", ())
-        return _json({**start_of(model), **empty, "done": True, "done_reason": "load"}, headers)
+        return JsonResponse(
+            {**start_of(model), **empty, "done": True, "done_reason": "load"}, headers=headers
+        )
     with named_as_sent(NAMES):
         request_id, generation, use = await open_text(request, body)
     return await respond(
@@ -195,7 +197,3 @@ async def _asked(request: Request, slot: ModelSlot[Model], wait_s: float = 0.0) 
     """The model, unless the client leaves. Raises: as `ModelSlot.ask`, and ClientDisconnect."""
     with slot.used():
         return await until_disconnect(request.receive, slot.ask(wait_s))
-
-
-def _json(value: dict[str, Any], headers: dict[str, str]) -> Response:
-    return Response(orjson.dumps(value), headers=headers, media_type="application/json")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert.ollama_models import listed, running, shown
 from llm_serving.api.deps import read_json, services_of, validate
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.schemas.neutral import OLLAMA_PULL, OLLAMA_SHOW, Neutral, ignored_fields
 from llm_serving.api.schemas.ollama import OllamaModelRequest, OllamaPullRequest
 from llm_serving.api.sse import LineStream
@@ -25,7 +25,7 @@ async def list_tags(request: Request) -> Response:
     """All models of this server, loaded or not, and adapters."""
     registry = services_of(request).registry
     adapters = [listed(registry.default, adapter) for adapter in registry.adapters]
-    return _json({"models": [*(listed(slot) for slot in registry.slots()), *adapters]})
+    return JsonResponse({"models": [*(listed(slot) for slot in registry.slots()), *adapters]})
 
 
 async def list_running(request: Request) -> Response:
@@ -33,7 +33,7 @@ async def list_running(request: Request) -> Response:
     services = services_of(request)
     after_s = services.settings.unload_after_s
     loaded = [(slot, slot.model) for slot in services.registry.slots() if slot.model is not None]
-    return _json({"models": [running(slot, model, after_s) for slot, model in loaded]})
+    return JsonResponse({"models": [running(slot, model, after_s) for slot, model in loaded]})
 
 
 async def show_model(request: Request) -> Response:
@@ -41,7 +41,7 @@ async def show_model(request: Request) -> Response:
     body, slot, headers = await _named(request, OllamaModelRequest, OLLAMA_SHOW)
     services = services_of(request)
     adapter = services.registry.adapter(body.model or body.name)
-    return _json(shown(slot, services.settings, adapter), headers)
+    return JsonResponse(shown(slot, services.settings, adapter), headers=headers)
 
 
 async def pull_model(request: Request) -> Response:
@@ -53,7 +53,7 @@ async def pull_model(request: Request) -> Response:
 
 async def get_version(request: Request) -> Response:
     """Of the API, as Ollama counts."""
-    return _json({"version": API_VERSION})
+    return JsonResponse({"version": API_VERSION})
 
 
 async def refuse_change(request: Request) -> Response:
@@ -78,7 +78,3 @@ async def _named(
     if not name:
         raise InvalidRequest("'model' is required.", "model")
     return body, services.registry.exact(name), headers
-
-
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), headers=headers, media_type="application/json")

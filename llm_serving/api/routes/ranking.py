@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert import ranking as convert
 from llm_serving.api.deps import read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.schemas.neutral import RERANK, SCORE, ignored_fields
 from llm_serving.api.schemas.ranking import RerankRequest
 from llm_serving.api.schemas.ranking import ScoreRequest as ScoreBody
@@ -23,7 +23,7 @@ async def rerank(request: Request) -> Response:
     asked = convert.to_rerank_request(body, settings.max_embedding_inputs)
     scores = await _score(request, asked)
     answer = convert.to_rerank_response(body, asked, scores)
-    return Response(orjson.dumps(answer), headers=headers, media_type="application/json")
+    return JsonResponse(answer, headers=headers)
 
 
 async def score(request: Request) -> Response:
@@ -33,7 +33,7 @@ async def score(request: Request) -> Response:
     headers = ignored_fields(body.model_extra or {}, SCORE, strict=settings.strict_parameters)
     asked = convert.to_score_request(body, settings.max_embedding_inputs)
     answer = convert.to_score_response(await _score(request, asked))
-    return Response(orjson.dumps(answer), headers=headers, media_type="application/json")
+    return JsonResponse(answer, headers=headers)
 
 
 async def _score(request: Request, asked: ScoreRequest) -> Scores:

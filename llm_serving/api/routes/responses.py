@@ -24,6 +24,7 @@ from llm_serving.api.convert.responses import Frame, ResponseStream, to_response
 from llm_serving.api.convert.tools import ToolUse, to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.respond import respond
 from llm_serving.api.schemas.neutral import RESPONSES, ignored_fields
 from llm_serving.api.schemas.responses import ResponseRequest
@@ -100,7 +101,7 @@ async def _in_background(
     await work.begin(services.responses, fairness_key_of(request), response_id, services.metrics)
     if events is not None:
         return replay(events, -1, services.settings, headers)
-    return Response(kept.body, headers=headers, media_type="application/json")
+    return JsonResponse(kept.body, headers=headers)
 
 
 async def count_response_tokens(request: Request) -> Response:
@@ -112,7 +113,7 @@ async def count_response_tokens(request: Request) -> Response:
         asked = _asked(request, body).chat
         tokens = await services.tokens.of_conversation(asked.conversation, asked.model)
     answer = {"object": "response.input_tokens", "input_tokens": len(tokens.ids)}
-    return Response(orjson.dumps(answer), headers=headers, media_type="application/json")
+    return JsonResponse(answer, headers=headers)
 
 
 def _asked(request: Request, body: ResponseRequest) -> Asked:

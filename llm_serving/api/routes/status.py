@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
+from llm_serving.api.json_response import JsonResponse
 
 NOT_STARTED = {"status": "not started", "message": "You need to start the service first."}
 
@@ -18,11 +16,11 @@ async def get_status(request: Request) -> Response:
     services = services_of(request)
     slot = services.registry.default
     if not slot.can_answer:
-        return _json(NOT_STARTED)
+        return JsonResponse(NOT_STARTED)
     settings = services.settings
     embedding = services.registry.embedding
     host, port = request.scope.get("server") or (settings.host, settings.port)
-    return _json(
+    return JsonResponse(
         {
             "status": "running",
             "llm_serving_url": f"http://{f'[{host}]' if ':' in host else host}:{port or settings.port}",
@@ -34,7 +32,3 @@ async def get_status(request: Request) -> Response:
             "embedding_model": embedding.name if embedding and embedding.can_answer else None,
         }
     )
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +12,7 @@ from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.template import to_conversation
 from llm_serving.api.convert.tools import to_tool_use
 from llm_serving.api.deps import read_json, services_of, validate
+from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.schemas.chat import ChatCompletionRequest
 from llm_serving.api.schemas.neutral import CHAT, TOKENS, ignored_fields
 from llm_serving.api.schemas.tokens import DetokenizeRequest, TemplateRequest, TokenizeRequest
@@ -52,14 +52,14 @@ async def tokenize(request: Request) -> Response:
     }
     if body.return_token_strs:
         answer["token_strs"] = await tokens.pieces()
-    return _json(answer, headers)
+    return JsonResponse(answer, headers=headers)
 
 
 async def detokenize(request: Request) -> Response:
     """Tokens as text, which the answer has under the names of both vLLM and llama.cpp."""
     body = validate(DetokenizeRequest, await read_json(request))
     text = await services_of(request).tokens.text_of(body.tokens, body.model)
-    return _json({"prompt": text, "content": text}, _ignored(request, body))
+    return JsonResponse({"prompt": text, "content": text}, headers=_ignored(request, body))
 
 
 async def apply_template(request: Request) -> Response:
@@ -67,7 +67,7 @@ async def apply_template(request: Request) -> Response:
     body = validate(TemplateRequest, await read_json(request))
     conversation = _conversation(body, body.messages)
     prompt = await services_of(request).tokens.prompt_of(conversation, body.model)
-    return _json({"prompt": prompt}, _ignored(request, body))
+    return JsonResponse({"prompt": prompt}, headers=_ignored(request, body))
 
 
 async def count_chat_tokens(request: Request) -> Response:
@@ -79,7 +79,9 @@ async def count_chat_tokens(request: Request) -> Response:
     with named_as_sent(use.names):
         asked = convert.to_request(body, normalize_messages(body.messages), use)
     tokens = await services.tokens.of_conversation(asked.conversation, asked.model)
-    return _json({"object": "chat.completion.input_tokens", "input_tokens": len(tokens.ids)}, headers)
+    return JsonResponse(
+        {"object": "chat.completion.input_tokens", "input_tokens": len(tokens.ids)}, headers=headers
+    )
 
 
 def _conversation(body: TokenizeRequest | TemplateRequest, messages: list[Any]) -> Conversation:
@@ -89,7 +91,3 @@ def _conversation(body: TokenizeRequest | TemplateRequest, messages: list[Any]) 
 def _ignored(request: Request, body: TokenizeRequest | DetokenizeRequest | TemplateRequest) -> dict[str, str]:
     strict = services_of(request).settings.strict_parameters
     return ignored_fields(body.model_extra or {}, TOKENS, strict=strict)
-
-
-def _json(value: Any, headers: dict[str, str]) -> Response:
-    return Response(orjson.dumps(value), headers=headers, media_type="application/json")
