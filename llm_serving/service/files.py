@@ -43,6 +43,14 @@ class StoredFile:
     expires_at: int
 
 
+@dataclass(slots=True)
+class Incoming:
+    """A file on its way. What was only announced keeps no room from others."""
+
+    path: Path  # where it is written
+    num_bytes: int = 0  # that have come
+
+
 class FileStore:
     """All files of one server. Event loop only; bytes may be written on any thread.
 
@@ -93,16 +101,23 @@ class FileStore:
         return self._folder
 
     @contextmanager
-    def room_for(self, num_bytes: int) -> Iterator[Path]:
-        """Where so many bytes may be written, to be adopted before this ends. Raises: InvalidRequest."""
-        self.require_room(num_bytes)
-        path = self.folder / f"{new_file_id()}.part"
-        self._num_bytes += num_bytes
+    def incoming(self, expected: int = 1) -> Iterator[Incoming]:
+        """For a file that comes, to be adopted before this ends. Raises: InvalidRequest: `expected` bytes are
+        more than there is room for now.
+        """
+        self.require_room(expected)
+        incoming = Incoming(self.folder / f"{new_file_id()}.part")
         try:
-            yield path
+            yield incoming
         finally:
-            self._num_bytes -= num_bytes
-            path.unlink(missing_ok=True)
+            self._num_bytes -= incoming.num_bytes
+            incoming.path.unlink(missing_ok=True)
+
+    def take(self, incoming: Incoming, num_bytes: int) -> None:
+        """So much has come, and counts from now on. Raises: InvalidRequest, if there is no room for it."""
+        self.require_room(num_bytes)
+        incoming.num_bytes += num_bytes
+        self._num_bytes += num_bytes
 
     def adopt(
         self, path: Path, file_id: str, owner: str, filename: str, purpose: str, kept_s: int = KEPT_S

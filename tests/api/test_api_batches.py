@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,32 @@ async def test_wrong_files() -> None:
         (kept,) = (await client.get("/files")).json()["data"]
         assert (await client.delete(f"/files/{kept['id']}")).json()["deleted"]
         assert (await upload(client, b"x" * 60_000)).status_code == 200
+
+
+@pytest.mark.parametrize("more", [{}, {"content-length": "90190"}])
+async def test_what_was_only_announced_keeps_no_room_from_others(more: dict[str, str]) -> None:
+    begun, other_is_there = asyncio.Event(), asyncio.Event()
+
+    async def form() -> AsyncIterator[bytes]:
+        yield b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * 30_000
+        begun.set()
+        await other_is_there.wait()
+        for _ in range(6):
+            yield b"x" * 10_000
+        yield b"\r\n--x--\r\n"
+
+    async with open_client(files_bytes="100k") as client:
+        headers = {"content-type": "multipart/form-data; boundary=x", **more}
+        slow = asyncio.ensure_future(client.post("/files", content=form(), headers=headers))
+        await asyncio.wait_for(begun.wait(), PATIENCE_S)
+        assert (await upload(client, b"x" * 80_000)).status_code == 400  # what has come counts
+        assert (await upload(client, b"x" * 50_000)).status_code == 200
+        other_is_there.set()
+        response = await asyncio.wait_for(slow, PATIENCE_S)
+        assert (response.status_code, "--files-bytes" in response.text) == (400, True)
+        assert len((await client.get("/files")).json()["data"]) == 1
+        assert (await upload(client, b"x" * 40_000)).status_code == 200  # and counts no longer
 
 
 async def test_a_file_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:

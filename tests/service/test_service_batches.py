@@ -61,9 +61,9 @@ def opened(tmp_path: Path, clock: Clock) -> Callable[[AskFor], BatchStore]:
 def begin(store: BatchStore, count: int) -> Batch:
     lines = [{"custom_id": f"r{i}", "method": "POST", "url": CHAT, "body": {}} for i in range(count)]
     content = b"\n".join(json.dumps(line).encode() for line in lines)
-    with store.files.room_for(len(content)) as path:
-        path.write_bytes(content)
-        file = store.files.adopt(path, new_file_id(), "me", "in.jsonl", "batch")
+    with store.files.incoming(len(content)) as incoming:
+        incoming.path.write_bytes(content)
+        file = store.files.adopt(incoming.path, new_file_id(), "me", "in.jsonl", "batch")
     return store.add("me", CHAT, file.id)
 
 

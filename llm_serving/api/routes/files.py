@@ -12,6 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive
 
 from llm_serving.api.convert.batches import file_object
 from llm_serving.api.convert.paging import page_of
@@ -20,7 +21,7 @@ from llm_serving.api.json_response import JsonResponse
 from llm_serving.api.schemas.batches import FileFields
 from llm_serving.api.schemas.neutral import ignored_fields
 from llm_serving.errors import InvalidRequest
-from llm_serving.service.files import KEPT_S, MAX_FILE_BYTES, MAX_FILES, MAX_NAME, new_file_id
+from llm_serving.service.files import KEPT_S, MAX_FILES, MAX_NAME, FileStore, Incoming, new_file_id
 
 _PIECE = 1 << 20
 
@@ -29,14 +30,30 @@ async def create_file(request: Request) -> Response:
     """Keep what a form brings as `file`."""
     files = services_of(request).files
     length = request.headers.get("content-length", "")
-    told = int(length) if length.isascii() and length.isdigit() else MAX_FILE_BYTES
+    expected = int(length) if length.isascii() and length.isdigit() else 1
     try:
-        # What is not here yet counts, too: forms lie in the system's temporary folder while they are read.
-        with files.room_for(told) as path:
-            async with request.form(max_files=1, max_fields=16) as form:
-                return await _keep(request, form, path)
+        with files.incoming(expected) as incoming:
+            counted = Request(request.scope, _counted(request, files, incoming))
+            async with counted.form(max_files=1, max_fields=16) as form:
+                return await _keep(request, form, incoming.path)
     except HTTPException as error:  # as Starlette tells of a form that is none
         raise InvalidRequest(f"The body is no form with a file: {error.detail}") from None
+
+
+def _counted(request: Request, files: FileStore, incoming: Incoming) -> Receive:
+    """The request's body, counted as it comes: it lies in the system's temporary folder until it is whole."""
+
+    async def receive() -> Message:
+        message = await request.receive()
+        try:
+            files.take(incoming, len(message.get("body", b"")))
+        except InvalidRequest:
+            while message.get("more_body"):  # or the client, which still sends, does not hear why
+                message = await request.receive()
+            raise
+        return message
+
+    return receive
 
 
 async def _keep(request: Request, form: FormData, path: Path) -> Response:
