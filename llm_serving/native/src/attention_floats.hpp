@@ -14,14 +14,14 @@ template <int R, int B>
 LLM_INLINE void score(const Row* rows, const Floats& piece, int first, float* weights) {
     const float* const* keys = piece.keys + first;
     Wide sums[R][B];
-    unrolled<R>(LLM_EACH(r) { unrolled<B>(LLM_EACH(b) { sums[r][b] = spread<Wide>(0.0f); }); });
+    LLM_EACH(r, R) { LLM_EACH(b, B) { sums[r][b] = spread<Wide>(0.0f); } }
     for (int d = 0; d < piece.head_dim; d++)
-        add_products(sums, LLM_EACH(r) { return rows[r].query[d]; }, LLM_EACH(b) { return load_as<Wide>(keys[b] + d * kBlockTokens); });
-    unrolled<R>(LLM_EACH(r) {
-        unrolled<B>(LLM_EACH(b) {
+        add_products(sums, LLM_WITH(r) { return rows[r].query[d]; }, LLM_WITH(b) { return load_as<Wide>(keys[b] + d * kBlockTokens); });
+    LLM_EACH(r, R) {
+        LLM_EACH(b, B) {
             store(weights + r * kPieceTokens + b * kBlockTokens, multiply(sums[r][b], spread<Wide>(piece.scale * kLog2E)));
-        });
-    });
+        }
+    }
 }
 
 template <int R>
@@ -52,18 +52,18 @@ template <int R, int N, class V>
 LLM_INLINE void add_values(const Floats& piece, const float* weights, int begin, int end, int d, float* states, int stride) {
     constexpr int kLength = sizeof(V) / sizeof(float);
     V sums[R][N];
-    unrolled<R>(LLM_EACH(r) {
-        unrolled<N>(LLM_EACH(n) {
+    LLM_EACH(r, R) {
+        LLM_EACH(n, N) {
             sums[r][n] = begin ? load_as<V>(states + r * stride + d + n * kLength) : spread<V>(0.0f);
-        });
-    });
+        }
+    }
     for (int t = begin; t < end; t++) {
         const float* values = piece.values[t / kBlockTokens] + (t % kBlockTokens) * piece.head_dim + d;
-        add_products(sums, LLM_EACH(r) { return weights[r * kPieceTokens + t]; }, LLM_EACH(n) { return load_as<V>(values + n * kLength); });
+        add_products(sums, LLM_WITH(r) { return weights[r * kPieceTokens + t]; }, LLM_WITH(n) { return load_as<V>(values + n * kLength); });
     }
-    unrolled<R>(LLM_EACH(r) {
-        unrolled<N>(LLM_EACH(n) { store(states + r * stride + d + n * kLength, sums[r][n]); });
-    });
+    LLM_EACH(r, R) {
+        LLM_EACH(n, N) { store(states + r * stride + d + n * kLength, sums[r][n]); }
+    }
 }
 
 template <int R>

@@ -70,27 +70,27 @@ LLM_INLINE void score(const QueryPairs* queries, const Piece<T>& piece, int firs
     const T* const* values = piece.values + first;
     const T* const* next = keys + B;
     const auto fetch_both = [&](int at) __attribute__((always_inline)) {
-        unrolled<B>(LLM_EACH(b) {
+        LLM_EACH(b, B) {
             __builtin_prefetch(values[b] + at, 0, 2);
             __builtin_prefetch(next[b] + at, 0, 2);
-        });
+        }
     };
     Pairs sums[R][B];
-    unrolled<R>(LLM_EACH(r) { unrolled<B>(LLM_EACH(b) { sums[r][b] = spread<Pairs>(0); }); });
+    LLM_EACH(r, R) { LLM_EACH(b, B) { sums[r][b] = spread<Pairs>(0); } }
     // Not unrolled: the compiler would mix two steps, and run out of registers.
     for (int p = 0; p < piece.head_dim / 2; p++) {
         if constexpr (Cold)
             if (p * sizeof(T) % 2 == 0) fetch_both(p * kPair);  // a line each
-        add_products(sums, LLM_EACH(r) { return queries[r].pair(p); }, LLM_EACH(b) { return load_as<Pairs>(keys[b] + p * kPair); });
+        add_products(sums, LLM_WITH(r) { return queries[r].pair(p); }, LLM_WITH(b) { return load_as<Pairs>(keys[b] + p * kPair); });
     }
     if constexpr (Cold) fetch_both(piece.head_dim * kBlockTokens);
-    unrolled<B>(LLM_EACH(b) {
+    LLM_EACH(b, B) {
         const Wide scales = multiply(scales_of(keys[b], piece.head_dim), spread<Wide>(piece.scale * kLog2E));
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(r, R) {
             const Wide factors = multiply(scales, spread<Wide>(queries[r].scale));
             store(weights + r * kPieceTokens + b * kBlockTokens, multiply(as_floats(sums[r][b]), factors));
-        });
-    });
+        }
+    }
 }
 
 template <int R, bool Cold, class T>
@@ -130,23 +130,23 @@ LLM_INLINE void soften(const Piece<T>& piece, float* scores, const float* bias, 
 template <int R, int N, bool Cold, class T>
 LLM_INLINE void add_values(const Piece<T>& piece, const WeightPairs* weights, int blocks, int d, float* states, int stride) {
     Pairs sums[R][N];
-    unrolled<R>(LLM_EACH(r) { unrolled<N>(LLM_EACH(n) { sums[r][n] = spread<Pairs>(0); }); });
+    LLM_EACH(r, R) { LLM_EACH(n, N) { sums[r][n] = spread<Pairs>(0); } }
     for (int block = 0; block < blocks; block++)
         for (int i = 0; i < kBlockTokens / 2; i++) {
             const int at = 2 * (i * piece.head_dim + d);
             const T* values = piece.values[block] + at;
             if constexpr (Cold) fetch<N * 2 * kWideLanes * sizeof(T)>(piece.keys[kPieceBlocks + block] + at);
             const int pair = block * (kBlockTokens / 2) + i;
-            add_products(sums, LLM_EACH(r) { return weights[r].pair(pair); }, LLM_EACH(n) { return load_as<Pairs>(values + n * 2 * kWideLanes); });
+            add_products(sums, LLM_WITH(r) { return weights[r].pair(pair); }, LLM_WITH(n) { return load_as<Pairs>(values + n * 2 * kWideLanes); });
         }
-    unrolled<R>(LLM_EACH(r) {
-        unrolled<N>(LLM_EACH(n) {
+    LLM_EACH(r, R) {
+        LLM_EACH(n, N) {
             float* out = states + r * stride + d + n * kWideLanes;
             const Wide sum = multiply(as_floats(sums[r][n]), spread<Wide>(weights[r].scale));
             if (d + n * kWideLanes + kWideLanes <= piece.head_dim) store(out, sum);
             else store(out, low_half(sum));
-        });
-    });
+        }
+    }
 }
 
 template <int R, bool Cold, class T>
@@ -166,13 +166,13 @@ void attend_integers(const Row* rows, const Piece<T>& piece, float* weights, flo
     QueryPairs queries[R];
     WeightPairs rounded[R];
     for (int r = 0; r < R; r++) round_query<T>(rows[r].query, piece.head_dim, queries[r]);
-    by_cold<R>(piece, LLM_EACH(cold) { score_blocks<R, cold>(queries, piece, blocks, weights); });
+    by_cold<R>(piece, LLM_WITH(cold) { score_blocks<R, cold>(queries, piece, blocks, weights); });
     for (int r = 0; piece.cap > 0 && r < R; r++)
         soft_cap(weights + r * kPieceTokens, keys_within(rows[r].seen, piece.first_key), piece.cap);
     for (int r = 0; r < R; r++)
         soften(piece, weights + r * kPieceTokens, rows[r].bias ? rows[r].bias + piece.first_key : nullptr,
                keys_within(rows[r].seen, piece.first_key), blocks, tail_of(states + r * stride, piece.head_dim), rounded[r]);
-    by_cold<R>(piece, LLM_EACH(cold) { add_values<R, cold>(piece, rounded, blocks, states, stride); });
+    by_cold<R>(piece, LLM_WITH(cold) { add_values<R, cold>(piece, rounded, blocks, states, stride); });
 }
 
 template <int R>

@@ -65,16 +65,16 @@ template <int R, int N, class V, class Factor, class Vector>
 LLM_INLINE void add_products(V (&sums)[R][N], Factor factor, Vector vector) {
     if constexpr (R > 2 * N) {
         V held[N];
-        unrolled<N>(LLM_EACH(n) { held[n] = vector(n); });
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(n, N) { held[n] = vector(n); }
+        LLM_EACH(r, R) {
             const V shared = spread<V>(factor(r));
-            unrolled<N>(LLM_EACH(n) { sums[r][n] = fused(shared, held[n], sums[r][n]); });
-        });
+            LLM_EACH(n, N) { sums[r][n] = fused(shared, held[n], sums[r][n]); }
+        }
     } else {
-        unrolled<N>(LLM_EACH(n) {
+        LLM_EACH(n, N) {
             const V shared = vector(n);
-            unrolled<R>(LLM_EACH(r) { sums[r][n] = fused(spread<V>(factor(r)), shared, sums[r][n]); });
-        });
+            LLM_EACH(r, R) { sums[r][n] = fused(spread<V>(factor(r)), shared, sums[r][n]); }
+        }
     }
 }
 

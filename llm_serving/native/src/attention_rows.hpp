@@ -16,7 +16,7 @@ int attend_some(const Row* rows, int count, const Piece<T>& piece, float* weight
     if constexpr (kMostRows > 6)
         if (count >= kMostRows) return attend<kMostRows>(rows, piece, weights, states), kMostRows;
     const int taken = count < kFew ? count : kFew;
-    unrolled<kFew>(LLM_EACH(i) {
+    unrolled<kFew>(LLM_WITH(i) {
         if (taken == i + 1) attend<i + 1>(rows, piece, weights, states);
     });
     return taken;

@@ -80,7 +80,7 @@ struct ColumnSums {
 template <int N>
 LLM_INLINE ColumnSums<N> no_sums() {
     ColumnSums<N> sums;
-    unrolled<2 * N>(LLM_EACH(i) { sums.of[i / N][i % N] = spread<Wide>(0.0f); });
+    LLM_EACH(i, 2 * N) { sums.of[i / N][i % N] = spread<Wide>(0.0f); }
     return sums;
 }
 
@@ -91,16 +91,16 @@ LLM_INLINE ColumnSums<N> pass(float* state, size_t stride, int rows, float decay
     ColumnSums<N> found = no_sums<N>(), foreseen = no_sums<N>();
     const Wide fading = spread<Wide>(decay);
     for (int i = 0; i < rows; i += 2)
-        unrolled<2>(LLM_EACH(odd) {
+        LLM_EACH(odd, 2) {
             const Wide k = spread<Wide>(key[i + odd]), q = spread<Wide>(query[i + odd]);
-            unrolled<N>(LLM_EACH(n) {
+            LLM_EACH(n, N) {
                 float* place = state + size_t(i + odd) * stride + n * kDeltaColumns;
                 const Wide s = fused(k, delta[n], multiply(load_as<Wide>(place), fading));
                 store(place, s);
                 found.of[odd][n] = fused(s, q, found.of[odd][n]);
                 if constexpr (!kIsLast) foreseen.of[odd][n] = fused(s, spread<Wide>(next_key[i + odd]), foreseen.of[odd][n]);
-            });
-        });
+            }
+        }
     next = foreseen;
     return found;
 }
@@ -113,28 +113,28 @@ LLM_INLINE void delta_columns(const DeltaTile& tile, int first) {
     const size_t stride = size_t(tile.columns);
     ColumnSums<N> sums = no_sums<N>();
     for (int i = 0; i < rows; i += 2)
-        unrolled<2>(LLM_EACH(odd) {
+        LLM_EACH(odd, 2) {
             const Wide k = spread<Wide>(tile.key[i + odd]);
-            unrolled<N>(LLM_EACH(n) {
+            LLM_EACH(n, N) {
                 const Wide s = load_as<Wide>(state + size_t(i + odd) * stride + n * kDeltaColumns);
                 sums.of[odd][n] = fused(s, k, sums.of[odd][n]);
-            });
-        });
+            }
+        }
     for (int t = 0; t < tile.num_tokens; t++) {
         const size_t at = size_t(t) * tile.stride;
         const float decay = tile.decay[at];
         const Wide beta = spread<Wide>(tile.beta[at]);
         Wide delta[N];
-        unrolled<N>(LLM_EACH(n) {
+        LLM_EACH(n, N) {
             const Wide known = multiply(add(sums.of[0][n], sums.of[1][n]), spread<Wide>(decay));
             delta[n] = multiply(subtract(load_as<Wide>(tile.value + at + first + n * kDeltaColumns), known), beta);
-        });
+        }
         const float *key = tile.key + at, *query = tile.query + at;
         const ColumnSums<N> found = t + 1 < tile.num_tokens
                                         ? pass<N, false>(state, stride, rows, decay, key, delta, query, key + tile.stride, sums)
                                         : pass<N, true>(state, stride, rows, decay, key, delta, query, key, sums);
         float* out = tile.out + size_t(t) * tile.out_stride + first;
-        unrolled<N>(LLM_EACH(n) { store(out + n * kDeltaColumns, add(found.of[0][n], found.of[1][n])); });
+        LLM_EACH(n, N) { store(out + n * kDeltaColumns, add(found.of[0][n], found.of[1][n])); }
     }
 }
 

@@ -57,17 +57,17 @@ LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
 template <Format F, int R>
 LLM_INLINE void dots_wide(const uint8_t* quants, const int16_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
     __m256i low[R], high[R];
-    unrolled<8>(LLM_EACH(v) {
+    LLM_EACH(v, 8) {
         const __m256i w0 = widened<F>(quants, 32 * v), w1 = widened<F>(quants, 32 * v + 16);
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(r, R) {
             int64_t four;
             __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
             const __m256i x = _mm256_set1_epi64x(four);
-            add_pairs<v == 0>(low[r], w0, x);
-            add_pairs<v == 0>(high[r], w1, x);
-        });
-    });
-    unrolled<R>(LLM_EACH(r) { dot[r][0] = in_order(low[r], high[r]); });
+            add_pairs(v == 0, low[r], w0, x);
+            add_pairs(v == 0, high[r], w1, x);
+        }
+    }
+    LLM_EACH(r, R) { dot[r][0] = in_order(low[r], high[r]); }
 }
 
 void store_outputs(const GemmTile& t, int panel, int row, __m256 acc) {
@@ -98,11 +98,11 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
     const int16_t* wide[R];
     const float* wide_scales[R];
     __m256 acc[R];
-    unrolled<R>(LLM_EACH(r) {
+    LLM_EACH(r, R) {
         wide[r] = t.input->wide + size_t(row + r) * t.input->cols;
         wide_scales[r] = t.input->wide_scales + size_t(row + r) * t.input->groups();
         acc[r] = _mm256_setzero_ps();
-    });
+    }
     for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
         if (first) prefetch_weights<quant_bytes(F) + scale_bytes(F)>(w.quants(panel), g);
         __m256i dot[R][2], scaled[R];
@@ -113,7 +113,7 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
         else
             dots_signed<F, R>(quants, narrow, dot);
         const GroupScales s = load_scales<F>(scales, g);
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(r, R) {
             if constexpr (reads_wide(F)) {
                 const __m256 scale = _mm256_mul_ps(s.scale, _mm256_broadcast_ss(wide_scales[r] + g));
                 acc[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r][0]), acc[r]);
@@ -130,13 +130,13 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
                 acc[r] = _mm256_fmadd_ps(s.scale, both, acc[r]);
                 if constexpr (F == Format::q5_k) acc[r] = _mm256_fmadd_ps(s.other, _mm256_broadcast_ss(&narrow[r].sum), acc[r]);
             }
-        });
+        }
         narrow.next();
     }
-    unrolled<R>(LLM_EACH(r) {
+    LLM_EACH(r, R) {
         if constexpr (!reads_wide(F)) acc[r] = _mm256_mul_ps(acc[r], _mm256_set1_ps(t.input->narrow_row(row + r)->unit));
         store_outputs(t, panel, row + r, acc[r]);
-    });
+    }
 }
 
 // Up to six rows by two panels: twelve accumulators, each a plain chain over the inputs.
@@ -148,22 +148,22 @@ void rows_of_f32_panels(const GemmTile& t, int panel, int row) {
     const auto* w1 = reinterpret_cast<const float*>(t.weight->quants(pair ? panel + 1 : panel));
     const float* a[R];
     __m256 acc[R][2];
-    unrolled<R>(LLM_EACH(r) {
+    LLM_EACH(r, R) {
         a[r] = t.input->values + size_t(row + r) * t.input->cols;
         acc[r][0] = acc[r][1] = _mm256_setzero_ps();
-    });
+    }
     for (int k = 0; k < cols; k++) {
         const __m256 first = _mm256_loadu_ps(w0 + k * kPanel), second = _mm256_loadu_ps(w1 + k * kPanel);
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(r, R) {
             const __m256 x = _mm256_broadcast_ss(a[r] + k);
             acc[r][0] = _mm256_fmadd_ps(x, first, acc[r][0]);
             acc[r][1] = _mm256_fmadd_ps(x, second, acc[r][1]);
-        });
+        }
     }
-    unrolled<R>(LLM_EACH(r) {
+    LLM_EACH(r, R) {
         store_outputs(t, panel, row + r, acc[r][0]);
         if (pair) store_outputs(t, panel + 1, row + r, acc[r][1]);
-    });
+    }
 }
 
 }  // namespace

@@ -6,10 +6,9 @@ namespace llm::LLM_NAMESPACE {
 namespace {
 
 // sums += products of 16-bit pairs; the first ones begin the sums.
-template <bool First>
-LLM_INLINE void add_pairs(__m256i& sums, __m256i a, __m256i b) {
+LLM_INLINE void add_pairs(bool first, __m256i& sums, __m256i a, __m256i b) {
     const __m256i products = _mm256_madd_epi16(a, b);
-    sums = First ? products : _mm256_add_epi32(sums, products);
+    sums = first ? products : _mm256_add_epi32(sums, products);
     pin(sums);
 }
 
@@ -19,23 +18,23 @@ template <int R>
 LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&scaled)[R]) {
     __m256i dot[R][2];
     const __m256i low = _mm256_set1_epi8(15);
-    unrolled<4>(LLM_EACH(v) {
+    LLM_EACH(v, 4) {
         __m256i packed = load32(quants + 32 * v);
         __m256i first = _mm256_and_si256(packed, low);
         __m256i second = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low);
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(r, R) {
             __m256i x = _mm256_maddubs_epi16(first, broadcast4(a[r].quants + 4 * v));
             __m256i y = _mm256_maddubs_epi16(second, broadcast4(a[r].quants + kHalf + 4 * v));
             dot[r][0] = v == 0 ? x : _mm256_add_epi16(dot[r][0], x);
             dot[r][1] = v == 0 ? y : _mm256_add_epi16(dot[r][1], y);
             pin(dot[r][0]);
             pin(dot[r][1]);
-        });
-    });
-    unrolled<R>(LLM_EACH(r) {
+        }
+    }
+    LLM_EACH(r, R) {
         const __m256i first = _mm256_madd_epi16(dot[r][0], _mm256_set1_epi16(int16_t(a[r].steps[0])));
         scaled[r] = _mm256_add_epi32(first, _mm256_madd_epi16(dot[r][1], _mm256_set1_epi16(int16_t(a[r].steps[1]))));
-    });
+    }
 }
 
 // What makes the least of small weights 0.
@@ -48,21 +47,21 @@ constexpr int least_of(Format f) {
 template <Format F, int R>
 LLM_INLINE void dots_small(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
     constexpr int by = least_of(F), together = F == Format::iq2 || F == Format::iq3_xxs ? 1 : F == Format::q6 ? 2 : 4;
-    unrolled<2>(LLM_EACH(half) {
+    LLM_EACH(half, 2) {
         __m256i sums[R];
-        unrolled<4>(LLM_EACH(v) {
+        LLM_EACH(v, 4) {
             const __m256i w = raised<F>(quants, 4 * half + v, by);
-            unrolled<R>(LLM_EACH(r) {
+            LLM_EACH(r, R) {
                 const __m256i products = _mm256_maddubs_epi16(w, broadcast4(a[r].quants + kHalf * half + 4 * v));
                 sums[r] = v % together == 0 ? products : _mm256_add_epi16(sums[r], products);
                 pin(sums[r]);
-                if (v % together + 1 < together) return;
+                if (v % together + 1 < together) continue;
                 const __m256i wide = _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1));
                 const __m256i start = _mm256_set1_epi32(a[r].offsets[half] / 128 * by);
                 dot[r][half] = _mm256_add_epi32(v < together ? start : dot[r][half], wide);
-            });
-        });
-    });
+            }
+        }
+    }
 }
 
 // Of s8 two products of 127 * 127 would do in 16 bits, but maddubs wants one side unsigned. Both are widened, as for q8.
@@ -70,21 +69,21 @@ template <Format F, int R>
 LLM_INLINE void dots_signed(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
     constexpr bool is_small = F != Format::s8 && F != Format::iq4_nl && F != Format::iq4_xs && F != Format::nf4;
     if constexpr (is_small) return dots_small<F, R>(quants, a, dot);
-    unrolled<2>(LLM_EACH(half) {
+    LLM_EACH(half, 2) {
         __m256i low[R], high[R];
-        unrolled<4>(LLM_EACH(v) {
-            constexpr int vector = 128 * half + 32 * v;
+        LLM_EACH(v, 4) {
+            const int vector = 128 * half + 32 * v;
             const __m256i w0 = widened<F>(quants, vector), w1 = widened<F>(quants, vector + 16);
-            unrolled<R>(LLM_EACH(r) {
+            LLM_EACH(r, R) {
                 int32_t four;
                 __builtin_memcpy(&four, a[r].quants + kHalf * half + 4 * v, 4);
                 const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
-                add_pairs<v == 0>(low[r], w0, x);
-                add_pairs<v == 0>(high[r], w1, x);
-            });
-        });
-        unrolled<R>(LLM_EACH(r) { dot[r][half] = in_order(low[r], high[r]); });
-    });
+                add_pairs(v == 0, low[r], w0, x);
+                add_pairs(v == 0, high[r], w1, x);
+            }
+        }
+        LLM_EACH(r, R) { dot[r][half] = in_order(low[r], high[r]); }
+    }
 }
 
 }  // namespace

@@ -26,41 +26,41 @@ template <int R, int P>
 LLM_INLINE void dots_q4(const Pair (&quants)[P], const NarrowRows& a, __m512i (&scaled)[P][R]) {
     __m512i dot[P][R][2];
     const __m512i low = _mm512_set1_epi8(15);
-    unrolled<4>(LLM_EACH(v) {
+    LLM_EACH(v, 4) {
         __m512i first[P], second[P];
-        unrolled<P>(LLM_EACH(p) {
+        LLM_EACH(p, P) {
             const __m512i packed = load_pair(quants[p], 32 * v);
             first[p] = _mm512_and_si512(packed, low);
             second[p] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
-        });
-        unrolled<R>(LLM_EACH(r) {
-            unrolled<P>(LLM_EACH(p) {
+        }
+        LLM_EACH(r, R) {
+            LLM_EACH(p, P) {
                 if (v == 0) dot[p][r][0] = dot[p][r][1] = _mm512_setzero_si512();
                 add_fours(dot[p][r][0], first[p], a[r].quants + 4 * v);
                 add_fours(dot[p][r][1], second[p], a[r].quants + kHalf + 4 * v);
-            });
-        });
-    });
-    unrolled<R>(LLM_EACH(r) {
+            }
+        }
+    }
+    LLM_EACH(r, R) {
         const __m512i x = _mm512_set1_epi32(a[r].steps[0]), y = _mm512_set1_epi32(a[r].steps[1]);
-        unrolled<P>(LLM_EACH(p) { scaled[p][r] = _mm512_dpwssd_epi32(_mm512_madd_epi16(dot[p][r][0], x), dot[p][r][1], y); });
-    });
+        LLM_EACH(p, P) { scaled[p][r] = _mm512_dpwssd_epi32(_mm512_madd_epi16(dot[p][r][0], x), dot[p][r][1], y); }
+    }
 }
 
 // The sums start from what raised weights add too much.
 template <Format F, int R, int P>
 LLM_INLINE void dots_signed(const Pair (&quants)[P], const NarrowRows& a, __m512i (&dot)[P][R][2]) {
-    unrolled<8>(LLM_EACH(v) {
-        constexpr int half = v / 4;
+    LLM_EACH(v, 8) {
+        const int half = v / 4;
         __m512i w[P];
-        unrolled<P>(LLM_EACH(p) { w[p] = raised<F>(quants[p], v); });
-        unrolled<R>(LLM_EACH(r) {
-            unrolled<P>(LLM_EACH(p) {
+        LLM_EACH(p, P) { w[p] = raised<F>(quants[p], v); }
+        LLM_EACH(r, R) {
+            LLM_EACH(p, P) {
                 if (v % 4 == 0) dot[p][r][half] = F == Format::q5_k ? _mm512_setzero_si512() : _mm512_set1_epi32(a[r].offsets[half]);
                 add_fours(dot[p][r][half], w[p], a[r].quants + 4 * v);
-            });
-        });
-    });
+            }
+        }
+    }
 }
 
 // Vector v of a group in 16 bits: eight outputs times four inputs.
@@ -75,21 +75,21 @@ LLM_INLINE __m512i widened(const uint8_t* quants, int v) {
 template <Format F, int R>
 LLM_INLINE void dots_wide(Pair quants, const int16_t* const (&a)[R], int at, __m512i (&dot)[R][2]) {
     __m512i low[R], high[R];
-    unrolled<8>(LLM_EACH(v) {
+    LLM_EACH(v, 8) {
         const __m512i w0 = widened<F>(quants.low, v), w1 = widened<F>(quants.high, v);
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(r, R) {
             int64_t four;
             __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
             const __m512i x = _mm512_set1_epi64(four);
             low[r] = _mm512_dpwssd_epi32(v == 0 ? _mm512_setzero_si512() : low[r], w0, x);
             high[r] = _mm512_dpwssd_epi32(v == 0 ? _mm512_setzero_si512() : high[r], w1, x);
-        });
-    });
+        }
+    }
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-    unrolled<R>(LLM_EACH(r) {
+    LLM_EACH(r, R) {
         dot[r][0] = _mm512_add_epi32(_mm512_permutex2var_epi32(low[r], even, high[r]), _mm512_permutex2var_epi32(low[r], odd, high[r]));
-    });
+    }
 }
 
 LLM_INLINE __mmask16 first_lanes(int count) { return __mmask16(count >= kPair ? 0xffff : (1u << count) - 1); }
@@ -115,21 +115,21 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
     const PackedMatrix& w = *t.weight;
     const int groups = w.groups();
     Pair quants[P], scales[P];
-    unrolled<P>(LLM_EACH(p) {
+    LLM_EACH(p, P) {
         const int low = panel + 2 * p, high = low + 1 < t.panel_end ? low + 1 : low;
         quants[p] = {w.quants(low), w.quants(high)};
         scales[p] = {w.scales(low), w.scales(high)};
-    });
+    }
     const bool first = row == t.row_begin;  // later rows find the panels in the cache
     NarrowRows narrow(*t.input, row);
     const int16_t* wide[R];
     const float* wide_scales[R];
     __m512 acc[P][R];
-    unrolled<R>(LLM_EACH(r) {
+    LLM_EACH(r, R) {
         wide[r] = t.input->wide + size_t(row + r) * t.input->cols;
         wide_scales[r] = t.input->wide_scales + size_t(row + r) * t.input->groups();
-        unrolled<P>(LLM_EACH(p) { acc[p][r] = _mm512_setzero_ps(); });
-    });
+        LLM_EACH(p, P) { acc[p][r] = _mm512_setzero_ps(); }
+    }
     for (int g = 0; g < groups; g++) {
         if (first) prefetch_weights<2 * P * (quant_bytes(F) + scale_bytes(F))>(w.quants(panel), g);
         __m512i dot[P][R][2], scaled[P][R];
@@ -139,9 +139,9 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
             dots_q4<R, P>(quants, narrow, scaled);
         else
             dots_signed<F, R, P>(quants, narrow, dot);
-        unrolled<P>(LLM_EACH(p) {
+        LLM_EACH(p, P) {
             const GroupScales s = load_scales<F>(scales[p], g);
-            unrolled<R>(LLM_EACH(r) {
+            LLM_EACH(r, R) {
                 if constexpr (reads_wide(F)) {
                     const __m512 scale = _mm512_mul_ps(s.scale, _mm512_set1_ps(wide_scales[r][g]));
                     acc[p][r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[p][r][0]), acc[p][r]);
@@ -158,18 +158,18 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
                     acc[p][r] = _mm512_fmadd_ps(s.scale, both, acc[p][r]);
                     if constexpr (F == Format::q5_k) acc[p][r] = _mm512_fmadd_ps(s.other, _mm512_set1_ps(narrow[r].sum), acc[p][r]);
                 }
-            });
+            }
             quants[p] = {quants[p].low + quant_bytes(F), quants[p].high + quant_bytes(F)};
-        });
+        }
         narrow.next();
     }
-    unrolled<P>(LLM_EACH(p) {
+    LLM_EACH(p, P) {
         const int at = panel + 2 * p;
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(r, R) {
             if constexpr (!reads_wide(F)) acc[p][r] = _mm512_mul_ps(acc[p][r], _mm512_set1_ps(t.input->narrow_row(row + r)->unit));
             store_outputs(t, at, outputs_from(t, at), row + r, acc[p][r]);
-        });
-    });
+        }
+    }
 }
 
 // Sixteen outputs of f32 weights: a plain chain over the inputs for each row.
@@ -180,15 +180,15 @@ __attribute__((noinline)) void rows_of_f32_pair(const GemmTile& t, int panel, in
     const Pair w = {t.weight->quants(panel), t.weight->quants(partner)};
     const float* a[R];
     __m512 acc[R];
-    unrolled<R>(LLM_EACH(r) {
+    LLM_EACH(r, R) {
         a[r] = t.input->values + size_t(row + r) * t.input->cols;
         acc[r] = _mm512_setzero_ps();
-    });
+    }
     for (int k = 0; k < cols; k++) {
         const __m512 weights = load_floats(w, k * kPanel * int(sizeof(float)));
-        unrolled<R>(LLM_EACH(r) { acc[r] = _mm512_fmadd_ps(_mm512_set1_ps(a[r][k]), weights, acc[r]); });
+        LLM_EACH(r, R) { acc[r] = _mm512_fmadd_ps(_mm512_set1_ps(a[r][k]), weights, acc[r]); }
     }
-    unrolled<R>(LLM_EACH(r) { store_outputs(t, panel, outputs_from(t, panel), row + r, acc[r]); });
+    LLM_EACH(r, R) { store_outputs(t, panel, outputs_from(t, panel), row + r, acc[r]); }
 }
 
 template <Format F, int R>

@@ -15,9 +15,8 @@ LLM_INLINE __m256i add_twos(__m256i sums, __m256i a, __m256i b) { return _mm256_
 #endif
 
 // See gemm_avx2.cpp.
-template <bool First>
-LLM_INLINE void add_pairs(__m256i& sums, __m256i a, __m256i b) {
-    sums = add_twos(First ? _mm256_setzero_si256() : sums, a, b);
+LLM_INLINE void add_pairs(bool first, __m256i& sums, __m256i a, __m256i b) {
+    sums = add_twos(first ? _mm256_setzero_si256() : sums, a, b);
 }
 
 // q4: dot products of both halves of a group times their steps. The sums of a half fit 16 bits, and the upper 16 bits meet
@@ -26,33 +25,33 @@ template <int R>
 LLM_INLINE void dots_q4(const uint8_t* quants, const NarrowRows& a, __m256i (&scaled)[R]) {
     __m256i dot[R][2];
     const __m256i low = _mm256_set1_epi8(15), zero = _mm256_setzero_si256();
-    unrolled<4>(LLM_EACH(v) {
+    LLM_EACH(v, 4) {
         const __m256i packed = load32(quants + 32 * v);
         const __m256i first = _mm256_and_si256(packed, low);
         const __m256i second = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low);
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(r, R) {
             dot[r][0] = add_fours(v == 0 ? zero : dot[r][0], first, broadcast4(a[r].quants + 4 * v));
             dot[r][1] = add_fours(v == 0 ? zero : dot[r][1], second, broadcast4(a[r].quants + kHalf + 4 * v));
-        });
-    });
-    unrolled<R>(LLM_EACH(r) {
+        }
+    }
+    LLM_EACH(r, R) {
         const __m256i x = _mm256_set1_epi32(a[r].steps[0]), y = _mm256_set1_epi32(a[r].steps[1]);
         scaled[r] = add_twos(_mm256_madd_epi16(dot[r][0], x), dot[r][1], y);
-    });
+    }
 }
 
 // Weights are raised by 128 to be unsigned, where they are not; the sums start from what that adds too much.
 template <Format F, int R>
 LLM_INLINE void dots_signed(const uint8_t* quants, const NarrowRows& a, __m256i (&dot)[R][2]) {
     constexpr int by = F == Format::q5_k ? 0 : 128;
-    unrolled<8>(LLM_EACH(v) {
-        constexpr int half = v / 4;
+    LLM_EACH(v, 8) {
+        const int half = v / 4;
         const __m256i w = raised<F>(quants, v, by);
-        unrolled<R>(LLM_EACH(r) {
+        LLM_EACH(r, R) {
             const __m256i start = by ? _mm256_set1_epi32(a[r].offsets[half]) : _mm256_setzero_si256();
             dot[r][half] = add_fours(v % 4 == 0 ? start : dot[r][half], w, broadcast4(a[r].quants + 4 * v));
-        });
-    });
+        }
+    }
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ template <int Most, class Body>
 LLM_INLINE void for_rows_of(const GemmTile& t, Body body) {
     int row = t.row_begin;
     for (; row + Most <= t.row_end; row += Most) body(std::integral_constant<int, Most>{}, row);
-    unrolled<Most - 1>(LLM_EACH(i) {
+    unrolled<Most - 1>(LLM_WITH(i) {
         if (t.row_end - row == i + 1) body(std::integral_constant<int, i + 1>{}, row);
     });
 }

@@ -16,16 +16,23 @@ namespace llm::LLM_NAMESPACE {
 
 using llm::fused;
 
-// body(0), body(1), …, with indices the compiler knows: an array indexed by a loop's variable may end up in
-// memory, and a store for every accumulator and step costs more than the arithmetic.
+// LLM_EACH(i, n) { … }: a loop over 0 … n - 1 that the compiler unrolls. It must: an array indexed by a loop's variable would
+// end up in memory, and a store for every accumulator and step costs more than the arithmetic.
+#if defined(__clang__)
+#define LLM_EACH(i, n) _Pragma("clang loop unroll(full)") for (int i = 0; i < (n); i++)
+#else
+#define LLM_EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
+#endif
+
+#define LLM_WITH(i) [&](auto i) __attribute__((always_inline))
+
+// body(0), body(1), …, with indices that are constants, also for templates. Slow to compile: for little code.
 template <int N, class Body>
 LLM_INLINE void unrolled(Body body) {
     [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
         (body(std::integral_constant<int, I>{}), ...);
     }(std::make_integer_sequence<int, N>{});
 }
-
-#define LLM_EACH(i) [&](auto i) __attribute__((always_inline))
 
 // 3 * 2^22: x + kMagic is x rounded to the nearest integer n, ties to even, and has n in its lowest bits, the nine lowest of
 // kMagic itself being zero.

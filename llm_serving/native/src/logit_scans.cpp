@@ -12,11 +12,11 @@ constexpr int kStride = kUnroll * kLanes;
 
 float greatest(const float* x, int n) {
     Lanes best[kUnroll];
-    unrolled<kUnroll>(LLM_EACH(j) { best[j] = broadcast(-__builtin_inff()); });
+    LLM_EACH(j, kUnroll) { best[j] = broadcast(-__builtin_inff()); }
     int i = 0;
     // `maximum` returns its first operand unless the second is greater: a NaN among the logits never is.
     for (; i + kStride <= n; i += kStride)
-        unrolled<kUnroll>(LLM_EACH(j) { best[j] = maximum(best[j], load(x + i + j * kLanes)); });
+        LLM_EACH(j, kUnroll) { best[j] = maximum(best[j], load(x + i + j * kLanes)); }
     float lanes[kLanes];
     store(lanes, maximum(maximum(best[0], best[1]), maximum(best[2], best[3])));
     float result = max_lanes(lanes);
@@ -29,7 +29,7 @@ int next_at_least(const float* x, int from, int n, float bound) {
     int i = from;
     for (; i + kStride <= n; i += kStride) {
         uint32_t found = 0;
-        unrolled<kUnroll>(LLM_EACH(j) { found |= at_least(load(x + i + j * kLanes), least) << (j * kLanes); });
+        LLM_EACH(j, kUnroll) { found |= at_least(load(x + i + j * kLanes), least) << (j * kLanes); }
         if (found) return i + __builtin_ctz(found);
     }
     for (; i < n; i++)

@@ -13,35 +13,35 @@ LLM_INLINE void scan_tokens(const MambaTile& tile, int first, int column) {
     const size_t at = size_t(first) * tile.stride;
     float fades[kLanes] = {};
     V added[T][N], found[T][N], fading[T];
-    unrolled<T>(LLM_EACH(t) { fades[t] = tile.step[at + t * tile.stride]; });
+    LLM_EACH(t, T) { fades[t] = tile.step[at + t * tile.stride]; }
     store(fades, exponential(multiply(load(fades), broadcast(tile.rate))));
-    unrolled<T>(LLM_EACH(t) {
+    LLM_EACH(t, T) {
         const V step = spread<V>(tile.step[at + t * tile.stride]);
         fading[t] = spread<V>(fades[t]);
-        unrolled<N>(LLM_EACH(n) {
+        LLM_EACH(n, N) {
             const V x = load_as<V>(tile.x + at + t * tile.stride + column + n * kWidth);
             added[t][n] = multiply(x, step);
             found[t][n] = multiply(x, spread<V>(tile.skip));
-        });
-    });
+        }
+    }
     const float *b = tile.b + at, *c = tile.c + at;
     for (int i = 0; i < tile.rows; i++) {
         float* place = tile.state + size_t(i) * size_t(tile.columns) + column;
         V s[N];
-        unrolled<N>(LLM_EACH(n) { s[n] = load_as<V>(place + n * kWidth); });
-        unrolled<T>(LLM_EACH(t) {
+        LLM_EACH(n, N) { s[n] = load_as<V>(place + n * kWidth); }
+        LLM_EACH(t, T) {
             const V in = spread<V>(b[t * tile.stride + size_t(i)]), out = spread<V>(c[t * tile.stride + size_t(i)]);
-            unrolled<N>(LLM_EACH(n) {
+            LLM_EACH(n, N) {
                 s[n] = fused(in, added[t][n], multiply(s[n], fading[t]));
                 found[t][n] = fused(s[n], out, found[t][n]);
-            });
-        });
-        unrolled<N>(LLM_EACH(n) { store(place + n * kWidth, s[n]); });
+            }
+        }
+        LLM_EACH(n, N) { store(place + n * kWidth, s[n]); }
     }
-    unrolled<T>(LLM_EACH(t) {
+    LLM_EACH(t, T) {
         float* out = tile.out + size_t(first + t) * tile.out_stride + column;
-        unrolled<N>(LLM_EACH(n) { store(out + n * kWidth, found[t][n]); });
-    });
+        LLM_EACH(n, N) { store(out + n * kWidth, found[t][n]); }
+    }
 }
 
 // T tokens at once while there are so many.

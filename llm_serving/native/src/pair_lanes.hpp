@@ -69,12 +69,12 @@ struct Pairs {
     int32x4_t v[4];
 };
 LLM_INLINE Pairs fused(Pairs a, Pairs b, Pairs c) {
-    unrolled<4>(LLM_EACH(i) {
+    LLM_EACH(i, 4) {
         const int16x8_t x = vreinterpretq_s16_s32(a.v[i]), y = vreinterpretq_s16_s32(b.v[i]);
-        constexpr int at = i % 2 * 2;
+        const int at = i % 2 * 2;
         c.v[at] = vmlal_s16(c.v[at], vget_low_s16(x), vget_low_s16(y));
         c.v[at + 1] = vmlal_high_s16(c.v[at + 1], x, y);
-    });
+    }
     return c;
 }
 LLM_INLINE Wide as_floats(Pairs s) {
