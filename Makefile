@@ -31,7 +31,7 @@ $(BIN)/python:
 # Compiled once, for all environments; its version stays, so pip must be told to take it.
 FORCE := --no-deps --force-reinstall
 $(WHEEL)/.built: $(NATIVE) | $(BIN)/python
-	@echo "Compiling the engine (two to four minutes on two cores)"
+	@echo "Compiling the engine (about two minutes on two cores)"
 	rm -rf $(WHEEL)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir $(WHEEL) .
 	@touch $@
