@@ -83,10 +83,12 @@ def chat():
 
 expected = chat()(TOKENS - 1)  # eight tiles, which count those that are done
 some_failed = False
-for _ in range(20):
+for turn in range(400):  # on a busy machine one worker often takes all tiles
     step = chat()
     some_failed |= fails(step, TOKENS - 1)
     assert np.array_equal(step(TOKENS - 1), expected)
+    if some_failed and turn >= 10:
+        break
 print(some_failed)
 """
 
