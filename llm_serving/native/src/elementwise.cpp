@@ -10,19 +10,15 @@ struct Steps {
 };
 
 // The least integers of eight significant bits that are not below largest * steps_per_one. More bits would make a step of
-// every last bit of x: other bits in, all other quants out. Written so that the compiler makes it one instruction for all.
-LLM_INLINE Steps steps_above(const float (&largest)[kLanes], float steps_per_one, float units_per_one) {
-    constexpr float most = float(kMostStep);
+// every last bit of x: other bits in, all other quants out.
+LLM_INLINE Steps steps_above(Lanes largest, float steps_per_one, float units_per_one) {
+    const Lanes most = broadcast(float(kMostStep));
+    const Lanes ratio = multiply(largest, broadcast(steps_per_one));  // no number where a row has an infinite one
+    const Lanes some = minimum(most, maximum(broadcast(0.0f), ratio));
+    const Lanes steps = ceiling(minimum(most, eight_bits_above(some)));
     Steps s;
-    for (int i = 0; i < kLanes; i++) {
-        const float ratio = largest[i] * steps_per_one;  // no number where a row has an infinite one
-        const float some = ratio > 0.0f ? ratio : 0.0f;
-        const float rounded = bits_to_float((float_to_bits(some < most ? some : most) + 0xffff) & 0xffff0000);
-        const float within = rounded < most ? rounded : most;
-        const float below = float(int32_t(within));
-        s.steps[i] = below + (below < within ? 1.0f : 0.0f);
-        s.inverses[i] = units_per_one / (s.steps[i] > 1.0f ? s.steps[i] : 1.0f);
-    }
+    store(s.steps, steps);
+    store(s.inverses, divide(broadcast(units_per_one), maximum(broadcast(1.0f), steps)));
     return s;
 }
 
@@ -31,31 +27,40 @@ LLM_INLINE Steps steps_above(const float (&largest)[kLanes], float steps_per_one
 void quantize(const float* x, int cols, NarrowGroup* groups) {
     constexpr int kAtOnce = kLanes / 2;  // groups
     const int count = cols / kGroup;
-    float row_largest = 0.0f;
-    for (int g = 0; g < count; g++)
-        for (int half = 0; half < 2; half++) {
-            const float largest = largest_of(x + g * kGroup + half * kHalf, kHalf);
-            groups[g].scales[half] = largest;
-            row_largest = larger(row_largest, largest);
+    float largest[kLanes];
+    static_assert(sizeof(largest) == sizeof(groups->quants));  // where they wait for the row's largest
+    Lanes most = broadcast(0.0f);
+    for (int first = 0; first < count; first += kAtOnce) {
+        Lanes here = broadcast(0.0f);
+        if (first + kAtOnce <= count) {
+            here = largest_of_halves(x + first * kGroup);
+        } else {
+            store(largest, here);
+            for (int i = 0; i < 2 * (count - first); i++) largest[i] = largest_of(x + first * kGroup + i * kHalf, kHalf);
+            here = load(largest);
         }
+        store(largest, here);
+        memcpy(groups[first].quants, largest, sizeof(largest));
+        most = maximum(most, here);
+    }
+    const float row_largest = llm::LLM_NAMESPACE::largest(most);
     const float unit = row_largest > 1e-30f ? row_largest / (127.0f * kMostStep) : 0.0f;
     const float steps_per_one = inverse_of(row_largest, float(kMostStep));
     const float units_per_one = inverse_of(row_largest, 127.0f * kMostStep);
     for (int first = 0; first < count; first += kAtOnce) {
         const int here = count - first < kAtOnce ? count - first : kAtOnce;
-        float largest[kLanes] = {0};
-        for (int i = 0; i < here; i++) memcpy(largest + 2 * i, groups[first + i].scales, 2 * sizeof(float));
-        const Steps s = steps_above(largest, steps_per_one, units_per_one);
-        for (int i = 0; i < here; i++) {
+        memcpy(largest, groups[first].quants, sizeof(largest));
+        const Steps s = steps_above(load(largest), steps_per_one, units_per_one);
+        for (int i = 0; i < here; i++, x += kGroup) {
             NarrowGroup& group = groups[first + i];
-            int32_t sum = 0;
-            for (int half = 0; half < 2; half++, x += kHalf) {
-                const int32_t step = int32_t(s.steps[2 * i + half]);
-                const int32_t total = round_narrow(x, s.inverses[2 * i + half], group.quants + half * kHalf);
-                group.steps[half] = step;
-                group.scales[half] = s.steps[2 * i + half];
-                group.offsets[half] = -128 * total;
-                sum += step * total;
+            int32_t sum = 0, totals[2];
+            round_narrow(x, s.inverses + 2 * i, group.quants, totals);
+            for (int half = 0; half < 2; half++) {
+                const float step = s.steps[2 * i + half];
+                group.steps[half] = int32_t(step);
+                group.scales[half] = step;
+                group.offsets[half] = -128 * totals[half];
+                sum += group.steps[half] * totals[half];
             }
             group.sum = float(sum);
             group.unit = unit;

@@ -76,23 +76,50 @@ LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes shifted) {
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
 }
 
-// Sixteen values times `factor`, rounded to the nearest integers, ties to even.
+// The least numbers of eight significant bits that are not below these, which are not below 0.
+LLM_INLINE Lanes eight_bits_above(Lanes v) {
+    const __m256i more = _mm256_add_epi32(_mm256_castps_si256(v), _mm256_set1_epi32(0xffff));
+    return _mm256_castsi256_ps(_mm256_and_si256(more, _mm256_set1_epi32(int32_t(0xffff0000))));
+}
+LLM_INLINE Lanes ceiling(Lanes v) { return _mm256_ceil_ps(v); }
+
+// The largest magnitude of each of eight halves of groups that follow each other; a NaN is none. Maxima are made while they are
+// transposed: half the work of one half after the other.
+LLM_INLINE Lanes largest_of_halves(const float* x) {
+    const Lanes sign = broadcast(-0.0f);
+    Lanes of_eights[8], of_pairs[4], of_fours[2];
+    LLM_EACH(i, 8) {
+        const Lanes first = maximum(broadcast(0.0f), _mm256_andnot_ps(sign, load(x + i * kHalf)));
+        of_eights[i] = maximum(first, _mm256_andnot_ps(sign, load(x + i * kHalf + kLanes)));
+    }
+    LLM_EACH(i, 4) {
+        const Lanes a = of_eights[2 * i], b = of_eights[2 * i + 1];
+        of_pairs[i] = maximum(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    }
+    LLM_EACH(i, 2) {
+        const __m256d a = _mm256_castps_pd(of_pairs[2 * i]), b = _mm256_castps_pd(of_pairs[2 * i + 1]);
+        of_fours[i] = maximum(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+    }
+    return maximum(_mm256_permute2f128_ps(of_fours[0], of_fours[1], 0x20), _mm256_permute2f128_ps(of_fours[0], of_fours[1], 0x31));
+}
+
+// Sixteen values times `factor`, rounded to the nearest integers, ties to even: of every eight, four lie in one half and four in the other.
 LLM_INLINE __m256i round16(const float* x, float factor) {
     const __m256i low = _mm256_cvtps_epi32(multiply(load(x), broadcast(factor)));
     const __m256i high = _mm256_cvtps_epi32(multiply(load(x + kLanes), broadcast(factor)));
-    return _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    return _mm256_packs_epi32(low, high);
 }
 LLM_INLINE void round_wide(const float* x, float factor, int16_t* q) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), round16(x, factor));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permute4x64_epi64(round16(x, factor), 0xd8));
 }
-// Returns the sum of the integers.
-LLM_INLINE int32_t round_narrow(const float* x, float factor, int8_t* q) {
-    const __m256i wide = round16(x, factor);
-    const __m128i low = _mm256_castsi256_si128(wide), high = _mm256_extracti128_si256(wide, 1);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
-    __m128i sums = _mm_madd_epi16(_mm_add_epi16(low, high), _mm_set1_epi16(1));
-    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xb1)));
+// Each half of a group times its factor; `totals` are the sums of its integers.
+LLM_INLINE void round_narrow(const float* x, const float* factors, int8_t* q, int32_t* totals) {
+    const __m256i first = round16(x, factors[0]), second = round16(x + kHalf, factors[1]), one = _mm256_set1_epi16(1);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permutevar8x32_epi32(_mm256_packs_epi16(first, second), order));
+    const __m256i pairs = _mm256_hadd_epi32(_mm256_madd_epi16(first, one), _mm256_madd_epi16(second, one));
+    const __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(totals), _mm_hadd_epi32(sums, sums));
 }
 
 #elif defined(LLM_NEON)
@@ -145,6 +172,22 @@ LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes shifted) {
     return {times_power_of_two4(p.low, shifted.low), times_power_of_two4(p.high, shifted.high)};
 }
 
+LLM_INLINE float32x4_t eight_bits_above4(float32x4_t v) {
+    return vreinterpretq_f32_u32(vandq_u32(vaddq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(0xffff)), vdupq_n_u32(0xffff0000)));
+}
+LLM_INLINE Lanes eight_bits_above(Lanes v) { return {eight_bits_above4(v.low), eight_bits_above4(v.high)}; }
+LLM_INLINE Lanes ceiling(Lanes v) { return {vrndpq_f32(v.low), vrndpq_f32(v.high)}; }
+
+LLM_INLINE Lanes largest_of_halves(const float* x) {
+    float32x4_t of_fours[8];
+    LLM_EACH(i, 8) {
+        of_fours[i] = vdupq_n_f32(0.0f);
+        LLM_EACH(j, 4) { of_fours[i] = larger4(vabsq_f32(vld1q_f32(x + i * kHalf + 4 * j)), of_fours[i]); }
+    }
+    LLM_EACH(i, 4) { of_fours[i] = vpmaxq_f32(of_fours[2 * i], of_fours[2 * i + 1]); }
+    return {vpmaxq_f32(of_fours[0], of_fours[1]), vpmaxq_f32(of_fours[2], of_fours[3])};
+}
+
 LLM_INLINE int16x8_t round8(const float* x, float factor) {
     const Lanes scaled = multiply(load(x), broadcast(factor));
     return vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(scaled.low)), vcvtnq_s32_f32(scaled.high));
@@ -153,10 +196,12 @@ LLM_INLINE void round_wide(const float* x, float factor, int16_t* q) {
     vst1q_s16(q, round8(x, factor));
     vst1q_s16(q + kLanes, round8(x + kLanes, factor));
 }
-LLM_INLINE int32_t round_narrow(const float* x, float factor, int8_t* q) {
-    const int16x8_t low = round8(x, factor), high = round8(x + kLanes, factor);
-    vst1q_s8(q, vqmovn_high_s16(vqmovn_s16(low), high));
-    return vaddlvq_s16(vaddq_s16(low, high));
+LLM_INLINE void round_narrow(const float* x, const float* factors, int8_t* q, int32_t* totals) {
+    for (int half = 0; half < 2; half++, x += kHalf, q += kHalf) {
+        const int16x8_t low = round8(x, factors[half]), high = round8(x + kLanes, factors[half]);
+        vst1q_s8(q, vqmovn_high_s16(vqmovn_s16(low), high));
+        totals[half] = vaddlvq_s16(vaddq_s16(low, high));
+    }
 }
 
 #else
@@ -192,18 +237,26 @@ LLM_INLINE Lanes widen8(const uint16_t* p) { LLM_LANES(half_to_float(p[i])); }
 LLM_INLINE Lanes times_power_of_two(Lanes p, Lanes shifted) {
     LLM_LANES(bits_to_float(float_to_bits(p.v[i]) + (float_to_bits(shifted.v[i]) << 23)));
 }
+LLM_INLINE Lanes eight_bits_above(Lanes a) { LLM_LANES(bits_to_float((float_to_bits(a.v[i]) + 0xffff) & 0xffff0000)); }
+LLM_INLINE Lanes ceiling(Lanes a) { LLM_LANES(__builtin_ceilf(a.v[i])); }
 #undef LLM_LANES
+LLM_INLINE Lanes largest_of_halves(const float* x) {
+    Lanes most = broadcast(0.0f);
+    for (int i = 0; i < kLanes * kHalf; i++) most.v[i / kHalf] = larger(__builtin_fabsf(x[i]), most.v[i / kHalf]);
+    return most;
+}
 LLM_INLINE void round_wide(const float* x, float factor, int16_t* q) {
     for (int i = 0; i < kHalf; i++) q[i] = int16_t(int32_t(round_even(x[i] * factor)));
 }
-LLM_INLINE int32_t round_narrow(const float* x, float factor, int8_t* q) {
-    int32_t total = 0;
-    for (int i = 0; i < kHalf; i++) {
-        const int32_t rounded = int32_t(round_even(x[i] * factor));
-        q[i] = int8_t(rounded);
-        total += rounded;
+LLM_INLINE void round_narrow(const float* x, const float* factors, int8_t* q, int32_t* totals) {
+    for (int half = 0; half < 2; half++, x += kHalf, q += kHalf) {
+        totals[half] = 0;
+        for (int i = 0; i < kHalf; i++) {
+            const int32_t rounded = int32_t(round_even(x[i] * factors[half]));
+            q[i] = int8_t(rounded);
+            totals[half] += rounded;
+        }
     }
-    return total;
 }
 
 #endif
