@@ -114,7 +114,7 @@ void matrices(const Kernels& kernels, Report& report) {
                 report.add(out);
                 report.line("dequantize_row %s %d x %d", c.format, rows, cols);
                 const std::vector<float> bias = random.reals(size_t(rows), 1.0f);
-                for (int tokens : {1, 2, 3, 4, 5, 6, 7, 8, 15}) {
+                for (int tokens : {1, 2, 3, 4, 5, 6, 7, 8, 15, 30}) {
                     const QuantizedInput input(random, kernels, tokens, cols);
                     const size_t stride = size_t(rows) + 3;
                     out = random.reals(stride * size_t(tokens), 1.0f);

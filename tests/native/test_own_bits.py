@@ -118,7 +118,7 @@ def test_bits_stay_as_many(kind: str, wanted: str) -> None:
     assert len(panels) == len(blocks) // 8 * -(-panel // 64) * 64
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 8, 13])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 8, 13, 43])
 @pytest.mark.parametrize("rows", [8, 20, 33])
 @pytest.mark.parametrize("kind", ["MXFP4", "IQ4_NL", "Q5_0"])
 def test_products_are_those_of_the_same_weights_as_bytes(kind: str, rows: int, tokens: int) -> None:
@@ -130,7 +130,7 @@ def test_products_are_those_of_the_same_weights_as_bytes(kind: str, rows: int, t
         assert (ours.view(np.uint32) == theirs.view(np.uint32)).all()
 
 
-@pytest.mark.parametrize("tokens", [1, 4, 8, 13])
+@pytest.mark.parametrize("tokens", [1, 4, 8, 13, 43])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_instruction_set_computes_the_same(kind: str, tokens: int) -> None:
     """Also with scales that f16 cannot hold, short of sums that f32 cannot."""

@@ -1,64 +1,19 @@
 // The matrix product with 256-bit registers. Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same two.
-// Included by gemm_avx2.cpp and gemm_avxvnni.cpp behind their own add_pairs, dots_q4 and dots_signed.
+// Included by gemm_avx2.cpp and gemm_avxvnni.cpp behind their own raise_of, kind_of, add_pairs, dots_q4 and dots_signed.
 #pragma once
 #include "prefetch.hpp"
-#include "vectors_256.hpp"
+#include "sources_256.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
 namespace {
 
-struct GroupScales {
-    __m256 scale;
-    __m256 other;  // the minimum, or the second half's scale; without either, unused
-};
-
-// As in numeric.hpp.
-LLM_INLINE __m256 half_powers(__m256i exponents) {
-    const __m256i one = _mm256_set1_epi32(1);
-    const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(exponents, one), 23);
-    const __m256i subnormal = _mm256_slli_epi32(_mm256_add_epi32(exponents, one), 21);
-    return _mm256_castsi256_ps(_mm256_max_epi32(normal, subnormal));
-}
-
-template <Format F>
-LLM_INLINE __m256 load_factors(const uint8_t* factors) {
-    const __m256 of_outputs = _mm256_cvtph_ps(load16(factors));
-    return has_grid(F) ? _mm256_mul_ps(_mm256_set1_ps(factor_unit(F)), of_outputs) : of_outputs;
-}
-
-template <Format F>
-LLM_INLINE GroupScales load_scales(const uint8_t* scales, int g) {
-    const uint8_t* factors = scales + factors_at(F, g);
-    if constexpr (F == Format::mxfp4 || has_one_step(F)) {
-        const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales + scales_at(F, g)));
-        if constexpr (F == Format::mxfp4) return {half_powers(_mm256_cvtepu8_epi32(bytes)), _mm256_setzero_ps()};
-        const __m256 steps = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-        return {_mm256_mul_ps(load_factors<F>(factors), steps), _mm256_setzero_ps()};
-    }
-    const __m128i own = load16(scales + scales_at(F, g));
-    if constexpr (scales_halves(F) && shares_factors(F)) {
-        const __m256 factor = load_factors<F>(factors);
-        return {_mm256_mul_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(own))),
-                _mm256_mul_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(own, own))))};
-    }
-    if constexpr (shares_two_factors(F)) {
-        const __m256 steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(own));
-        const __m256 minimum_steps = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(own, own)));
-        return {_mm256_mul_ps(_mm256_cvtph_ps(load16(factors)), steps),
-                _mm256_mul_ps(_mm256_cvtph_ps(load16(factors + 16)), minimum_steps)};
-    }
-    const __m256 scale = _mm256_cvtph_ps(own);
-    if constexpr (scale_bytes(F) == 32) return {scale, _mm256_cvtph_ps(load16(scales + scales_at(F, g) + 16))};
-    return {scale, _mm256_mul_ps(scale, _mm256_set1_ps(-8.0f))};
-}
-
 // 16-bit activations.
 template <Format F, int R>
-LLM_INLINE void dots_wide(const uint8_t* quants, const int16_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
+LLM_INLINE void dots_wide(const PackedPanel<F>& weights, const int16_t* const (&a)[R], int at, __m256i (&dot)[R][2]) {
     __m256i low[R], high[R];
     LLM_EACH(v, 8) {
-        const __m256i w0 = widened<F>(quants, 32 * v), w1 = widened<F>(quants, 32 * v + 16);
+        const __m256i w0 = widened<F>(weights.quants(), 32 * v), w1 = widened<F>(weights.quants(), 32 * v + 16);
         LLM_EACH(r, R) {
             int64_t four;
             __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
@@ -87,13 +42,13 @@ void store_outputs(const GemmTile& t, int panel, int row, __m256 acc) {
     }
 }
 
-template <Format F, int R>
+template <class Source, int R>
 __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int row) {
-    const PackedMatrix& w = *t.weight;
-    const int groups = w.groups();
-    const uint8_t* quants = w.quants(panel);
-    const uint8_t* scales = w.scales(panel);
+    constexpr Format F = Source::format;
+    const int groups = t.weight->groups();
+    Source weights(t, panel);
     const bool first = row == t.row_begin;  // later rows find the panel in the cache
+    const uint8_t* coming = t.weight->quants(panel);
     NarrowRows narrow(*t.input, row);
     const int16_t* wide[R];
     const float* wide_scales[R];
@@ -103,16 +58,16 @@ __attribute__((noinline)) void rows_of_panel(const GemmTile& t, int panel, int r
         wide_scales[r] = t.input->wide_scales + size_t(row + r) * t.input->groups();
         acc[r] = _mm256_setzero_ps();
     }
-    for (int g = 0; g < groups; g++, quants += quant_bytes(F)) {
-        if (first) prefetch_weights<quant_bytes(F) + scale_bytes(F)>(w.quants(panel), g);
+    for (int g = 0; g < groups; g++, weights.next()) {
+        if (first) prefetch_weights(coming, weights.group_bytes());
         __m256i dot[R][2], scaled[R];
         if constexpr (reads_wide(F))
-            dots_wide<F, R>(quants, wide, g * kGroup, dot);
+            dots_wide(weights, wide, g * kGroup, dot);
         else if constexpr (is_q4(F))
-            dots_q4<R>(quants, narrow, scaled);
+            dots_q4(weights, narrow, scaled);
         else
-            dots_signed<F, R>(quants, narrow, dot);
-        const GroupScales s = load_scales<F>(scales, g);
+            dots_signed(weights, narrow, dot);
+        const GroupScales s = weights.scales(g);
         LLM_EACH(r, R) {
             if constexpr (reads_wide(F)) {
                 const __m256 scale = _mm256_mul_ps(s.scale, _mm256_broadcast_ss(wide_scales[r] + g));
@@ -174,8 +129,15 @@ void gemm(const GemmTile& t) {
             for (int panel = t.panel_begin; panel < t.panel_end; panel += 2)
                 for_rows_of<6>(t, [&](auto count, int row) { rows_of_f32_panels<count>(t, panel, row); });
         } else {
-            for (int panel = t.panel_begin; panel < t.panel_end; panel++)
-                for_rows_of<4>(t, [&](auto count, int row) { rows_of_panel<format, count>(t, panel, row); });
+            for (int panel = t.panel_begin; panel < t.panel_end; panel++) {
+                if constexpr (is_unpacked(format))
+                    if (t.row_end - t.row_begin > kPackedRows) {
+                        unpack_panel<format>(t, panel);
+                        for_rows_of<4>(t, [&](auto count, int row) { rows_of_panel<UnpackedPanel<kind_of(format)>, count>(t, panel, row); });
+                        continue;
+                    }
+                for_rows_of<4>(t, [&](auto count, int row) { rows_of_panel<PackedPanel<format>, count>(t, panel, row); });
+            }
         }
     });
 }

@@ -2,7 +2,7 @@
 // Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same.
 #include "narrow_rows.hpp"
 #include "prefetch.hpp"
-#include "weights_512.hpp"
+#include "sources_512.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -20,18 +20,22 @@ LLM_INLINE void add_fours(__m512i& sums, __m512i w, const int8_t* a) {
     asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(w), "m"(*reinterpret_cast<const Four*>(a)));
 }
 
+// The same of two 16-bit numbers.
+LLM_INLINE void add_twos(__m512i& sums, __m512i w, const int16_t* a) {
+    struct Two { int16_t numbers[2]; };
+    asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(w), "m"(*reinterpret_cast<const Two*>(a)));
+}
+
 // q4: dot products of both halves of a group times their steps. The sums of a half fit 16 bits, and the upper 16 bits meet
 // zeros: instructions for pairs do what a slow 32-bit product would.
-template <int R, int P>
-LLM_INLINE void dots_q4(const Pair (&quants)[P], const NarrowRows& a, __m512i (&scaled)[P][R]) {
+template <class Source, int R, int P>
+LLM_INLINE void dots_q4(const Source (&weights)[P], const NarrowRows& a, __m512i (&scaled)[P][R]) {
     __m512i dot[P][R][2];
-    const __m512i low = _mm512_set1_epi8(15);
     LLM_EACH(v, 4) {
         __m512i first[P], second[P];
         LLM_EACH(p, P) {
-            const __m512i packed = load_pair(quants[p], 32 * v);
-            first[p] = _mm512_and_si512(packed, low);
-            second[p] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
+            first[p] = weights[p].bytes(v);
+            second[p] = weights[p].bytes(4 + v);
         }
         LLM_EACH(r, R) {
             LLM_EACH(p, P) {
@@ -48,15 +52,16 @@ LLM_INLINE void dots_q4(const Pair (&quants)[P], const NarrowRows& a, __m512i (&
 }
 
 // The sums start from what raised weights add too much.
-template <Format F, int R, int P>
-LLM_INLINE void dots_signed(const Pair (&quants)[P], const NarrowRows& a, __m512i (&dot)[P][R][2]) {
+template <class Source, int R, int P>
+LLM_INLINE void dots_signed(const Source (&weights)[P], const NarrowRows& a, __m512i (&dot)[P][R][2]) {
+    constexpr bool raised = Source::format != Format::q5_k;
     LLM_EACH(v, 8) {
         const int half = v / 4;
         __m512i w[P];
-        LLM_EACH(p, P) { w[p] = raised<F>(quants[p], v); }
+        LLM_EACH(p, P) { w[p] = weights[p].bytes(v); }
         LLM_EACH(r, R) {
             LLM_EACH(p, P) {
-                if (v % 4 == 0) dot[p][r][half] = F == Format::q5_k ? _mm512_setzero_si512() : _mm512_set1_epi32(a[r].offsets[half]);
+                if (v % 4 == 0) dot[p][r][half] = raised ? _mm512_set1_epi32(a[r].offsets[half]) : _mm512_setzero_si512();
                 add_fours(dot[p][r][half], w[p], a[r].quants + 4 * v);
             }
         }
@@ -73,10 +78,10 @@ LLM_INLINE __m512i widened(const uint8_t* quants, int v) {
 // 16-bit activations. A widened vector is eight outputs times two pairs of inputs, for each panel of the
 // pair; the pairs meet, and the sixteen outputs fall into order, once a group.
 template <Format F, int R>
-LLM_INLINE void dots_wide(Pair quants, const int16_t* const (&a)[R], int at, __m512i (&dot)[R][2]) {
+LLM_INLINE void dots_wide(const PackedPair<F>& weights, const int16_t* const (&a)[R], int at, __m512i (&dot)[R][2]) {
     __m512i low[R], high[R];
     LLM_EACH(v, 8) {
-        const __m512i w0 = widened<F>(quants.low, v), w1 = widened<F>(quants.high, v);
+        const __m512i w0 = widened<F>(weights.quants().low, v), w1 = widened<F>(weights.quants().high, v);
         LLM_EACH(r, R) {
             int64_t four;
             __builtin_memcpy(&four, a[r] + at + 4 * v, 8);
@@ -90,6 +95,20 @@ LLM_INLINE void dots_wide(Pair quants, const int16_t* const (&a)[R], int at, __m
     LLM_EACH(r, R) {
         dot[r][0] = _mm512_add_epi32(_mm512_permutex2var_epi32(low[r], even, high[r]), _mm512_permutex2var_epi32(low[r], odd, high[r]));
     }
+}
+
+// 16-bit activations and unpacked weights: outputs are in order, and embedded loads spare registers for two sums a row, since eight
+// alone would wait for each other.
+template <int R>
+LLM_INLINE void dots_wide(const UnpackedPair<Format::q12>& weights, const int16_t* const (&a)[R], int at, __m512i (&dot)[R][2]) {
+    LLM_EACH(k, 16) {
+        const __m512i w = weights.twos(k);
+        LLM_EACH(r, R) {
+            if (k < 2) dot[r][k] = _mm512_setzero_si512();
+            add_twos(dot[r][k % 2], w, a[r] + at + 2 * k);
+        }
+    }
+    LLM_EACH(r, R) { dot[r][0] = _mm512_add_epi32(dot[r][0], dot[r][1]); }
 }
 
 LLM_INLINE __mmask16 first_lanes(int count) { return __mmask16(count >= kPair ? 0xffff : (1u << count) - 1); }
@@ -110,17 +129,14 @@ LLM_INLINE int outputs_from(const GemmTile& t, int panel) {
 }
 
 // P pairs of panels from `panel` on, R rows from `row` on.
-template <Format F, int R, int P>
+template <class Source, int R, int P>
 __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int row) {
-    const PackedMatrix& w = *t.weight;
-    const int groups = w.groups();
-    Pair quants[P], scales[P];
-    LLM_EACH(p, P) {
-        const int low = panel + 2 * p, high = low + 1 < t.panel_end ? low + 1 : low;
-        quants[p] = {w.quants(low), w.quants(high)};
-        scales[p] = {w.scales(low), w.scales(high)};
-    }
+    constexpr Format F = Source::format;
+    const int groups = t.weight->groups();
+    Source weights[P];
+    LLM_EACH(p, P) { weights[p] = Source(t, panel + 2 * p); }
     const bool first = row == t.row_begin;  // later rows find the panels in the cache
+    const uint8_t* coming = t.weight->quants(panel);
     NarrowRows narrow(*t.input, row);
     const int16_t* wide[R];
     const float* wide_scales[R];
@@ -131,16 +147,16 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
         LLM_EACH(p, P) { acc[p][r] = _mm512_setzero_ps(); }
     }
     for (int g = 0; g < groups; g++) {
-        if (first) prefetch_weights<2 * P * (quant_bytes(F) + scale_bytes(F))>(w.quants(panel), g);
+        if (first) prefetch_weights(coming, 2 * P * weights[0].group_bytes());
         __m512i dot[P][R][2], scaled[P][R];
         if constexpr (reads_wide(F))
-            dots_wide<F, R>(quants[0], wide, g * kGroup, dot[0]);
+            dots_wide(weights[0], wide, g * kGroup, dot[0]);
         else if constexpr (is_q4(F))
-            dots_q4<R, P>(quants, narrow, scaled);
+            dots_q4(weights, narrow, scaled);
         else
-            dots_signed<F, R, P>(quants, narrow, dot);
+            dots_signed(weights, narrow, dot);
         LLM_EACH(p, P) {
-            const GroupScales s = load_scales<F>(scales[p], g);
+            const GroupScales s = weights[p].scales(g);
             LLM_EACH(r, R) {
                 if constexpr (reads_wide(F)) {
                     const __m512 scale = _mm512_mul_ps(s.scale, _mm512_set1_ps(wide_scales[r][g]));
@@ -159,7 +175,7 @@ __attribute__((noinline)) void rows_of_pairs(const GemmTile& t, int panel, int r
                     if constexpr (F == Format::q5_k) acc[p][r] = _mm512_fmadd_ps(s.other, _mm512_set1_ps(narrow[r].sum), acc[p][r]);
                 }
             }
-            quants[p] = {quants[p].low + quant_bytes(F), quants[p].high + quant_bytes(F)};
+            weights[p].next();
         }
         narrow.next();
     }
@@ -191,24 +207,27 @@ __attribute__((noinline)) void rows_of_f32_pair(const GemmTile& t, int panel, in
     LLM_EACH(r, R) { store_outputs(t, panel, outputs_from(t, panel), row + r, acc[r]); }
 }
 
-template <Format F, int R>
-LLM_INLINE void rows_of(const GemmTile& t, int panel, int row) {
-    if constexpr (F == Format::f32)
-        rows_of_f32_pair<R>(t, panel, row);
-    else
-        rows_of_pairs<F, R, 1>(t, panel, row);
-}
-
 }  // namespace
 
 void gemm(const GemmTile& t) {
+    const int rows = t.row_end - t.row_begin;
     for_format(t.weight->format, [&](auto format) {
+        using Packed = PackedPair<format>;
+        using Unpacked = UnpackedPair<kind_of(format)>;
         int panel = t.panel_begin;
         if constexpr (format != Format::f32 && !reads_wide(format))
-            if (t.row_end - t.row_begin == kRowsOfTwo)
-                for (; panel + 4 <= t.panel_end; panel += 4) rows_of_pairs<format, kRowsOfTwo, 2>(t, panel, t.row_begin);
-        for (; panel < t.panel_end; panel += 2)
-            for_rows_of<kRows>(t, [&](auto count, int row) { rows_of<format, count>(t, panel, row); });
+            if (rows == kRowsOfTwo)
+                for (; panel + 4 <= t.panel_end; panel += 4) rows_of_pairs<Packed, kRowsOfTwo, 2>(t, panel, t.row_begin);
+        for (; panel < t.panel_end; panel += 2) {
+            if constexpr (format == Format::f32) {
+                for_rows_of<kRows>(t, [&](auto count, int row) { rows_of_f32_pair<count>(t, panel, row); });
+            } else if (rows > kPackedRows) {
+                unpack_pair<format>(t, panel);
+                for_rows_of<kRows>(t, [&](auto count, int row) { rows_of_pairs<Unpacked, count, 1>(t, panel, row); });
+            } else {
+                for_rows_of<kRows>(t, [&](auto count, int row) { rows_of_pairs<Packed, count, 1>(t, panel, row); });
+            }
+        }
     });
 }
 

@@ -5,6 +5,9 @@
 
 namespace llm::LLM_NAMESPACE {
 
+// Weights for more rows are unpacked once and then read by all; for as many that costs what it saves.
+constexpr int kPackedRows = 16;
+
 // body(format), as a constant.
 template <class Body>
 LLM_INLINE void for_format(Format format, Body body) {

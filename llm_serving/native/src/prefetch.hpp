@@ -11,11 +11,10 @@ namespace llm::LLM_NAMESPACE {
 // memory, scales included, this far ahead and into L2, since L1 has no room for what is under way.
 constexpr int kAhead = 16384;
 
-// Group `g` of panels that begin at `panels` and take `Bytes` a group, all of them together.
-template <int Bytes>
-LLM_INLINE void prefetch_weights(const uint8_t* panels, int g) {
-    const uint8_t* at = panels + g * Bytes + kAhead;
-    for (int line = 0; line < Bytes; line += 64) __builtin_prefetch(at + line, 0, 2);
+// Asks for the next `bytes` of those at `panels`, a group of all of them together, and moves on.
+LLM_INLINE void prefetch_weights(const uint8_t*& panels, int bytes) {
+    for (int line = 0; line < bytes; line += 64) __builtin_prefetch(panels + kAhead + line, 0, 2);
+    panels += bytes;
 }
 
 }  // namespace llm::LLM_NAMESPACE
