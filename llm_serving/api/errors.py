@@ -45,6 +45,13 @@ class BodyTooLarge(InvalidRequest):
         super().__init__(f"The request body is larger than {limit} bytes. {remedy}")
 
 
+class BodyStalled(InvalidRequest):
+    """Nothing came of a body that is not whole, for as long as anybody waits."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"Nothing of the request's body came for {seconds:g} seconds. Send it again.")
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
     """How one type of error looks on the wire."""
@@ -60,6 +67,7 @@ INTERNAL = ErrorKind(500, "server_error", "internal_error")
 
 ERRORS: dict[type[BaseException], ErrorKind] = {
     BodyTooLarge: ErrorKind(413, INVALID, "request_too_large"),
+    BodyStalled: ErrorKind(408, INVALID, "request_timeout"),
     ContextLengthExceeded: ErrorKind(400, INVALID, "context_length_exceeded"),
     UnsupportedParameter: ErrorKind(400, INVALID, "unsupported_parameter"),
     TemplateError: ErrorKind(400, INVALID, "template_error"),
@@ -116,7 +124,7 @@ def error_response(error: BaseException, request_id: str = "", body: bytes | Non
         headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
     if kind.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if kind.status == 413:
+    if kind.status in (408, 413):
         headers["connection"] = "close"
     content = error_body(error, request_id) if body is None else body
     return Response(content, kind.status, headers, "application/json")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_serving.api.errors import BodyTooLarge, error_response, note_error
+from llm_serving.api.errors import BodyStalled, BodyTooLarge, error_response, note_error
 from llm_serving.api.request_log import Line, RequestLog
 from llm_serving.ops.auth import is_loopback
 from llm_serving.ops.metrics import Metrics
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _random = random.Random()  # its own: whoever seeds the common one must not get the same ids again
 _ID = re.compile(rb"[A-Za-z0-9_.:-]{1,64}")
 _CLIENT_LEFT = 499
+_PATIENCE_S = 60  # for the next part of a body
 _QUIET = frozenset(("/health", "/ready", "/metrics"))
 
 
@@ -114,6 +115,7 @@ class _Exchange:
         self._send = send
         self._limit = limit
         self._num_bytes = 0
+        self._is_whole = False
         self.status = 0
         self.request_id = _request_id(scope)
         self.log: dict[str, object] = {}
@@ -122,13 +124,22 @@ class _Exchange:
         state["log"] = self.log
 
     async def receive(self) -> Message:
-        """Raises: BodyTooLarge, after the rest was read, so that the client hears the answer."""
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._num_bytes += len(message.get("body", b""))
-            if self._num_bytes > self._limit.num_bytes:
-                await self._discard(message)
-                raise BodyTooLarge(*self._limit)
+        """Raises: BodyTooLarge, after the rest was read, so that the client hears the answer; BodyStalled."""
+        if self._is_whole:  # what may come is that the client leaves
+            return await self._receive()
+        message = await self._next_part()
+        if self._num_bytes > self._limit.num_bytes:
+            await self._discard(message)
+            raise BodyTooLarge(*self._limit)
+        return message
+
+    async def _next_part(self) -> Message:
+        try:
+            message = await asyncio.wait_for(self._receive(), _PATIENCE_S)
+        except asyncio.TimeoutError:
+            raise BodyStalled(_PATIENCE_S) from None
+        self._num_bytes += len(message.get("body", b""))
+        self._is_whole = not message.get("more_body")
         return message
 
     async def send(self, message: Message) -> None:
@@ -140,10 +151,9 @@ class _Exchange:
     async def _discard(self, message: Message) -> None:
         # A client that gets its connection cut while it sends does not read the answer. Bounded all the same.
         while message.get("more_body") and self._num_bytes < 16 * self._limit.num_bytes:
-            message = await self._receive()
+            message = await self._next_part()
             if message["type"] != "http.request":
                 raise ClientDisconnect
-            self._num_bytes += len(message.get("body", b""))
 
 
 def _request_id(scope: Scope) -> str:

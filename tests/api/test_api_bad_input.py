@@ -231,26 +231,6 @@ async def test_more_answers_than_the_server_holds(server: Client) -> None:
     assert "16" in message
 
 
-@pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
-async def test_body_over_the_cap_is_413(server: Client, path: str) -> None:
-    body = {"messages": [{"content": "x" * 600_000}], "prompt": "x" * 600_000}
-    response = await server.post(path, json=body)
-    assert response.status_code == 413
-    assert response.json()["error"]["code"] == "request_too_large"
-    assert "524288" in response.json()["error"]["message"]
-
-
-async def test_body_over_the_cap_without_a_length_is_413(server: Client) -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        yield b'{"messages": [{"content": "'
-        for _ in range(60):
-            yield b"x" * 10_000
-        yield b'"}]}'
-
-    response = await server.post("/chat/completions", content=chunks())
-    assert response.status_code == 413
-
-
 async def test_prompt_over_the_context(server: Client) -> None:
     message = await check_refused(server, "/completions", {"prompt": "x" * 5000}, "prompt")
     assert "5001" in message

@@ -116,6 +116,20 @@ async def test_what_was_only_announced_keeps_no_room_from_others(more: dict[str,
         assert (await upload(client, b"x" * 40_000)).status_code == 200  # and counts no longer
 
 
+async def test_an_upload_that_stops_coming_keeps_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_serving.api.middleware._PATIENCE_S", 0.05)
+
+    async def form() -> AsyncIterator[bytes]:
+        yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * 30_000
+        await asyncio.sleep(60)
+
+    async with open_client(files_bytes="100k") as client:
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        response = await asyncio.wait_for(client.post("/files", content=form(), headers=headers), PATIENCE_S)
+        assert (response.status_code, response.json()["error"]["code"]) == (408, "request_timeout")
+        assert client.services.files._num_bytes == 0
+
+
 async def test_a_file_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_serving.api.app.MAX_FILE_BYTES", 1000)
     async with open_client() as client:
