@@ -1,5 +1,5 @@
 // The matrix product with 256-bit registers. Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same two.
-// Included by gemm_avx2.cpp and gemm_avxvnni.cpp behind their own raise_of, kind_of, add_pairs, dots_q4 and dots_signed.
+// Included by gemm_avx2.cpp and gemm_avxvnni.cpp behind their own raise_of, is_unpacked, kind_of, add_pairs, dots_q4 and dots_signed.
 #pragma once
 #include "prefetch.hpp"
 #include "sources_256.hpp"
