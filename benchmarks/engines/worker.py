@@ -9,6 +9,7 @@ wait in a read.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -44,7 +45,8 @@ def arguments() -> argparse.Namespace:
 
 
 def serve(engine: Engine, answers: IO[str]) -> None:
-    """Answer requests until the input ends."""
+    """Say that the engine is loaded, then answer requests until the input ends."""
+    print(json.dumps({}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         answer: dict[str, Any]
@@ -66,7 +68,10 @@ def quiet_stdout() -> IO[str]:
 
 
 class Worker:
-    """The driver's end of one worker."""
+    """The driver's end of one worker. It waits for the engine: nobody loads while another is measured.
+
+    Raises: SystemExit if it died.
+    """
 
     def __init__(self, python: str, script: str, model: Path, log: Path, **options: object) -> None:
         command = [python, str(HERE / script), str(model)]
@@ -76,23 +81,26 @@ class Worker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
         )
+        self._answer()
 
     def ask(self, request: dict[str, int]) -> float | None:
         """Tokens per second, None when the engine said why not. Raises: SystemExit if it died."""
         assert self._process.stdin
-        assert self._process.stdout
-        try:
+        with contextlib.suppress(BrokenPipeError):  # told below
             print(json.dumps(request), file=self._process.stdin, flush=True)
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise SystemExit(f"an engine ended; see {self._log.name}")
-        answer = json.loads(line)
+        answer = self._answer()
         if "error" in answer:
             print(f"# {answer['error']}", file=sys.stderr)
         rate: float | None = answer.get("tok_s")
         return rate
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"an engine ended; see {self._log.name}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def close(self) -> None:
         assert self._process.stdin
