@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -134,10 +135,27 @@ class _Exchange:
         return message
 
     async def _next_part(self) -> Message:
+        # Until Python 3.12 `asyncio.wait_for` makes a task of every wait: six times as long.
+        task = asyncio.current_task()
+        assert task is not None
+        has_stalled = False
+
+        def give_up() -> None:
+            nonlocal has_stalled
+            has_stalled = True
+            task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(_PATIENCE_S, give_up)
         try:
-            message = await asyncio.wait_for(self._receive(), _PATIENCE_S)
-        except asyncio.TimeoutError:
+            message = await self._receive()
+        except asyncio.CancelledError:
+            if not has_stalled:
+                raise
+            if sys.version_info >= (3, 11):
+                task.uncancel()
             raise BodyStalled(_PATIENCE_S) from None
+        finally:
+            timer.cancel()
         self._num_bytes += len(message.get("body", b""))
         self._is_whole = not message.get("more_body")
         return message
