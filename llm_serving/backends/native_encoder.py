@@ -42,4 +42,4 @@ def load(
 
 def _eight_bits(isa: str) -> str:
     """The fast 8-bit format: AVX2 gains nothing from activations in bytes, so it keeps 16 bits there."""
-    return "s8" if load_core().isa(isa) in ("avx512", "avxvnni", "neon") else "q8"
+    return "s8" if load_core().isa(isa) in ("amx", "avx512", "avxvnni", "neon") else "q8"

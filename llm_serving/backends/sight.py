@@ -84,7 +84,7 @@ class Sight:
 def load_sight(checkpoint: Checkpoint, options: EngineOptions) -> Sight | None:
     """What the native engine's model sees with; None if it only reads. Blocking.
 
-    Weights are 8-bit, with 16-bit activations, unless --quantization says f32.
+    Weights are 8-bit, with 16-bit activations (bfloat16 with AMX), unless --quantization says f32.
     Raises: CheckpointError when its parts do not fit each other.
     """
     found = _read(checkpoint)

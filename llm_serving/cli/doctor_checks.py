@@ -92,7 +92,8 @@ def _isa(budget: CpuBudget) -> Check:
 def _extension() -> Check:
     try:
         core = load_core()
-        return Check("engine", "ok", f"native kernels: {core.isa()} ({core.__file__})")
+        tiles = f", {core.tile_set()} for encoders" if core.tile_set() else ""
+        return Check("engine", "ok", f"native kernels: {core.isa()}{tiles} ({core.__file__})")
     except Exception as error:
         remedy = "" if isinstance(error, ServingError) else "Rebuild it with: pip install -r requirements.txt"
         return Check("engine", "problem", " ".join(str(error).split()), remedy)

@@ -8,7 +8,7 @@ from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import RequestCancelled
 from llm_serving.images.pixels import Grid
 from llm_serving.native import ops
-from llm_serving.native.plan import PlanBuilder, core_plan
+from llm_serving.native.plan import PlanBuilder, encoder_core_plan
 from llm_serving.native.vision_plan import VisionPlan, position_ids
 
 
@@ -107,8 +107,12 @@ class Stage:
         isa: str,
         weight_format: str,
     ) -> None:
-        self._core = core_plan(
-            threads=threads, isa=isa, max_tokens=rows, max_context=plan.context, is_encoder=True
+        self._core = encoder_core_plan(
+            threads=threads,
+            isa=isa,
+            max_tokens=rows,
+            max_context=plan.context,
+            weight_format=weight_format,
         )
         PlanBuilder(plan, checkpoint, self._core, weight_format, plan.context).build()
         self.weight_bytes: int = self._core.weight_bytes

@@ -51,7 +51,17 @@ std::vector<InstructionSet> known_sets() {
     return sets;
 }
 
+#if defined(LLM_HAVE_AMX)
+bool has_amx() {
+    static const bool has = known_sets().front().available && may_use_tiles();
+    return has;
+}
+#endif
+
 InstructionSet select(const std::string& isa) {
+#if defined(LLM_HAVE_AMX)
+    if (isa == "amx" && has_amx()) return {"amx", true, kernels_amx, logit_scans_avx512};
+#endif
     for (const InstructionSet& set : known_sets())
         if (set.available && (isa == "auto" || isa == set.name)) return set;
     throw std::invalid_argument("the instruction set '" + isa + "' is not available here; use 'auto' or 'scalar'");
@@ -64,6 +74,13 @@ std::vector<std::string> instruction_sets() {
     for (const InstructionSet& set : known_sets())
         if (set.available) names.push_back(set.name);
     return names;
+}
+
+std::string tile_set() {
+#if defined(LLM_HAVE_AMX)
+    if (has_amx()) return "amx";
+#endif
+    return "";
 }
 
 const Kernels& select_kernels(const char* isa) { return select(isa).kernels(); }

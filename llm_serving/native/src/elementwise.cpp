@@ -264,9 +264,10 @@ void dequantize_row(const PackedMatrix& w, int row, float* out) {
         return;
     }
     for (int g = 0; g < w.groups(); g++, quants += quant_bytes(w.format)) {
-        for (int k = 0; k < kGroup; k++) {
-            const ScaleAndMinimum s = scale_and_minimum(w.format, scales, g, k / kHalf, o);
-            *out++ = fused(s.scale, float(quant_at(w.format, quants, o, k)), s.minimum);
+        for (int half = 0; half < 2; half++) {
+            const ScaleAndMinimum s = scale_and_minimum(w.format, scales, g, half, o);
+            for (int k = half * kHalf; k < (half + 1) * kHalf; k++)
+                *out++ = fused(s.scale, float(quant_at(w.format, quants, o, k)), s.minimum);
         }
     }
 }

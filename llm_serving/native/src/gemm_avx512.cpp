@@ -1,6 +1,7 @@
 // AVX-512 with VNNI (Ice Lake, Zen 4 and later): two panels, sixteen outputs, in one register.
 // Bit-equal to gemm_scalar.cpp: integers are exact, the f32 steps are the same.
 #include "narrow_rows.hpp"
+#include "outputs_512.hpp"
 #include "prefetch.hpp"
 #include "sources_512.hpp"
 
@@ -109,23 +110,6 @@ LLM_INLINE void dots_wide(const UnpackedPair<Format::q12>& weights, const int16_
         }
     }
     LLM_EACH(r, R) { dot[r][0] = _mm512_add_epi32(dot[r][0], dot[r][1]); }
-}
-
-LLM_INLINE __mmask16 first_lanes(int count) { return __mmask16(count >= kPair ? 0xffff : (1u << count) - 1); }
-
-// `outputs` counts what the tile has from this panel on; lanes past it are not touched.
-LLM_INLINE void store_outputs(const GemmTile& t, int panel, int outputs, int row, __m512 acc) {
-    const int column = panel * kPanel;
-    float* out = t.out + size_t(row) * t.out_stride + column;
-    const __mmask16 lanes = first_lanes(outputs);
-    if (t.bias) acc = _mm512_add_ps(acc, _mm512_maskz_loadu_ps(lanes, t.bias + column));
-    if (t.accumulate) acc = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, out), acc);
-    _mm512_mask_storeu_ps(out, lanes, acc);
-}
-
-LLM_INLINE int outputs_from(const GemmTile& t, int panel) {
-    const int end = t.panel_end * kPanel < t.weight->rows ? t.panel_end * kPanel : t.weight->rows;
-    return end - panel * kPanel;
 }
 
 // P pairs of panels from `panel` on, R rows from `row` on.

@@ -1,5 +1,5 @@
 // The arithmetic of one forward pass, as a table of functions per instruction set.
-// Every table computes the same bits; `docs/architecture.md` states why that holds.
+// Every table computes the same bits, but for that of AMX; `docs/architecture.md` states why that holds.
 #pragma once
 #include <string>
 #include <vector>
@@ -81,7 +81,7 @@ constexpr int kAttentionRows = 12;   // most rows that are computed side by side
 constexpr int kRowFloats = 8;        // a row's description takes no more room
 
 // Of one row over some pieces: its weighted values, what they are divided by, and room up to a multiple of eight.
-inline int state_floats(int head_dim) { return head_dim + 8; }
+constexpr int state_floats(int head_dim) { return head_dim + 8; }
 
 inline size_t rows_scratch(int head_dim) { return size_t(kAttentionRows) * (kPieceTokens + state_floats(head_dim)); }
 
@@ -99,6 +99,10 @@ inline size_t encoder_scratch(int num_tokens, int head_dim) {
 struct Kernels {
     const char* name;
     bool bytes_pay;  // products of two signed bytes cost less than those of 16 bits
+    bool has_wide;   // q8 and q12 read 16 bits, and not what the other formats do
+    int gemm_panels;   // that a product takes together
+    int gemm_bytes;    // of a tile's activations at most, less than half of any current L2 with these instructions
+    double gemm_work;  // multiply-adds that are worth a tile
     void (*gemm)(const GemmTile&);
     // x [cols] -> the groups of one token.
     void (*quantize)(const float* x, int cols, NarrowGroup* groups);
@@ -152,13 +156,19 @@ const Kernels& kernels_scalar();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avxvnni();
 const Kernels& kernels_avx512();  // with VNNI
+#if defined(LLM_HAVE_AMX)
+const Kernels& kernels_amx();
+#endif
 #elif defined(LLM_HAVE_ARM64)
 const Kernels& kernels_neon();  // with the dot product
 #endif
 
-// "auto" picks the best this CPU runs. Throws std::invalid_argument for an unknown or unsupported name.
+// "auto" picks the best this CPU runs of those that compute the same bits, "amx" what `tile_set` may name. Throws
+// std::invalid_argument for an unknown or unsupported name.
 const Kernels& select_kernels(const char* isa);
-// What this CPU runs, the best first.
+// What this CPU runs, the best first; all of them compute the same bits.
 std::vector<std::string> instruction_sets();
+// "amx" where this CPU has bfloat16 tiles and the kernel lets this process use them, else "": for encoders, see gemm_amx.cpp.
+std::string tile_set();
 
 }  // namespace llm

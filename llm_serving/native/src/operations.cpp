@@ -140,21 +140,20 @@ void Xielu::run_tile(Model& model, const StepState& step, int tile, int worker) 
 // each long enough (some ten microseconds) to be worth the counter.
 Linear::Tiling Linear::tiling(const Model& model, const StepState& step) const {
     constexpr int kMostRows = 128, kFewestRows = 24;
-    constexpr int kTileBytes = 192 << 10;  // of activations, less than half of any current L2
-    constexpr double kTileWork = 1.5e6;  // multiply-adds
+    const Kernels& kernels = *model.kernels;
     Tiling t;
     const int rows = num_rows(step);
     const PackedMatrix& first = model.matrices[size_t(projections[0].matrix)];
     const int cols = first.cols;
-    const int input_bytes = first.format == Format::f32 ? 4 : reads_wide(first.format) ? 2 : 1;
-    const int most_rows = std::clamp(kTileBytes / (cols * input_bytes), kFewestRows, kMostRows);
+    const int input_bytes = first.format == Format::f32 ? 4 : reads_wide(first.format) || !kernels.has_wide ? 2 : 1;
+    const int most_rows = std::clamp(kernels.gemm_bytes / (cols * input_bytes), kFewestRows, kMostRows);
     const int workers = int(model.scratch.size());
     const int rounds = (rows + workers * most_rows - 1) / (workers * most_rows);
     const int own = (rows + workers * rounds - 1) / (workers * rounds);
     t.rows = std::min(rows, own >= kFewestRows ? own : most_rows);
-    const int by_work = int(kTileWork / (double(kPanel) * cols * t.rows)) + 1;
+    const int by_work = int(kernels.gemm_work / (double(kPanel) * cols * t.rows)) + 1;
     const int by_workers = total_panels / (2 * workers) + 1;
-    t.panels = (std::min(by_work, by_workers) + 1) / 2 * 2;  // kernels take them in pairs
+    t.panels = (std::min(by_work, by_workers) + kernels.gemm_panels - 1) / kernels.gemm_panels * kernels.gemm_panels;
     t.row_tiles = (rows + t.rows - 1) / t.rows;
     t.panel_tiles = (total_panels + t.panels - 1) / t.panels;
     return t;

@@ -133,7 +133,7 @@ int Plan::read_activations(const PackedMatrix& matrix, int first) {
                                 : first % kGroup == 0 && first <= writer.activation_cols - matrix.cols;
     require(fits, "a matrix has " + std::to_string(matrix.cols) + " columns where " + std::to_string(writer.activation_cols) +
                       (first < 0 ? " are needed" : " are, and it begins at " + std::to_string(first)));
-    (reads_wide(matrix.format) ? writer.wide : writer.narrow) = true;
+    (model.kernels->has_wide && reads_wide(matrix.format) ? writer.wide : writer.narrow) = true;
     model.reserve_activations(writer);
     return writer.activation_cols;
 }

@@ -86,8 +86,7 @@ private:
 
 // Vector v of a group, four inputs of each output, as two vectors of two.
 template <Format F>
-LLM_INLINE void unpack_four(Pair quants, int v, UnpackedTwos& to) {
-    __m512i first, second;
+LLM_INLINE void unpack_four(Pair quants, int v, __m512i& first, __m512i& second) {
     if constexpr (F == Format::q12) {
         const __m512i low = _mm512_loadu_si512(quants.low + 64 * v), high = _mm512_loadu_si512(quants.high + 64 * v);
         const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -100,8 +99,6 @@ LLM_INLINE void unpack_four(Pair quants, int v, UnpackedTwos& to) {
         first = _mm512_srai_epi16(_mm512_shuffle_epi8(fours, order), 8);
         second = _mm512_srai_epi16(_mm512_shuffle_epi8(fours, _mm512_add_epi8(order, _mm512_set1_epi8(2))), 8);
     }
-    _mm512_store_si512(to.twos[2 * v], first);
-    _mm512_store_si512(to.twos[2 * v + 1], second);
 }
 
 // All groups of the pair from `panel` on, for UnpackedPair of its kind.
@@ -114,7 +111,12 @@ __attribute__((noinline)) void unpack_pair(const GemmTile& t, int panel) {
         const GroupScales s = from.scales(g);
         _mm512_store_ps(to[g].scale, s.scale);
         if constexpr (reads_wide(F)) {
-            LLM_EACH(v, 8) { unpack_four<F>(from.quants(), v, to[g]); }
+            LLM_EACH(v, 8) {
+                __m512i first, second;
+                unpack_four<F>(from.quants(), v, first, second);
+                _mm512_store_si512(to[g].twos[2 * v], first);
+                _mm512_store_si512(to[g].twos[2 * v + 1], second);
+            }
         } else {
             _mm512_store_ps(to[g].other, s.other);
             LLM_EACH(v, 8) { _mm512_store_si512(to[g].bytes[v], from.bytes(v)); }
