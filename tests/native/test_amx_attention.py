@@ -27,7 +27,9 @@ class Heads:
         falling = options.pop("falling", 0.0)
         if falling:
             distances = np.arange(1 - tokens, tokens + 17)
-            options["bias"] = self.plan.vector((-falling * np.abs(distances)).astype(np.float32))
+            slopes = falling * np.arange(1, heads + 1 if options.get("bias_per_head") else 2)
+            biases = -slopes[:, None] * np.abs(distances)
+            options["bias"] = self.plan.vector(biases.astype(np.float32).reshape(-1))
         self.plan.encoder_attention(qkv, self.out, heads, kv_heads, head_dim**-0.5, **options)
 
     def run(self, lengths: list[int], first: int = 0) -> np.ndarray:
@@ -58,7 +60,14 @@ def test_sizes(tokens: int, head_dim: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"causal": True}, {"falling": 0.3}, {"causal": True, "falling": 0.05}, {"whole": True}]
+    "options",
+    [
+        {"causal": True},
+        {"falling": 0.3},
+        {"falling": 0.1, "bias_per_head": True},
+        {"causal": True, "falling": 0.05},
+        {"whole": True},
+    ],
 )
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_ways_to_look(kv_heads: int, options: dict[str, Any]) -> None:
