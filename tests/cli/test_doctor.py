@@ -19,15 +19,21 @@ from llm_serving.native.core import ExtensionMissing
 from llm_serving.native.measure import INSTRUCTIONS, MachineLimits, Rate
 
 
+class Core:
+    __file__ = "/somewhere/core.so"
+    tiles = ""
+
+    @staticmethod
+    def isa() -> str:
+        return "avx2"
+
+    @classmethod
+    def tile_set(cls) -> str:
+        return cls.tiles
+
+
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Core:
-        __file__ = "/somewhere/core.so"
-
-        @staticmethod
-        def isa() -> str:
-            return "avx2"
-
     monkeypatch.setattr(doctor_checks, "load_core", lambda: Core)
     monkeypatch.setenv("LLM_SERVING_CACHE", str(tmp_path / "cache"))
 
@@ -47,6 +53,14 @@ def test_a_fresh_machine_is_fine_and_told_what_to_fetch(capsys: pytest.CaptureFi
     assert "llm-serving models pull smollm2-135m-instruct" in checks["model"]["remedy"]
     assert "llm-serving models pull all-minilm-l6-v2" in checks["embedding"]["remedy"]
     assert "127.0.0.1:8001" in checks["choice"]["text"]
+
+
+@pytest.mark.parametrize(("tiles", "text"), [("", "avx2 (/"), ("amx", "avx2, amx for encoders (/")])
+def test_what_the_engine_computes_with(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiles: str, text: str
+) -> None:
+    monkeypatch.setattr(Core, "tiles", tiles)
+    assert f"native kernels: {text}" in report(capsys, 0)["engine"]["text"]
 
 
 def test_a_missing_extension_is_a_problem(
