@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    sets = load_core().instruction_sets()
+    sets = [name for name in (load_core().tile_set(), *load_core().instruction_sets()) if name]
     parser.add_argument("--shape", type=numbers, default=[3072, 576], help="outputs,inputs")
     parser.add_argument(
         "--formats",
