@@ -12,7 +12,7 @@ from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 from llm_serving.native.packed_cache import PackedCache
-from llm_serving.native.plan import PlanBuilder, encoder_core_plan
+from llm_serving.native.plan import PlanBuilder, core_plan
 
 STEP_TOKENS = 384  # what a layer works on stays in L2; a longer text gets a step of its own
 
@@ -37,12 +37,12 @@ class NativeEncoder:
         self.max_tokens = min(plan.context, (settings and settings.max_tokens) or plan.context)
         self._plan = plan
         self._vocab_size = plan.vocab_size
-        self._core = encoder_core_plan(
+        self._core = core_plan(
             threads=threads,
             isa=isa,
             max_tokens=max(STEP_TOKENS, self.max_tokens),
             max_context=plan.context * plan.segments,
-            weight_format=weight_format,
+            is_encoder=True,
         )
         PlanBuilder(plan, checkpoint, self._core, weight_format, plan.context * plan.segments, packed).build()
         self._pooler = Pooler(plan, checkpoint)

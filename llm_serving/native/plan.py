@@ -246,23 +246,11 @@ class PlanBuilder(PlanTensors):
         )
 
 
-def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int) -> Any:
+def core_plan(*, threads: int, isa: str, max_tokens: int, max_context: int, is_encoder: bool = False) -> Any:
     """A new, empty C++ plan. Steps of encoders and of other plans take turns on the cores.
 
     Raises: ValueError for an instruction set this CPU does not have.
     """
     core = load_core()
-    return core.Plan(threads, isa, max_tokens, max_context, core.Side.CHAT)
-
-
-def encoder_core_plan(
-    *, threads: int, isa: str, max_tokens: int, max_context: int, weight_format: str
-) -> Any:
-    """The same for an encoder, where "auto" may also choose tiles of bfloat16: unless its weights are f32.
-
-    Raises: ValueError for an instruction set this CPU does not have.
-    """
-    core = load_core()
-    if isa == "auto" and weight_format != "f32":
-        isa = core.tile_set() or isa
-    return core.Plan(threads, isa, max_tokens, max_context, core.Side.ENCODERS)
+    side = core.Side.ENCODERS if is_encoder else core.Side.CHAT
+    return core.Plan(threads, isa, max_tokens, max_context, side)

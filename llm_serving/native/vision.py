@@ -8,7 +8,8 @@ from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import RequestCancelled
 from llm_serving.images.pixels import Grid
 from llm_serving.native import ops
-from llm_serving.native.plan import PlanBuilder, encoder_core_plan
+from llm_serving.native.core import load_core
+from llm_serving.native.plan import PlanBuilder, core_plan
 from llm_serving.native.vision_plan import VisionPlan, position_ids
 
 
@@ -96,7 +97,7 @@ def shuffled(hidden: np.ndarray, plan: VisionPlan) -> np.ndarray:
 
 
 class Stage:
-    """One plan whose rows are all given, up to so many at once."""
+    """One plan whose rows are all given, up to so many at once. They are many: tiles of bfloat16 pay."""
 
     def __init__(
         self,
@@ -107,12 +108,10 @@ class Stage:
         isa: str,
         weight_format: str,
     ) -> None:
-        self._core = encoder_core_plan(
-            threads=threads,
-            isa=isa,
-            max_tokens=rows,
-            max_context=plan.context,
-            weight_format=weight_format,
+        if isa == "auto" and weight_format != "f32":
+            isa = load_core().tile_set() or isa
+        self._core = core_plan(
+            threads=threads, isa=isa, max_tokens=rows, max_context=plan.context, is_encoder=True
         )
         PlanBuilder(plan, checkpoint, self._core, weight_format, plan.context).build()
         self.weight_bytes: int = self._core.weight_bytes

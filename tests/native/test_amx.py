@@ -1,4 +1,4 @@
-"""Products of bfloat16 tiles, for encoders: what they are, bit for bit, and that rows stay apart."""
+"""Products of bfloat16 tiles: what they are, bit for bit, and that rows stay apart."""
 
 from __future__ import annotations
 
@@ -133,6 +133,6 @@ def test_scales_of_any_size_stay_numbers() -> None:
         assert np.isfinite(Product("amx", inputs_of(20)).run(kind, every_code(kind, 33), "auto")[1]).all()
 
 
-def test_chat_models_do_not_choose_it() -> None:
-    """Their answers come row by row, and prompts must give the same bits."""
+def test_nobody_chooses_it_unasked() -> None:
+    """Answers come row by row, and prompts must give the same bits; so do short texts."""
     assert core.isa("auto") == core.instruction_sets()[0] != core.tile_set()

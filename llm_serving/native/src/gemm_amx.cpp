@@ -1,4 +1,4 @@
-// AMX with bfloat16 (Sapphire Rapids and later), for encoders: rows in hundreds, and none of them ever alone.
+// AMX with bfloat16 (Sapphire Rapids and later), for pictures: their rows come in hundreds, and none of them is ever alone.
 //
 // Other bits than those of all other instruction sets: a tile keeps its sums over all inputs, and so its weights come with
 // their scales. Per output and group: even = fma(a, w, even) of the inputs 0, 2, …, 30, odd of the others, both from zero;

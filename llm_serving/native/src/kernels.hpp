@@ -168,7 +168,7 @@ const Kernels& kernels_neon();  // with the dot product
 const Kernels& select_kernels(const char* isa);
 // What this CPU runs, the best first; all of them compute the same bits.
 std::vector<std::string> instruction_sets();
-// "amx" where this CPU has bfloat16 tiles and the kernel lets this process use them, else "": for encoders, see gemm_amx.cpp.
+// "amx" where this CPU has bfloat16 tiles and the kernel lets this process use them, else "": for pictures, see gemm_amx.cpp.
 std::string tile_set();
 
 }  // namespace llm
