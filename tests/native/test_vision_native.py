@@ -44,6 +44,22 @@ def test_rows_are_the_same_whoever_computes_them(checkpoint: Checkpoint, weight_
     assert all((rows == found[0]).all() for rows in found)
 
 
+@pytest.mark.skipif(not load_core().tile_set(), reason="this CPU has no tiles of bfloat16")
+def test_tiles_are_chosen_for_eight_bits_alone(checkpoint: Checkpoint) -> None:
+    """And give the same bits whatever the threads."""
+    core = load_core()
+    plan, shaped = describe_vision(checkpoint, TILE)
+
+    def rows(isa: str, weight_format: str, threads: int = 2) -> np.ndarray:
+        vision = NativeVision(plan, shaped, threads=threads, isa=isa, weight_format=weight_format)
+        return vision.encode(tile(0)).copy()
+
+    tiles, usual = core.tile_set(), core.instruction_sets()[0]
+    assert (rows("auto", "f32") == rows(usual, "f32")).all()
+    assert (rows("auto", "q8") != rows(usual, "q8")).any()
+    assert all((rows("auto", "q8", threads) == rows(tiles, "q8")).all() for threads in (1, 3))
+
+
 def test_whoever_is_interrupted_gives_up_and_can_go_on(checkpoint: Checkpoint) -> None:
     vision = NativeVision(*describe_vision(checkpoint, TILE), threads=2)
     rows = vision.encode(tile(0))
