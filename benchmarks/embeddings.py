@@ -29,8 +29,9 @@ from llm_serving.native.core import load_core
 from llm_serving.native.cpu import cpu_budget
 
 TEXTS = {"mixed": 64.0, "short": 10.5}  # words on average
-# Than what ours chooses here.
-OTHER_SETS = [name for name in (load_core().tile_set(), *load_core().instruction_sets()[1:]) if name]
+TILES, SETS = load_core().tile_set(), load_core().instruction_sets()
+# Than what ours chooses here, with tiles by a text's length.
+OTHER_SETS = [TILES, *SETS] if TILES else SETS[1:]
 EXACT = "sentence-transformers"
 
 

@@ -92,7 +92,7 @@ def _isa(budget: CpuBudget) -> Check:
 def _extension() -> Check:
     try:
         core = load_core()
-        tiles = f", {core.tile_set()} for pictures" if core.tile_set() else ""
+        tiles = f", {core.tile_set()} for pictures and long texts" if core.tile_set() else ""
         return Check("engine", "ok", f"native kernels: {core.isa()}{tiles} ({core.__file__})")
     except Exception as error:
         remedy = "" if isinstance(error, ServingError) else "Rebuild it with: pip install -r requirements.txt"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from llm_serving.checkpoints import Checkpoint, SentenceTransformers, dequantize
 from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
+from llm_serving.native.core import load_core
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.plan import PlanBuilder, core_plan
 
 STEP_TOKENS = 384  # what a layer works on stays in L2; a longer text gets a step of its own
+TILE_TOKENS = 48  # of a text, from which on tiles of bfloat16 pay where the CPU has them
 
 
 class NativeEncoder:
@@ -47,7 +49,13 @@ class NativeEncoder:
         PlanBuilder(plan, checkpoint, self._core, weight_format, plan.context * plan.segments, packed).build()
         self._pooler = Pooler(plan, checkpoint)
         self.dimensions = self._pooler.dimensions
-        self.device = f"cpu ({self._core.isa}, {self._core.threads} threads, {weight_format})"
+        self._kernels = [self._core.isa]  # of short texts, and of long ones
+        if isa == "auto" and weight_format != "f32" and load_core().tile_set():
+            self._kernels.append(load_core().tile_set())
+        for name in self._kernels:
+            self._core.use(name)  # so that memory for it is there
+        kernels = " and ".join(self._kernels)
+        self.device = f"cpu ({kernels}, {self._core.threads} threads, {weight_format})"
         self.weight_bytes: int = self._core.weight_bytes
 
     def encode(self, batch: list[EncoderInput]) -> np.ndarray:
@@ -55,19 +63,27 @@ class NativeEncoder:
         for text in batch:
             self._check(text)
         rows = np.empty((len(batch), self.dimensions), np.float32)
-        for start, end in _steps([len(text.token_ids) for text in batch]):
-            texts = batch[start:end]
-            lengths = [len(text.token_ids) for text in texts]
-            hidden = self._run(texts, lengths)
-            begin = 0
-            for row, length in enumerate(lengths, start):
-                rows[row] = self._pooler(hidden[begin : begin + length])
-                begin += length
+        for kernels, group in self._groups(batch):
+            self._core.use(kernels)
+            for start, end in _steps([len(batch[row].token_ids) for row in group]):
+                texts = [batch[row] for row in group[start:end]]
+                lengths = [len(text.token_ids) for text in texts]
+                hidden = self._run(texts, lengths)
+                begin = 0
+                for row, length in zip(group[start:end], lengths, strict=True):
+                    rows[row] = self._pooler(hidden[begin : begin + length])
+                    begin += length
         return rows
 
     def close(self) -> None:
         """Drop the plan: its threads end and its memory goes back."""
         self._core = None
+
+    def _groups(self, batch: list[EncoderInput]) -> Iterator[tuple[str, list[int]]]:
+        """Kernels, and which texts they compute: by a text's own length, so that company changes no bits."""
+        is_long = [len(self._kernels) > 1 and len(text.token_ids) >= TILE_TOKENS for text in batch]
+        for wanted, kernels in enumerate(self._kernels):
+            yield kernels, [row for row, long in enumerate(is_long) if long == wanted]
 
     def _run(self, texts: Sequence[EncoderInput], lengths: list[int]) -> np.ndarray:
         token_ids = np.array([token for text in texts for token in text.token_ids], np.int32)

@@ -55,7 +55,9 @@ def test_a_fresh_machine_is_fine_and_told_what_to_fetch(capsys: pytest.CaptureFi
     assert "127.0.0.1:8001" in checks["choice"]["text"]
 
 
-@pytest.mark.parametrize(("tiles", "text"), [("", "avx2 (/"), ("amx", "avx2, amx for pictures (/")])
+@pytest.mark.parametrize(
+    ("tiles", "text"), [("", "avx2 (/"), ("amx", "avx2, amx for pictures and long texts (/")]
+)
 def test_what_the_engine_computes_with(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiles: str, text: str
 ) -> None:

@@ -127,7 +127,7 @@ void bind_selective(nb::class_<Plan>& plan);  // bindings_selective.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 33;
+    m.attr("ABI") = 34;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -139,6 +139,7 @@ NB_MODULE(_llm_serving_native, m) {
     plan
         .def(nb::init<int, const std::string&, int, int, Side>(), nb::arg("threads"), nb::arg("isa"), nb::arg("max_tokens"),
              nb::arg("max_context"), nb::arg("side") = Side::chat)
+        .def("use", &Plan::use, nb::arg("isa"))
         .def_prop_ro("isa", [](const Plan& p) { return std::string(p.model.kernels->name); })
         .def_prop_ro("threads", &Plan::threads)
         .def_prop_ro("weight_bytes", &Plan::weight_bytes)

@@ -1,4 +1,4 @@
-// AMX with bfloat16 (Sapphire Rapids and later), for pictures: their rows come in hundreds, and none of them is ever alone.
+// AMX with bfloat16 (Sapphire Rapids and later), for pictures and long texts: their rows come in hundreds, or at least in dozens.
 //
 // Other bits than those of all other instruction sets: a tile keeps its sums over all inputs, and so its weights come with
 // their scales. Per output and group: even = fma(a, w, even) of the inputs 0, 2, …, 30, odd of the others, both from zero;
@@ -150,6 +150,7 @@ const Kernels& kernels_amx() {
         kernels.name = "amx";
         kernels.has_wide = false;
         kernels.gemm_panels = 4;
+        kernels.gemm_rows = LLM_NAMESPACE::kTileLines;
         kernels.gemm_bytes = 512 << 10;
         kernels.gemm_work = 6e6;
         kernels.gemm = LLM_NAMESPACE::gemm;

@@ -101,6 +101,7 @@ struct Kernels {
     bool bytes_pay;  // products of two signed bytes cost less than those of 16 bits
     bool has_wide;   // q8 and q12 read 16 bits, and not what the other formats do
     int gemm_panels;   // that a product takes together
+    int gemm_rows;     // fewer of them cost as much
     int gemm_bytes;    // of a tile's activations at most, less than half of any current L2 with these instructions
     double gemm_work;  // multiply-adds that are worth a tile
     void (*gemm)(const GemmTile&);
@@ -168,7 +169,7 @@ const Kernels& kernels_neon();  // with the dot product
 const Kernels& select_kernels(const char* isa);
 // What this CPU runs, the best first; all of them compute the same bits.
 std::vector<std::string> instruction_sets();
-// "amx" where this CPU has bfloat16 tiles and the kernel lets this process use them, else "": for pictures, see gemm_amx.cpp.
+// "amx" where this CPU has bfloat16 tiles and the kernel lets this process use them, else "": for pictures and long texts, see gemm_amx.cpp.
 std::string tile_set();
 
 }  // namespace llm

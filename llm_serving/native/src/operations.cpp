@@ -146,11 +146,12 @@ Linear::Tiling Linear::tiling(const Model& model, const StepState& step) const {
     const PackedMatrix& first = model.matrices[size_t(projections[0].matrix)];
     const int cols = first.cols;
     const int input_bytes = first.format == Format::f32 ? 4 : reads_wide(first.format) || !kernels.has_wide ? 2 : 1;
-    const int most_rows = std::clamp(kernels.gemm_bytes / (cols * input_bytes), kFewestRows, kMostRows);
+    const int most_rows = std::clamp(kernels.gemm_bytes / (cols * input_bytes), kFewestRows, kMostRows) / kernels.gemm_rows * kernels.gemm_rows;
     const int workers = int(model.scratch.size());
     const int rounds = (rows + workers * most_rows - 1) / (workers * most_rows);
     const int own = (rows + workers * rounds - 1) / (workers * rounds);
-    t.rows = std::min(rows, own >= kFewestRows ? own : most_rows);
+    const int whole = (own + kernels.gemm_rows - 1) / kernels.gemm_rows * kernels.gemm_rows;
+    t.rows = std::min({rows, own >= kFewestRows ? whole : most_rows, most_rows});
     const int by_work = int(kernels.gemm_work / (double(kPanel) * cols * t.rows)) + 1;
     const int by_workers = total_panels / (2 * workers) + 1;
     t.panels = (std::min(by_work, by_workers) + kernels.gemm_panels - 1) / kernels.gemm_panels * kernels.gemm_panels;

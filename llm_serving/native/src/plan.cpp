@@ -24,8 +24,8 @@ void Model::reserve_activations(const Operation& writer) {
         return;
     }
     const size_t groups = rows * Activations::narrow_stride(cols);
-    if (writer.narrow && narrow.size() < groups) narrow.resize(groups);
-    if (writer.wide && wide.size() < size) {
+    if (writer.writes_narrow(*kernels) && narrow.size() < groups) narrow.resize(groups);
+    if (writer.writes_wide(*kernels) && wide.size() < size) {
         wide.resize(size);
         wide_scales.resize(size / kGroup);
     }
@@ -38,6 +38,12 @@ Plan::Plan(int threads, const std::string& isa, int max_tokens, int max_context,
     model.max_tokens = max_tokens;
     model.max_context = max_context;
     model.scratch.resize(size_t(pool_.size()));
+}
+
+void Plan::use(const std::string& isa) {
+    model.kernels = &select_kernels(isa.c_str());
+    for (const auto& operation : operations_)
+        if (operation->activation_cols) model.reserve_activations(*operation);
 }
 
 int Plan::pack(const std::string& kind_name, const uint8_t* data, size_t bytes, int rows, int cols,
@@ -133,7 +139,7 @@ int Plan::read_activations(const PackedMatrix& matrix, int first) {
                                 : first % kGroup == 0 && first <= writer.activation_cols - matrix.cols;
     require(fits, "a matrix has " + std::to_string(matrix.cols) + " columns where " + std::to_string(writer.activation_cols) +
                       (first < 0 ? " are needed" : " are, and it begins at " + std::to_string(first)));
-    (model.kernels->has_wide && reads_wide(matrix.format) ? writer.wide : writer.narrow) = true;
+    (reads_wide(matrix.format) ? writer.wide : writer.narrow) = true;
     model.reserve_activations(writer);
     return writer.activation_cols;
 }

@@ -151,10 +151,12 @@ public:
     bool on_logit_rows = false;  // works on the selected rows instead of all tokens
     bool on_slots = false;       // works on the slots of these rows
     int activation_cols = 0;     // > 0: writes quantised rows of that width
-    bool narrow = false, wide = false;  // which of them the next matrices read
+    bool narrow = false, wide = false;  // which of them the next matrices read, where kernels have wide ones
     bool keeps_adapted = false;  // adapters read rows of them in f32
     std::unique_ptr<Operation> beside;  // null, or what may run at the same time
     virtual ~Operation() = default;
+    bool writes_narrow(const Kernels& kernels) const { return narrow || (wide && !kernels.has_wide); }
+    bool writes_wide(const Kernels& kernels) const { return wide && kernels.has_wide; }
     virtual int num_tiles(const Model& model, const StepState& step) const = 0;
     virtual void run_tile(Model& model, const StepState& step, int tile, int worker) const = 0;
 
@@ -241,6 +243,8 @@ public:
     // std::invalid_argument if it is another than the matrix has, or they end before.
     int read_activations(const PackedMatrix& matrix, int first = -1);
     void select_rows() { selecting_ = true; }
+    // What computes from the next step on. Throws std::invalid_argument as select_kernels does.
+    void use(const std::string& isa);
 
     // Returns the output buffer: [num_rows] if rows were selected, else [num_tokens]. Throws std::invalid_argument for ids out
     // of range, and what a tile threw, such as std::bad_alloc. Such a step can be repeated where it leaves states in other slots.

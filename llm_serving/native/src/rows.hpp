@@ -34,8 +34,8 @@ inline void quantize_row(Model& model, const StepState& step, const Operation& w
         return;
     }
     const size_t at = size_t(row) * cols;
-    if (writer.narrow) model.kernels->quantize(x, cols, a.narrow_row(row));
-    if (writer.wide) model.kernels->quantize_wide(x, cols, a.wide + at, a.wide_scales + at / kGroup);
+    if (writer.writes_narrow(*model.kernels)) model.kernels->quantize(x, cols, a.narrow_row(row));
+    if (writer.writes_wide(*model.kernels)) model.kernels->quantize_wide(x, cols, a.wide + at, a.wide_scales + at / kGroup);
 }
 
 }  // namespace llm
