@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     reranker_model: str = Field(
         "", description="Cross-encoder for /rerank and /score; empty = by similarity of embeddings"
     )
+    classifier_model: str = Field(
+        "", description="Model for /classify and /predict: sentiment, topic, toxicity, …; empty = none"
+    )
     max_new_tokens: int = Field(1024, ge=1, description="Tokens of an answer when the request names no limit")
     device: str = Field(
         "auto",
@@ -236,6 +239,11 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             raise SettingsError(_explain(error)) from None
+
+    @property
+    def encoders(self) -> list[str]:
+        """The models that do not chat, as far as there are any."""
+        return [name for name in (self.embedding_model, self.reranker_model, self.classifier_model) if name]
 
     @property
     def guessing_model(self) -> str:

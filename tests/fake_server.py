@@ -23,6 +23,7 @@ from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer
 from llm_serving.config import Settings
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.engine.protocol import EngineStats
+from llm_serving.service.encoder_loader import FAKE_CLASSES, encoder_setting
 from llm_serving.service.loader import engine_options
 from llm_serving.service.measuring import measure_model
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
@@ -45,14 +46,24 @@ def fake_encoder_loader(
     """A `load_encoder` for `create_app`; further keywords are `FakeEncoder`'s."""
 
     def load(settings: Settings, kind: ModelKind) -> EncoderModel:
-        is_reranker = kind is ModelKind.RERANKER
+        classes = FAKE_CLASSES if kind is ModelKind.CLASSIFIER else None
+        rows = {"is_cross_encoder": True} if kind is ModelKind.RERANKER else {}
+        if classes is not None:
+            rows = {"dimensions": len(classes.labels)}
         batcher = Batcher(
-            FakeEncoder(is_cross_encoder=is_reranker, **behaviour),
+            FakeEncoder(**{**behaviour, **rows}),
             max_batch_tokens=MAX_BATCH_TOKENS,
             max_queue_texts=settings.embedding_queue,
         )
-        name = settings.reranker_model if is_reranker else settings.embedding_model
-        return EncoderModel(name, batcher, FakeEncoderTokenizer(), prompts or {}, default_prompt, created=2)
+        return EncoderModel(
+            encoder_setting(settings, kind),
+            batcher,
+            FakeEncoderTokenizer(),
+            prompts or {},
+            default_prompt,
+            classes=classes,
+            created=2,
+        )
 
     return load
 

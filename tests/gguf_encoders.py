@@ -50,11 +50,12 @@ def write_gguf_encoder(
     kind: str = "F32",
     renamed: Mapping[str, str] = MappingProxyType({}),
     answers: Sequence[int] = (),
+    labels: Sequence[str] = (),
 ) -> Path:
     """Convert a Hugging Face directory; matrices become `kind`. Returns `path`.
 
     `renamed` has names of its own for tensors, or what the converter leaves out. `answers` are the tokens yes
-    and no of a language model that ranks.
+    and no of a language model that ranks, `labels` the names of a classifier's classes.
     """
     checkpoint = open_checkpoint(directory)
     family = checkpoint.architecture
@@ -73,6 +74,9 @@ def write_gguf_encoder(
     if answers:
         writer.add_array("qwen3.classifier.output_labels", ["yes", "no"])
         writer.add_string("tokenizer.chat_template.rerank", RERANK_TEMPLATE)
+    if labels:
+        name = gguf.MODEL_ARCH_NAMES[architecture]
+        writer.add_array(gguf.Keys.Classifier.OUTPUT_LABELS.format(arch=name), list(labels))
     names = gguf.get_tensor_name_map(architecture, 99)
     for name, tensor in checkpoint.tensors.items():
         stem, _, suffix = name.rpartition(".")

@@ -16,6 +16,7 @@ from llm_serving.ops.auth import KeyRing
 from llm_serving.ops.metrics import Metrics
 from llm_serving.service.batches import BatchStore
 from llm_serving.service.chat import ChatService
+from llm_serving.service.classification import ClassificationService
 from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
 from llm_serving.service.files import FileStore
@@ -40,6 +41,7 @@ class Services:
     completion: CompletionService
     embedding: EmbeddingService
     rerank: RerankService
+    classification: ClassificationService
     tokens: TokenService
     responses: ResponseStore
     files: FileStore

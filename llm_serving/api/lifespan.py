@@ -28,6 +28,7 @@ from llm_serving.service.batch_lines import BatchLine
 from llm_serving.service.batch_work import work_on
 from llm_serving.service.batches import BatchStore
 from llm_serving.service.chat import ChatService
+from llm_serving.service.classification import ClassificationService
 from llm_serving.service.completion import CompletionService
 from llm_serving.service.embedding import EmbeddingService
 from llm_serving.service.encoder_loader import load_encoder_model
@@ -64,7 +65,7 @@ def build_services(
         return {slot.name: slot.model.engine.stats() for slot in slots if slot.model is not None}
 
     def read_encoders() -> dict[str, BatcherStats]:
-        slots = [slot for slot in (registry.embedding, registry.reranker) if slot is not None]
+        slots = [slot for slot in registry.encoders() if slot.model is not None]
         return {slot.kind.value: slot.model.batcher.stats() for slot in slots if slot.model is not None}
 
     chat = ChatService(registry, defaults, settings.system_prompt)
@@ -76,6 +77,7 @@ def build_services(
         completion=CompletionService(registry, defaults),
         embedding=EmbeddingService(registry),
         rerank=RerankService(registry),
+        classification=ClassificationService(registry),
         tokens=TokenService(registry, chat),
         responses=ResponseStore(max_at_work=_max_at_work(settings)),
         files=files,

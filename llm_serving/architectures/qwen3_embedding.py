@@ -26,7 +26,9 @@ def _head(checkpoint: Checkpoint, names: Names) -> ops.Head | None:
     answers: tuple[int, ...] | None = checkpoint.extras.get("answers")
     if answers is not None:
         return ops.Head(names.words if is_tied(checkpoint, names) else names.head, rows=answers)
-    return ops.Head("score") if "score.weight" in checkpoint.tensors else None
+    if "score.weight" not in checkpoint.tensors:
+        return None
+    return ops.Head("score", pad=checkpoint.metadata.get("pad_token_id"))
 
 
 def _plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llm_serving.checkpoints.adapter import Adapter, LowRank, read_adapter
 from llm_serving.checkpoints.chat_tokenizer import build_tokenizer
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
+from llm_serving.checkpoints.classes import ClassActivation, Classes, read_classes, require_classifier
 from llm_serving.checkpoints.dequantize import dequantize
 from llm_serving.checkpoints.directory_files import tokenizer_json
 from llm_serving.checkpoints.encoder_tokenizer import EncoderTokenizer, build_encoder_tokenizer
@@ -28,6 +29,8 @@ from llm_serving.checkpoints.tokenizer import Tokenizer
 __all__ = [
     "Adapter",
     "Checkpoint",
+    "ClassActivation",
+    "Classes",
     "Dense",
     "EncoderTokenizer",
     "FillIn",
@@ -46,6 +49,7 @@ __all__ = [
     "open_checkpoint",
     "qwen3_template",
     "read_adapter",
+    "read_classes",
     "read_family",
     "read_gguf",
     "read_gguf_pair_template",
@@ -54,5 +58,6 @@ __all__ = [
     "read_jinja_template",
     "read_score_activation",
     "release",
+    "require_classifier",
     "tokenizer_json",
 ]

@@ -27,7 +27,7 @@ _OF_SERVERS = {
     *("api_key", "api_key_file", "strict_model_names", "max_body_bytes", "max_queue", "embedding_queue"),
     *("files_dir", "files_bytes"),
 }
-_OF_ENCODERS = ("/v1/embeddings", "/v1/rerank", "/v1/score")
+_OF_ENCODERS = ("/v1/embeddings", "/v1/rerank", "/v1/score", "/v1/classify")
 
 
 @click.command("batch")
@@ -134,7 +134,7 @@ async def _here(settings: Settings, needs_encoder: bool) -> AsyncIterator[Ask]:
             find_path(settings.model_name, settings, on_progress)
     alone: dict[str, Any] = {"api_key": (), "api_key_file": None, "max_queue": 2 * settings.max_concurrency}
     if not needs_encoder:
-        alone |= {"embedding_model": "", "reranker_model": ""}
+        alone |= {"embedding_model": "", "reranker_model": "", "classifier_model": ""}
     app = create_app(settings.model_copy(update=alone))
     async with lifespan(app):
         slot = app.state.services.registry.default

@@ -138,7 +138,8 @@ class LocalSession:
         settings = self._settings.model_copy(update={"lora": ()})
         # Blocks the loop, which has nothing else to do: so Ctrl-C ends a download at once.
         model = load_chat_model(settings, self._on_progress)
-        others = {"embedding_model": "", "reranker_model": "", "further_models": (), "unload_after_s": 0.0}
+        encoders = {"embedding_model": "", "reranker_model": "", "classifier_model": ""}
+        others = {**encoders, "further_models": (), "unload_after_s": 0.0}
         alone = settings.model_copy(update=others)
         self._registry = Registry(alone, lambda _settings: model)
         self._registry.start()

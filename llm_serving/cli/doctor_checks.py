@@ -204,14 +204,19 @@ def _eyes(settings: Settings) -> list[Check]:
 
 
 def _encoders(settings: Settings) -> list[Check]:
-    """The same of the embedding model and the reranker, as far as there are any."""
+    """The same of the embedding model, the reranker and the classifier, as far as there are any."""
 
     def choose(path: Path) -> EngineChoice:
         return choose_encoder_engine(settings.engine, settings.device, open_checkpoint(path))
 
+    models = {
+        "embedding": settings.embedding_model,
+        "reranker": settings.reranker_model,
+        "classifier": settings.classifier_model,
+    }
     return [
         _served(name, f"LLM_SERVING_{name.upper()}_MODEL", model, settings, choose)
-        for name, model in (("embedding", settings.embedding_model), ("reranker", settings.reranker_model))
+        for name, model in models.items()
         if model
     ]
 

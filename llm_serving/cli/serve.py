@@ -77,8 +77,7 @@ def _fetch(settings: Settings) -> None:
     from llm_serving.models import find_model, resolve_adapter
     from llm_serving.service.naming import find_path
 
-    encoders = (settings.embedding_model, settings.reranker_model)
-    others = [name for name in (*encoders, *settings.further_models) if name]
+    others = [*settings.encoders, *(name for name in settings.further_models if name)]
     before = [name for name in others if find_model(name) is None]
     draft = [settings.guessing_model] if settings.guessing_model else []
     for name in [*before, *draft, settings.model_name]:
@@ -98,7 +97,7 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
     key = " -H 'Authorization: Bearer YOUR_KEY'" if has_key else ""
     threads = settings.threads or cpu_budget().threads
     engine = "fake" if settings.engine == "fake" else f"{settings.engine}, {threads} threads"
-    encoders = [public_name(name) for name in (settings.embedding_model, settings.reranker_model) if name]
+    encoders = [public_name(name) for name in settings.encoders]
     adapters = [item.partition("=")[0] for item in settings.lora]
     lines = [
         f"Model    {', '.join([public_name(settings.model_name), *encoders])}",

@@ -39,6 +39,7 @@ class NativeEncoder:
         self.max_tokens = min(plan.context, (settings and settings.max_tokens) or plan.context)
         self._plan = plan
         self._vocab_size = plan.vocab_size
+        self._pad = plan.head and plan.head.pad
         self._core = core_plan(
             threads=threads,
             isa=isa,
@@ -71,7 +72,7 @@ class NativeEncoder:
                 hidden = self._run(texts, lengths)
                 begin = 0
                 for row, length in zip(group[start:end], lengths, strict=True):
-                    rows[row] = self._pooler(hidden[begin : begin + length])
+                    rows[row] = self._pooler(hidden[begin : begin + self._num_read(batch[row].token_ids)])
                     begin += length
         return rows
 
@@ -84,6 +85,13 @@ class NativeEncoder:
         is_long = [len(self._kernels) > 1 and len(text.token_ids) >= TILE_TOKENS for text in batch]
         for wanted, kernels in enumerate(self._kernels):
             yield kernels, [row for row, long in enumerate(is_long) if long == wanted]
+
+    def _num_read(self, token_ids: list[int]) -> int:
+        """Of a text's tokens those before padding that its tokenizer put at the end: one at least."""
+        count = len(token_ids)
+        while self._pad is not None and count > 1 and token_ids[count - 1] == self._pad:
+            count -= 1
+        return count
 
     def _run(self, texts: Sequence[EncoderInput], lengths: list[int]) -> np.ndarray:
         token_ids = np.array([token for text in texts for token in text.token_ids], np.int32)

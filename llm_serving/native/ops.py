@@ -243,6 +243,7 @@ class Head:
     norm: str | None = None  # layer norm after the activation (ModernBERT)
     epsilon: float = 1e-5
     rows: tuple[int, ...] = ()  # of the classifier: the label is the first, less the second if any
+    pad: int | None = None  # tokens of this id at a text's end are not read, where pooling is of the last one
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ class _EngineCollector(Collector):
 
 
 class _EncoderCollector(Collector):
-    """The same for batchers of embedding models and rerankers."""
+    """The same for batchers of embedding models, rerankers and classifiers."""
 
     _COUNTERS = {
         "requests": ("num_requests", "Requests admitted"),

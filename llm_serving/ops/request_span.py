@@ -33,6 +33,8 @@ OPERATIONS = {
     "/api/embeddings": "embeddings",
     "/rerank": "rerank",
     "/score": "score",
+    "/classify": "classify",
+    "/predict": "classify",
 }
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 _MOST_SEQUENCES = 8  # of one request whose phases are told

@@ -21,6 +21,7 @@ ENDPOINTS = (
     "/v1/embeddings",
     "/v1/rerank",
     "/v1/score",
+    "/v1/classify",
 )
 MAX_LINES = 50_000
 MAX_LINE_BYTES = 20 << 20

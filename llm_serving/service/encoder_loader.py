@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from llm_serving.backends import load_encoder
 from llm_serving.backends.fake_encoder import FakeEncoder, FakeEncoderTokenizer
 from llm_serving.checkpoints import (
+    Checkpoint,
+    Classes,
     ScoreActivation,
     SentenceTransformers,
     build_encoder_tokenizer,
     open_checkpoint,
+    read_classes,
+    require_classifier,
 )
-from llm_serving.config import Settings
+from llm_serving.config import Settings, flag_name
 from llm_serving.embeddings.batcher import MAX_BATCH_TOKENS, Batcher
 from llm_serving.embeddings.encoder import Encoder
 from llm_serving.errors import CheckpointError
@@ -26,23 +30,22 @@ from llm_serving.service.model import EncoderModel, ModelKind
 from llm_serving.service.naming import ProgressLog, find_path, public_name
 from llm_serving.service.reranker import open_reranker
 
+FAKE_CLASSES = Classes(("negative", "neutral", "positive"), "softmax")
+
 logger = logging.getLogger(__name__)
 
 
 def load_encoder_model(
     settings: Settings, kind: ModelKind, on_progress: OnProgress | None = None
 ) -> EncoderModel:
-    """Resolve the embedding model or the reranker, fetch what is missing, open it, start its batcher.
+    """Resolve the model of this kind, fetch what is missing, open it, start its batcher.
 
     Raises: SettingsError, ModelNotFound, DownloadError, CheckpointError, MissingExtra.
     """
     setting = encoder_setting(settings, kind)
     name = public_name(setting)
     if settings.engine == "fake":
-        encoder: Encoder = FakeEncoder(is_cross_encoder=kind is ModelKind.RERANKER)
-        return EncoderModel(
-            name, _batcher(encoder, settings), FakeEncoderTokenizer(), created=int(time.time())
-        )
+        return _fake(name, kind, settings)
     path = find_path(setting, settings, on_progress or ProgressLog(name))
     checkpoint = open_checkpoint(path)
     facts = facts_of(checkpoint)
@@ -52,6 +55,8 @@ def load_encoder_model(
         checkpoint, tokenizer, activation = reranker.checkpoint, reranker.tokenizer, reranker.activation
     else:
         tokenizer = build_encoder_tokenizer(checkpoint)
+    if kind is ModelKind.CLASSIFIER:
+        require_classifier(checkpoint)
     with naming_the_setting(settings):
         encoder, choice = load_encoder(
             settings.engine,
@@ -62,9 +67,11 @@ def load_encoder_model(
             packed=PackedCache(packed_directory(settings.cache_dir), settings.packed_cache),
         )
     logger.info("model %s: the %s engine, because %s", name, choice.name, choice.reason)
-    if kind is ModelKind.RERANKER and encoder.dimensions != 1:
+    try:
+        classes = _classes(checkpoint, kind, encoder.dimensions)
+    except CheckpointError:
         encoder.close()
-        raise CheckpointError(f"{path}: has {encoder.dimensions} outputs; a reranker has one.")
+        raise
     prompts, default_prompt = _prompts(checkpoint.extras.get("sentence_transformers"))
     return EncoderModel(
         name,
@@ -73,15 +80,43 @@ def load_encoder_model(
         prompts,
         default_prompt,
         activation,
+        classes,
         created=int(time.time()),
         details={"architecture": checkpoint.architecture, **of_engine(choice, path, name)},
         facts=facts,
     )
 
 
+def _classes(checkpoint: Checkpoint, kind: ModelKind, num_outputs: int) -> Classes | None:
+    if kind is ModelKind.RERANKER and num_outputs != 1:
+        raise CheckpointError(
+            f"{checkpoint.path}: has {num_outputs} outputs; a reranker has one. "
+            f"A classifier is named by {flag_name('classifier_model')}."
+        )
+    return read_classes(checkpoint, num_outputs) if kind is ModelKind.CLASSIFIER else None
+
+
+def _fake(name: str, kind: ModelKind, settings: Settings) -> EncoderModel:
+    encoder: Encoder = FakeEncoder(is_cross_encoder=kind is ModelKind.RERANKER)
+    classes = None
+    if kind is ModelKind.CLASSIFIER:
+        encoder, classes = FakeEncoder(dimensions=len(FAKE_CLASSES.labels)), FAKE_CLASSES
+    return EncoderModel(
+        name,
+        _batcher(encoder, settings),
+        FakeEncoderTokenizer(),
+        classes=classes,
+        created=int(time.time()),
+    )
+
+
 def encoder_setting(settings: Settings, kind: ModelKind) -> str:
     """Name or path of the model of this kind."""
-    return settings.reranker_model if kind is ModelKind.RERANKER else settings.embedding_model
+    of_kind = {
+        ModelKind.RERANKER: settings.reranker_model,
+        ModelKind.CLASSIFIER: settings.classifier_model,
+    }
+    return of_kind.get(kind, settings.embedding_model)
 
 
 def precision_of(settings: Settings, name: str) -> str:

@@ -13,7 +13,7 @@ from llm_serving.chat import harmony
 from llm_serving.chat.notations.teaching import IN_WORDS, Teaching, teaching_of
 from llm_serving.chat.reasoning import ThoughtFormat, format_of
 from llm_serving.chat.template import as_parts, takes_texts
-from llm_serving.checkpoints import FillIn, ScoreActivation
+from llm_serving.checkpoints import Classes, FillIn, ScoreActivation
 from llm_serving.embeddings.batcher import Batcher
 from llm_serving.engine.channels import Channel, ChannelIds
 from llm_serving.engine.protocol import Engine
@@ -27,6 +27,7 @@ class ModelKind(str, Enum):
     CHAT = "chat"
     EMBEDDING = "embedding"
     RERANKER = "reranker"
+    CLASSIFIER = "classifier"
 
 
 class PromptTokenizer(GuidedTokenizer, Protocol):
@@ -180,7 +181,7 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True)
 class EncoderModel:
-    """Ready to embed, or to score pairs if it is a reranker."""
+    """Ready to embed, to score pairs if it is a reranker, or to classify."""
 
     name: str
     batcher: Batcher
@@ -188,6 +189,7 @@ class EncoderModel:
     prompts: Mapping[str, str] = field(default_factory=dict)  # what goes before a text, by name
     default_prompt: str = ""  # the text itself
     activation: ScoreActivation = "sigmoid"  # of a reranker: what makes a score of its logit
+    classes: Classes | None = None  # of a classifier
     created: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     facts: ModelFacts | None = None

@@ -12,6 +12,8 @@ from llm_serving.config import Settings
 from llm_serving.errors import CheckpointError
 from llm_serving.models import OnProgress, Progress, find_model, parse_hub_name, resolve_model
 
+LATEST = ":latest"  # as Ollama's clients say
+
 logger = logging.getLogger(__name__)
 
 
@@ -71,3 +73,11 @@ class ProgressLog:
             self._last = (progress.stage, quarter)
             percent = 100 * progress.done_bytes // max(1, progress.total_bytes)
             logger.info("model %s: %s, %d %%", self._name, progress.stage, percent)
+
+
+def spellings(name: str) -> list[str]:
+    """A name as it was asked for, and without what clients of others add: a tag, or the hub's address."""
+    said = name.strip()
+    on_hub = parse_hub_name(said)
+    keys = [said.casefold(), *([str(on_hub).casefold()] if on_hub else [])]
+    return [*keys, *(key.removesuffix(LATEST) for key in keys)]

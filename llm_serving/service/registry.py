@@ -17,7 +17,7 @@ from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.loader import load_chat_model, no_adapters
 from llm_serving.service.measuring import measure_model, read_profile
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
-from llm_serving.service.naming import public_name
+from llm_serving.service.naming import LATEST, public_name, spellings
 from llm_serving.service.reasons import folders_of
 from llm_serving.service.residency import AnySlot, Residency
 from llm_serving.service.slot import ModelSlot
@@ -28,12 +28,11 @@ MeasureModel = Callable[[Settings, ModelKind], MemoryNeed | None]
 ChatSlot = ModelSlot[ChatModel]
 EncoderSlot = ModelSlot[EncoderModel]
 
-_LATEST = ":latest"  # as Ollama's clients say
 LOAD_WAIT_S = 300.0  # whoever has a model loaded waits so long for it; a download may take longer
 
 
 class Registry:
-    """The models of this server: `default` and `further` chat; `embedding` and `reranker` may be None.
+    """The models of this server: `default` and `further` chat, the others may be None.
 
     `adapters` belong to the default model, which answers to their names as well.
     `load` and `load_encoder` make models, `measure` tells what one will take, all on other threads.
@@ -63,12 +62,13 @@ class Registry:
         )
         self.embedding = self._encoder(settings.embedding_model, ModelKind.EMBEDDING)
         self.reranker = self._encoder(settings.reranker_model, ModelKind.RERANKER)
+        self.classifier = self._encoder(settings.classifier_model, ModelKind.CLASSIFIER)
         self._check_further(settings)
         self.further = [self._chat(name, on_demand=True) for name in settings.further_models]
         self._adapters: dict[str, NamedAdapter] = {}
         self._name_adapters(settings)
         self._residency.slots = self.slots()
-        self._residency.leaving = [*self.further, *self._encoders()]
+        self._residency.leaving = [*self.further, *self.encoders()]
         self._residency.refused = self.further
 
     def find(self, name: str | None) -> ChatSlot:
@@ -83,23 +83,20 @@ class Registry:
         """The adapter of this name, where `find` gives the model that it belongs to; mostly None."""
         if not self._adapters or name is None:
             return None
-        return next((self._adapters[key] for key in _spellings(name) if key in self._adapters), None)
+        return next((self._adapters[key] for key in spellings(name) if key in self._adapters), None)
 
     def find_embedding(self, name: str | None) -> EncoderSlot:
         """As `find`, for embeddings. Raises ModelNotFound also if there is no embedding model at all."""
-        if self.embedding is None:
-            raise ModelNotFound(name or "", f"Start the server with {flag_name('embedding_model')}.")
-        self._choose(name, (self.embedding,), "Name an embedding model")
-        return self.embedding
+        return self._encoding(name, [self.embedding], ["embedding_model"], "Name an embedding model")
 
     def find_scorer(self, name: str | None) -> EncoderSlot:
-        """As `find`, for scores of pairs: the reranker, or else the embedding model."""
-        able = [slot for slot in (self.reranker, self.embedding) if slot is not None]
-        if not able:
-            flags = f"{flag_name('reranker_model')} or {flag_name('embedding_model')}"
-            raise ModelNotFound(name or "", f"Start the server with {flags}.")
-        named = self._choose(name, able, "Name a reranker or an embedding model")
-        return next((slot for slot in able if slot is named), able[0])
+        """As `find_embedding`, for scores of pairs: the reranker, or else the embedding model."""
+        able, settings = [self.reranker, self.embedding], ["reranker_model", "embedding_model"]
+        return self._encoding(name, able, settings, "Name a reranker or an embedding model")
+
+    def find_classifier(self, name: str | None) -> EncoderSlot:
+        """As `find_embedding`, for classes."""
+        return self._encoding(name, [self.classifier], ["classifier_model"], "Name a classifier")
 
     def exact(self, name: str) -> AnySlot:
         """The slot of this name or alias, whatever it is for. Raises: ModelNotFound."""
@@ -126,13 +123,17 @@ class Registry:
         """Whether any of them does, loaded or not, as far as that is known."""
         return any(slot.profile is not None and slot.profile.sees for slot in self.chatting())
 
+    def encoders(self) -> list[EncoderSlot]:
+        """The models that do not chat, as far as there are any."""
+        return [slot for slot in (self.embedding, self.reranker, self.classifier) if slot is not None]
+
     def slots(self) -> list[AnySlot]:
         """All, chat models first."""
-        return [*self.chatting(), *self._encoders()]
+        return [*self.chatting(), *self.encoders()]
 
     def starting(self) -> list[AnySlot]:
         """Those that are loaded from the start, in this order."""
-        return [self.default, *self._encoders()]
+        return [self.default, *self.encoders()]
 
     def aliases(self, slot: AnySlot) -> list[str]:
         """Further names of a model; never a path of this machine."""
@@ -239,9 +240,6 @@ class Registry:
             profile = await asyncio.to_thread(read_profile, self._own[slot])
             slot.profile = slot.profile or profile
 
-    def _encoders(self) -> list[EncoderSlot]:
-        return [slot for slot in (self.embedding, self.reranker) if slot is not None]
-
     def _check_further(self, settings: Settings) -> None:
         what = f"{flag_name('further_models')} ({env_name('further_models')})"
         if settings.further_models and settings.engine == "vllm":
@@ -256,7 +254,7 @@ class Registry:
             raise SettingsError(no_adapters(settings.engine))
         for adapter in self.adapters:
             key = adapter.name.casefold()
-            if key in self._slots or key.removesuffix(_LATEST) in self._slots:
+            if key in self._slots or key.removesuffix(LATEST) in self._slots:
                 what = f"{flag_name('lora')} ({env_name('lora')})"
                 raise SettingsError(
                     f"{what}: '{adapter.name}' names two of the models. Give it another name."
@@ -270,7 +268,7 @@ class Registry:
             self._slots.setdefault(name.casefold(), slot)
 
     def _named(self, name: str) -> AnySlot | None:
-        return next((self._slots[key] for key in _spellings(name) if key in self._slots), None)
+        return next((self._slots[key] for key in spellings(name) if key in self._slots), None)
 
     def _choose(self, name: str | None, able: Sequence[AnySlot], remedy: str) -> AnySlot:
         slot = self._named(name) if name else able[0]
@@ -284,13 +282,14 @@ class Registry:
             )
         return slot
 
+    def _encoding(
+        self, name: str | None, able: Sequence[EncoderSlot | None], settings: list[str], remedy: str
+    ) -> EncoderSlot:
+        slots = [slot for slot in able if slot is not None]
+        if not slots:
+            raise ModelNotFound(name or "", f"Start the server with {' or '.join(map(flag_name, settings))}.")
+        named = self._choose(name, slots, remedy)
+        return next((slot for slot in slots if slot is named), slots[0])
+
     def _served(self) -> str:
         return f"Served here: {', '.join(each.name for each in (*self.slots(), *self.adapters))}."
-
-
-def _spellings(name: str) -> list[str]:
-    """A name as it was asked for, and without what clients of others add: a tag, or the hub's address."""
-    said = name.strip()
-    on_hub = parse_hub_name(said)
-    keys = [said.casefold(), *([str(on_hub).casefold()] if on_hub else [])]
-    return [*keys, *(key.removesuffix(_LATEST) for key in keys)]

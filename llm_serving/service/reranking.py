@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from llm_serving.checkpoints import ScoreActivation
+from llm_serving.embeddings.activations import activate
 from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.embeddings.vectors import cosines
 from llm_serving.service.embedding import EmbeddingRequest, prefix_of
@@ -75,19 +75,8 @@ async def _by_cross_encoder(slot: EncoderSlot, model: EncoderModel, request: Sco
     num_queries = len(documents) // len(queries)  # how often each is read
     num_chars = num_queries * sum(map(len, queries)) + sum(map(len, documents))
     encoded = await encode(slot, model, len(documents), num_chars, prepare)
-    values = _activate(encoded.rows[:, 0].astype(np.float64), model.activation)
+    values = activate(encoded.rows[:, 0].astype(np.float64), model.activation)
     return Scores(model, values, encoded.num_tokens, "cross-encoder")
-
-
-def _activate(logits: np.ndarray, activation: ScoreActivation) -> np.ndarray:
-    """float64 [pairs]."""
-    values = logits
-    if activation == "tanh":
-        values = np.tanh(logits)
-    elif activation == "sigmoid":
-        small = np.exp(-np.abs(logits))  # in two halves, so that no exponential overflows
-        values = np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
-    return values
 
 
 async def _by_similarity(slot: EncoderSlot, model: EncoderModel, request: ScoreRequest) -> Scores:

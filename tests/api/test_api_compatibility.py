@@ -14,11 +14,13 @@ from fake_server import Client, open_client
 
 from llm_serving.api.errors import ERRORS, INTERNAL
 from llm_serving.api.schemas.chat import ChatCompletionRequest
+from llm_serving.api.schemas.classification import ClassifyRequest, PredictRequest
 from llm_serving.api.schemas.completion import CompletionRequest
 from llm_serving.api.schemas.embedding import EmbedRequest
 from llm_serving.api.schemas.messages import MessagesRequest
 from llm_serving.api.schemas.neutral import (
     CHAT,
+    CLASSIFY,
     COMPLETION,
     EMBEDDING,
     MESSAGES,
@@ -27,6 +29,7 @@ from llm_serving.api.schemas.neutral import (
     OLLAMA_GENERATE,
     OLLAMA_PULL,
     OLLAMA_SHOW,
+    PREDICT,
     RERANK,
     RESPONSES,
     SCORE,
@@ -62,6 +65,8 @@ BASES: dict[str, dict[str, Any]] = {
     "/embeddings": {"input": "Hi"},
     "/rerank": {"query": "Hi", "documents": ["Hello"]},
     "/score": {"text_1": "Hi", "text_2": ["Hello"]},
+    "/classify": {"input": "Hi"},
+    "/predict": {"inputs": "Hi"},
     "/tokenize": {"prompt": "Hi"},
     "/detokenize": {"tokens": [65]},
     "/apply-template": {"messages": [{"content": "Hi"}]},
@@ -81,12 +86,15 @@ PATHS = {
     "rerank": ["/rerank"],
     "score": ["/score"],
     "ranking": ["/rerank", "/score"],
+    "classify": ["/classify"],
+    "predict": ["/predict"],
+    "classes": ["/classify", "/predict"],
     "tokenize": ["/tokenize"],
     "detokenize": ["/detokenize"],
     "template": ["/apply-template"],
     "tokens": ["/tokenize", "/detokenize", "/apply-template"],
 }
-REQUIRED = {"max_tokens", "messages", "prompt", "input", "query", "text_1", "text_2", "tokens"}
+REQUIRED = {"max_tokens", "messages", "prompt", "input", "inputs", "query", "text_1", "text_2", "tokens"}
 ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {  # said otherwise than in the base body
     ("/score", "queries"): {"documents": ["Hello"]},
     ("/score", "documents"): {"queries": "Hi"},
@@ -111,6 +119,8 @@ SCHEMAS: list[tuple[str, Any, dict[str, Any]]] = [
     ("/embeddings", EmbedRequest, EMBEDDING),
     ("/rerank", RerankRequest, RERANK),
     ("/score", ScoreRequest, SCORE),
+    ("/classify", ClassifyRequest, CLASSIFY),
+    ("/predict", PredictRequest, PREDICT),
     ("/tokenize", TokenizeRequest, TOKENS),
     ("/detokenize", DetokenizeRequest, TOKENS),
     ("/apply-template", TemplateRequest, TOKENS),
@@ -148,7 +158,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[Client]:
-    async with open_client() as client:
+    async with open_client(classifier_model="fake-classes") as client:
         yield client
 
 
@@ -240,7 +250,7 @@ async def test_unknown_fields_are_listed(server: Client, path: str) -> None:
 
 @pytest.mark.parametrize("path", list(BASES))
 async def test_unknown_fields_are_refused_when_parameters_are_strict(path: str) -> None:
-    async with open_client(strict_parameters=True) as client:
+    async with open_client(strict_parameters=True, classifier_model="fake-classes") as client:
         response = await client.post(path, json={**BASES[path], "temprature": 1})
         assert response.status_code == 400
         assert "'temprature'" in message_of(response)

@@ -16,7 +16,13 @@ from gguf_encoders import ARCHITECTURES, POOLING, write_gguf_encoder  # noqa: E4
 from transformers_encoders import save_encoder  # noqa: E402
 
 from llm_serving.backends import load_encoder  # noqa: E402
-from llm_serving.checkpoints import EncoderTokenizer, build_encoder_tokenizer, open_checkpoint  # noqa: E402
+from llm_serving.checkpoints import (  # noqa: E402
+    EncoderTokenizer,
+    build_encoder_tokenizer,
+    open_checkpoint,
+    read_classes,
+    require_classifier,
+)
 from llm_serving.embeddings.encoder import Encoder, EncoderInput  # noqa: E402
 from llm_serving.errors import CheckpointError  # noqa: E402
 
@@ -77,6 +83,22 @@ def test_scores_are_the_directorys(
         pairs = tokenizer.encode_pairs(TEXTS[1], TEXTS[:4])
         scores.append(encoder.encode([EncoderInput(*pair) for pair in pairs]))
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [("against", "neither", "for"), ()])
+def test_classes_are_the_directorys(labels: tuple[str, ...], tmp_path: Path) -> None:
+    names = {"id2label": dict(enumerate(labels))} if labels else {}
+    directory = save_encoder(tmp_path / "m", "roberta", labels=3, **names)
+    path = converted(tmp_path / "m.gguf", directory, pooling=gguf.PoolingType.RANK, labels=labels)
+    found = []
+    for each in (path, directory):
+        require_classifier(open_checkpoint(each))
+        encoder, tokenizer = opened(each)
+        assert read_classes(open_checkpoint(each), encoder.dimensions).labels == (
+            labels or ("LABEL_0", "LABEL_1", "LABEL_2")
+        )
+        found.append(encoder.encode([EncoderInput(ids) for ids in tokenizer.encode_batch(TEXTS[:4])]))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 
 def test_a_reranker_whose_pooler_was_left_out_is_refused(tmp_path: Path) -> None:

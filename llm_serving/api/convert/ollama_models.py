@@ -24,6 +24,7 @@ _CAPABILITIES = {
     ModelKind.CHAT: ["completion", "tools"],
     ModelKind.EMBEDDING: ["embedding"],
     ModelKind.RERANKER: [],
+    ModelKind.CLASSIFIER: [],
 }
 _NEVER = "9999-01-01T00:00:00Z"  # some months short of the end, for clients that add a time zone
 _UNKNOWN = ModelFacts(format="", num_bytes=0, modified_s=0, num_parameters=0, quantization="")

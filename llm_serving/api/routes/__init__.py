@@ -19,6 +19,7 @@ from llm_serving.api.errors import error_response, note_error
 from llm_serving.api.routes.admin import load_model, unload_model
 from llm_serving.api.routes.batches import cancel_batch, create_batch, get_batch, list_batches
 from llm_serving.api.routes.chat import create_chat_completion
+from llm_serving.api.routes.classification import classify, predict
 from llm_serving.api.routes.completion import create_completion
 from llm_serving.api.routes.embedding import create_embeddings
 from llm_serving.api.routes.files import create_file, delete_file, get_file, get_file_content, list_files
@@ -123,6 +124,8 @@ ROUTES = (
     Route("POST", "/embeddings", create_embeddings),
     Route("POST", "/rerank", rerank),
     Route("POST", "/score", score),
+    Route("POST", "/classify", classify),
+    Route("POST", "/predict", predict),
     Route("POST", "/tokenize", tokenize),
     Route("POST", "/detokenize", detokenize),
     Route("POST", "/apply-template", apply_template),

@@ -28,6 +28,7 @@ _CAPABILITIES = {
     ModelKind.CHAT: ["chat", "completion"],
     ModelKind.EMBEDDING: ["embeddings", "rerank", "score"],
     ModelKind.RERANKER: ["rerank", "score"],
+    ModelKind.CLASSIFIER: ["classify", "predict"],
 }
 
 

@@ -99,6 +99,14 @@ RERANK: Neutral = {
     "rank_fields": (["text"],),
 }
 SCORE: Neutral = {"priority": (0,)}
+CLASSIFY: Neutral = {
+    "activation": (True,),
+    "add_special_tokens": (True,),
+    "messages": (),
+    "priority": (0,),
+    "softmax": (True,),
+}
+PREDICT: Neutral = {"priority": (0,), "truncation_direction": ("Right", "right")}
 TOKENS: Neutral = {"priority": (0,)}
 
 _MAX_LISTED = 16
