@@ -16,6 +16,7 @@ ENGLISH = Path(__file__).parent / "parity" / "english.txt"
 BERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTA_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 MPNET_TOKENS = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
+DEBERTA_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 QWEN_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 _QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -31,6 +32,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "roberta": {**_SMALL, **_POSITIONS, "type_vocab_size": 1, "pad_token_id": 1},
     "xlm-roberta": {**_SMALL, **_POSITIONS, "type_vocab_size": 1, "pad_token_id": 1},
     "mpnet": {**_SMALL, **_POSITIONS, "pad_token_id": 1},
+    "deberta-v2": {
+        **_SMALL,
+        **_POSITIONS,
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "position_buckets": 16,
+        "norm_rel_ebd": "layer_norm",
+        "type_vocab_size": 0,
+        "pooler_hidden_size": 64,
+    },
     "nomic_bert": {**_SMALL, "max_position_embeddings": 128},
     "modernbert": {**_SMALL, "num_hidden_layers": 3, "max_position_embeddings": 128, "local_attention": 16},
     "qwen3": {**_SMALL, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128},
@@ -156,20 +169,32 @@ def _roberta(lines: list[str]) -> Any:
     return transformers.RobertaTokenizer(vocab=model["vocab"], merges=merges)
 
 
-def _xlm_roberta(lines: list[str]) -> Any:
+def _unigram(lines: list[str], special: list[str], unknown: str) -> list[tuple[str, float]]:
     import json
-
-    import transformers
 
     learner = Tokenizer(models.Unigram())
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
     trainer = trainers.UnigramTrainer(
-        vocab_size=1000, special_tokens=ROBERTA_TOKENS[:4], unk_token="<unk>", show_progress=False
+        vocab_size=1000, special_tokens=special, unk_token=unknown, show_progress=False
     )
     pieces = json.loads(_learned(learner, trainer, lines).to_str())["model"]["vocab"]
-    return transformers.XLMRobertaTokenizer(vocab=[*map(tuple, pieces), ("<mask>", 0.0)])
+    return [(str(piece), float(score)) for piece, score in pieces]
+
+
+def _xlm_roberta(lines: list[str]) -> Any:
+    import transformers
+
+    pieces = _unigram(lines, ROBERTA_TOKENS[:4], "<unk>")
+    return transformers.XLMRobertaTokenizer(vocab=[*pieces, ("<mask>", 0.0)])
+
+
+def _deberta(lines: list[str]) -> Any:
+    import transformers
+
+    pieces = _unigram(lines, DEBERTA_TOKENS, "[UNK]")
+    return transformers.DebertaV2Tokenizer(vocab=[*pieces, ("[MASK]", 0.0)], unk_id=3)
 
 
 def _modernbert(lines: list[str]) -> Any:
@@ -207,6 +232,7 @@ _TOKENIZERS: dict[str, Callable[[list[str]], Any]] = {
     "mpnet": _mpnet,
     "roberta": _roberta,
     "xlm-roberta": _xlm_roberta,
+    "deberta-v2": _deberta,
     "modernbert": _modernbert,
     "qwen3": _qwen3,
 }

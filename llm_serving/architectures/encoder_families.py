@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_serving.architectures import (
     bert,
+    deberta,
     gemma_embedding,
     jina_bert,
     modernbert,
@@ -18,6 +19,7 @@ ENCODER_FAMILIES = {
     "camembert": bert.describe_roberta,
     "distilbert": bert.describe_distilbert,
     "mpnet": bert.describe_mpnet,
+    "deberta-v2": deberta.describe,
     "nomic_bert": nomic_bert.describe,
     "nomic-bert": nomic_bert.describe_gguf,
     "nomic-bert-moe": nomic_bert.describe_gguf,

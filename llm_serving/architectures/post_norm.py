@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llm_serving.checkpoints import Checkpoint
@@ -52,10 +53,14 @@ def describe_post_norm(
     sizes: Sizes,
     *,
     bias: ops.BucketBias | None = None,
+    attention: Callable[[int], ops.DisentangledAttention] | None = None,
     pooling: str = "mean",
     head: ops.Head | None = None,
 ) -> ops.EncoderPlan:
-    """Raises: CheckpointError when the sizes do not fit the engine or the tensors."""
+    """`attention` is that of a layer from "qkv" to "attention", where it is not the usual one.
+
+    Raises: CheckpointError when the sizes do not fit the engine or the tensors.
+    """
     vocab_size = _check(checkpoint, names, sizes)
 
     def norm(name: str) -> ops.Quantize:
@@ -64,8 +69,10 @@ def describe_post_norm(
     def linear(name: str, target: str, offset: int = 0, fine: bool = False) -> ops.Projection:
         return ops.Projection(f"{name}.weight", target, offset, f"{name}.bias", fine=fine)
 
+    hidden, heads = sizes.hidden, sizes.heads
+    usual = ops.EncoderAttention("qkv", "attention", heads, heads, (hidden // heads) ** -0.5, bias=bias)
+
     def layer(i: int) -> tuple[ops.Operation, ...]:
-        hidden = sizes.hidden
         return (
             ops.Linear(
                 (
@@ -74,9 +81,7 @@ def describe_post_norm(
                     linear(names.value.format(i=i), "qkv", 2 * hidden, fine=True),
                 )
             ),
-            ops.EncoderAttention(
-                "qkv", "attention", sizes.heads, sizes.heads, (hidden // sizes.heads) ** -0.5, bias=bias
-            ),
+            usual if attention is None else attention(i),
             ops.Quantize("attention"),
             ops.Linear((linear(names.output.format(i=i), "x"),), accumulate=True),
             norm(names.attention_norm.format(i=i)),
@@ -86,18 +91,13 @@ def describe_post_norm(
             norm(names.output_norm.format(i=i)),
         )
 
-    embedding: tuple[ops.Operation, ...] = (ops.Embed(f"{names.words}.weight", "x", fine=True),)
-    if names.positions is not None:
-        segments = None if names.segments is None else f"{names.segments}.weight"
-        table = ops.AddPositions(f"{names.positions}.weight", "x", sizes.context, segments, sizes.skip)
-        embedding += (table,)
     return ops.EncoderPlan(
         hidden=sizes.hidden,
         context=sizes.context,
         vocab_size=vocab_size,
         buffers={"x": sizes.hidden, "qkv": 3 * sizes.hidden, "attention": sizes.hidden, "up": sizes.ffn},
         operations=(
-            *embedding,
+            *_embedding(names, sizes),
             norm(names.embedding_norm),
             *(operation for i in range(sizes.layers) for operation in layer(i)),
         ),
@@ -105,6 +105,15 @@ def describe_post_norm(
         segments=sizes.segments if names.segments is not None else 1,
         head=head,
     )
+
+
+def _embedding(names: Names, sizes: Sizes) -> tuple[ops.Operation, ...]:
+    words = ops.Embed(f"{names.words}.weight", "x", fine=True)
+    if names.positions is None:
+        return (words,)
+    segments = None if names.segments is None else f"{names.segments}.weight"
+    table = ops.AddPositions(f"{names.positions}.weight", "x", sizes.context, segments, sizes.skip)
+    return (words, table)
 
 
 def _check(checkpoint: Checkpoint, names: Names, sizes: Sizes) -> int:

@@ -23,6 +23,8 @@ from llm_serving.native.biases import WindowBias as WindowBias
 from llm_serving.native.delta_net import DeltaInputs as DeltaInputs
 from llm_serving.native.delta_net import DeltaRule as DeltaRule
 from llm_serving.native.delta_net import OutputGate as OutputGate
+from llm_serving.native.disentangled import DisentangledAttention as DisentangledAttention
+from llm_serving.native.disentangled import Positions as Positions
 from llm_serving.native.embedding_ops import AddGiven as AddGiven
 from llm_serving.native.embedding_ops import AddPositions as AddPositions
 from llm_serving.native.embedding_ops import AddRows as AddRows
@@ -178,6 +180,7 @@ Operation = (
     | HeadNorm
     | Rotate
     | EncoderAttention
+    | DisentangledAttention
     | GatedConv
     | SelectRows
     | Copy

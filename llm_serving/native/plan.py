@@ -11,6 +11,7 @@ from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 from llm_serving.native.core import load_core
 from llm_serving.native.delta_net import TAPS
+from llm_serving.native.disentangled import projected, rows_of_distances
 from llm_serving.native.plan_tensors import PlanTensors
 from llm_serving.native.tables import channel_rates, conv_taps, decay_rates, halves_order
 
@@ -79,6 +80,8 @@ class PlanBuilder(PlanTensors):
                 core.copy(rows, into, shift, accumulate, gate, own, begin)
             case ops.RopeStore() | ops.Attention() | ops.HeadNorm() | ops.Rotate() | ops.EncoderAttention():
                 self._add_of_attention(operation)
+            case ops.DisentangledAttention():
+                self._add_disentangled(operation)
             case ops.GatedConv() | ops.DeltaInputs() | ops.DeltaRule() | ops.OutputGate():
                 self._add_recurrent(operation)
             case ops.MambaInputs() | ops.MambaScan():
@@ -127,6 +130,27 @@ class PlanBuilder(PlanTensors):
                     isinstance(bias, (ops.BucketBias, ops.LinearBias)),
                     whole,
                 )
+
+    def _add_disentangled(self, operation: ops.DisentangledAttention) -> None:
+        core, positions, heads = self.core, operation.positions, operation.heads
+
+        def of_heads(linear: str | None) -> list[int]:
+            if linear is None:
+                return []
+            rows = projected(self.checkpoint, positions, linear)
+            self._constants.update(rows.data)
+            return [core.low_rank(np.ascontiguousarray(part)) for part in np.split(rows, heads, axis=1)]
+
+        core.disentangled_attention(
+            self._buffers[operation.source],
+            self._buffers[operation.target],
+            heads,
+            operation.scale,
+            of_heads(operation.key),
+            of_heads(operation.query),
+            2 * positions.span,
+            rows_of_distances(positions, self.context),
+        )
 
     def _add_of_experts(self, operation: ops.Route | ops.Gather | ops.ExpertLinear | ops.Combine) -> None:
         core, buffers = self.core, self._buffers

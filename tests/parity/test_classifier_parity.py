@@ -21,7 +21,7 @@ from llm_serving.service.encoder_loader import load_encoder_model  # noqa: E402
 pytestmark = [pytest.mark.parity, pytest.mark.anyio, pytest.mark.filterwarnings("default")]
 
 TEXTS = ["Nobody came.", "the fox went into the dark forest", "rain, rain and rain for a week", "a"]
-FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert", "qwen3"]
+FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "deberta-v2", "modernbert", "qwen3"]
 PAIR = ("the fox went into the dark forest", "rain for a week")
 
 

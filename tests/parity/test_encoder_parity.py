@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from llm_serving.backends.native_encoder import load  # noqa: E402
 from llm_serving.checkpoints import build_encoder_tokenizer, open_checkpoint  # noqa: E402
 from llm_serving.embeddings.encoder import EncoderInput  # noqa: E402
 from llm_serving.models import resolve_model  # noqa: E402
+from llm_serving.native.disentangled import Positions, rows_of_distances  # noqa: E402
 
 pytestmark = pytest.mark.parity
 HERE = Path(__file__).parent
@@ -27,11 +29,16 @@ def random_texts(vocab_size: int) -> list[list[int]]:
     return [rng.integers(5, vocab_size, length).tolist() for length in (1, 2, 16, 17, 60, 100)]
 
 
-VARIANTS = [*((family, {}) for family in CONFIGS), ("modernbert", {"hidden_activation": "silu"})]
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((family, {}) for family in CONFIGS),
+    ("modernbert", {"hidden_activation": "silu"}),
+    ("deberta-v2", {"share_att_key": False, "pos_att_type": ["c2p"]}),
+    ("deberta-v2", {"position_buckets": -1, "max_relative_positions": 40, "norm_rel_ebd": "none"}),
+]
 
 
 @pytest.mark.parametrize(("family", "config"), VARIANTS)
-def test_mean_of_the_hidden_states(family: str, config: dict[str, str], tmp_path: Path) -> None:
+def test_mean_of_the_hidden_states(family: str, config: dict[str, Any], tmp_path: Path) -> None:
     directory = save_encoder(tmp_path / family, family, pooling="mean", **config)
     model = transformers.AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
     encoder = load(open_checkpoint(directory), "f32", 2)
@@ -42,6 +49,16 @@ def test_mean_of_the_hidden_states(family: str, config: dict[str, str], tmp_path
             expected = model(torch.tensor([ids])).last_hidden_state[0].mean(0).numpy()
         expected /= np.linalg.norm(expected)
         np.testing.assert_allclose(row / np.linalg.norm(row), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("span", "context"), [(256, 512), (16, 130), (128, 1024)])
+def test_distances_share_rows_as_in_transformers(span: int, context: int) -> None:
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    distances = torch.arange(1 - context, context)
+    theirs = make_log_bucket_position(distances, span, context).long() + span
+    positions = Positions("table", span, True, context, None, 1e-7)
+    assert rows_of_distances(positions, context) == theirs.clamp(0, 2 * span - 1).tolist()
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -91,7 +91,7 @@ void encoder_attention(const EncoderTile& t) {
         for (int r = 0; r < count; r++) {
             const int token = (first + r) / t.group, head = (first + r) % t.group;
             rows[r] = {t.query + size_t(token) * t.stride + head * t.head_dim,
-                       t.bias ? t.bias + head * t.bias_stride - token : nullptr, t.causal ? token + 1 : t.num_tokens};
+                       t.bias ? t.bias + head * t.bias_stride + token * t.bias_row : nullptr, t.causal ? token + 1 : t.num_tokens};
         }
         for (int p = 0; p * kPieceTokens < rows[count - 1].seen; p++) {
             Piece<float> piece = {{}, {}, p * kPieceTokens, t.head_dim, t.scale, 0, false};

@@ -142,7 +142,7 @@ void gather_rows(const EncoderTile& t, int first, int count, Scratch& s) {
     const int width = tiles_of(t.head_dim, kStep) * kStep;
     for (int r = 0; r < kRowsTogether; r++) {
         const int row = std::min(first + r, first + count - 1), token = row / t.group, head = row % t.group;
-        s.rows[r] = {t.query + size_t(token) * t.stride + head * t.head_dim, t.bias ? t.bias + head * t.bias_stride - token : nullptr,
+        s.rows[r] = {t.query + size_t(token) * t.stride + head * t.head_dim, t.bias ? t.bias + head * t.bias_stride + token * t.bias_row : nullptr,
                      t.causal ? token + 1 : t.num_tokens};
         for (int d = 0; d < width; d += kStep) _mm512_store_si512(s.queries[r] + d, step_of(s.rows[r].query, d, t.head_dim, scale));
     }

@@ -155,7 +155,7 @@ void EncoderAttention::run_tile(Model& model, const StepState& step, int tile, i
     model.kernels->encoder_attention({row + size_t(kv_head) * group * head_dim, keys, keys + size_t(kv_heads) * head_dim,
                                       to.row(first) + size_t(kv_head) * group * head_dim, size_t(from.width),
                                       size_t(to.width), count, begin, std::min(begin + kEncoderQueries, count), group, head_dim, causal, scale, centre,
-                                      bias_row,
+                                      bias_row, -1,
                                       worker_scratch(model, worker, encoder_scratch(count, head_dim))});
 }
 

@@ -118,6 +118,7 @@ void bind_adapters(nb::class_<Plan>& plan);  // bindings_adapters.cpp
 void bind_altup(nb::class_<Plan>& plan);  // bindings_altup.cpp
 void bind_attention(nb::class_<Plan>& plan);  // bindings_attention.cpp
 void bind_delta(nb::class_<Plan>& plan);  // bindings_delta.cpp
+void bind_disentangled(nb::class_<Plan>& plan);  // bindings_disentangled.cpp
 void bind_experts(nb::class_<Plan>& plan);  // bindings_experts.cpp
 void bind_lookup(nb::class_<Plan>& plan);  // lookup.cpp
 void bind_mamba(nb::class_<Plan>& plan);  // bindings_mamba.cpp
@@ -127,7 +128,7 @@ void bind_selective(nb::class_<Plan>& plan);  // bindings_selective.cpp
 void bind_sampler(nb::module_& m);  // bindings_sample.cpp
 
 NB_MODULE(_llm_serving_native, m) {
-    m.attr("ABI") = 34;
+    m.attr("ABI") = 35;
     m.attr("PACKING") = kPacking;
     m.attr("ARITHMETIC") = kArithmetic;
     m.def("isa", [](const std::string& wanted) { return std::string(select_kernels(wanted.c_str()).name); }, nb::arg("wanted") = "auto");
@@ -269,6 +270,7 @@ NB_MODULE(_llm_serving_native, m) {
     bind_altup(plan);
     bind_attention(plan);
     bind_delta(plan);
+    bind_disentangled(plan);
     bind_experts(plan);
     bind_lookup(plan);
     bind_mamba(plan);

@@ -70,8 +70,9 @@ struct EncoderTile {
     int head_dim;
     bool causal;        // a token sees itself and what came before, else everything
     float scale;
-    const float* bias;  // null, or added to the score of query i and key j of head h: bias[h * bias_stride + j - i]
+    const float* bias;  // null, or added to the score of query i and key j of head h: bias[h * bias_stride + i * bias_row + j]
     size_t bias_stride;
+    ptrdiff_t bias_row;  // -1: by distance
     float* scratch;     // encoder_scratch() floats, private to the worker
 };
 
