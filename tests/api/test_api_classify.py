@@ -130,6 +130,9 @@ async def test_what_classify_refuses(server: Client, body: dict[str, Any], param
     ("inputs", "param", "text"),
     [
         ([], "inputs", "nothing to read"),
+        (5, "inputs", "must be a text"),
+        (None, "inputs", "must be a text"),
+        ({"text": "a"}, "inputs", "must be a text"),
         ("", "inputs", "empty"),
         (["a", ""], "inputs", "empty"),
         (["a", "b", "c"], "inputs", "lists of their own"),

@@ -15,6 +15,12 @@ def _texts(value: Any) -> Any:
     raise ValueError("must be a text, or a list of texts, of pairs {text, text_pair} or of token arrays.")
 
 
+def _inputs(value: Any) -> Any:
+    if isinstance(value, str | list):
+        return value
+    raise ValueError("must be a text, a pair of texts, or a list of lists of one or two texts.")
+
+
 class ClassifyRequest(BaseModel):
     """vLLM's shape. An item may also be a pair, `{"text": …, "text_pair": …}` as in `transformers`."""
 
@@ -32,7 +38,7 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
 
-    inputs: str | list[Any]
+    inputs: Annotated[Any, BeforeValidator(_inputs)]
     model: str | None = Field(None, max_length=512)
     raw_scores: bool | None = None
     truncate: bool | None = None
