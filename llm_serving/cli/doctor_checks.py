@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from llm_serving.backends import EngineChoice, choose_encoder_engine, choose_engine
-from llm_serving.checkpoints import open_checkpoint, read_adapter
+from llm_serving.checkpoints import open_checkpoint, read_adapter, require_classifier
 from llm_serving.cli.terminal import format_bytes
 from llm_serving.config import Settings
 from llm_serving.errors import DownloadError, InvalidRequest, ServingError
@@ -209,14 +209,18 @@ def _encoders(settings: Settings) -> list[Check]:
     def choose(path: Path) -> EngineChoice:
         return choose_encoder_engine(settings.engine, settings.device, open_checkpoint(path))
 
-    models = {
-        "embedding": settings.embedding_model,
-        "reranker": settings.reranker_model,
-        "classifier": settings.classifier_model,
-    }
+    def choose_classifier(path: Path) -> EngineChoice:
+        require_classifier(open_checkpoint(path))
+        return choose(path)
+
+    models = (
+        ("embedding", settings.embedding_model, choose),
+        ("reranker", settings.reranker_model, choose),
+        ("classifier", settings.classifier_model, choose_classifier),
+    )
     return [
-        _served(name, f"LLM_SERVING_{name.upper()}_MODEL", model, settings, choose)
-        for name, model in models.items()
+        _served(name, f"LLM_SERVING_{name.upper()}_MODEL", model, settings, how)
+        for name, model, how in models
         if model
     ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import huggingface_hub.constants as constants
 import pytest
 from tiny_adapters import write_adapter
+from tiny_deberta import write_tiny_deberta
 from tiny_encoders import write_tiny_bert
 from tiny_models import write_tiny_llama
 
@@ -114,6 +115,11 @@ def test_embedding_models_and_rerankers_are_told_with_engine_and_reason(
     assert checks["embedding"]["status"] == "ok"
     assert "the native engine, because it runs the family 'bert'" in checks["embedding"]["text"]
     assert checks["reranker"]["status"] == "problem"
+    assert "classifier" not in checks
+    monkeypatch.setenv("LLM_SERVING_CLASSIFIER_MODEL", str(tmp_path / "bert"))
+    assert "is no classifier" in report(capsys, 1)["classifier"]["text"]
+    monkeypatch.setenv("LLM_SERVING_CLASSIFIER_MODEL", str(write_tiny_deberta(tmp_path / "m", labels=3)))
+    assert report(capsys, 1)["classifier"]["status"] == "ok"
     monkeypatch.setenv("LLM_SERVING_EMBEDDING_MODEL", "")
     monkeypatch.setenv("LLM_SERVING_RERANKER_MODEL", "nonsense")
     checks = report(capsys, 1)

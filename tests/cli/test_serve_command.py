@@ -43,6 +43,7 @@ def test_addresses_that_are_not_ours(host: str, message: str) -> None:
         (["nonsense"], "'nonsense' does not exist. Known names: smollm2"),
         (["--embedding-model", "nonsense"], "'nonsense' does not exist. Known names: smollm2"),
         (["--reranker-model", "no/such/folder"], "'no/such/folder' does not exist"),
+        (["--classifier-model", "no/such/folder"], "'no/such/folder' does not exist"),
         (["--port", "x"], "--port (LLM_SERVING_PORT)"),
         (["a", "--model-name", "b"], "once"),
         (["--api-key-file", "/no/such/file"], "--api-key-file (LLM_SERVING_API_KEY_FILE)"),
