@@ -31,16 +31,17 @@ def _sizes(checkpoint: Checkpoint, skip: int = 0) -> Sizes:
     )
 
 
-def _names(prefix: str, attention: str = "attention.self.") -> Names:
+def names_of(prefix: str) -> Names:
+    """Of all that `transformers` writes in the manner of BERT."""
     layer = prefix + "encoder.layer.{i}."
     return Names(
         words=f"{prefix}embeddings.word_embeddings",
         positions=f"{prefix}embeddings.position_embeddings",
         segments=f"{prefix}embeddings.token_type_embeddings",
         embedding_norm=f"{prefix}embeddings.LayerNorm",
-        query=f"{layer}{attention}query",
-        key=f"{layer}{attention}key",
-        value=f"{layer}{attention}value",
+        query=f"{layer}attention.self.query",
+        key=f"{layer}attention.self.key",
+        value=f"{layer}attention.self.value",
         output=f"{layer}attention.output.dense",
         attention_norm=f"{layer}attention.output.LayerNorm",
         up=f"{layer}intermediate.dense",
@@ -65,7 +66,7 @@ def describe_bert(checkpoint: Checkpoint) -> ops.EncoderPlan:
     prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")
     head = _head(checkpoint, "classifier", f"{prefix}pooler.dense")
     return describe_post_norm(
-        checkpoint, _names(prefix), _sizes(checkpoint), pooling="cls" if head else "mean", head=head
+        checkpoint, names_of(prefix), _sizes(checkpoint), pooling="cls" if head else "mean", head=head
     )
 
 
@@ -75,7 +76,9 @@ def describe_roberta(checkpoint: Checkpoint) -> ops.EncoderPlan:
     head = _head(checkpoint, "classifier.out_proj", "classifier.dense")
     padding = checkpoint.metadata.get("pad_token_id", 1)
     sizes = _sizes(checkpoint, skip=int(padding) + 1)
-    return describe_post_norm(checkpoint, _names(prefix), sizes, pooling="cls" if head else "mean", head=head)
+    return describe_post_norm(
+        checkpoint, names_of(prefix), sizes, pooling="cls" if head else "mean", head=head
+    )
 
 
 def describe_distilbert(checkpoint: Checkpoint) -> ops.EncoderPlan:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from llm_serving.architectures.bert import names_of
 from llm_serving.architectures.config_json import num_layers, number, positive, prefix_of, require
 from llm_serving.architectures.post_norm import Names, Sizes, describe_post_norm
 from llm_serving.checkpoints import Checkpoint
@@ -39,19 +42,8 @@ def describe(checkpoint: Checkpoint) -> ops.EncoderPlan:
 
 
 def _names(prefix: str) -> Names:
-    layer = prefix + "encoder.layer.{i}."
-    return Names(
-        words=f"{prefix}embeddings.word_embeddings",
-        embedding_norm=f"{prefix}embeddings.LayerNorm",
-        query=f"{prefix}{_SELF}query_proj",
-        key=f"{prefix}{_SELF}key_proj",
-        value=f"{prefix}{_SELF}value_proj",
-        output=f"{layer}attention.output.dense",
-        attention_norm=f"{layer}attention.output.LayerNorm",
-        up=f"{layer}intermediate.dense",
-        down=f"{layer}output.dense",
-        output_norm=f"{layer}output.LayerNorm",
-    )
+    own = {part: f"{prefix}{_SELF}{part}_proj" for part in ("query", "key", "value")}
+    return replace(names_of(prefix), positions=None, segments=None, **own)
 
 
 def _sizes(checkpoint: Checkpoint) -> Sizes:
