@@ -57,7 +57,9 @@ def rows_of_distances(positions: Positions, context: int) -> list[int]:
 
 
 def projected(checkpoint: Checkpoint, positions: Positions, linear: str) -> np.ndarray:
-    """float32 [2 * span, hidden]: positions behind a linear layer. In double precision: the same everywhere.
+    """float32 [2 * span, hidden]: positions behind a linear layer.
+
+    In double precision, where the order in which BLAS adds hardly shows.
 
     Raises: CheckpointError if the table has other rows.
     """
