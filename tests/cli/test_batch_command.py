@@ -104,10 +104,14 @@ def test_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
+    """Behind the first three is work for a minute, which nobody who looks now and then misses."""
     body = {"messages": [{"role": "user", "content": "Hi"}], "ignore_eos": True, "max_tokens": 100_000}
     requests, out = write(tmp_path / "in", 3), tmp_path / "out"
+    long = [f"long{i}" for i in range(400)]
     with requests.open("a") as file:
-        file.write(json.dumps({"custom_id": "endless", "method": "POST", "url": CHAT, "body": body}))
+        for name in long:
+            line = {"custom_id": name, "method": "POST", "url": CHAT, "body": body}
+            file.write(json.dumps(line) + "\n")
     command = [sys.executable, "-m", "llm_serving.cli", "batch", str(requests), str(out), *FAKE]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stderr=subprocess.PIPE)
     deadline = time.monotonic() + PATIENCE_S
@@ -116,5 +120,8 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, sorted(results(out))) == (130, ["r0", "r1", "r2"])
+    kept = results(out).keys()
+    assert process.returncode == 130
+    assert {"r0", "r1", "r2"} <= kept
+    assert not kept >= set(long)
     assert b"Traceback" not in said
