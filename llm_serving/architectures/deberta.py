@@ -11,6 +11,7 @@ from llm_serving.checkpoints import Checkpoint
 from llm_serving.errors import CheckpointError
 from llm_serving.native import ops
 
+MOST_CONTEXT = 4096  # there is a bias for each pair of tokens: 64 MB a thread
 _SELF = "encoder.layer.{i}.attention.self."
 
 
@@ -52,7 +53,7 @@ def _sizes(checkpoint: Checkpoint) -> Sizes:
         layers=num_layers(checkpoint, "num_hidden_layers"),
         heads=positive(checkpoint, "num_attention_heads"),
         ffn=positive(checkpoint, "intermediate_size"),
-        context=positive(checkpoint, "max_position_embeddings", default=512),
+        context=min(positive(checkpoint, "max_position_embeddings", default=512), MOST_CONTEXT),
         epsilon=number(checkpoint, "layer_norm_eps", default=1e-7),
     )
 
@@ -60,24 +61,35 @@ def _sizes(checkpoint: Checkpoint) -> Sizes:
 def _kinds(checkpoint: Checkpoint) -> set[str]:
     """What is added to the scores of contents: `c2p`, contents to positions, and `p2c`."""
     named = checkpoint.metadata.get("pos_att_type") or []
-    kinds = set(named.lower().split("|") if isinstance(named, str) else map(str, named)) - {""}
-    if not kinds <= {"c2p", "p2c"}:
+    kinds = named.lower().split("|") if isinstance(named, str) else named
+    if not isinstance(kinds, list) or any(kind not in ("c2p", "p2c", "") for kind in kinds):
         raise CheckpointError(
-            f"'pos_att_type' in '{checkpoint.path}' is {sorted(kinds)}; supported: c2p and p2c."
+            f"'pos_att_type' in '{checkpoint.path}' is {str(named)[:80]!r}; supported: c2p and p2c."
         )
-    return kinds
+    return set(kinds) - {""}
 
 
 def _positions(checkpoint: Checkpoint, prefix: str, sizes: Sizes) -> ops.Positions:
-    most = int(checkpoint.metadata.get("max_relative_positions") or -1)
-    most = most if most > 0 else sizes.context
-    buckets = int(checkpoint.metadata.get("position_buckets") or -1)
+    most = _count(checkpoint, "max_relative_positions") or sizes.context
+    buckets = _count(checkpoint, "position_buckets")
     normed = str(checkpoint.metadata.get("norm_rel_ebd", "none")).lower().split("|")
+    table, span = f"{prefix}encoder.rel_embeddings.weight", buckets or most
+    if checkpoint.tensor(table).shape != (2 * span, sizes.hidden):
+        raise CheckpointError(
+            f"Tensor '{table}' in '{checkpoint.path}' has the shape {checkpoint.tensor(table).shape}; "
+            f"{2 * span} rows of {sizes.hidden} are needed."
+        )
     return ops.Positions(
-        table=f"{prefix}encoder.rel_embeddings.weight",
-        span=buckets if buckets > 0 else most,
+        table=table,
+        span=span,
         buckets=buckets > 0,
         most_distance=most,
         norm=f"{prefix}encoder.LayerNorm" if "layer_norm" in normed else None,
         epsilon=sizes.epsilon,
     )
+
+
+def _count(checkpoint: Checkpoint, key: str) -> int:
+    """0 where the config says none, as -1 does."""
+    value = checkpoint.metadata.get(key)
+    return value if isinstance(value, int) and value > 0 else 0

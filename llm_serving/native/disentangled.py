@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from llm_serving.checkpoints import Checkpoint, dequantize
-from llm_serving.errors import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +59,8 @@ def projected(checkpoint: Checkpoint, positions: Positions, linear: str) -> np.n
     """float32 [2 * span, hidden]: positions behind a linear layer.
 
     In double precision, where the order in which BLAS adds hardly shows.
-
-    Raises: CheckpointError if the table has other rows.
     """
     table = dequantize(checkpoint.tensor(positions.table)).astype(np.float64)
-    if table.ndim != 2 or len(table) != 2 * positions.span:
-        raise CheckpointError(
-            f"Tensor '{positions.table}' has the shape {table.shape}; {2 * positions.span} rows are needed."
-        )
     if positions.norm is not None:
         gain = dequantize(checkpoint.tensor(f"{positions.norm}.weight"))
         shift = dequantize(checkpoint.tensor(f"{positions.norm}.bias"))
