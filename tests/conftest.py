@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import signal
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
@@ -15,6 +16,12 @@ import pytest
 from patience import PATIENCE_S
 
 from llm_serving.models.cache import default_root
+
+
+def pytest_configure() -> None:
+    """Ctrl-C ends programs under test, also where a shell runs pytest in the background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
