@@ -90,7 +90,8 @@ class ModelNotFound(ServingError):
     """No model of this name is served or known."""
 
     def __init__(self, name: str, remedy: str = "") -> None:
-        super().__init__(f"The model '{name}' does not exist. {remedy}".strip())
+        what = f"The model '{name}' does not exist." if name else "There is no model for this."
+        super().__init__(f"{what} {remedy}".strip())
         self.name = name
 
 

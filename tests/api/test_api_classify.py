@@ -171,7 +171,8 @@ async def test_without_a_classifier(path: str) -> None:
     async with open_client() as client:
         response = await client.post(path, json={"input": "a", "inputs": "a"})
         assert response.status_code == 404
-        assert "--classifier-model" in response.json()["error"]["message"]
+        message = "There is no model for this. Start the server with --classifier-model."
+        assert response.json()["error"]["message"] == message
 
 
 async def test_numbers_that_are_none_are_no_answer() -> None:
