@@ -234,7 +234,7 @@ void encoder_attention(const Kernels& kernels, Report& report) {
                     std::vector<float> out(out_stride * size_t(tokens)), scratch(encoder_scratch(tokens, head_dim));
                     const float* key = x.data() + out_stride;
                     kernels.encoder_attention({x.data(), key, key + head_dim, out.data(), stride, out_stride, tokens, 0, tokens, group, head_dim,
-                                               causal, 0.2f, biased ? bias.data() + tokens - 1 : nullptr, bias_stride, scratch.data()});
+                                               causal, 0.2f, biased ? bias.data() + tokens - 1 : nullptr, bias_stride, -1, scratch.data()});
                     report.add(out);
                     report.line("encoder_attention %d x %d, %d tokens%s%s", group, head_dim, tokens, causal ? ", causal" : "", biased ? ", biased" : "");
                 }
