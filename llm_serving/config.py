@@ -108,10 +108,10 @@ class Settings(BaseSettings):
         description="Format of the weights in memory: auto (as near to the file's as is fast), q4, q8, f32; "
         "transformers, vllm: auto, f16, bf16, f32",
     )
-    kv_cache: Literal["auto", "q16", "q8"] = Field(
+    kv_cache: Literal["auto", "q16", "q8", "q4"] = Field(
         "auto",
-        description="Keys and values in memory: auto (q16), q16 (16-bit integers), or q8 (about half the "
-        "bytes, less exact)",
+        description="Keys and values in memory: auto (q16), q16 (16-bit integers), q8 (about half the "
+        "bytes, less exact), or q4 (a quarter, for long contexts in little memory; answers change)",
     )
     threads: int = Field(
         0, ge=0, le=1024, description="Threads for the model; 0 = the CPU quota of this process"

@@ -72,7 +72,7 @@ def test_argument_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ("heartbeat_s", 0),
         ("device", "gpu"),
         ("quantization", "q6"),
-        ("kv_cache", "q4"),
+        ("kv_cache", "q5"),
         ("packed_cache", "some"),
         ("prefix_cache_disk", "-1"),
         ("log_level", "loud"),

@@ -49,7 +49,7 @@ def build_runner(checkpoint: Checkpoint, options: EngineOptions, *, isa: str = "
     if num_blocks * BLOCK_SIZE < context:
         logger.warning(
             "A conversation may hold %d tokens, for more of the model's %d there is no memory. "
-            "--memory gives more, and --kv-cache q8 nearly doubles what it holds.",
+            "--memory gives more, and --kv-cache q8 nearly doubles what it holds (q4: nearly four times).",
             num_blocks * BLOCK_SIZE,
             context,
         )

@@ -31,7 +31,7 @@ FINE = 2.125  # the same of `Projection.fine`
 OTHER_PACKED = {"Q2_K": 1.0625, "Q3_K": 0.571, "Q5_1": 1.0625, "NF4": 0.5625, "E2M1_16": 0.625} | {
     kind: KINDS[held].block_bytes / KINDS[held].block_size for kind, held in HELD_AS.items()
 }
-KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8"}
+KV_FORMATS = {"auto": "q16", "q16": "q16", "q8": "q8", "q4": "q4"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_serving.errors import ServingError
 
-ABI = 35  # bump with `m.attr("ABI")` in bindings.cpp whenever the binding changes
+ABI = 36  # bump with `m.attr("ABI")` in bindings.cpp whenever the binding changes
 
 
 class ExtensionMissing(ServingError):

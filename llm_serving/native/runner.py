@@ -20,9 +20,12 @@ ROPE_SAMPLE = 64  # positions whose sines and cosines tell those of another math
 
 
 def kv_block_bytes(plan: ModelPlan, kv_format: str) -> int:
-    """Bytes of keys and values, `q16` or `q8`, one block of `BLOCK_SIZE` tokens takes over all layers."""
-    size = 1 if kv_format == "q8" else 2
-    return sum(2 * layer.heads * (layer.head_dim * size + 4) * BLOCK_SIZE for layer in plan.kv)
+    """Bytes that one block of `BLOCK_SIZE` tokens takes over all layers, kept as `kv_format`."""
+
+    def vector_bytes(head_dim: int) -> int:
+        return 4 + {"q16": 2 * head_dim, "q8": head_dim, "q4": -(-head_dim // 32) * 16}[kv_format]
+
+    return sum(2 * layer.heads * vector_bytes(layer.head_dim) * BLOCK_SIZE for layer in plan.kv)
 
 
 def state_bytes(plan: ModelPlan) -> int:
@@ -33,7 +36,8 @@ def state_bytes(plan: ModelPlan) -> int:
 class NativeRunner:
     """Owns weights, KV pool and threads. Not thread-safe: one engine thread calls it.
 
-    `kv_format` is what keys and values are kept as: `q16` or `q8`, integers with a scale for each vector.
+    `kv_format` is what keys and values are kept as: `q16` or `q8`, integers with a scale for each vector, or
+    `q4`, vectors that are rotated first, and rounded to sixteen values and a scale.
     A step names `adapters` by their place in the list.
     `content`, 16 bytes, names model, weights and arithmetic: runners that share it compute equal blocks.
 

@@ -48,4 +48,5 @@ FACTORIES: list[tuple[str, Callable[[], ModelRunner]]] = [
     ("native-mamba", lambda: native(write_tiny_granite_hybrid)),
     ("native-no-keys", lambda: native(lambda path: write_tiny_states(path, "mamba"))),
     ("native-q8-kv", lambda: native(write_tiny_llama, "q8")),
+    ("native-q4-kv", lambda: native(write_tiny_llama, "q4")),
 ]

@@ -16,7 +16,8 @@ from llm_serving.errors import CheckpointError, InvalidRequest, ServingError
 from llm_serving.service.loader import engine_options, fingerprint
 
 HEAD_DIM = 64
-VECTOR_BYTES = {"auto": 2 * HEAD_DIM + 4, "q16": 2 * HEAD_DIM + 4, "q8": HEAD_DIM + 4}
+BITS = {"auto": 16, "q16": 16, "q8": 8, "q4": 4}
+VECTOR_BYTES = {name: 4 + HEAD_DIM * bits // 8 for name, bits in BITS.items()}
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def model(tmp_path: Path) -> Path:
     return write_tiny_llama(tmp_path / "m.gguf", context=2048, **shape)
 
 
-def test_the_same_memory_holds_nearly_twice_the_tokens(model: Path) -> None:
+def test_the_same_memory_holds_two_and_nearly_four_times_the_tokens(model: Path) -> None:
     checkpoint = open_checkpoint(model)
     weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
     room = 8 << 20
@@ -63,12 +64,12 @@ def test_a_context_that_nobody_asked_for_gives_way(model: Path, caplog: pytest.L
 
 
 def test_engine_names_what_it_has(model: Path) -> None:
-    with pytest.raises(InvalidRequest, match="auto, q16, q8, not as 'q4'") as caught:
-        build_runner(open_checkpoint(model), EngineOptions(kv_cache="q4"))
+    with pytest.raises(InvalidRequest, match="auto, q16, q8, q4, not as 'q5'") as caught:
+        build_runner(open_checkpoint(model), EngineOptions(kv_cache="q5"))
     assert caught.value.param == "kv_cache"
 
 
-@pytest.mark.parametrize("kv_cache", ["q16", "q8"])
+@pytest.mark.parametrize("kv_cache", ["q16", "q8", "q4"])
 def test_heads_that_are_too_long_are_named(tmp_path: Path, kv_cache: str) -> None:
     path = write_tiny_llama(tmp_path / "m.gguf", heads=1, kv_heads=1, head_dim=608)
     with pytest.raises(CheckpointError, match=r"have 608 dimensions; .* up to 576"):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 Model = tuple[NativeRunner, list[bytes]]
 
 
-@pytest.fixture(scope="module", params=["q16", "q8"])
+@pytest.fixture(scope="module", params=["q16", "q8", "q4"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     path = write_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf", vocab=516)
     checkpoint = open_checkpoint(path)

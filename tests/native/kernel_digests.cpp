@@ -18,7 +18,7 @@ using namespace llm;
 
 namespace {
 
-const char* name_of(KvFormat format) { return format == KvFormat::q8 ? "q8" : "q16"; }
+const char* name_of(KvFormat format) { return format == KvFormat::q4 ? "q4" : format == KvFormat::q8 ? "q8" : "q16"; }
 
 // A packed matrix and its bytes; prefetching looks past their end and reads nothing.
 struct Weights {
@@ -152,7 +152,7 @@ void rows(const Kernels& kernels, Report& report) {
             y = x, kernels.soft_cap(y.data(), cols - 3, 5.0f), say("soft_cap");
             y = x;
             kernels.rope(y.data(), a.data(), b.data(), cols), say("rope");
-            for (KvFormat format : {KvFormat::q16, KvFormat::q8}) {
+            for (KvFormat format : {KvFormat::q16, KvFormat::q8, KvFormat::q4}) {
                 const int head_dim = std::min(cols, kMostHeadDim);
                 std::vector<uint8_t> keys(vectors_bytes(format, head_dim)), values(keys.size());
                 for (float scale : {1.0f, 1e-6f, 1000.0f, 1e-33f}) {  // the least of them are no integers
@@ -268,7 +268,7 @@ int main() {
         quantisation(kernels, report);
         matrices(kernels, report);
         rows(kernels, report);
-        for (KvFormat format : {KvFormat::q16, KvFormat::q8}) cached_attention(kernels, report, format);
+        for (KvFormat format : {KvFormat::q16, KvFormat::q8, KvFormat::q4}) cached_attention(kernels, report, format);
         encoder_attention(kernels, report);
         delta_net(kernels, report);
         mamba(kernels, report);

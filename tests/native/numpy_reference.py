@@ -4,7 +4,7 @@ Two plans of arithmetic over the same weights. `quantize_activations=False` is f
 dequantised weights. `quantize_activations=True` is what the engine promises to compute: weights as its
 packed formats hold them, int8 activations per token and 16 columns (int16 and 32 where the weights are
 packed as q8, as those around the layers are unless they have four bits), keys and values as int16 or int8
-with a scale for the vector of each head.
+with a scale for the vector of each head, or as kv_reference.py has them.
 A quantised product is written here as (scale * int8) @ (dequantised weight).T, which is, but for
 the order of additions, the sum over the scales' groups of
 scale_w * scale_a * sum(q_w * q_a) + min_w * scale_a * sum(q_a).
@@ -18,6 +18,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+from kv_reference import coded, turned
 
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.native.core import load_core
@@ -177,17 +178,21 @@ def causal_attention_of_integers(
 
     Keys and values are integers with a scale for each head's vector, `q8` of up to 127, `q16` of up to
     8191; queries, and the weights of 256 keys times the scales of their values, are int16 with one scale.
-    For q16 the sum of their magnitudes is bounded, so that sums of products stay below 2^31.
+    For q16 the sum of their magnitudes is bounded, so that sums of products stay below 2^31. `q4`: see there.
     """
-    most, most_sum = (127, np.inf) if kv_format == "q8" else (8191, 2**18 - 512)
-    keys = np.multiply(*round_last_axis(k, most))
-    weights = causal_weights(rounded_factors(q, most_sum), keys, cap, window)
-    values, scales = round_last_axis(v, most)
+    most, most_sum = (8191, 2**18 - 512) if kv_format == "q16" else (127, np.inf)
+    if kv_format == "q4":
+        (keys, key_scales), (values, scales) = coded(turned(k)), coded(turned(v))
+        q = turned(q)
+    else:
+        (keys, key_scales), (values, scales) = round_last_axis(k, most), round_last_axis(v, most)
+    weights = causal_weights(rounded_factors(q, most_sum), keys * key_scales, cap, window)
     weights *= scales.transpose(1, 2, 0)[:, None]
     for start in range(0, len(v), PIECE):
         piece = np.s_[..., start : start + PIECE]
         weights[piece] = rounded_factors(weights[piece], most_sum)
-    return mixed(weights, values)
+    out = mixed(weights, values)
+    return turned(out.reshape(q.shape)).reshape(out.shape) if kv_format == "q4" else out
 
 
 def silu(x: np.ndarray) -> np.ndarray:

@@ -24,16 +24,16 @@ def expected(sinks: np.ndarray, window: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("window", [0, 40])
-@pytest.mark.parametrize("kv_format", ["q16", "q8"])
+@pytest.mark.parametrize("kv_format", ["q16", "q8", "q4"])
 def test_it_is_numpys(kv_format: str, window: int) -> None:
     ours = Heads("auto", SINKS, kv_format, window=window).run()
-    largest = 2e-3 if kv_format == "q16" else 0.05
+    largest = {"q16": 2e-3, "q8": 0.05, "q4": 0.5}[kv_format]
     np.testing.assert_allclose(ours, expected(SINKS, window), atol=largest)
     assert np.abs(ours - Heads("auto", None, kv_format, window=window).run()).max() > 0.1
 
 
 @pytest.mark.parametrize("window", [0, 40])
-@pytest.mark.parametrize("kv_format", ["q16", "q8"])
+@pytest.mark.parametrize("kv_format", ["q16", "q8", "q4"])
 def test_the_same_bits_however_it_is_cut(kv_format: str, window: int) -> None:
     """One token a step splits its context into pieces; many walk it as a whole."""
     whole = Heads("scalar", SINKS, kv_format, 1, window).run()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kv_reference import turned
 
 from llm_serving.native.core import load_core
 
@@ -34,21 +35,29 @@ def attended(isa: str, kv_format: str, head_dim: int, rows: np.ndarray) -> np.nd
     return plan.run(every, every, np.array([0, TOKENS], np.int32), tables, every, logits)
 
 
+def alike(kv_format: str, head_dim: int) -> np.ndarray:
+    """A vector [head_dim] all of whose integers are the largest: of equal numbers, if it is not turned."""
+    ones = np.ones(head_dim, np.float32)
+    return turned(ones) if kv_format == "q4" else ones
+
+
 @pytest.mark.parametrize("head_dim", [32, 512, 576])
-@pytest.mark.parametrize("kv_format", ["q16", "q8"])
+@pytest.mark.parametrize("kv_format", ["q16", "q8", "q4"])
 @pytest.mark.parametrize("isa", core.instruction_sets())
 def test_the_largest_scores(isa: str, kv_format: str, head_dim: int) -> None:
     """All dimensions alike and of one sign: a sum beyond 2^31 would come out as the opposite score."""
     signs = np.where(np.arange(TOKENS) % 2 == 0, 1.0, -1.0)[:, None]
-    ones = np.ones((TOKENS, head_dim))
-    rows = np.concatenate([ones * 30, ones * signs, ones * signs * 7], axis=1).astype(np.float32)
+    own = np.tile(alike(kv_format, head_dim), (TOKENS, 1))
+    rows = np.concatenate([own * 30, own * signs, own * signs * 7], axis=1).astype(np.float32)
     ours = attended(isa, kv_format, head_dim, rows)
-    np.testing.assert_allclose(ours, 7.0, rtol=1e-3)  # that of the keys with the queries' sign
+    # That of the keys with the queries' sign.
+    np.testing.assert_allclose(ours, 7 * own, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("kv_format", ["q16", "q8"])
+@pytest.mark.parametrize("kv_format", ["q16", "q8", "q4"])
 @pytest.mark.parametrize("isa", core.instruction_sets())
 def test_the_largest_sums_of_values(isa: str, kv_format: str) -> None:
     """Equal weights for 256 equal values."""
-    rows = np.concatenate([np.zeros((TOKENS, 128)), np.full((TOKENS, 64), -5.0)], axis=1).astype(np.float32)
-    np.testing.assert_allclose(attended(isa, kv_format, 64, rows), -5.0, rtol=1e-3)
+    values = np.tile(-5 * alike(kv_format, 64), (TOKENS, 1))
+    rows = np.concatenate([np.zeros((TOKENS, 128)), values], axis=1).astype(np.float32)
+    np.testing.assert_allclose(attended(isa, kv_format, 64, rows), values, rtol=1e-3, atol=1e-4)

@@ -27,14 +27,14 @@ def expected() -> np.ndarray:
     return mixed(weights / weights.sum(-1, keepdims=True), v)
 
 
-@pytest.mark.parametrize("kv_format", ["q16", "q8"])
+@pytest.mark.parametrize("kv_format", ["q16", "q8", "q4"])
 def test_it_is_numpys(kv_format: str) -> None:
     ours = Heads("auto", None, kv_format, falling=FALLING).run()
-    np.testing.assert_allclose(ours, expected(), atol=2e-3 if kv_format == "q16" else 0.05)
+    np.testing.assert_allclose(ours, expected(), atol={"q16": 2e-3, "q8": 0.05, "q4": 0.5}[kv_format])
     assert np.abs(ours - Heads("auto", None, kv_format).run()).max() > 0.1
 
 
-@pytest.mark.parametrize("kv_format", ["q16", "q8"])
+@pytest.mark.parametrize("kv_format", ["q16", "q8", "q4"])
 def test_the_same_bits_however_it_is_cut(kv_format: str) -> None:
     whole = Heads("scalar", None, kv_format, 1, falling=FALLING).run()
     assert np.isfinite(whole).all()

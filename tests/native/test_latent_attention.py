@@ -58,7 +58,7 @@ def test_older_files_are_the_same_model(kind: str, quantization: str, tmp_path: 
     assert np.median(errors) < {"F32": 1e-9, "Q8_0": 0.05, "Q4_0": 0.25}[kind]
 
 
-@pytest.mark.parametrize("kv_cache", ["q16", "q8"])
+@pytest.mark.parametrize("kv_cache", ["q16", "q8", "q4"])
 @pytest.mark.parametrize("kind", ["F32", "Q4_0"])
 def test_same_bits_however_it_is_cut(kind: str, kv_cache: str, tmp_path: Path, make_driver) -> None:
     checkpoint = opened(tmp_path / "m.gguf", kind=kind)

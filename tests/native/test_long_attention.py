@@ -25,7 +25,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=["q16", "q8"])
+@pytest.fixture(params=["q16", "q8", "q4"])
 def make_driver(make_driver, request):
     """Every test here, of either kind of KV cache."""
     return partial(make_driver, kv_cache=request.param)

@@ -32,7 +32,7 @@ TEXT = RNG.integers(0, SMALLEST_VOCAB, 150).tolist()
 OTHERS = [RNG.integers(0, SMALLEST_VOCAB, n).tolist() for n in (1, 40, 7, 90, 16)]
 
 
-@pytest.fixture(params=["q16", "q8"])
+@pytest.fixture(params=["q16", "q8", "q4"])
 def make_driver(make_driver, request):
     """Every test here, of either kind of KV cache."""
     return partial(make_driver, kv_cache=request.param)

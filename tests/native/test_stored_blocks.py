@@ -28,7 +28,7 @@ TEXT = np.random.default_rng(5).integers(0, SMALLEST_VOCAB, 75).tolist()
 NUM_BLOCKS = 4
 
 
-@pytest.fixture(params=["q16", "q8"])
+@pytest.fixture(params=["q16", "q8", "q4"])
 def make_driver(make_driver, request):
     """Every test here, of either kind of KV cache."""
     return partial(make_driver, kv_cache=request.param)

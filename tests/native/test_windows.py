@@ -47,7 +47,13 @@ def ids(seed: int = 1) -> np.ndarray:
 # Of bytes in the cache one of each kind of attention: with soft caps, in heads of two widths, with sinks.
 @pytest.mark.parametrize(
     ("family", "kv_cache"),
-    [*((family, "q16") for family in WRITERS), ("gemma2", "q8"), ("gemma4_large", "q8"), ("gpt_oss", "q8")],
+    [
+        *((family, "q16") for family in WRITERS),
+        ("gemma2", "q8"),
+        ("gemma4_large", "q8"),
+        ("gpt_oss", "q8"),
+        ("gemma4_large", "q4"),
+    ],
 )
 def test_chunks_threads_and_instruction_sets(tmp_path: Path, make_driver, family: str, kv_cache: str) -> None:
     checkpoint = open_checkpoint(WRITERS[family](tmp_path / "m.gguf", window=290, kind="Q8_0", **SHAPE))

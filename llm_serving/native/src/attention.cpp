@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "attention_rows.hpp"
+#include "rotation.hpp"
 
 namespace llm::LLM_NAMESPACE {
 
@@ -12,17 +13,31 @@ int seen_by(const AttentionTile& t, int token) { return t.seen ? t.seen[token] :
 
 const float* sink_of(const AttentionTile& t, int head) { return t.sinks ? t.sinks + head : nullptr; }
 
+// What all pieces give for row r, as it was before values were turned.
+void finish(const AttentionTile& t, int r, const float* state) {
+    float* out = t.out + size_t(r / t.group) * t.out_stride + r % t.group * t.head_dim;
+    finish(state, t.head_dim, sink_of(t, r % t.group), out);
+    if (t.format == KvFormat::q4) rotate(out, t.head_dim);
+}
+
 template <class T>
 void cached_attention(const AttentionTile& t) {
     const int num_rows = t.num_tokens * t.group, stride = state_floats(t.head_dim);
     Row* rows = reinterpret_cast<Row*>(t.scratch);
     float* states = t.scratch + size_t(num_rows) * kRowFloats;
-    float* scratch = states + size_t(num_rows) * stride;
+    float* turned = states + size_t(num_rows) * stride;
+    float* scratch = turned + size_t(num_rows) * t.head_dim;
     for (int r = 0; r < num_rows; r++) {
         const int token = r / t.group, head = r % t.group;
         const int position = t.first_position + token;
         rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim,
                    t.bias ? t.bias + head * t.bias_stride - position : nullptr, seen_by(t, token)};
+        if constexpr (std::is_same_v<T, Codes>) {
+            float* query = turned + size_t(r) * t.head_dim;
+            std::copy_n(rows[r].query, t.head_dim, query);
+            rotate(query, t.head_dim);
+            rows[r].query = query;
+        }
     }
     const int seen = seen_by(t, t.num_tokens - 1);
     const int first = std::max(t.first_piece, t.states ? t.piece : 0), end = t.states ? t.piece_end : (seen + kPieceTokens - 1) / kPieceTokens;
@@ -38,24 +53,23 @@ void cached_attention(const AttentionTile& t) {
         float* into = t.states ? t.states + size_t(p - t.piece) * t.piece_stride : states;
         take_in(rows, num_rows, piece, t.states || p == first, into, scratch);
     }
-    for (int r = 0; !t.states && r < num_rows; r++)
-        finish(states + size_t(r) * stride, t.head_dim, sink_of(t, r % t.group), t.out + size_t(r / t.group) * t.out_stride + r % t.group * t.head_dim);
+    for (int r = 0; !t.states && r < num_rows; r++) finish(t, r, states + size_t(r) * stride);
 }
 
 }  // namespace
 
 void attention(const AttentionTile& t) {
+    if (t.format == KvFormat::q4) return cached_attention<Codes>(t);
     return t.format == KvFormat::q8 ? cached_attention<int8_t>(t) : cached_attention<int16_t>(t);
 }
 
 void merge_attention(const AttentionTile& t) {
     const int stride = state_floats(t.head_dim);
     for (int r = 0; r < t.num_tokens * t.group; r++) {
-        const int token = r / t.group, head = r % t.group;
         float* state = t.states + t.first_piece * t.piece_stride + size_t(r) * stride;
-        for (int p = 1; (t.first_piece + p) * kPieceTokens < seen_by(t, token); p++)
+        for (int p = 1; (t.first_piece + p) * kPieceTokens < seen_by(t, r / t.group); p++)
             merge(state, state + p * t.piece_stride, t.head_dim);
-        finish(state, t.head_dim, sink_of(t, head), t.out + size_t(token) * t.out_stride + head * t.head_dim);
+        finish(t, r, state);
     }
 }
 

@@ -8,6 +8,10 @@ namespace llm::LLM_NAMESPACE {
 namespace {
 
 constexpr int kPair = 2 * kBlockTokens;  // integers of two dimensions of a block's keys
+template <class T>
+constexpr int kInOne = 1;  // integers in a T
+template <>
+constexpr int kInOne<Codes> = 2;
 
 // body(whether to fetch), as a constant; plain code waits for its arithmetic.
 template <int R, class T, class Body>
@@ -57,9 +61,15 @@ LLM_INLINE void round_query(const float* x, int head_dim, QueryPairs& out) {
     round_factors<T>(x, head_dim, largest(most), sum(total), out);
 }
 
+// Of a block's `integers`, 32 from number `at` on: a multiple of 64 for codes, of which `half` then tells the first 32 from the second.
+template <class T>
+LLM_INLINE Pairs pairs_at(const T* integers, int at, int half) { return load_as<Pairs>(integers + at + half * kPair); }
+LLM_INLINE Pairs pairs_at(const Codes* integers, int at, int half) { return load_half<Pairs>(integers + at / 2, half); }
+
 template <class T>
 LLM_INLINE Wide scales_of(const T* vectors, int head_dim) {
-    return load_as<Wide>(reinterpret_cast<const float*>(vectors + head_dim * kBlockTokens));
+    const auto* bytes = reinterpret_cast<const uint8_t*>(vectors);
+    return load_as<Wide>(reinterpret_cast<const float*>(bytes + kept_dims<T>(head_dim) * kBlockTokens * sizeof(T) / kInOne<T>));
 }
 
 // weights[r][0 .. 16 B] = scores of blocks first .. first + B. Of a cold piece it fetches the values of these blocks and
@@ -78,12 +88,14 @@ LLM_INLINE void score(const QueryPairs* queries, const Piece<T>& piece, int firs
     Pairs sums[R][B];
     LLM_EACH(r, R) { LLM_EACH(b, B) { sums[r][b] = spread<Pairs>(0); } }
     // Not unrolled: the compiler would mix two steps, and run out of registers.
-    for (int p = 0; p < piece.head_dim / 2; p++) {
+    for (int p = 0; p < piece.head_dim / 2; p += kInOne<T>) {
         if constexpr (Cold)
-            if (p * sizeof(T) % 2 == 0) fetch_both(p * kPair);  // a line each
-        add_products(sums, LLM_WITH(r) { return queries[r].pair(p); }, LLM_WITH(b) { return load_as<Pairs>(keys[b] + p * kPair); });
+            if (p * sizeof(T) % (2 * kInOne<T>) == 0) fetch_both(p * kPair / kInOne<T>);  // a line each
+        LLM_EACH(i, kInOne<T>) {
+            add_products(sums, LLM_WITH(r) { return queries[r].pair(p + i); }, LLM_WITH(b) { return pairs_at(keys[b], p * kPair, i); });
+        }
     }
-    if constexpr (Cold) fetch_both(piece.head_dim * kBlockTokens);
+    if constexpr (Cold) fetch_both(kept_dims<T>(piece.head_dim) * kBlockTokens / kInOne<T>);
     LLM_EACH(b, B) {
         const Wide scales = multiply(scales_of(keys[b], piece.head_dim), spread<Wide>(piece.scale * kLog2E));
         LLM_EACH(r, R) {
@@ -131,13 +143,15 @@ template <int R, int N, bool Cold, class T>
 LLM_INLINE void add_values(const Piece<T>& piece, const WeightPairs* weights, int blocks, int d, float* states, int stride) {
     Pairs sums[R][N];
     LLM_EACH(r, R) { LLM_EACH(n, N) { sums[r][n] = spread<Pairs>(0); } }
+    const int half = N == 1 ? d / kWideLanes % kInOne<T> : 0;
     for (int block = 0; block < blocks; block++)
         for (int i = 0; i < kBlockTokens / 2; i++) {
-            const int at = 2 * (i * piece.head_dim + d);
-            const T* values = piece.values[block] + at;
-            if constexpr (Cold) fetch<N * 2 * kWideLanes * sizeof(T)>(piece.keys[kPieceBlocks + block] + at);
+            const int at = 2 * (i * kept_dims<T>(piece.head_dim) + d - half * kWideLanes);
+            const T* values = piece.values[block];
+            if constexpr (Cold) fetch<N * 2 * kWideLanes * sizeof(T) / kInOne<T>>(piece.keys[kPieceBlocks + block] + at / kInOne<T>);
             const int pair = block * (kBlockTokens / 2) + i;
-            add_products(sums, LLM_WITH(r) { return weights[r].pair(pair); }, LLM_WITH(n) { return load_as<Pairs>(values + n * 2 * kWideLanes); });
+            add_products(sums, LLM_WITH(r) { return weights[r].pair(pair); },
+                         LLM_WITH(n) { return pairs_at(values, at + n / kInOne<T> * kInOne<T> * kPair, n % kInOne<T> + half); });
         }
     LLM_EACH(r, R) {
         LLM_EACH(n, N) {
@@ -181,6 +195,10 @@ void attend(const Row* rows, const Piece<int16_t>& piece, float* weights, float*
 }
 template <int R>
 void attend(const Row* rows, const Piece<int8_t>& piece, float* weights, float* states) {
+    attend_integers<R>(rows, piece, weights, states);
+}
+template <int R>
+void attend(const Row* rows, const Piece<Codes>& piece, float* weights, float* states) {
     attend_integers<R>(rows, piece, weights, states);
 }
 

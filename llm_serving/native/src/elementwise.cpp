@@ -203,37 +203,6 @@ void rope(float* head, const float* cos, const float* sin, int rotated) {
     }
 }
 
-namespace {
-
-// One token's vector as integers, dimension d at place(d); returns their scale.
-template <class T, class Place>
-float store_integers(const float* x, int head_dim, T* out, Place place) {
-    constexpr float kMost = kMostOf<T>;
-    const float largest = largest_of(x, head_dim);
-    const float inverse = inverse_of(largest, kMost);
-    T rounded[kMostHeadDim];  // first, as vectors do that
-    for (int d = 0; d < head_dim; d++) rounded[d] = T(int32_t(round_even(x[d] * inverse)));
-    for (int d = 0; d < head_dim; d++) out[place(d)] = rounded[d];
-    return largest / kMost;
-}
-
-template <class T>
-void store_pairs(const float* key, const float* value, int head_dim, int slot, uint8_t* key_bytes, uint8_t* value_bytes) {
-    T *keys = reinterpret_cast<T*>(key_bytes), *values = reinterpret_cast<T*>(value_bytes);
-    const size_t scales = size_t(head_dim) * kBlockTokens;
-    reinterpret_cast<float*>(keys + scales)[slot] =
-        store_integers(key, head_dim, keys, [&](int d) { return (d / 2 * kBlockTokens + slot) * 2 + d % 2; });
-    reinterpret_cast<float*>(values + scales)[slot] =
-        store_integers(value, head_dim, values, [&](int d) { return (slot / 2 * head_dim + d) * 2 + slot % 2; });
-}
-
-}  // namespace
-
-void store_kv(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values) {
-    return format == KvFormat::q8 ? store_pairs<int8_t>(key, value, head_dim, slot, keys, values)
-                                  : store_pairs<int16_t>(key, value, head_dim, slot, keys, values);
-}
-
 ScaleAndMinimum scale_and_minimum(Format format, const uint8_t* scales, int g, int half, int o) {
     const uint8_t* own = scales + scales_at(format, g);
     const auto float_of = [o](const uint8_t* halves) {

@@ -87,7 +87,7 @@ constexpr int state_floats(int head_dim) { return head_dim + 8; }
 inline size_t rows_scratch(int head_dim) { return size_t(kAttentionRows) * (kPieceTokens + state_floats(head_dim)); }
 
 inline size_t attention_scratch(int group, int head_dim) {
-    return size_t(group) * kAttentionTokens * (kRowFloats + state_floats(head_dim)) + rows_scratch(head_dim);
+    return size_t(group) * kAttentionTokens * (kRowFloats + state_floats(head_dim) + head_dim) + rows_scratch(head_dim);
 }
 
 inline size_t encoder_blocks(int num_tokens) { return (size_t(num_tokens) + kBlockTokens - 1) / kBlockTokens; }

@@ -9,8 +9,19 @@ constexpr int kBlockTokens = 16;
 
 // Keys and values are signed integers. A block holds of each head pairs of dimensions, or of tokens, side by side:
 // keys [head_dim / 2][16][2], values [8][head_dim][2], each followed by 16 f32 scales, one for the vector of each token.
-// x = scale * q, and both come from that vector's own values only.
-enum class KvFormat : uint8_t { q16, q8 };
+// x = scale * q, and both come from that vector's own values only. What q4 keeps is rotated first (rotation.hpp), and its q are
+// those of kCodes; see Codes for where they lie.
+enum class KvFormat : uint8_t { q16, q8, q4 };
+
+// Two of 4 bits. 32 bytes hold two times 32 that integers would hold one after the other: the first in the low halves, the
+// second in the high ones. So both of a byte are of one token, and two threads that store two tokens do not share a byte.
+struct Codes {
+    uint8_t both;
+};
+
+// What a code stands for: the values that lose least of a rotated vector whose largest is kMostCoded (Lloyd 1982, of SmolLM2's).
+constexpr int8_t kCodes[16] = {-127, -100, -80, -63, -48, -33, -20, -7, 7, 20, 33, 48, 63, 80, 100, 127};
+constexpr float kMostCoded = 133;
 
 // Of the magnitude of q. Sums of products with 16-bit factors stay below 2^31 as far as the magnitudes of the factors add up to
 // kMostFactorSum, and each is rounded by half at most. With bytes that bounds heads of more than 516 dimensions only.
@@ -21,9 +32,16 @@ template <class T>
 constexpr int kMostFactorSum = sizeof(T) == 1 ? 0x7fffffff / 127 - 512 : (1 << 18) - 512;
 static_assert(kMostHeadDim <= 2 * 512, "rounding adds half for each factor");
 
+// Dimensions that there is room for.
+template <class T>
+constexpr int kept_dims(int head_dim) { return head_dim; }
+template <>
+constexpr int kept_dims<Codes>(int head_dim) { return (head_dim + 31) / 32 * 32; }
+
 // Of one head's keys, or values, in a block.
 constexpr size_t vectors_bytes(KvFormat f, int head_dim) {
-    return kBlockTokens * (size_t(head_dim) * (f == KvFormat::q16 ? 2 : 1) + sizeof(float));
+    const int bytes = f == KvFormat::q16 ? 2 * head_dim : f == KvFormat::q8 ? head_dim : kept_dims<Codes>(head_dim) / 2;
+    return kBlockTokens * (size_t(bytes) + sizeof(float));
 }
 
 // Blocks of one layer and head lie together in chunks, and a chunk of all layers and heads follows the other.

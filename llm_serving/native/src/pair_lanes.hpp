@@ -13,6 +13,9 @@ template <class V>
 V load_as(const int8_t* p);
 template <class V>
 V load_as(const int16_t* p);
+// The same of 32 bytes of codes, the first or the second of their halves.
+template <class V>
+V load_half(const Codes* p, int half);
 
 // Vectors are of 32-bit lanes, not __m512i or __m256i, whose lanes are of 64 bits: with those GCC 12 stores every sum in every step.
 
@@ -35,6 +38,13 @@ inline Pairs load_as<Pairs>(const int8_t* p) {
 }
 template <>
 inline Pairs load_as<Pairs>(const int16_t* p) { return Pairs(_mm512_loadu_si512(p)); }
+template <>
+inline Pairs load_half<Pairs>(const Codes* p, int half) {
+    const __m512i words = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodes));
+    const __m512i values = _mm512_cvtepi8_epi16(_mm256_broadcastsi128_si256(codes));  // twice: the fifth bit may be anything
+    return Pairs(_mm512_permutexvar_epi16(half ? _mm512_srli_epi16(words, 4) : words, values));
+}
 
 #elif defined(__AVX2__)
 
@@ -59,6 +69,14 @@ template <>
 inline Pairs load_as<Pairs>(const int16_t* p) {
     const auto* integers = reinterpret_cast<const __m256i*>(p);
     return {EightSums(_mm256_loadu_si256(integers)), EightSums(_mm256_loadu_si256(integers + 1))};
+}
+template <>
+inline Pairs load_half<Pairs>(const Codes* p, int half) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const __m256i codes = _mm256_and_si256(half ? _mm256_srli_epi16(bytes, 4) : bytes, _mm256_set1_epi8(15));
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodes)));
+    const __m256i values = _mm256_shuffle_epi8(table, codes);
+    return {EightSums(_mm256_cvtepi8_epi16(_mm256_castsi256_si128(values))), EightSums(_mm256_cvtepi8_epi16(_mm256_extracti128_si256(values, 1)))};
 }
 
 #elif defined(LLM_NEON)
@@ -86,11 +104,21 @@ inline Pairs spread<Pairs>(int32_t x) {
     const int32x4_t first = vreinterpretq_s32_s16(vdupq_n_s16(int16_t(x))), second = vreinterpretq_s32_s16(vdupq_n_s16(int16_t(x >> 16)));
     return {{first, first, second, second}};
 }
+LLM_INLINE Pairs widened(int8x16_t first, int8x16_t second) {
+    return {{vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(first))), vreinterpretq_s32_s16(vmovl_high_s8(first)),
+             vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(second))), vreinterpretq_s32_s16(vmovl_high_s8(second))}};
+}
 template <>
 inline Pairs load_as<Pairs>(const int8_t* p) {
     const int8x16x2_t bytes = vld2q_s8(p);
-    return {{vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(bytes.val[0]))), vreinterpretq_s32_s16(vmovl_high_s8(bytes.val[0])),
-             vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(bytes.val[1]))), vreinterpretq_s32_s16(vmovl_high_s8(bytes.val[1]))}};
+    return widened(bytes.val[0], bytes.val[1]);
+}
+template <>
+inline Pairs load_half<Pairs>(const Codes* p, int half) {
+    const uint8x16x2_t bytes = vld2q_u8(reinterpret_cast<const uint8_t*>(p));
+    const int8x16_t table = vld1q_s8(kCodes);
+    const auto values = [&](uint8x16_t b) { return vqtbl1q_s8(table, half ? vshrq_n_u8(b, 4) : vandq_u8(b, vdupq_n_u8(15))); };
+    return widened(values(bytes.val[0]), values(bytes.val[1]));
 }
 template <>
 inline Pairs load_as<Pairs>(const int16_t* p) {
@@ -128,6 +156,12 @@ Pairs load_pairs(const T* p) {
     Pairs r;
     for (int i = 0; i < kWideLanes; i++) r.v[i] = int32_t(uint32_t(uint16_t(p[2 * i])) | uint32_t(uint16_t(p[2 * i + 1])) << 16);
     return r;
+}
+template <>
+inline Pairs load_half<Pairs>(const Codes* p, int half) {
+    int8_t values[2 * kWideLanes];
+    for (int i = 0; i < 2 * kWideLanes; i++) values[i] = kCodes[p[i].both >> 4 * half & 15];
+    return load_pairs(values);
 }
 template <>
 inline Pairs load_as<Pairs>(const int8_t* p) { return load_pairs(p); }

@@ -87,13 +87,13 @@ int Plan::buffer(int width, bool of_slots) {
 
 void Plan::kv_cache(const std::vector<std::pair<int, int>>& layers, int blocks, const std::string& format) {
     require(!layers.empty() && blocks > 0, "the KV cache needs layers and blocks");
-    require(format == "q16" || format == "q8", "the KV cache holds q16 or q8");
+    require(format == "q16" || format == "q8" || format == "q4", "the KV cache holds q16, q8 or q4");
     for (const auto& [heads, head_dim] : layers) {
         require(heads > 0 && head_dim > 0 && head_dim % 8 == 0, "the KV cache needs heads, and their size in multiples of 8");
         require(head_dim <= kMostHeadDim, "the KV cache takes heads of up to " + std::to_string(kMostHeadDim));
     }
     KvCache& kv = model.kv;
-    kv.lay_out(layers, format == "q8" ? KvFormat::q8 : KvFormat::q16);
+    kv.lay_out(layers, format == "q4" ? KvFormat::q4 : format == "q8" ? KvFormat::q8 : KvFormat::q16);
     kv.blocks = blocks;
     kv.memory = std::make_unique<Mapping>(kv.chunks() * kv.chunk_stride());
     kv.touch_ahead(-1);
