@@ -58,7 +58,9 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer
     url = f"http://127.0.0.1:{port}"
     log = tmp_path_factory.mktemp("server") / "log"
     command = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--log-level", "warning"]
-    environment = {**os.environ, "LLM_SERVING_MODEL_NAME": str(real_model_path()), "LLM_SERVING_DRAIN_S": "2"}
+    # Who names no limit waits for an answer, not for a thousand tokens.
+    settings = {"MODEL_NAME": str(real_model_path()), "DRAIN_S": "2", "MAX_NEW_TOKENS": "128"}
+    environment = {**os.environ, **{f"LLM_SERVING_{name}": value for name, value in settings.items()}}
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
     try:
