@@ -19,9 +19,11 @@ from llm_serving.native import ops
 IDS = np.random.default_rng(1).integers(0, SMALLEST_VOCAB, 400)
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    path = write_tiny_gemma2(tmp_path / "m.gguf", window=290, layers=3, context=512, kind="F32")
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path = write_tiny_gemma2(
+        tmp_path_factory.mktemp("model") / "m.gguf", window=290, layers=3, context=512, kind="F32"
+    )
     return open_checkpoint(path)
 
 

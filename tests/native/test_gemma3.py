@@ -20,10 +20,17 @@ def ids(seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, SMALLEST_VOCAB, LENGTH)
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(
-        write_tiny_gemma3(tmp_path / "m.gguf", window=290, layers=7, context=1024, kind="Q8_0", rope_base=1e6)
+        write_tiny_gemma3(
+            tmp_path_factory.mktemp("model") / "m.gguf",
+            window=290,
+            layers=7,
+            context=1024,
+            kind="Q8_0",
+            rope_base=1e6,
+        )
     )
 
 

@@ -29,9 +29,11 @@ def ids(seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, SMALLEST_VOCAB, LENGTH)
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    return open_checkpoint(write_tiny_gemma3n(tmp_path / "m.gguf", window=290, context=1024))
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(
+        write_tiny_gemma3n(tmp_path_factory.mktemp("model") / "m.gguf", window=290, context=1024)
+    )
 
 
 def test_who_keeps_who_reads_and_whose_gates_are_sparse(checkpoint: Checkpoint) -> None:

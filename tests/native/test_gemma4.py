@@ -35,9 +35,11 @@ def checkpoint(tmp_path: Path, request: pytest.FixtureRequest) -> Checkpoint:
     return open_checkpoint(WRITERS[request.param](tmp_path / "m.gguf", window=290, context=1024))
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Checkpoint:
-    return open_checkpoint(write_tiny_gemma4(tmp_path / "m.gguf", window=290, context=1024))
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(
+        write_tiny_gemma4(tmp_path_factory.mktemp("model") / "m.gguf", window=290, context=1024)
+    )
 
 
 def test_who_keeps_and_who_reads(small: Checkpoint) -> None:

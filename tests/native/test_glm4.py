@@ -19,9 +19,11 @@ from llm_serving.native.tables import halves_order
 IDS = np.random.default_rng(1).integers(0, SMALLEST_VOCAB, 400)
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    return open_checkpoint(write_tiny_glm4(tmp_path / "m.gguf", kind="Q8_0", context=512))
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(
+        write_tiny_glm4(tmp_path_factory.mktemp("model") / "m.gguf", kind="Q8_0", context=512)
+    )
 
 
 def with_keys(checkpoint: Checkpoint, keys: dict[str, Any]) -> Checkpoint:

@@ -27,9 +27,9 @@ PACKED = {"kind": "F32", "kinds": dict.fromkeys(("ffn_gate_exps", "ffn_up_exps",
 EXPERTS = "model.layers.1.mlp.experts."
 
 
-@pytest.fixture
-def floats(tmp_path: Path) -> Checkpoint:
-    return open_checkpoint(write_tiny_gpt_oss(tmp_path / "m.gguf", kind="F32"))
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(write_tiny_gpt_oss(tmp_path_factory.mktemp("model") / "m.gguf", kind="F32"))
 
 
 @pytest.fixture

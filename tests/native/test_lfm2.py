@@ -24,9 +24,9 @@ from llm_serving.native.runner import state_bytes
 IDS = np.random.default_rng(1).integers(0, SMALLEST_VOCAB, 200).tolist()
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    return open_checkpoint(write_tiny_lfm2(tmp_path / "m.gguf", kind="Q4_0"))
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(write_tiny_lfm2(tmp_path_factory.mktemp("model") / "m.gguf", kind="Q4_0"))
 
 
 @pytest.mark.parametrize("quantization", ["auto", "q8", "f32"])

@@ -23,9 +23,9 @@ def write(path: Path, **shape: Any) -> Path:
     return write_tiny_lfm2(path, **{"experts": 6, "used": 2, **shape})
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    return open_checkpoint(write(tmp_path / "m.gguf", kind="Q4_0"))
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(write(tmp_path_factory.mktemp("model") / "m.gguf", kind="Q4_0"))
 
 
 def with_keys(checkpoint: Checkpoint, keys: dict[str, Any]) -> Checkpoint:

@@ -20,9 +20,9 @@ from llm_serving.native import ops
 IDS = np.random.default_rng(4).integers(0, SMALLEST_VOCAB, 200).tolist()
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    return open_checkpoint(write_tiny_qwen35(tmp_path / "m.gguf", kind="Q8_0"))
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(write_tiny_qwen35(tmp_path_factory.mktemp("model") / "m.gguf", kind="Q8_0"))
 
 
 def with_keys(checkpoint: Checkpoint, keys: dict[str, Any]) -> Checkpoint:
