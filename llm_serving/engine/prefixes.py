@@ -66,8 +66,12 @@ class PrefixCache:
         while found < self.num_sharable(sequence) and pool.find(digests[found]) is not None:
             found += 1
         sequence.num_found_blocks = found
+        return self._resumable(sequence, found)
+
+    def _resumable(self, sequence: Sequence, found: int) -> int:
+        """As many of the `found` leading blocks as end outside a span and, with states, at a snapshot."""
         found = whole_blocks(sequence.spans, found, self._block_size)
-        while self._states and found and not self._states.has(digests[found - 1]):
+        while self._states and found and not self._states.has(sequence.digests[found - 1]):
             found -= 1
         return found
 
@@ -119,9 +123,10 @@ class PrefixCache:
         digests, lacking, num_sharable = sequence.digests, begin, self.num_sharable(sequence)
         while lacking < num_sharable and self._pool.find(digests[lacking]) is not None:
             lacking += 1
-        end = whole_blocks(sequence.spans, lacking, self._block_size)
+        # `num_usable` remembers where blocks ended; one before may have gone since. This looked at all.
+        end = max(begin, self._resumable(sequence, lacking))
         if self._states:
-            lacking = end = max(begin, self.num_usable(sequence))
+            lacking = end
             if begin < end:
                 self._states.restore(sequence, digests[end - 1])
         for index in range(begin, end):
