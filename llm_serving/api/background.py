@@ -10,7 +10,7 @@ import orjson
 from starlette.types import Scope, Send
 
 from llm_serving.api.convert.response_output import Event
-from llm_serving.api.convert.responses import ResponseStream, error_event, of_response
+from llm_serving.api.convert.responses import ResponseStream, error_event, item_ids, of_response
 from llm_serving.api.errors import note_error
 from llm_serving.api.respond import concluded
 from llm_serving.api.sse import ServerSentEvents, body_message, log_unknown, typed_event
@@ -75,6 +75,7 @@ class BackgroundWork:
     def _keep(self, response: dict[str, object], *kinds: str) -> None:
         self._kept.body = orjson.dumps(response)
         self._kept.status = str(response["status"])
+        self._kept.item_ids = item_ids(response) if self._kept.has_answer else ()
         self._tell(of_response(kind, response) for kind in kinds)
 
     def _tell(self, events: Iterable[Event]) -> None:

@@ -156,6 +156,15 @@ def effort_inputs(effort: Effort, template_source: str) -> dict[str, Any]:
     return inputs
 
 
+def nearest_effort(effort: Effort, template_source: str) -> Effort | None:
+    """What comes nearest to it of what a model with this template knows; None where it does not think."""
+    thoughts = format_of(template_source)
+    if thoughts is None or not thoughts.close:
+        return None
+    nearest: Mapping[Effort, Effort] = {"minimal": "low", "xhigh": "high", "max": "high"}
+    return nearest.get(effort, effort) if thoughts.has_channels else effort
+
+
 def without_thoughts(thoughts: ThoughtFormat | None, template_source: str, prompt: str) -> str:
     """The prompt of an answer that has no thoughts.
 

@@ -17,10 +17,12 @@ from llm_serving.chat.reasoning import (
     Effort,
     Reasoning,
     effort_inputs,
+    nearest_effort,
     reasoning_behind,
     thoughts_name,
     without_thoughts,
 )
+from llm_serving.chat.system_prompts import folded, system_texts
 from llm_serving.chat.template import as_parts
 from llm_serving.chat.tools import Tool
 from llm_serving.errors import InvalidRequest, TemplateError
@@ -48,6 +50,7 @@ class Conversation:
     template_inputs: Mapping[str, Any] = field(default_factory=dict)  # beside the messages
     tools: Sequence[Tool] = ()  # that the model is told of
     effort: Effort | None = None
+    is_effort_a_wish: bool = False  # what the model does not know of it is no error
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +127,12 @@ class ChatService:
         if model.vision is not None:
             _check_texts(model, model.vision, conversation.messages)
         inputs = conversation.template_inputs
-        if conversation.effort is not None:
-            source = model.template.source if model.template else ""
-            asked = effort_inputs(conversation.effort, source)
+        source = model.template.source if model.template else ""
+        effort = conversation.effort
+        if effort is not None and conversation.is_effort_a_wish:
+            effort = nearest_effort(effort, source)
+        if effort is not None:
+            asked = effort_inputs(effort, source)
             if any(inputs.get(name, value) != value for name, value in asked.items()):
                 raise InvalidRequest(
                     "'reasoning_effort' and 'chat_template_kwargs' contradict each other. Send one of them.",
@@ -134,7 +140,7 @@ class ChatService:
                 )
             inputs = {**inputs, **asked}
         messages = with_system_prompt(conversation.messages, self._system_prompt)
-        return replace(conversation, messages=messages, template_inputs=inputs)
+        return replace(conversation, messages=messages, template_inputs=inputs, effort=effort)
 
 
 def _check_texts(model: ChatModel, vision: Vision, messages: Sequence[Message]) -> None:
@@ -193,6 +199,23 @@ def _rendered(model: ChatModel, conversation: Conversation, guard: Callable[[str
 
 
 def _from_template(model: ChatModel, conversation: Conversation, guard: Callable[[str], str]) -> str:
+    """As the conversation is; where the template takes no second system prompt, with one, see `folded`."""
+    messages = folded(conversation.messages)
+    if messages is None:
+        return _as_it_is(model, conversation, guard)
+    text = None
+    try:
+        text = _as_it_is(model, conversation, guard)
+        if all(guard(said.strip()) in text for said in system_texts(conversation.messages)):
+            return text
+        return _as_it_is(model, replace(conversation, messages=messages), guard)
+    except TemplateError:
+        if text is not None:
+            return text
+    return _as_it_is(model, replace(conversation, messages=messages), guard)
+
+
+def _as_it_is(model: ChatModel, conversation: Conversation, guard: Callable[[str], str]) -> str:
     template = model.template
     messages, tools = conversation.messages, conversation.tools
     thoughts = thoughts_name(template.source if template else "")

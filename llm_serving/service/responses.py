@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_serving.errors import Overloaded, ResponseNotFound
@@ -24,6 +25,7 @@ class StoredResponse:
     items: bytes  # of the input
     messages: bytes  # before the answer and with it, without instructions
     status: str = "completed"  # as in the body
+    item_ids: Sequence[str] = ()  # of the output, when it is complete
     is_background: bool = False
     events: EventLog | None = None  # if it may be streamed again
     work: asyncio.Task[None] | None = None  # on it, in the background
@@ -31,7 +33,8 @@ class StoredResponse:
     @property
     def num_bytes(self) -> int:
         num_event_bytes = self.events.num_bytes if self.events is not None else 0
-        return len(self.body) + len(self.items) + len(self.messages) + num_event_bytes
+        num_id_bytes = sum(map(len, self.item_ids))
+        return len(self.body) + len(self.items) + len(self.messages) + num_id_bytes + num_event_bytes
 
     @property
     def has_answer(self) -> bool:
@@ -64,6 +67,7 @@ class ResponseStore:
         self._max_at_work = max_at_work
         self._num_bytes = 0
         self._responses: OrderedDict[Key, StoredResponse] = OrderedDict()
+        self._holders: dict[Key, StoredResponse] = {}  # by owner and id of an item of the output
         self._at_work: dict[Key, StoredResponse] = {}
         self._reserved: dict[Key, int] = {}  # bytes of those at work
 
@@ -72,6 +76,7 @@ class ResponseStore:
         if response.num_bytes > self._max_bytes:
             return
         self._responses[owner, response_id] = response
+        self._holders.update(((owner, item_id), response) for item_id in response.item_ids)
         self._num_bytes += response.num_bytes
         self._forget()
 
@@ -111,12 +116,16 @@ class ResponseStore:
             raise ResponseNotFound(response_id)
         return response
 
+    def holder(self, owner: str, item_id: str) -> StoredResponse | None:
+        """The response that has put out this item, if it is kept."""
+        return self._holders.get((owner, item_id))
+
     async def remove(self, owner: str, response_id: str) -> None:
         """Forget it; what is at work on it ends. Raises: ResponseNotFound."""
         response = self.get(owner, response_id)
         await response.cancel()
         if self._responses.pop((owner, response_id), None) is not None:
-            self._num_bytes -= response.num_bytes
+            self._let_go(owner, response)
 
     async def close(self) -> None:
         """The end of the server, behind that of the engines: nothing is at work any more."""
@@ -128,5 +137,10 @@ class ResponseStore:
         while self._responses and (
             len(self._responses) > self._max_responses or self._num_bytes > self._max_bytes
         ):
-            _, oldest = self._responses.popitem(last=False)
-            self._num_bytes -= oldest.num_bytes
+            (owner, _), oldest = self._responses.popitem(last=False)
+            self._let_go(owner, oldest)
+
+    def _let_go(self, owner: str, response: StoredResponse) -> None:
+        self._num_bytes -= response.num_bytes
+        for item_id in response.item_ids:
+            self._holders.pop((owner, item_id), None)

@@ -125,6 +125,50 @@ async def test_system_prompt() -> None:
         assert await counted(client, messages=ASKED["messages"], system=part) == text > none
 
 
+async def test_what_a_client_tells_its_server_of_itself_is_no_prompt() -> None:
+    kind, own = (
+        {"type": "text", "text": "Be kind."},
+        {"type": "text", "text": "x-anthropic-billing-header: a=1;"},
+    )
+    async with open_client() as client:
+        plain = await counted(client, messages=ASKED["messages"], system=[kind])
+        assert await counted(client, messages=ASKED["messages"], system=[own, kind]) == plain
+        none = await counted(client, messages=ASKED["messages"])
+        assert await counted(client, messages=ASKED["messages"], system=[own]) == none
+
+
+async def test_the_system_may_speak_between_turns() -> None:
+    turns = [*ASKED["messages"], {"role": "system", "content": "Be kind."}]
+    blocks = [*ASKED["messages"], {"role": "system", "content": [{"type": "text", "text": "Be kind."}]}]
+    async with open_client(behaviour=SAYS) as client:
+        none = await counted(client, messages=ASKED["messages"])
+        assert await counted(client, messages=blocks) == await counted(client, messages=turns) > none
+        assert (await answered(client, messages=turns))["content"] == [{"type": "text", "text": REPLY}]
+
+
+@pytest.mark.parametrize("thinking", [{"type": "adaptive"}, {"type": "disabled"}, None])
+async def test_effort_is_a_wish_where_the_model_need_not_think(thinking: Any) -> None:
+    async with open_client(behaviour=SAYS) as client:
+        for effort in ("low", "max"):
+            answer = await answered(client, thinking=thinking, output_config={"effort": effort})
+            assert answer["content"] == [{"type": "text", "text": REPLY}]
+        begun = [*ASKED["messages"], {"role": "assistant", "content": "I"}]
+        await answered(client, messages=begun, thinking=thinking, output_config={"effort": "low"})
+
+
+async def test_an_answer_of_a_schema() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"enum": [5]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    async with open_client(behaviour={"random": True}) as client:
+        config = {"format": {"type": "json_schema", "schema": schema}}
+        answer = await answered(client, output_config=config, temperature=1)
+    assert json.loads(answer["content"][0]["text"]) == {"n": 5}
+
+
 def said(content: Any, role: str = "user") -> dict[str, Any]:
     return {"messages": [{"role": role, "content": content}]}
 
@@ -136,7 +180,7 @@ for _ in range(65):
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": None}, "max_tokens"),
     ({"messages": ["x"]}, "messages.0"),
-    (said("x", "system"), "messages.0.role"),
+    (said("x", "tool"), "messages.0.role"),
     (said(None), "messages.0.content"),
     (said([{"type": "image"}]), "messages.0.content.0.source"),
     (said([5]), "messages.0.content.0"),
@@ -156,6 +200,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (said([USE], "assistant"), "messages.0.content"),
     ({"system": 5}, "system"),
     ({"stop_sequences": ["x"] * 17}, "stop_sequences"),
+    ({"output_config": {"effort": "extreme"}}, "output_config.effort"),
+    ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
+    ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+    (
+        {"output_config": {"format": {"type": "json_schema", "schema": {"type": "odd"}}}},
+        "output_config.format.schema",
+    ),
+    ({"output_config": {"task_budget": {"total": 5}}}, "output_config.task_budget"),
+    ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management"),
+    ({"thinking": {"type": "enabled"}, "output_config": {"effort": "low"}}, "thinking"),
+    ({"thinking": {"type": "adaptive", "display": "loud"}}, "thinking.display"),
+    (said([{"type": "image"}], "system"), "messages.0.content.0"),
     ({"tools": [5]}, "tools.0"),
     ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools.0.type"),
     ({"tools": [{"name": "f", "input_schema": 5}]}, "tools.0.input_schema"),

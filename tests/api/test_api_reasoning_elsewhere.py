@@ -8,6 +8,8 @@ import pytest
 from fake_server import kinds, open_client, typed_events
 from thinker import ASKED, OPENED, thinker
 
+from llm_serving.chat.reasoning import Effort, nearest_effort
+
 pytestmark = pytest.mark.anyio
 
 
@@ -90,6 +92,33 @@ async def test_a_message_may_be_given_no_time_to_think() -> None:
         assert [block.get("thinking") or block["text"] for block in body["content"]] == ["He", "Hello"]
         off = (await client.post("/messages", json={**MESSAGE, "thinking": {"type": "disabled"}})).json()
         assert off["content"] == [{"type": "text", "text": "Hello"}]
+
+
+async def test_thoughts_of_a_message_may_be_left_out() -> None:
+    thinking = {"type": "enabled", "display": "omitted"}
+    async with open_client(thinker()) as client:
+        body = (await client.post("/messages", json={**ASKED, "thinking": thinking})).json()
+        sent = {**ASKED, "thinking": thinking, "stream": True}
+        events = typed_events((await client.post("/messages", json=sent)).text)
+    assert body["content"] == [{"type": "text", "text": "Hello <think>."}]
+    assert [event["content_block"]["type"] for event in events if "content_block" in event] == ["text"]
+
+
+async def test_the_effort_of_a_message_is_told_to_a_model_that_thinks() -> None:
+    shows = "{{ reasoning_effort }};{% for m in messages %}{{ m.content }}{% endfor %}</think><think>"
+    async with open_client(thinker(shows)) as client:
+        counts = []
+        for fields in ({"output_config": {"effort": "low"}}, {"thinking": {"type": "adaptive"}}):
+            answer = await client.post("/messages/count_tokens", json={**ASKED, **fields})
+            counts.append(answer.json()["input_tokens"])
+    assert counts[1] - counts[0] == len("medium") - len("low")
+
+
+@pytest.mark.parametrize(("effort", "known"), [("minimal", "low"), ("max", "high"), ("high", "high")])
+def test_a_wish_that_a_model_does_not_know_is_the_nearest_that_it_does(effort: Effort, known: str) -> None:
+    assert nearest_effort(effort, "<|channel|>analysis <|channel|>final") == known
+    assert nearest_effort(effort, "<think></think>") == effort
+    assert nearest_effort(effort, "") is None
 
 
 async def test_ollamas_answers_tell_of_thinking() -> None:

@@ -20,6 +20,7 @@ from llm_serving.errors import InvalidRequest, UnsupportedParameter
 # How the chat API calls what is called otherwise here; see `convert/renaming.py`.
 NAMES = (
     (re.compile(r"max_completion_tokens"), "max_tokens"),
+    (re.compile(r"response_format(\.json_schema)?"), "output_config.format"),
     (re.compile(r"reasoning_effort"), "thinking"),
     (re.compile(r"continue_final_message"), "messages"),
     (re.compile(r"thinking_token_budget"), "thinking.budget_tokens"),
@@ -29,7 +30,8 @@ NAMES = (
     (re.compile(r"(tools\.\d+)\.function\.parameters"), r"\1.input_schema"),
     (re.compile(r"(tools\.\d+|tool_choice)\.function\."), r"\1."),
 )
-_ROLES = ("user", "assistant")
+_ROLES = ("user", "assistant", "system")
+_BILLING = "x-anthropic-billing-header:"  # what Claude Code tells Anthropic's server of itself, no prompt
 
 
 def to_chat(body: MessagesRequest) -> ChatFields:
@@ -38,7 +40,7 @@ def to_chat(body: MessagesRequest) -> ChatFields:
     Raises: InvalidRequest.
     """
     choice, are_many = _choice(body.tool_choice)
-    thinking = body.thinking
+    thinking, goes_on = body.thinking, _begins_answer(body.messages[-1])
     return validate(
         ChatFields,
         {
@@ -52,11 +54,28 @@ def to_chat(body: MessagesRequest) -> ChatFields:
             "tools": [_tool(tool, f"tools.{i}") for i, tool in enumerate(body.tools or [])],
             "tool_choice": choice,
             "parallel_tool_calls": are_many,
-            "reasoning_effort": thinking and ("none" if thinking.type == "disabled" else "medium"),
+            "reasoning_effort": None if goes_on and is_effort_a_wish(body) else body.effort(),
             "thinking_token_budget": thinking and thinking.budget_tokens,
-            "continue_final_message": _begins_answer(body.messages[-1]),
+            "continue_final_message": goes_on,
+            "response_format": _format(body),
         },
     )
+
+
+def is_effort_a_wish(body: MessagesRequest) -> bool:
+    """Whether the model need not think: only where `thinking` is on or off it is told to, or not to."""
+    return body.thinking is None or body.thinking.type == "adaptive"
+
+
+def _format(body: MessagesRequest) -> dict[str, Any] | None:
+    form = body.output_config.format if body.output_config is not None else None
+    if form is None:
+        return None
+    if form.get("type") != "json_schema":
+        raise InvalidRequest(
+            "'output_config.format.type' must be 'json_schema'.", "output_config.format.type"
+        )
+    return {"type": "json_schema", "json_schema": {"name": "output", "schema": form.get("schema")}}
 
 
 def to_messages(body: MessagesRequest) -> list[Message]:
@@ -65,8 +84,8 @@ def to_messages(body: MessagesRequest) -> list[Message]:
     Raises: InvalidRequest that names the block, UnsupportedParameter.
     """
     messages: list[Message] = []
-    if body.system is not None:
-        messages.append(normalize_message({"role": "system", "content": body.system}, "system"))
+    if (system := _without_billing(body.system)) is not None:
+        messages.append(normalize_message({"role": "system", "content": system}, "system"))
     for i, message in enumerate(body.messages):
         at = f"messages.{i}"
         if not isinstance(message, Mapping):
@@ -83,6 +102,18 @@ def to_messages(body: MessagesRequest) -> list[Message]:
     if _begins_answer(body.messages[-1]):
         _check_beginning(messages[-1], f"messages.{len(body.messages) - 1}.content")
     return messages
+
+
+def _without_billing(system: Any) -> Any:
+    """It changes from one request to the next, and no cached prompt would go on with it."""
+    if not isinstance(system, list):
+        return system
+    return [block for block in system if not _is_billing(block)] or None
+
+
+def _is_billing(block: Any) -> bool:
+    text = block.get("text") if isinstance(block, Mapping) else None
+    return isinstance(text, str) and text.startswith(_BILLING)
 
 
 def _begins_answer(last: Any) -> bool:

@@ -35,10 +35,12 @@ class MessageStream:
     The message starts with its first token, when it is known how much of the prompt was cached.
     """
 
-    def __init__(self, head: Head, generation: Generation, *, use: ToolUse) -> None:
+    def __init__(
+        self, head: Head, generation: Generation, *, use: ToolUse, shows_thoughts: bool = True
+    ) -> None:
         self._head = head
         self._generation = generation
-        self._reader = AnswerReader(generation, use)
+        self._reader = AnswerReader(generation, use, include_reasoning=shows_thoughts)
         self._has_started = False
         self._blocks: list[dict[str, Any]] = []
         self._kind = ""  # of the block that is being written, `text` or `thinking`
@@ -140,9 +142,11 @@ class MessageStream:
         }
 
 
-async def to_response(head: Head, generation: Generation, *, use: ToolUse) -> dict[str, Any]:
+async def to_response(
+    head: Head, generation: Generation, *, use: ToolUse, shows_thoughts: bool = True
+) -> dict[str, Any]:
     """Wait for the end, and build a `message`."""
-    stream = MessageStream(head, generation, use=use)
+    stream = MessageStream(head, generation, use=use, shows_thoughts=shows_thoughts)
     async for batch in generation:
         for _ in stream.events(batch):
             pass

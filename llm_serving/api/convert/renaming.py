@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from llm_serving.errors import InvalidRequest
 
-Names = Sequence[tuple[re.Pattern[str], str]]  # the chat API's → the other's, applied in this order
+Name = str | Callable[[re.Match[str]], str]
+Names = Sequence[tuple[re.Pattern[str], Name]]  # the chat API's → the other's, applied in this order
 
 
 @contextmanager

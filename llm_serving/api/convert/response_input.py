@@ -6,12 +6,13 @@ Errors name the fields as the client sent them: `input.3.content`, not `messages
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from llm_serving.api.convert.paging import page_of
+from llm_serving.api.convert.response_tools import TEXT, SentTools, is_search
 from llm_serving.api.deps import validate
 from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.api.schemas.responses import MAX_ITEMS, ResponseRequest
@@ -45,7 +46,7 @@ def check_depth(data: dict[str, Any]) -> None:
         raise InvalidRequest("The body is nested more than 250 levels deep.") from None
 
 
-def to_chat(body: ResponseRequest) -> ChatFields:
+def to_chat(body: ResponseRequest, tools: SentTools) -> ChatFields:
     """The same request of the chat API, but for its messages, which `to_messages` makes.
 
     Raises: InvalidRequest.
@@ -65,8 +66,8 @@ def to_chat(body: ResponseRequest) -> ChatFields:
             "logprobs": has_logprobs,
             "top_logprobs": body.top_logprobs if has_logprobs else None,
             "response_format": _format(body),
-            "tools": [_tool(tool, f"tools.{i}") for i, tool in enumerate(body.tools or [])],
-            "tool_choice": _choice(body.tool_choice),
+            "tools": list(tools.functions),
+            "tool_choice": _choice(body.tool_choice, tools),
             "parallel_tool_calls": body.parallel_tool_calls,
             "reasoning_effort": body.effort(),
             "chat_template_kwargs": body.chat_template_kwargs,
@@ -87,7 +88,35 @@ def input_items(body: ResponseRequest) -> list[dict[str, Any]]:
     return body.input
 
 
-def to_messages(items: Sequence[Mapping[str, Any]], where: str = "input") -> list[Message]:
+def with_references(
+    items: Sequence[dict[str, Any]], find: Callable[[str], dict[str, Any] | None]
+) -> list[dict[str, Any]]:
+    """Items with those that others only name, which `find` finds by id. Raises: InvalidRequest."""
+    found = []
+    for i, item in enumerate(items):
+        if not _is_reference(item):
+            found.append(item)
+            continue
+        at = f"input.{i}"
+        _require_text(item, at, "id")
+        named = find(item["id"])
+        if named is None:
+            raise InvalidRequest(
+                f"'{at}.id' is '{item['id'][:80]}', and no response is kept that has put out this item. Send "
+                "the item itself.",
+                f"{at}.id",
+            )
+        found.append(named)
+    return found
+
+
+def _is_reference(item: Mapping[str, Any]) -> bool:
+    return item.get("type") == "item_reference" or (
+        item.get("type") is None and item.keys() <= {"type", "id"}
+    )
+
+
+def to_messages(items: Sequence[Mapping[str, Any]], tools: SentTools, where: str = "input") -> list[Message]:
     """Items → messages. Calls that follow one another are one message, with the text before them.
 
     Raises: InvalidRequest that names the item, UnsupportedParameter.
@@ -102,19 +131,21 @@ def to_messages(items: Sequence[Mapping[str, Any]], where: str = "input") -> lis
             continue
         if kind == "message":
             messages.append(normalize_message(item, at))
-        elif kind == "function_call":
+        elif kind in ("function_call", "custom_tool_call"):
             _require_text(item, at, "call_id", "name")
-            call = _call(item, at)
+            call = _call(item, at, tools)
             if messages and messages[-1]["role"] == "assistant":
                 messages[-1].setdefault("tool_calls", []).extend(call["tool_calls"])
             else:
                 messages.append(call)
-        elif kind == "function_call_output":
+        elif kind in ("function_call_output", "custom_tool_call_output"):
             _require_text(item, at, "call_id")
             result = {"role": "tool", "content": item.get("output"), "tool_call_id": item.get("call_id")}
             messages.append(_in_place(result, at, "content", "output"))
         else:
-            raise UnsupportedParameter(f"{at}.type", "Send messages, function calls and their outputs.")
+            raise UnsupportedParameter(
+                f"{at}.type", "Send messages, calls of functions and custom tools, and their outputs."
+            )
         if thoughts and messages[-1]["role"] == "assistant":
             messages[-1].setdefault("reasoning_content", thoughts)
         thoughts = ""
@@ -138,8 +169,12 @@ def _require_text(item: Mapping[str, Any], at: str, *fields: str) -> None:
             raise InvalidRequest(f"'{at}.{field}' must be a text.", f"{at}.{field}")
 
 
-def _call(item: Mapping[str, Any], at: str) -> Message:
-    function = {"name": item.get("name"), "arguments": item.get("arguments")}
+def _call(item: Mapping[str, Any], at: str, tools: SentTools) -> Message:
+    arguments = item.get("arguments")
+    if item.get("type") == "custom_tool_call":
+        _require_text(item, at, TEXT)
+        arguments = {TEXT: item[TEXT]}
+    function = {"name": tools.known_as(item), "arguments": arguments}
     call = {"id": item.get("call_id"), "function": function}
     return _in_place({"role": "assistant", "tool_calls": [call]}, at, "tool_calls.0.function.", "")
 
@@ -170,28 +205,21 @@ def _format(body: ResponseRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": form}
 
 
-def _tool(tool: Any, at: str) -> Any:
-    if not isinstance(tool, dict):
-        raise InvalidRequest(f"'{at}' must be an object.", at)
-    if tool.get("type") != "function":
-        raise UnsupportedParameter(f"{at}.type", "This server knows tools of type 'function'.")
-    return {"type": "function", "function": {key: tool[key] for key in tool if key != "type"}}
-
-
-def _choice(choice: str | dict[str, Any] | None) -> Any:
+def _choice(choice: str | dict[str, Any] | None, tools: SentTools) -> Any:
     if not isinstance(choice, dict):
         return choice
-    if choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
+    if choice.get("type") in ("function", "custom"):
+        return {"type": "function", "function": {"name": tools.known_as(choice)}}
     if choice.get("type") == "allowed_tools":
-        tools = choice.get("tools")
-        named = [_function(tool) for tool in tools] if isinstance(tools, list) else tools
+        named = choice.get("tools")
+        if isinstance(named, list):
+            named = [_function(tool, tools) for tool in named if not is_search(tool)]
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": named}}
-    raise UnsupportedParameter("tool_choice.type", "Send 'function' or 'allowed_tools'.")
+    raise UnsupportedParameter("tool_choice.type", "Send 'function', 'custom' or 'allowed_tools'.")
 
 
-def _function(tool: Any) -> Any:
-    return {"function": {"name": tool.get("name")}} if isinstance(tool, dict) else tool
+def _function(tool: Any, tools: SentTools) -> Any:
+    return {"function": {"name": tools.known_as(tool)}} if isinstance(tool, dict) else tool
 
 
 def listed_items(

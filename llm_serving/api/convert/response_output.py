@@ -10,6 +10,7 @@ from typing import Any
 
 from llm_serving.api.convert.answer import new_id
 from llm_serving.api.convert.logprobs import ShownToken, chat_logprobs
+from llm_serving.api.convert.response_tools import TEXT, SentTools, text_of
 from llm_serving.api.convert.tool_calls import ToolCall
 
 Event = dict[str, Any]
@@ -18,7 +19,8 @@ Event = dict[str, Any]
 class Output:
     """The output items of one answer, in order; thoughts, text and calls come in as they are made."""
 
-    def __init__(self) -> None:
+    def __init__(self, tools: SentTools) -> None:
+        self._tools = tools
         self.items: list[dict[str, Any]] = []
         self._kind = ""  # of the item that is being written, `reasoning` or `message`
         self._id = ""
@@ -46,22 +48,28 @@ class Output:
         yield {**self._place("response.output_text.delta"), "delta": piece, "logprobs": logprobs}
 
     def call(self, call: ToolCall) -> Iterator[Event]:
-        """A call of a function, which comes whole."""
+        """A call of a tool, which comes whole."""
         yield from self.end_written("completed")
+        origin = self._tools.origin(call.name)
+        kind, field, said = "function_call", "arguments", call.arguments
+        if origin.is_custom:
+            kind, field, said = "custom_tool_call", TEXT, text_of(call.arguments)
         item = {
-            "type": "function_call",
-            "id": new_id("fc", "_"),
+            "type": kind,
+            "id": new_id("ctc" if origin.is_custom else "fc", "_"),
             "call_id": call.id,
-            "name": call.name,
-            "arguments": "",
+            "name": origin.name,
+            field: "",
             "status": "in_progress",
         }
+        if origin.namespace is not None:
+            item["namespace"] = origin.namespace
         yield {"type": "response.output_item.added", "output_index": len(self.items), "item": item}
         at = {"item_id": item["id"], "output_index": len(self.items)}
-        yield {"type": "response.function_call_arguments.delta", **at, "delta": call.arguments}
-        done = {"name": call.name, "arguments": call.arguments}
-        yield {"type": "response.function_call_arguments.done", **at, **done}
-        yield from self._end_item({**item, "arguments": call.arguments, "status": "completed"})
+        yield {"type": f"response.{kind}_{field}.delta", **at, "delta": said}
+        named = {} if origin.is_custom else {"name": origin.name}
+        yield {"type": f"response.{kind}_{field}.done", **at, **named, field: said}
+        yield from self._end_item({**item, field: said, "status": "completed"})
 
     def end(self, status: str) -> Iterator[Event]:
         """Behind the last token. An answer without a word is an empty message."""

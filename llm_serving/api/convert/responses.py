@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import orjson
 from llm_serving.api.convert.answer import Head
 from llm_serving.api.convert.reading import AnswerReader
 from llm_serving.api.convert.response_output import Event, Output
+from llm_serving.api.convert.response_tools import SentTools
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.api.errors import error_body
 from llm_serving.api.schemas.responses import ResponseRequest
@@ -27,6 +28,7 @@ class Frame:
     """What a response says of its request, beside who answers."""
 
     body: ResponseRequest
+    tools: SentTools
     default_temperature: float
 
     def fields(self, head: Head) -> dict[str, Any]:
@@ -54,7 +56,7 @@ class Frame:
             "temperature": self.default_temperature if body.temperature is None else body.temperature,
             "text": {"format": form or {"type": "text"}, "verbosity": "medium"},
             "tool_choice": body.tool_choice or "auto",
-            "tools": body.tools or [],
+            "tools": list(self.tools.told),
             "top_logprobs": body.top_logprobs or 0,
             "top_p": 1.0 if body.top_p is None else body.top_p,
             "truncation": "disabled",
@@ -72,7 +74,7 @@ class ResponseStream:
         self, head: Head, generation: Generation, *, frame: Frame, use: ToolUse, on_done: OnDone
     ) -> None:
         self._fields = frame.fields(head)
-        self._output = Output()
+        self._output = Output(frame.tools)
         self._reader = AnswerReader(generation, use)
         self._on_done = on_done
         self._thoughts: list[str] = []
@@ -154,6 +156,11 @@ class ResponseStream:
         last = self._reader.last
         is_cut = last is not None and last.finish_reason is FinishReason.LENGTH
         return "incomplete" if is_cut else "completed"
+
+
+def item_ids(response: Mapping[str, Any]) -> list[str]:
+    """Of the output."""
+    return [item["id"] for item in response["output"]]
 
 
 def of_response(kind: str, response: dict[str, Any]) -> Event:

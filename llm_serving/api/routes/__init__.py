@@ -123,6 +123,7 @@ ROUTES = (
     Route("DELETE", "/api/delete", refuse_change, to_error=ollama_error),
     Route("POST", "/embeddings", create_embeddings),
     Route("POST", "/rerank", rerank),
+    Route("POST", "/v2/rerank", rerank),  # where Cohere's clients look for it
     Route("POST", "/score", score),
     Route("POST", "/classify", classify),
     Route("POST", "/predict", predict),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import orjson
@@ -10,7 +11,7 @@ from starlette.responses import Response
 
 from llm_serving.api.convert import chat as convert_chat
 from llm_serving.api.convert.answer import new_id
-from llm_serving.api.convert.anthropic_input import NAMES, to_chat, to_messages
+from llm_serving.api.convert.anthropic_input import NAMES, is_effort_a_wish, to_chat, to_messages
 from llm_serving.api.convert.anthropic_output import MessageStream, to_response
 from llm_serving.api.convert.renaming import named_as_sent
 from llm_serving.api.convert.tools import ToolUse, to_tool_use
@@ -32,13 +33,14 @@ async def create_message(request: Request) -> Response:
     with named_as_sent(NAMES):
         asked, use = _asked(request, body)
         generation = await until_disconnect(request.receive, services_of(request).chat.open(asked))
+    shows_thoughts = body.thinking is None or body.thinking.display != "omitted"
     return await respond(
         request,
         generation,
         asked.request_id,
         headers,
-        partial(MessageStream, use=use),
-        partial(to_response, use=use),
+        partial(MessageStream, use=use, shows_thoughts=shows_thoughts),
+        partial(to_response, use=use, shows_thoughts=shows_thoughts),
         is_stream=bool(body.stream),
     )
 
@@ -57,7 +59,7 @@ async def _read(request: Request) -> tuple[MessagesRequest, dict[str, str]]:
     """The body, and the headers that list what is ignored of it. Raises: InvalidRequest."""
     body = validate(MessagesRequest, await read_json(request))
     strict = services_of(request).settings.strict_parameters
-    return body, ignored_fields(body.model_extra or {}, MESSAGES, strict=strict)
+    return body, ignored_fields(body.unknown_fields(), MESSAGES, strict=strict)
 
 
 def _asked(request: Request, body: MessagesRequest) -> tuple[ChatRequest, ToolUse]:
@@ -66,4 +68,6 @@ def _asked(request: Request, body: MessagesRequest) -> tuple[ChatRequest, ToolUs
     use = to_tool_use(chat)
     request_id, owner = new_id("msg", "_"), fairness_key_of(request)
     asked = convert_chat.to_request(chat, to_messages(body), use, owner, request_id=request_id)
+    if is_effort_a_wish(body):
+        asked = replace(asked, conversation=replace(asked.conversation, is_effort_a_wish=True))
     return asked, use

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,8 +20,10 @@ from llm_serving.api.convert.response_input import (
     input_items,
     to_chat,
     to_messages,
+    with_references,
 )
-from llm_serving.api.convert.responses import Frame, ResponseStream, to_response
+from llm_serving.api.convert.response_tools import SentTools, read_tools, searches
+from llm_serving.api.convert.responses import Frame, ResponseStream, item_ids, to_response
 from llm_serving.api.convert.tools import ToolUse, to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
@@ -41,6 +44,7 @@ class Asked(NamedTuple):
 
     chat: ChatRequest
     use: ToolUse
+    tools: SentTools
     items: list[dict[str, Any]]  # of the input
     history: list[Message]  # all messages but the instructions
 
@@ -52,7 +56,7 @@ async def create_response(request: Request) -> Response:
     data = await read_json(request)
     check_depth(data)
     body = validate(ResponseRequest, data)
-    headers = ignored_fields(body.unknown_fields(), RESPONSES, strict=settings.strict_parameters)
+    headers = _ignored(request, body)
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("'stream_options' is only allowed together with stream: true.", "stream_options")
     if body.background and body.store is False:
@@ -60,14 +64,14 @@ async def create_response(request: Request) -> Response:
     with named_as_sent(NAMES):
         asked = _asked(request, body)
         generation = await until_disconnect(request.receive, services.chat.open(asked.chat))
-    frame = Frame(body, settings.temperature if settings.do_sample else 0.0)
+    frame = Frame(body, asked.tools, settings.temperature if settings.do_sample else 0.0)
     if body.background:
         return await _in_background(request, generation, asked, frame, headers)
 
     def keep(response: dict[str, Any], answer: Message) -> None:
         if body.store is not False:
             told, items, messages = map(orjson.dumps, (response, asked.items, [*asked.history, answer]))
-            kept = StoredResponse(told, items, messages, response["status"])
+            kept = StoredResponse(told, items, messages, response["status"], item_ids(response))
             services.responses.add(fairness_key_of(request), asked.chat.request_id, kept)
 
     return await respond(
@@ -108,7 +112,7 @@ async def count_response_tokens(request: Request) -> Response:
     """How many tokens the prompt of a response has; the body is that of the response."""
     services = services_of(request)
     body = validate(ResponseRequest, await read_json(request))
-    headers = ignored_fields(body.unknown_fields(), RESPONSES, strict=services.settings.strict_parameters)
+    headers = _ignored(request, body)
     with named_as_sent(NAMES):
         asked = _asked(request, body).chat
         tokens = await services.tokens.of_conversation(asked.conversation, asked.model)
@@ -116,20 +120,42 @@ async def count_response_tokens(request: Request) -> Response:
     return JsonResponse(answer, headers=headers)
 
 
+def _ignored(request: Request, body: ResponseRequest) -> dict[str, str]:
+    """The headers that list what is ignored. Raises: InvalidRequest."""
+    unknown = {**body.unknown_fields(), **searches(body.tools or [])}
+    strict = services_of(request).settings.strict_parameters
+    return ignored_fields(unknown, RESPONSES, strict=strict)
+
+
 def _asked(request: Request, body: ResponseRequest) -> Asked:
     """Raises: InvalidRequest."""
     owner = fairness_key_of(request)
-    items = input_items(body)
-    chat = to_chat(body)
-    use = to_tool_use(chat)
-    history = to_messages(items)
+    items = with_references(input_items(body), _outputs_of(request))
+    tools = read_tools(body.tools or [])
+    with named_as_sent(tools.names):
+        chat = to_chat(body, tools)
+        use = to_tool_use(chat)
+    history = to_messages(items, tools)
     if body.previous_response_id is not None:
         history = [*_former_messages(request, body.previous_response_id), *history]
     messages = history
     if body.instructions:
         messages = [Message(role="system", content=body.instructions), *history]
     asked = convert_chat.to_request(chat, messages, use, owner, request_id=new_id("resp", "_"))
-    return Asked(asked, use, items, history)
+    return Asked(asked, use, tools, items, history)
+
+
+def _outputs_of(request: Request) -> Callable[[str], dict[str, Any] | None]:
+    """Finds items that kept responses have put out; each response is read once."""
+    owner, responses = fairness_key_of(request), services_of(request).responses
+    read: dict[str, dict[str, Any]] = {}
+
+    def find(item_id: str) -> dict[str, Any] | None:
+        if item_id not in read and (holder := responses.holder(owner, item_id)) is not None:
+            read.update((item["id"], item) for item in orjson.loads(holder.body)["output"])
+        return read.get(item_id)
+
+    return find
 
 
 def _former_messages(request: Request, response_id: str) -> list[Message]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_serving.api.schemas.sampling import MAX_STOPS, Stop
+from llm_serving.chat.reasoning import Effort
 
 
 class Thinking(BaseModel):
@@ -16,6 +17,16 @@ class Thinking(BaseModel):
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = Field(None, ge=1)
+    display: Literal["summarized", "omitted"] | None = None
+
+
+class OutputConfig(BaseModel):
+    """How much to think, and the form of the answer."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: dict[str, Any] | None = None
 
 
 class MessagesRequest(BaseModel):
@@ -36,3 +47,19 @@ class MessagesRequest(BaseModel):
     thinking: Thinking | None = None
     tool_choice: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = Field(None, max_length=16)
+    output_config: OutputConfig | None = None
+
+    def effort(self) -> Effort | None:
+        """How much is to be thought, if it says so."""
+        thinking, config = self.thinking, self.output_config
+        if thinking is not None and thinking.type == "disabled":
+            return "none"
+        if config is not None and config.effort is not None:
+            return config.effort
+        return None if thinking is None else "medium"
+
+    def unknown_fields(self) -> dict[str, Any]:
+        """What this schema does not know, by dotted path."""
+        config = (self.output_config and self.output_config.model_extra) or {}
+        nested = {f"output_config.{name}": value for name, value in config.items()}
+        return {**(self.model_extra or {}), **nested}

@@ -57,9 +57,13 @@ COMPLETION: Neutral = {
 EMBEDDING: Neutral = {"priority": (0,)}
 MESSAGES: Neutral = {
     "container": (),
-    "context_management": (),
+    "context_management": (
+        {},
+        {"edits": []},
+        {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    ),
     "mcp_servers": ([],),
-    "output_config": ({},),
+    "output_config.task_budget": (),
     "output_format": (),
     "priority": (0,),
     "service_tier": ("auto", "standard_only"),
