@@ -17,7 +17,7 @@ from collections.abc import Sequence as Items
 from llm_serving.engine.core import EngineCore
 from llm_serving.engine.draft_model import DraftModel
 from llm_serving.engine.protocol import EngineOptions, EngineStats, ModelRunner, Sampler
-from llm_serving.engine.request import GenerateRequest, TokenEvent
+from llm_serving.engine.request import FinishReason, GenerateRequest, TokenEvent
 from llm_serving.engine.streams import AsyncTokenStream, Streams
 from llm_serving.engine.tier import BlockTier
 from llm_serving.errors import EngineDead, RequestCancelled
@@ -106,7 +106,10 @@ class AsyncEngine:
             self._thread.join()
 
     def _emit(self, events: list[TokenEvent]) -> None:
-        begun = self._streams.emit(events)
+        # Who has aborted does not read on, and the id may be another request's by now.
+        begun = self._streams.emit(
+            [event for event in events if event.finish_reason is not FinishReason.ABORT]
+        )
         until_s = time.monotonic() + READERS_S
         for read in begun:
             read.wait(max(0.0, until_s - time.monotonic()))

@@ -138,6 +138,16 @@ async def test_an_id_in_use_is_refused_and_the_first_is_unharmed():
     await engine.close()
 
 
+async def test_an_id_may_be_used_again_when_its_reader_has_left():
+    engine = load_fake_engine(EngineOptions(), reply="all of it")
+    for _ in range(100):
+        async with await engine.submit(request("r", "x")):
+            pass
+        await until(lambda: not engine.stats().num_running + engine.stats().num_waiting)
+        assert await read(engine, "r") == "all of it"
+    await engine.close()
+
+
 async def test_a_bad_request_leaves_nothing_behind():
     engine = load_fake_engine(EngineOptions(), reply="fine")
     with pytest.raises(InvalidRequest):
