@@ -109,3 +109,17 @@ def test_half_of_the_slots_are_for_running_sequences() -> None:
 
 def test_drafts_and_states_do_not_go_together() -> None:
     assert not driver().core.scheduler.speculates
+
+
+def test_a_block_that_goes_behind_the_end_that_was_remembered_is_computed_again() -> None:
+    its_driver = driver()
+    first, _ = answer(its_driver, "a", list(range(23)))
+    core = its_driver.core
+    core.submit(request("b", list(range(23)), 6, ignore_eos=True))
+    core._drain_inbox()
+    (sequence,) = core.scheduler.waiting
+    assert core.scheduler.prefixes.num_remaining(sequence) == 3
+    core.scheduler.pool.discard(sequence.digests[1])
+    its_driver.run()
+    assert its_driver.tokens("b") == first
+    assert its_driver.of("b")[-1].num_cached_tokens == 0, "the one snapshot is behind the block that is gone"
