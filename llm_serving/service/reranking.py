@@ -36,11 +36,12 @@ class ScoreRequest:
     document_name: NameOf
     model: str | None = None
     truncate_to: int | None = None  # tokens of a pair, or of a text where texts are embedded
+    raw: bool = False  # the logits of a cross-encoder
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """float64 [pairs]: what the activation of a cross-encoder gives, -1 … 1 of embeddings."""
+    """float64 [pairs]: what the activation of a cross-encoder gives, or its logits; -1 … 1 of embeddings."""
 
     model: EncoderModel
     values: np.ndarray
@@ -75,7 +76,8 @@ async def _by_cross_encoder(slot: EncoderSlot, model: EncoderModel, request: Sco
     num_queries = len(documents) // len(queries)  # how often each is read
     num_chars = num_queries * sum(map(len, queries)) + sum(map(len, documents))
     encoded = await encode(slot, model, len(documents), num_chars, prepare)
-    values = activate(encoded.rows[:, 0].astype(np.float64), model.activation)
+    logits = encoded.rows[:, 0].astype(np.float64)
+    values = logits if request.raw else activate(logits, model.activation)
     return Scores(model, values, encoded.num_tokens, "cross-encoder")
 
 

@@ -21,24 +21,37 @@ _SHAPE = "Send 'text_1' and 'text_2', or 'queries' and 'documents', or 'queries'
 
 def to_rerank_request(body: RerankRequest, max_documents: int) -> ScoreRequest:
     """Raises: InvalidRequest that names the document."""
-    check_count(body.documents, "documents", max_documents)
+    documents, texts = body.documents, body.texts
+    if documents is not None and texts is not None:
+        raise InvalidRequest("'texts' and 'documents' say the same thing. Send one.", "texts")
+    name, items = ("documents", documents) if texts is None else ("texts", texts)
+    if items is None:
+        raise InvalidRequest("'documents' is required: the texts to rank.", "documents")
+    check_count(items, name, max_documents)
     return ScoreRequest(
         queries=[body.query],
-        documents=to_texts(body.documents, "documents", objects=True),
+        documents=to_texts(items, name, objects=name == "documents"),
         query_name=lambda index: "query",
-        document_name="documents.{}".format,
+        document_name=(name + ".{}").format,
         model=body.model,
-        truncate_to=truncation(body.truncate_prompt_tokens),
+        truncate_to=-1 if body.truncate else truncation(body.truncate_prompt_tokens),
+        raw=body.raw_scores is True,
     )
 
 
-def to_rerank_response(body: RerankRequest, asked: ScoreRequest, scores: Scores) -> dict[str, Any]:
-    """Best first; equals in the order of the request."""
-    order = np.argsort(-scores.values, kind="stable")[: body.top_n]
-    results: list[dict[str, Any]] = [
-        {"index": int(i), "relevance_score": float(scores.values[i])} for i in order
-    ]
-    if body.return_documents:
+def to_rerank_response(
+    body: RerankRequest, asked: ScoreRequest, scores: Scores
+) -> dict[str, Any] | list[dict[str, Any]]:
+    """Best first; equals in the order of the request. A list where `texts` were sent."""
+    order = np.argsort(-scores.values, kind="stable")[: body.top_n].tolist()
+    shows = body.return_documents or body.return_text
+    if body.texts is not None:
+        return [
+            {"index": i, "score": float(scores.values[i])} | ({"text": asked.documents[i]} if shows else {})
+            for i in order
+        ]
+    results: list[dict[str, Any]] = [{"index": i, "relevance_score": float(scores.values[i])} for i in order]
+    if shows:
         for result in results:
             result["document"] = {"text": asked.documents[result["index"]]}
     return {"id": new_id("rerank"), **_head(scores), "results": results}

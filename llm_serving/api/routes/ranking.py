@@ -23,6 +23,8 @@ async def rerank(request: Request) -> Response:
     asked = convert.to_rerank_request(body, settings.max_embedding_inputs)
     scores = await _score(request, asked)
     answer = convert.to_rerank_response(body, asked, scores)
+    if body.texts is not None:  # a list has no room for it
+        headers = {**headers, "x-scored-by": scores.scored_by}
     return JsonResponse(answer, headers=headers)
 
 

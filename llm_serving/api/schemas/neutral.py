@@ -101,6 +101,7 @@ RERANK: Neutral = {
     "max_tokens_per_doc": (),
     "priority": (0,),
     "rank_fields": (["text"],),
+    "truncation_direction": ("Right", "right"),
 }
 SCORE: Neutral = {"priority": (0,)}
 CLASSIFY: Neutral = {
@@ -111,6 +112,9 @@ CLASSIFY: Neutral = {
     "softmax": (True,),
 }
 PREDICT: Neutral = {"priority": (0,), "truncation_direction": ("Right", "right")}
+# Ours have length 1, and texts are cut at their end.
+EMBED: Neutral = {"normalize": (True,), "priority": (0,), "truncation_direction": ("Right", "right")}
+SIMILARITY: Neutral = {"parameters.truncation_direction": ("Right", "right"), "priority": (0,)}
 TOKENS: Neutral = {"priority": (0,)}
 
 _MAX_LISTED = 16

@@ -23,12 +23,19 @@ class _RankingFields(BaseModel):
 
 
 class RerankRequest(_RankingFields):
-    """The shape that Jina and Cohere share. Documents are strings, or objects with a `text`."""
+    """The shape that Jina and Cohere share, or with `texts` that of Text Embeddings Inference.
+
+    Documents are strings, or objects with a `text`.
+    """
 
     query: str
-    documents: list[Any] = Field(min_length=1)
+    documents: list[Any] | None = None
+    texts: list[Any] | None = None
     top_n: int | None = Field(None, ge=1)
     return_documents: bool | None = None
+    return_text: bool | None = None
+    raw_scores: bool | None = None
+    truncate: bool | None = None
 
 
 class ScoreRequest(_RankingFields):

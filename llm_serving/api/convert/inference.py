@@ -1,0 +1,76 @@
+"""`/embed` and `/similarity`: body → service request, vectors → response."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import orjson
+
+from llm_serving.api.convert.embedding import in_pieces
+from llm_serving.api.convert.texts import check_count, to_texts, to_token_ids
+from llm_serving.api.schemas.inference import EmbedInputs, SimilarityRequest
+from llm_serving.embeddings.vectors import cosines, unit
+from llm_serving.errors import InvalidRequest
+from llm_serving.service.embedding import EmbeddingRequest, Embeddings
+
+NAMES = ((re.compile(r"\bprompt_name"), "parameters.prompt_name"),)  # what `/similarity` calls otherwise
+
+
+def to_embed_request(body: EmbedInputs, max_inputs: int) -> EmbeddingRequest:
+    """The first item tells what the list is of. Raises: InvalidRequest that names the item."""
+    fields: dict[str, Any] = {
+        "model": body.model,
+        "dimensions": body.dimensions,
+        "truncate_to": -1 if body.truncate else None,
+        "prompt_name": body.prompt_name,
+    }
+    items = body.inputs
+    if isinstance(items, str):
+        return EmbeddingRequest(texts=[items], name_of=lambda index: "inputs", **fields)
+    if not isinstance(items, list):
+        raise InvalidRequest("'inputs' must be a text, a list of texts, or of lists of token ids.", "inputs")
+    if items and type(items[0]) is int:
+        ids = to_token_ids(items, "inputs")
+        return EmbeddingRequest(token_arrays=[ids], name_of=lambda index: "inputs", **fields)
+    check_count(items, "inputs", max_inputs)
+    name = "inputs.{}".format
+    if not isinstance(items[0], list):
+        return EmbeddingRequest(texts=to_texts(items, "inputs"), name_of=name, **fields)
+    for i, item in enumerate(items):
+        if not isinstance(item, list):
+            raise InvalidRequest(
+                f"'{name(i)}' must be a list of token ids, as the first item is one.", name(i)
+            )
+    arrays = [to_token_ids(item, name(i)) for i, item in enumerate(items)]
+    return EmbeddingRequest(token_arrays=arrays, name_of=name, **fields)
+
+
+async def to_embed_body(embeddings: Embeddings) -> bytes:
+    """A list of vectors, float32 of length 1."""
+    return b"[" + await in_pieces(unit(embeddings.vectors), _rows) + b"]"
+
+
+def to_similarity_request(body: SimilarityRequest, max_inputs: int) -> EmbeddingRequest:
+    """The one first. Raises: InvalidRequest that names the sentence."""
+    sentences, parameters = body.inputs.sentences, body.parameters
+    check_count(sentences, "inputs.sentences", max_inputs)
+    texts = to_texts(sentences, "inputs.sentences")
+    return EmbeddingRequest(
+        texts=[body.inputs.source_sentence, *texts],
+        name_of=lambda index: f"inputs.sentences.{index - 1}" if index else "inputs.source_sentence",
+        model=body.model,
+        truncate_to=-1 if parameters and parameters.truncate else None,
+        prompt_name=parameters.prompt_name if parameters else None,
+    )
+
+
+def to_similarities(embeddings: Embeddings) -> list[float]:
+    """The cosine of each to the first."""
+    found: list[float] = cosines(embeddings.vectors[:1], embeddings.vectors[1:]).tolist()
+    return found
+
+
+def _rows(rows: np.ndarray, start: int) -> bytes:
+    return orjson.dumps(list(rows), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
