@@ -42,10 +42,15 @@ class Calls:
     are_many: bool
 
 
+def check_number(num_functions: int) -> None:
+    """Raises: InvalidRequest, if a request has more functions than may be."""
+    if num_functions > MAX_TOOLS:
+        raise InvalidRequest(f"'tools' has {num_functions} functions; {MAX_TOOLS} are possible.", "tools")
+
+
 def normalize_tools(tools: Sequence[Any]) -> list[Tool]:
     """Raises: InvalidRequest that names the field (`tools.<i>.function.name`)."""
-    if len(tools) > MAX_TOOLS:
-        raise InvalidRequest(f"'tools' has {len(tools)} functions; {MAX_TOOLS} are possible.", "tools")
+    check_number(len(tools))
     found = [_tool(tool, f"tools.{i}") for i, tool in enumerate(tools)]
     names = [tool.name for tool in found]
     for i, name in enumerate(names):

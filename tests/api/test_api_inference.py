@@ -65,6 +65,7 @@ async def test_similarities_are_cosines() -> None:
     async with open_client() as client:
         sentences = {"source_sentence": TEXTS[2], "sentences": TEXTS}
         found = await post(client, "/similarity", inputs=sentences)
+        assert await post(client, "/", inputs=sentences) == found
         vectors = np.array(await openai(client, TEXTS))
     assert found == pytest.approx(vectors @ vectors[2], abs=1e-6)
     assert found[2] == pytest.approx(1)

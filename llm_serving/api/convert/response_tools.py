@@ -7,6 +7,7 @@ reference, "Create a response", `tools`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llm_serving.api.convert.renaming import Names
+from llm_serving.chat.tools import check_number
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
 TEXT = "input"  # what a custom tool's only argument is called
@@ -36,6 +38,7 @@ class SentTools:
 
     functions: Sequence[Any] = ()  # as the chat API has them, not looked at further
     origins: Mapping[str, Origin] = field(default_factory=dict)  # by what the model knows a function as
+    known: Mapping[tuple[str, str | None], str] = field(default_factory=dict)  # by name and namespace
     told: Sequence[Any] = ()  # as they were sent: those that the model is told of
     places: Sequence[str] = ()  # where each function was sent
 
@@ -50,8 +53,10 @@ class SentTools:
 
     def known_as(self, item: Mapping[str, Any]) -> Any:
         """What the model knows the function as that an item names; the name itself if it is none of these."""
-        sent = (item.get("name"), item.get("namespace"))
-        return next((name for name, origin in self.origins.items() if origin[:2] == sent), sent[0])
+        name, namespace = item.get("name"), item.get("namespace")
+        if not isinstance(name, str) or not isinstance(namespace, str | None):
+            return name
+        return self.known.get((name, namespace), name)
 
 
 def is_search(tool: Any) -> bool:
@@ -72,22 +77,29 @@ def read_tools(tools: Sequence[Any]) -> SentTools:
     Raises: InvalidRequest that names the field, UnsupportedParameter.
     """
     told = [tool for tool in tools if not is_search(tool)]
+    check_number(sum(map(_num_functions, told)))
     found = list(_flat(tools))
-    names = [function["name"] for _, _, function in found]
+    counts = Counter(origin.name for _, origin, _ in found)
     origins: dict[str, Origin] = {}
     for _, origin, function in found:
-        if origin.namespace is not None and names.count(origin.name) > 1:
+        if origin.namespace is not None and counts[origin.name] > 1:
             function["name"] = f"{origin.namespace}.{origin.name}"
         if isinstance(function["name"], str):
             origins.setdefault(function["name"], origin)
+    known = {(origin.name, origin.namespace): name for name, origin in origins.items()}
     functions = [{"type": "function", "function": function} for _, _, function in found]
-    return SentTools(functions, origins, told, [place for place, _, _ in found])
+    return SentTools(functions, origins, known, told, [place for place, _, _ in found])
 
 
 def text_of(arguments: str) -> str:
     """What a custom tool is called with: the text, or whatever the model wrote in its place."""
     text = orjson.loads(arguments).get(TEXT)
     return text if isinstance(text, str) else arguments
+
+
+def _num_functions(tool: Any) -> int:
+    inner = tool.get("tools") if isinstance(tool, Mapping) and tool.get("type") == "namespace" else None
+    return len(inner) if isinstance(inner, list) else 1
 
 
 def _flat(tools: Sequence[Any]) -> Iterator[tuple[str, Origin, dict[str, Any]]]:

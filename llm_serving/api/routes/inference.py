@@ -21,23 +21,19 @@ from llm_serving.service.encoding import LOADING_WAIT_S
 
 async def embed(request: Request) -> Response:
     """A vector for every text, and nothing around them."""
-    settings = services_of(request).settings
-    body = validate(EmbedInputs, await read_json(request))
-    headers = ignored_fields(body.model_extra or {}, EMBED, strict=settings.strict_parameters)
-    asked = convert.to_embed_request(body, settings.max_embedding_inputs)
-    return JsonResponse(await convert.to_embed_body(await embedded(request, asked)), headers=headers)
+    return await _embed(request, await read_json(request))
 
 
 async def similarity(request: Request) -> Response:
     """How near sentences are to one."""
-    settings = services_of(request).settings
-    body = validate(SimilarityRequest, await read_json(request))
-    headers = ignored_fields(body.unknown_fields(), SIMILARITY, strict=settings.strict_parameters)
-    asked = convert.to_similarity_request(body, settings.max_embedding_inputs)
-    with named_as_sent(convert.NAMES):
-        embeddings = await embedded(request, asked)
-    answer = orjson.dumps(convert.to_similarities(embeddings))
-    return JsonResponse(answer, headers=headers)
+    return await _similarity(request, await read_json(request))
+
+
+async def embed_or_compare(request: Request) -> Response:
+    """As Hugging Face's client asks for either."""
+    data = await read_json(request)
+    is_of_one = isinstance(data.get("inputs"), dict)
+    return await (_similarity if is_of_one else _embed)(request, data)
 
 
 async def get_info(request: Request) -> Response:
@@ -56,3 +52,22 @@ async def get_info(request: Request) -> Response:
         "auto_truncate": False,
     }
     return JsonResponse(orjson.dumps(told))
+
+
+async def _embed(request: Request, data: dict[str, Any]) -> Response:
+    settings = services_of(request).settings
+    body = validate(EmbedInputs, data)
+    headers = ignored_fields(body.model_extra or {}, EMBED, strict=settings.strict_parameters)
+    asked = convert.to_embed_request(body, settings.max_embedding_inputs)
+    return JsonResponse(await convert.to_embed_body(await embedded(request, asked)), headers=headers)
+
+
+async def _similarity(request: Request, data: dict[str, Any]) -> Response:
+    settings = services_of(request).settings
+    body = validate(SimilarityRequest, data)
+    headers = ignored_fields(body.unknown_fields(), SIMILARITY, strict=settings.strict_parameters)
+    asked = convert.to_similarity_request(body, settings.max_embedding_inputs)
+    with named_as_sent(convert.NAMES):
+        embeddings = await embedded(request, asked)
+    answer = orjson.dumps(convert.to_similarities(embeddings))
+    return JsonResponse(answer, headers=headers)
