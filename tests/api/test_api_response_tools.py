@@ -172,6 +172,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"tools": [{**SPACE, "name": "x" * 60, "tools": [FUNCTION]}, FUNCTION]}, "tools.0.tools.0.name"),
     ({"tools": [{**SPACE, "tools": [FUNCTION] * 129}]}, "tools"),
+    (
+        {"tools": [PATCH], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [PATCH] * 129}},
+        "tool_choice.tools",
+    ),
     ({"tools": [{**PATCH, "name": 5}]}, "tools.0.name"),
     ({"tools": [{**PATCH, "description": 5}]}, "tools.0.description"),
     ({"tools": [{**PATCH, "format": "text"}]}, "tools.0.format"),

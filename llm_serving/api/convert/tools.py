@@ -9,7 +9,7 @@ from typing import Any
 from llm_serving.api.convert.functions import NAMES, in_todays_words, is_older
 from llm_serving.api.convert.renaming import Names, named_as_sent
 from llm_serving.api.schemas.chat import ChatFields
-from llm_serving.chat.tools import Calls, Tool, normalize_tools
+from llm_serving.chat.tools import MAX_TOOLS, Calls, Tool, normalize_tools
 from llm_serving.errors import InvalidRequest
 
 _CHOICES = "'none', 'auto', 'required', or an object that names a function or allowed ones"
@@ -82,8 +82,8 @@ def _of_object(
             "'tool_choice.allowed_tools.mode' must be 'auto' or 'required'.", "tool_choice.allowed_tools.mode"
         )
     where = "tool_choice.allowed_tools.tools"
-    if not isinstance(names, list):
-        raise InvalidRequest(f"'{where}' must be a list of functions.", where)
+    if not isinstance(names, list) or len(names) > MAX_TOOLS:
+        raise InvalidRequest(f"'{where}' must be a list of up to {MAX_TOOLS} functions.", where)
     return [_named(name, tools, f"{where}.{i}") for i, name in enumerate(names)], mode == "required", are_many
 
 
