@@ -16,7 +16,7 @@ from llm_serving.api.sse import LineStream
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.residency import AnySlot
 
-API_VERSION = "0.12.0"  # of Ollama, whose clients ask it to know what they may send
+API_VERSION = "0.14.0"  # of Ollama, whose clients ask it to know what they may send
 
 Named = TypeVar("Named", bound=OllamaModelRequest)
 
