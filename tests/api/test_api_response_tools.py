@@ -161,6 +161,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "web_search"}, 5]}, "tools.1"),
     ({"tools": [{"type": "web_search"}, {"type": "function", "name": "a b"}]}, "tools.1.name"),
     ({"tools": [FUNCTION, FUNCTION]}, "tools.1.name"),
+    ({"tools": [{**FUNCTION, "name": "tools.999"}] * 2}, "tools.1.name"),
+    ({"tools": [{**FUNCTION, "name": f"tools.{'9' * 58}"}] * 2}, "tools.1.name"),
     ({"tools": [{"type": "namespace", "tools": []}]}, "tools.0.name"),
     ({"tools": [{"type": "namespace", "name": "a"}]}, "tools.0.tools"),
     ({"tools": [{**SPACE, "tools": [5]}]}, "tools.0.tools.0"),
@@ -212,6 +214,7 @@ async def test_an_item_is_what_a_kept_response_has_put_out(form: dict[str, Any])
         assert second["usage"]["input_tokens"] == in_full
         listed = (await client.get(f"/responses/{second['id']}/input_items?order=asc")).json()["data"]
         assert listed[1] == item
+        assert (await error_of(client, input=[*turns, turns[1]]))["param"] == "input.3.id"
         await client.delete(f"/responses/{first['id']}")
         assert (await error_of(client, input=turns))["param"] == "input.1.id"
 

@@ -92,13 +92,16 @@ def with_references(
     items: Sequence[dict[str, Any]], find: Callable[[str], dict[str, Any] | None]
 ) -> list[dict[str, Any]]:
     """Items with those that others only name, which `find` finds by id. Raises: InvalidRequest."""
-    found = []
+    found, ids = [], set()
     for i, item in enumerate(items):
         if not _is_reference(item):
             found.append(item)
             continue
         at = f"input.{i}"
         _require_text(item, at, "id")
+        if item["id"] in ids:  # a short request would be as long as it likes
+            raise InvalidRequest(f"'{at}.id' names an item for the second time.", f"{at}.id")
+        ids.add(item["id"])
         named = find(item["id"])
         if named is None:
             raise InvalidRequest(

@@ -20,7 +20,7 @@ from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
 TEXT = "input"  # what a custom tool's only argument is called
 _SEARCHES = re.compile(r"web_search(_preview)?(_\d{4}_\d{2}_\d{2})?")
-_PLACE = re.compile(r"(?<![\w.])tools\.(\d+)")
+_PLACE = re.compile(r"(?<![\w.])tools\.(\d{1,3})(?!\d)")
 _REMEDY = "This server knows tools of type 'function', 'custom' and 'namespace'."
 
 
@@ -45,7 +45,11 @@ class SentTools:
     @property
     def names(self) -> Names:
         """What errors must be told by; see `convert/renaming.py`."""
-        return ((_PLACE, lambda found: self.places[int(found[1])]),)
+        return ((_PLACE, self._place),)
+
+    def _place(self, found: re.Match[str]) -> str:
+        index = int(found[1])
+        return self.places[index] if index < len(self.places) else found[0]  # what a client calls so
 
     def origin(self, name: str) -> Origin:
         """What the model calls so."""
