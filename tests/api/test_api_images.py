@@ -49,6 +49,58 @@ async def usage_of(client: Client, body: dict[str, Any]) -> tuple[int, int]:
     return usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
 
 
+PNG = {"type": "base64", "media_type": "image/png", "data": png_url().partition(",")[2]}
+
+
+async def test_pictures_that_functions_give_are_shown_by_the_user(seer: Client) -> None:
+    asked = {"role": "user", "content": "Hi"}
+    calls = [{"type": "tool_use", "id": i, "name": "look", "input": {}} for i in "ab"]
+    place, image = {"type": "text", "text": "[image]"}, {"type": "image", "source": PNG}
+
+    async def of_messages(content: Any, *more: Any) -> int:
+        results = [
+            {"type": "tool_result", "tool_use_id": "a", "content": content},
+            {"type": "tool_result", "tool_use_id": "b", "content": "Nothing."},
+        ]
+        turns = [{"role": "assistant", "content": calls}, {"role": "user", "content": [*results, *more]}]
+        answer = (await seer.post("/messages", json={"messages": [asked, *turns], "max_tokens": 9})).json()
+        assert answer["content"][0]["text"] == "I see.", answer
+        return int(answer["usage"]["input_tokens"] + answer["usage"]["cache_read_input_tokens"])
+
+    assert await of_messages([image]) == await of_messages([place], image) > LOW
+
+    seen = {"type": "input_image", "image_url": png_url(), "detail": "low"}
+    place = {"type": "input_text", "text": "[image]"}
+
+    async def of_items(output: Any, *more: Any) -> int:
+        given = [{"type": "function_call", "call_id": i, "name": "look", "arguments": "{}"} for i in "ab"]
+        outputs = [
+            {"type": "function_call_output", "call_id": "a", "output": output},
+            {"type": "function_call_output", "call_id": "b", "output": "Nothing."},
+        ]
+        answer = (await seer.post("/responses", json={"input": [asked, *given, *outputs, *more]})).json()
+        assert answer["output"][0]["content"][0]["text"] == "I see.", answer
+        return int(answer["usage"]["input_tokens"])
+
+    shown = {"role": "user", "content": [seen]}
+    assert await of_items([seen]) == await of_items([place], shown) > LOW
+    assert await of_items([seen], asked) == await of_items([place], shown, asked)
+
+
+async def test_errors_name_pictures_in_results(seer: Client) -> None:
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image", "source": 5}]}
+    body = {"messages": [{"role": "user", "content": [result]}], "max_tokens": 9}
+    error = (await seer.post("/messages", json=body)).json()["error"]
+    assert "'messages.0.content.0.content.0.source'" in error["message"]
+    output = {
+        "type": "function_call_output",
+        "call_id": "a",
+        "output": [{"type": "input_image", "image_url": "x"}],
+    }
+    error = (await seer.post("/responses", json={"input": [output]})).json()["error"]
+    assert error["param"] == "input.0.output.0.image_url"
+
+
 async def test_places_count_as_tokens_of_the_prompt(seer: Client) -> None:
     text, _ = await usage_of(seer, {"messages": [{"role": "user", "content": "Hi"}]})
     low, _ = await usage_of(seer, shown(png_url()))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from llm_serving.api.convert.images import anthropic_picture, with_parts
+from llm_serving.api.convert.images import anthropic_picture, split_pictures, with_parts
 from llm_serving.api.deps import validate
 from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.api.schemas.messages import MessagesRequest
@@ -131,6 +131,7 @@ def _check_beginning(message: Message, at: str) -> None:
 def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
     """One message of blocks; results go before the text, where templates expect them."""
     results: list[Message] = []
+    shown: list[Part] = []  # of results
     parts: list[Part] = []
     thoughts: list[str] = []
     calls: list[dict[str, Any]] = []
@@ -145,7 +146,9 @@ def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
         elif kind == "tool_use" and role == "assistant":
             calls.append(_call(block, where))
         elif kind == "tool_result" and role == "user":
-            results.append(_result(block, where))
+            result, pictures = _result(block, where)
+            results.append(result)
+            shown += pictures
         elif kind == "thinking" and role == "assistant":
             _require_text(block, where, "thinking")
             thoughts.append(block["thinking"])
@@ -155,6 +158,7 @@ def _turn(role: str, blocks: list[Any], at: str) -> list[Message]:
                 "image of the user: no other blocks are read.",
                 where,
             )
+    parts = [*shown, *parts]
     if not parts and not calls and results:
         return results
     turn: dict[str, Any] = {"role": role, "content": text_in(parts)}
@@ -175,13 +179,14 @@ def _call(block: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"id": block["id"], "function": {"name": block["name"], "arguments": block["input"]}}
 
 
-def _result(block: Mapping[str, Any], where: str) -> Message:
+def _result(block: Mapping[str, Any], where: str) -> tuple[Message, list[Part]]:
+    """What a function gave, and its pictures."""
     _require_text(block, where, "tool_use_id")
-    content = block.get("content")
+    content, pictures = split_pictures(block.get("content"), f"{where}.content", "image", anthropic_picture)
     told = normalize_message({"content": "" if content is None else content}, where)["content"]
     if block.get("is_error"):
         told = f"Error: {told}"
-    return Message(role="tool", content=told, tool_call_id=block["tool_use_id"])
+    return Message(role="tool", content=told, tool_call_id=block["tool_use_id"]), pictures
 
 
 def _require_text(block: Mapping[str, Any], where: str, field: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llm_serving.chat.messages import Message
 from llm_serving.chat.pictures import Part, Picture, text_in
 from llm_serving.errors import InvalidRequest
 
+_IN_PLACE = {"type": "text", "text": "[image]"}
 _MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 
 
@@ -36,6 +37,26 @@ def ollama_pictures(images: Any, where: str) -> list[Picture]:
     if not isinstance(images, list):
         raise InvalidRequest(f"'{where}' must be a list of images in base64.", where)
     return [_of_base64(image, f"{where}.{i}") for i, image in enumerate(images)]
+
+
+def split_pictures(
+    content: Any, where: str, kind: str, read: Callable[[Mapping[str, Any], str], Picture]
+) -> tuple[Any, list[Part]]:
+    """A function's result without its pictures, in whose places it says so, and these, which `read` reads.
+
+    Templates show pictures of users only, so the user shows them, behind the results. What is no list stays
+    as it is. Raises: what `read` raises.
+    """
+    if not isinstance(content, list):
+        return content, []
+    told: list[Any] = []
+    pictures: list[Part] = []
+    for i, part in enumerate(content):
+        is_picture = isinstance(part, Mapping) and part.get("type") == kind
+        told.append(_IN_PLACE if is_picture else part)
+        if is_picture:
+            pictures.append(read(part, f"{where}.{i}"))
+    return told, pictures
 
 
 def with_parts(message: Message, parts: list[Part]) -> Message:

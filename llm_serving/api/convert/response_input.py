@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from llm_serving.api.convert.images import split_pictures, with_parts
 from llm_serving.api.convert.paging import page_of
 from llm_serving.api.convert.response_tools import TEXT, SentTools, is_search
 from llm_serving.api.deps import validate
@@ -18,10 +19,12 @@ from llm_serving.api.schemas.chat import ChatFields
 from llm_serving.api.schemas.responses import MAX_ITEMS, ResponseRequest
 from llm_serving.api.schemas.sampling import DecodingFields
 from llm_serving.chat.messages import Message, normalize_message
+from llm_serving.chat.pictures import Part, read_picture
 from llm_serving.errors import InvalidRequest, UnsupportedParameter
 
 LOGPROBS = "message.output_text.logprobs"
 _INCLUDES = (LOGPROBS, "reasoning.encrypted_content")  # the second: there is none, whoever asks
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 # How the chat API calls what is called otherwise here; see `convert/renaming.py`.
 NAMES = (
     (re.compile(r"response_format\.json_schema"), "text.format"),
@@ -126,9 +129,13 @@ def to_messages(items: Sequence[Mapping[str, Any]], tools: SentTools, where: str
     """
     messages: list[Message] = []
     thoughts = ""
+    shown: list[Part] = []  # by outputs, which follow one another
     for i, item in enumerate(items):
         at = f"{where}.{i}"
         kind = item.get("type", "message")
+        if shown and kind not in _OUTPUTS:
+            messages.append(_shown(shown))
+            shown = []
         if kind == "reasoning":
             thoughts = _thoughts(item)
             continue
@@ -141,9 +148,11 @@ def to_messages(items: Sequence[Mapping[str, Any]], tools: SentTools, where: str
                 messages[-1].setdefault("tool_calls", []).extend(call["tool_calls"])
             else:
                 messages.append(call)
-        elif kind in ("function_call_output", "custom_tool_call_output"):
+        elif kind in _OUTPUTS:
             _require_text(item, at, "call_id")
-            result = {"role": "tool", "content": item.get("output"), "tool_call_id": item.get("call_id")}
+            output, pictures = split_pictures(item.get("output"), f"{at}.output", "input_image", read_picture)
+            shown += pictures
+            result = {"role": "tool", "content": output, "tool_call_id": item.get("call_id")}
             messages.append(_in_place(result, at, "content", "output"))
         else:
             raise UnsupportedParameter(
@@ -152,9 +161,15 @@ def to_messages(items: Sequence[Mapping[str, Any]], tools: SentTools, where: str
         if thoughts and messages[-1]["role"] == "assistant":
             messages[-1].setdefault("reasoning_content", thoughts)
         thoughts = ""
+    if shown:
+        messages.append(_shown(shown))
     if not messages:
         raise InvalidRequest(f"'{where}' has no message.", where)
     return messages
+
+
+def _shown(pictures: list[Part]) -> Message:
+    return with_parts(Message(role="user", content=""), pictures)
 
 
 def _thoughts(item: Mapping[str, Any]) -> str:
