@@ -53,12 +53,21 @@ async def test_long_texts_are_refused_or_cut() -> None:
             ("/rerank", {"query": "a", "texts": ["b", long]}),
         ):
             error = (await client.post(path, json=body)).json()["error"]
-            named = {"/embed": "'inputs'", "/similarity": "'inputs.sentences.1'", "/rerank": "'texts.1'"}
+            named = {"/embed": "'inputs.0'", "/similarity": "'inputs.sentences.1'", "/rerank": "'texts.1'"}
             assert named[path] in error["message"]
+            field = "parameters.truncate" if path == "/similarity" else "truncate"
+            assert f" {field}: true " in error["message"]
         assert len(await post(client, "/embed", inputs=[long], truncate=True)) == 1
         cut = {"inputs": {"source_sentence": "a", "sentences": [long]}, "parameters": {"truncate": True}}
         assert len(await post(client, "/similarity", **cut)) == 1
         assert len(await post(client, "/rerank", query="a", texts=[long], truncate=True)) == 1
+        counts = [
+            (await post(client, "/rerank", query="a", documents=[long], truncate_prompt_tokens=16, **more))[
+                "usage"
+            ]
+            for more in ({}, {"truncate": True})
+        ]
+        assert counts[0] == counts[1], "the number says more"
 
 
 async def test_similarities_are_cosines() -> None:

@@ -19,22 +19,30 @@ _NUMBERS_A_PIECE = 1 << 15  # about a millisecond of writing, then others have t
 
 
 def to_request(body: EmbedRequest, max_inputs: int) -> EmbeddingRequest:
-    """The first item tells what the list is of. Raises: InvalidRequest that names the item."""
-    fields: dict[str, Any] = {
-        "model": None if body.model == DEFAULT_MODEL else body.model,
-        "dimensions": body.dimensions,
-        "truncate_to": truncation(body.truncate_prompt_tokens),
-        "input_type": body.input_type,
-        "prompt_name": body.prompt_name,
-    }
-    items = body.input
+    """Raises: InvalidRequest that names the item."""
+    return EmbeddingRequest(
+        model=None if body.model == DEFAULT_MODEL else body.model,
+        dimensions=body.dimensions,
+        truncate_to=truncation(body.truncate_prompt_tokens),
+        input_type=body.input_type,
+        prompt_name=body.prompt_name,
+        **to_inputs(body.input, "input", max_inputs),
+    )
+
+
+def to_inputs(items: list[Any], name: str, max_inputs: int) -> dict[str, Any]:
+    """The fields of an `EmbeddingRequest` that tell what to embed, of the list that was sent as `name`.
+
+    The first item tells what it is of. Raises: InvalidRequest that names the item.
+    """
     if items and type(items[0]) is int:
-        return EmbeddingRequest(token_arrays=[to_token_ids(items, "input")], name_of=_whole, **fields)
-    check_count(items, "input", max_inputs)
+        return {"token_arrays": [to_token_ids(items, name)], "name_of": lambda index: name}
+    check_count(items, name, max_inputs)
+    name_of = f"{name}.{{}}".format
     if isinstance(items[0], list):
-        arrays = [_token_array(item, f"input.{i}") for i, item in enumerate(items)]
-        return EmbeddingRequest(token_arrays=arrays, **fields)
-    return EmbeddingRequest(texts=to_texts(items, "input"), **fields)
+        arrays = [_token_array(item, name_of(i)) for i, item in enumerate(items)]
+        return {"token_arrays": arrays, "name_of": name_of}
+    return {"texts": to_texts(items, name), "name_of": name_of}
 
 
 def truncation(tokens: int | None) -> int | None:
@@ -81,7 +89,3 @@ def _token_array(item: Any, name: str) -> list[int]:
     if not isinstance(item, list):
         raise InvalidRequest(f"'{name}' must be a list of token ids, as the first item is one.", name)
     return to_token_ids(item, name)
-
-
-def _whole(index: int) -> str:
-    return "input"

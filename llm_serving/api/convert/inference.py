@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 import orjson
 
-from llm_serving.api.convert.embedding import in_pieces
-from llm_serving.api.convert.texts import check_count, to_texts, to_token_ids
+from llm_serving.api.convert.embedding import in_pieces, to_inputs
+from llm_serving.api.convert.renaming import TRUNCATE
+from llm_serving.api.convert.texts import check_count, to_texts
 from llm_serving.api.schemas.inference import EmbedInputs, SimilarityRequest
 from llm_serving.embeddings.vectors import cosines, unit
 from llm_serving.errors import InvalidRequest
 from llm_serving.service.embedding import EmbeddingRequest, Embeddings
 
-NAMES = ((re.compile(r"\bprompt_name"), "parameters.prompt_name"),)  # what `/similarity` calls otherwise
+# What `/similarity` calls otherwise.
+NAMES = (
+    *TRUNCATE,
+    (re.compile(r"\b(prompt_name|truncate: true)"), r"parameters.\1"),
+)
 
 
 def to_embed_request(body: EmbedInputs, max_inputs: int) -> EmbeddingRequest:
-    """The first item tells what the list is of. Raises: InvalidRequest that names the item."""
-    fields: dict[str, Any] = {
-        "model": body.model,
-        "dimensions": body.dimensions,
-        "truncate_to": -1 if body.truncate else None,
-        "prompt_name": body.prompt_name,
-    }
+    """Raises: InvalidRequest that names the item."""
     items = body.inputs
-    if isinstance(items, str):
-        return EmbeddingRequest(texts=[items], name_of=lambda index: "inputs", **fields)
-    if not isinstance(items, list):
+    if not isinstance(items, str | list):
         raise InvalidRequest("'inputs' must be a text, a list of texts, or of lists of token ids.", "inputs")
-    if items and type(items[0]) is int:
-        ids = to_token_ids(items, "inputs")
-        return EmbeddingRequest(token_arrays=[ids], name_of=lambda index: "inputs", **fields)
-    check_count(items, "inputs", max_inputs)
-    name = "inputs.{}".format
-    if not isinstance(items[0], list):
-        return EmbeddingRequest(texts=to_texts(items, "inputs"), name_of=name, **fields)
-    for i, item in enumerate(items):
-        if not isinstance(item, list):
-            raise InvalidRequest(
-                f"'{name(i)}' must be a list of token ids, as the first item is one.", name(i)
-            )
-    arrays = [to_token_ids(item, name(i)) for i, item in enumerate(items)]
-    return EmbeddingRequest(token_arrays=arrays, name_of=name, **fields)
+    return EmbeddingRequest(
+        model=body.model,
+        dimensions=body.dimensions,
+        truncate_to=-1 if body.truncate else None,
+        prompt_name=body.prompt_name,
+        **to_inputs([items] if isinstance(items, str) else items, "inputs", max_inputs),
+    )
 
 
 async def to_embed_body(embeddings: Embeddings) -> bytes:

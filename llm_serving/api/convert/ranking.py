@@ -28,13 +28,14 @@ def to_rerank_request(body: RerankRequest, max_documents: int) -> ScoreRequest:
     if items is None:
         raise InvalidRequest("'documents' is required: the texts to rank.", "documents")
     check_count(items, name, max_documents)
+    cut = body.truncate_prompt_tokens
     return ScoreRequest(
         queries=[body.query],
         documents=to_texts(items, name, objects=name == "documents"),
         query_name=lambda index: "query",
         document_name=(name + ".{}").format,
         model=body.model,
-        truncate_to=-1 if body.truncate else truncation(body.truncate_prompt_tokens),
+        truncate_to=truncation(-1 if body.truncate and cut is None else cut),
         raw=body.raw_scores is True,
     )
 

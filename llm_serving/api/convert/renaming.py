@@ -11,6 +11,9 @@ from llm_serving.errors import InvalidRequest
 Name = str | Callable[[re.Match[str]], str]
 Names = Sequence[tuple[re.Pattern[str], Name]]  # the chat API's → the other's, applied in this order
 
+# Where a switch says what elsewhere a number does.
+TRUNCATE: Names = ((re.compile(r"truncate_prompt_tokens: -1"), "truncate: true"),)
+
 
 @contextmanager
 def named_as_sent(names: Names) -> Iterator[None]:

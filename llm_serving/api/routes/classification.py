@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert import classification as convert
+from llm_serving.api.convert.renaming import TRUNCATE, named_as_sent
 from llm_serving.api.deps import read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.json_response import JsonResponse
@@ -28,7 +29,8 @@ async def predict(request: Request) -> Response:
     settings = services_of(request).settings
     body = validate(PredictRequest, await read_json(request))
     headers = ignored_fields(body.model_extra or {}, PREDICT, strict=settings.strict_parameters)
-    classified = await _classify(request, convert.to_predict_request(body, settings.max_embedding_inputs))
+    with named_as_sent(TRUNCATE):
+        classified = await _classify(request, convert.to_predict_request(body, settings.max_embedding_inputs))
     return JsonResponse(convert.to_predict_response(body, classified), headers=headers)
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert import inference as convert
-from llm_serving.api.convert.renaming import named_as_sent
+from llm_serving.api.convert.renaming import TRUNCATE, named_as_sent
 from llm_serving.api.deps import read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.json_response import JsonResponse
@@ -59,7 +59,9 @@ async def _embed(request: Request, data: dict[str, Any]) -> Response:
     body = validate(EmbedInputs, data)
     headers = ignored_fields(body.model_extra or {}, EMBED, strict=settings.strict_parameters)
     asked = convert.to_embed_request(body, settings.max_embedding_inputs)
-    return JsonResponse(await convert.to_embed_body(await embedded(request, asked)), headers=headers)
+    with named_as_sent(TRUNCATE):
+        embeddings = await embedded(request, asked)
+    return JsonResponse(await convert.to_embed_body(embeddings), headers=headers)
 
 
 async def _similarity(request: Request, data: dict[str, Any]) -> Response:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_serving.api.convert import ranking as convert
+from llm_serving.api.convert.renaming import TRUNCATE, named_as_sent
 from llm_serving.api.deps import read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.json_response import JsonResponse
@@ -21,7 +22,8 @@ async def rerank(request: Request) -> Response:
     body = validate(RerankRequest, await read_json(request))
     headers = ignored_fields(body.model_extra or {}, RERANK, strict=settings.strict_parameters)
     asked = convert.to_rerank_request(body, settings.max_embedding_inputs)
-    scores = await _score(request, asked)
+    with named_as_sent(() if body.texts is None else TRUNCATE):
+        scores = await _score(request, asked)
     answer = convert.to_rerank_response(body, asked, scores)
     if body.texts is not None:  # a list has no room for it
         headers = {**headers, "x-scored-by": scores.scored_by}
