@@ -14,11 +14,11 @@ from llm_serving.architectures.config_json import before, number, part, positive
 from llm_serving.architectures.padded import GROUP, Padded, padded
 from llm_serving.checkpoints import Checkpoint, dequantize
 from llm_serving.errors import CheckpointError
+from llm_serving.images.filling import MOST_ROWS
 from llm_serving.native import ops
 from llm_serving.native.rope import Rope
 from llm_serving.native.vision_plan import CONNECTED_ROWS, AnySizePlan
 
-MOST_ROWS = 280  # of a picture, whatever a model says: what its published settings are
 _USUAL = {
     "hidden_size": 768,
     "intermediate_size": 3072,

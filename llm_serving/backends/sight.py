@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from llm_serving.architectures import ANY_SIZE_FAMILIES, describe_any_size, describe_vision, sees
-from llm_serving.architectures.gemma4_vision import MOST_ROWS
 from llm_serving.checkpoints import Checkpoint, read_image_processor
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import CheckpointError
 from llm_serving.images.any_size import AnySize
 from llm_serving.images.expansion import PADDINGS, PADS, SOFT_TOKENS, TILES, Wording
-from llm_serving.images.filling import Filling
+from llm_serving.images.filling import MOST_ROWS, Filling
 from llm_serving.images.pixels import Grid
 from llm_serving.images.tiling import Tiling
 from llm_serving.images.whole import Whole

@@ -15,8 +15,9 @@ from llm_serving.images.pixels import Grid, Pixels, read_pixels
 if TYPE_CHECKING:
     from PIL import Image
 
+MOST_ROWS = 280  # of a picture, whatever a model says: what its published settings are
 _LOW_ROWS = 70  # the fewest that the models were trained with
-_USUAL = {"patch_size": 16, "pooling_kernel_size": 3, "max_soft_tokens": 280}
+_USUAL = {"patch_size": 16, "pooling_kernel_size": 3, "max_soft_tokens": MOST_ROWS}
 # What the model's own code makes of bytes: -1 to 1, whatever a file says of means.
 _COLOURS = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True}
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES
+import pytest
+
+from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES, describer
+from llm_serving.architectures.seeing_families import ANY_SIZE_FAMILIES, VISION_FAMILIES
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,3 +20,9 @@ def test_every_family_is_listed() -> None:
     for part, families in ((chat, FAMILIES), (encoders, ENCODER_FAMILIES)):
         rows = "\n".join(line for line in part.splitlines() if line.startswith("|"))
         assert set(re.findall(r"`([^`]+)`", rows)) == families.keys()
+
+
+@pytest.mark.parametrize("families", [FAMILIES, ENCODER_FAMILIES, VISION_FAMILIES, ANY_SIZE_FAMILIES])
+def test_every_family_has_its_function(families: dict[str, str]) -> None:
+    for place in families.values():
+        assert describer(place).__name__ == place.partition(":")[2]
