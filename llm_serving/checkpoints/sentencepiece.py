@@ -5,19 +5,16 @@ Kudo & Richardson, "SentencePiece" (2018).
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
+from llm_serving.checkpoints.bpe import bpe_of, build_bpe, without_collection
 from llm_serving.checkpoints.checkpoint import Checkpoint
 from llm_serving.checkpoints.token_splits import split_tokens
-from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary, flag, problem, read_merges, token_scores
-from llm_serving.errors import CheckpointError
+from llm_serving.checkpoints.vocabulary import TokenType, Vocabulary, flag, problem, token_scores
 
 SPACE = "▁"
 SPACED = "sarvam-moe"  # `tokenizer.ggml.pre` of files that call such a vocabulary gpt2
@@ -50,8 +47,7 @@ def build_sentencepiece(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple
     # Files spell gemma's runs of spaces, user-defined tokens, with spaces; text reaches them through "▁".
     runs = {token: SPACE * len(token) for token in user_defined if not token.strip(" ")}
     ids = {runs.get(token, token): i for token, i in text_ids.items()}
-    with _no_collection():
-        model = _model(checkpoint, vocabulary, ids)
+    model = _model(checkpoint, vocabulary, ids)
     later = Tokenizer(model)
     spaced = normalizers.Replace(" ", SPACE)
     first = later
@@ -71,47 +67,31 @@ def build_sentencepiece(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple
 
 
 def _model(checkpoint: Checkpoint, vocabulary: Vocabulary, ids: dict[str, int]) -> models.BPE:
-    merges = _merges(checkpoint, ids, vocabulary)
     model_ids = ids | vocabulary.ids_of(TokenType.BYTE)
     unknown = None
     if vocabulary.unknown_id is not None:
         unknown = vocabulary.tokens[vocabulary.unknown_id]
         model_ids[unknown] = vocabulary.unknown_id
-    try:
-        return models.BPE(
-            vocab=model_ids, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True
-        )
-    except Exception as error:  # the library raises nothing more precise
-        raise CheckpointError(f"{checkpoint.path}: the merges do not fit the vocabulary: {error}.") from error
+    options = {"unk_token": unknown, "fuse_unk": True, "byte_fallback": True}
+    if "tokenizer.ggml.merges" in checkpoint.metadata:
+        return build_bpe(checkpoint, model_ids, vocabulary.prompt_ids, **options)
+    with without_collection():
+        return bpe_of(checkpoint, model_ids, _merges(checkpoint, ids), **options)
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Half a million pairs live for a second; the garbage collector would go through them again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _merges(checkpoint: Checkpoint, ids: dict[str, int], vocabulary: Vocabulary) -> list[tuple[str, str]]:
+def _merges(checkpoint: Checkpoint, ids: dict[str, int]) -> list[tuple[str, str]]:
     """Every way to join two tokens into a third, best first, as SentencePiece would choose.
 
     The order is the tokens' scores, or their place for gemma, whose scores are not those of its merges;
     then the longer left part first.
     """
-    if "tokenizer.ggml.merges" in checkpoint.metadata:
-        return read_merges(checkpoint, ids, vocabulary.prompt_ids)
     tokens = list(ids)
     whole, left, right = split_tokens(tokens)
     rank = _ranks(checkpoint)[np.fromiter(ids.values(), np.int64, len(ids))[whole]]
     lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))[left]
     order = np.lexsort((-lengths, rank))
-    get = tokens.__getitem__
-    return list(zip(map(get, left[order].tolist()), map(get, right[order].tolist()), strict=True))
+    texts = np.array(tokens, object)
+    return list(zip(texts[left[order]].tolist(), texts[right[order]].tolist(), strict=True))
 
 
 def _ranks(checkpoint: Checkpoint) -> np.ndarray:
@@ -126,17 +106,13 @@ def _ranks(checkpoint: Checkpoint) -> np.ndarray:
 def bytes_of(checkpoint: Checkpoint, vocabulary: Vocabulary) -> list[bytes]:
     """What each token adds to the text; nothing for silent ones. Raises: CheckpointError."""
     out = [token.replace(SPACE, " ").encode() for token in vocabulary.tokens]
-    for i, kind in enumerate(vocabulary.types):
-        if kind == TokenType.BYTE:
-            token = vocabulary.tokens[i]
-            match = _BYTE.fullmatch(token)
-            if match is None:
-                raise problem(
-                    checkpoint,
-                    "tokenizer.ggml.tokens",
-                    f"[{i}] is a byte token named {token[:20]!r}, not <0xNN>",
-                )
-            out[i] = bytes([int(match[1], 16)])
+    for i in vocabulary.places_of(TokenType.BYTE):
+        token = vocabulary.tokens[i]
+        match = _BYTE.fullmatch(token)
+        if match is None:
+            key = "tokenizer.ggml.tokens"
+            raise problem(checkpoint, key, f"[{i}] is a byte token named {token[:20]!r}, not <0xNN>")
+        out[i] = bytes([int(match[1], 16)])
     for i in vocabulary.silent_ids:
         out[i] = b""
     return out

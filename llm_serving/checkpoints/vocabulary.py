@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -88,10 +87,14 @@ class Vocabulary:
         told = told_tokens(self.tokens)
         return frozenset(i for i in self.special_ids if i in self.eos_ids or self.tokens[i] not in told)
 
+    def places_of(self, *types: int) -> list[int]:
+        """Ids of the tokens of these types, ascending."""
+        places: list[int] = np.flatnonzero(np.isin(np.array(self.types), types)).tolist()
+        return places
+
     def ids_of(self, *types: int) -> dict[str, int]:
         """Spelling to id of the tokens of these types that user text may become."""
-        pairs = enumerate(zip(self.tokens, self.types, strict=True))
-        ids = {token: i for i, (token, kind) in pairs if kind in types}
+        ids = {self.tokens[i]: i for i in self.places_of(*types)}
         for token in ("", *self.prompt_ids):
             ids.pop(token, None)
         return ids
@@ -122,7 +125,9 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
             types[i] = TokenType.CONTROL
     for i in marks:
         types[i] = TokenType.CONTROL
-    silent = {TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED}
+    kinds = np.array(types)
+    silent = np.isin(kinds, (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED))
+    others: list[int] = np.flatnonzero(kinds != TokenType.NORMAL).tolist()
     return Vocabulary(
         tokens=tokens,
         types=types,
@@ -130,12 +135,8 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
         eos_id=named["eos"],
         unknown_id=named["unknown"],
         eos_ids=eos_ids,
-        special_ids=frozenset(i for i, kind in enumerate(types) if kind in silent),
-        prompt_ids={
-            token: i
-            for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
-            if kind != TokenType.NORMAL and token and _in_prompts(token, kind)
-        },
+        special_ids=frozenset(np.flatnonzero(silent).tolist()),
+        prompt_ids={tokens[i]: i for i in others if tokens[i] and _in_prompts(tokens[i], types[i])},
     )
 
 
@@ -198,24 +199,6 @@ def strings(checkpoint: Checkpoint, key: str) -> list[str]:
     if not isinstance(value, list) or (value and not isinstance(value[0], str)):
         raise problem(checkpoint, key, "is not a list of texts")
     return value
-
-
-def read_merges(
-    checkpoint: Checkpoint, ids: Mapping[str, int], left_out: Collection[str]
-) -> list[tuple[str, str]]:
-    """The pairs of `tokenizer.ggml.merges`, best first, less those that make or use a token of `left_out`.
-
-    Raises: CheckpointError for an entry that is no pair of tokens.
-    """
-    key = "tokenizer.ggml.merges"
-    merges: list[tuple[str, str]] = []
-    for i, merge in enumerate(strings(checkpoint, key)):
-        left, space, right = merge.partition(" ")
-        if left in ids and right in ids and left + right in ids:
-            merges.append((left, right))
-        elif not space or not all(part in ids or part in left_out for part in (left, right, left + right)):
-            raise problem(checkpoint, key, f"[{i}] is {merge[:60]!r}, which is no pair of tokens")
-    return merges
 
 
 def problem(checkpoint: Checkpoint, key: str, what: str) -> CheckpointError:
