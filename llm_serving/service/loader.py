@@ -43,18 +43,11 @@ _NATIVE_ONLY = {"draft_model": "draft model", "mmproj": "projector"}
 
 
 def load_chat_model(settings: Settings, on_progress: OnProgress | None = None) -> ChatModel:
-    """Resolve the name, fetch what is missing, open the file, start the engine, prepare for forms.
+    """Resolve the name, fetch what is missing, open the file, start the engine.
 
     Raises: SettingsError (a device or engine that is not there), ModelNotFound, DownloadError,
     CheckpointError, MissingExtra.
     """
-    model = _load(settings, on_progress)
-    if model.engine.takes_constraints:
-        model.constraints.prepare()
-    return model
-
-
-def _load(settings: Settings, on_progress: OnProgress | None) -> ChatModel:
     name = public_name(settings.model_name)
     found = _find(settings, on_progress)
     if found is None:

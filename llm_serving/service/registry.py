@@ -18,6 +18,7 @@ from llm_serving.service.loader import load_chat_model, no_adapters
 from llm_serving.service.measuring import measure_model, read_profile
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
 from llm_serving.service.naming import LATEST, public_name, spellings
+from llm_serving.service.quiet import Quiet
 from llm_serving.service.reasons import folders_of
 from llm_serving.service.residency import AnySlot, Residency
 from llm_serving.service.slot import ModelSlot
@@ -56,6 +57,7 @@ class Registry:
         self._reading: asyncio.Task[None] | None = None
         self._slots: dict[str, AnySlot] = {}
         self._residency = Residency(settings.memory, settings.unload_after_s)
+        self._quiet = Quiet()
         self.adapters = named_adapters(settings)
         self.default = self._chat(
             settings.model_name, on_demand=settings.unload_after_s > 0, lora=settings.lora
@@ -67,7 +69,7 @@ class Registry:
         self.further = [self._chat(name, on_demand=True) for name in settings.further_models]
         self._adapters: dict[str, NamedAdapter] = {}
         self._name_adapters(settings)
-        self._residency.slots = self.slots()
+        self._residency.slots = self._quiet.slots = self.slots()
         self._residency.leaving = [*self.further, *self.encoders()]
         self._residency.refused = self.further
 
@@ -146,6 +148,7 @@ class Registry:
         Further models come behind them, when requests name them.
         """
         self._residency.begin()
+        self._quiet.begin()
         before: AnySlot | None = None
         for slot in self.starting():
             slot.start(after=before)
@@ -171,8 +174,7 @@ class Registry:
         """Have nothing of the model of this name in memory; `remedy` tells its users how to have it back.
 
         New requests are refused at once, running ones get the time they have when the server stops. Once that
-        has begun, whoever waits may leave. Raises: as `whole`, ModelLoading (it takes
-        longer than anybody waits).
+        has begun, whoever waits may leave. Raises: as `whole`, ModelLoading (it takes longer than that).
         """
         slot = self.whole(name)
         await slot.unload(self._drain_s, f"it was unloaded. {remedy}", LOAD_WAIT_S)
@@ -182,6 +184,7 @@ class Registry:
         """Refuse new requests from now on and start to drain; returns at once."""
         if self._closing is None:
             self._residency.end()
+            self._quiet.end()
             if self._reading is not None:
                 self._reading.cancel()
             self._closing = asyncio.gather(*(slot.close(self._drain_s) for slot in self.slots()))
@@ -201,7 +204,9 @@ class Registry:
 
         def load() -> ChatModel:
             granted = self._grant(slot, own)
-            return self._load(own if granted is None else own.model_copy(update={"memory": granted}))
+            model = self._load(own if granted is None else own.model_copy(update={"memory": granted}))
+            self._quiet.expect(slot)
+            return model
 
         slot = ModelSlot(public_name(name), load, on_demand=on_demand, **self._how(name))
         self._own[slot] = own

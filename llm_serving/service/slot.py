@@ -186,13 +186,15 @@ class ModelSlot(Generic[Model]):
         return self.state in (ModelState.READY, ModelState.AVAILABLE)
 
     @property
+    def is_used(self) -> bool:
+        """A request needs it, or waits for it."""
+        return self._num_users > 0
+
+    @property
     def is_idle(self) -> bool:
         """It is in memory, and nobody needs it: it can answer, or its engine died."""
-        return (
-            self._model is not None
-            and not self._num_users
-            and self.state in (ModelState.READY, ModelState.FAILED)
-        )
+        could_leave = self.state in (ModelState.READY, ModelState.FAILED)
+        return self._model is not None and could_leave and not self.is_used
 
     @property
     def is_leaving(self) -> bool:
