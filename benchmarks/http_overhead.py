@@ -34,9 +34,9 @@ from llm_serving.config import Settings
 from llm_serving.engine.protocol import Engine
 from llm_serving.engine.request import GenerateRequest, SamplingParams
 from llm_serving.models import resolve_model
-from llm_serving.service.chat import Conversation, prompt_ids
 from llm_serving.service.loader import load_chat_model
 from llm_serving.service.memory import set_aside_what_stays
+from llm_serving.service.rendering import Conversation, prompt_ids
 
 ALONE, HTTP = "the engine alone", "over HTTP"
 

@@ -22,7 +22,7 @@ _OWN = re.compile(
 )
 _LOCAL = (".localhost", ".local", ".internal")  # domains that nobody can register
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
-_TOLD = ("x-request-id", "x-ignored-parameters", "retry-after")
+_TOLD = ("x-request-id", "x-ignored-parameters", "x-truncated-messages", "retry-after")
 
 
 class BrowserGuard:

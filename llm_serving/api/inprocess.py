@@ -22,9 +22,10 @@ from llm_serving.api.convert.tools import NO_TOOLS
 from llm_serving.api.errors import error_response, kind_of
 from llm_serving.api.running import Running, latest
 from llm_serving.errors import InvalidRequest, ModelNotFound, ServingError
-from llm_serving.service.chat import ChatRequest, Conversation
+from llm_serving.service.chat import ChatRequest
 from llm_serving.service.embedding import EmbeddingRequest
 from llm_serving.service.generation import GenerationOptions
+from llm_serving.service.rendering import Conversation
 
 T = TypeVar("T")
 

@@ -33,6 +33,7 @@ async def respond(
 ) -> Response:
     """Stream, or wait for the end. Takes `generation` over."""
     services = services_of(request)
+    headers = headers | left_out(generation)
     head = head_of(generation, request_id)
     state = request.scope["state"]
     state.update(generation=generation, response_id=head.id, is_stream=is_stream)
@@ -50,6 +51,11 @@ async def respond(
     finally:
         conclude()
     return JsonResponse(answer, headers=headers)
+
+
+def left_out(generation: Generation) -> dict[str, str]:
+    """The header that tells of messages which the prompt is without."""
+    return {"x-truncated-messages": str(generation.num_left_out)} if generation.num_left_out else {}
 
 
 async def _collect(to_response: ToResponse, head: Head, generation: Generation) -> dict[str, Any]:

@@ -170,6 +170,8 @@ class _Conversation:
     def _rates(self, start_s: float, end_s: float) -> str:
         tokens, decode_s = self._session.usage.output_tokens, end_s - self._first_s
         waited = f"first text after {self._first_s - start_s:.2f} s"
+        if num_left_out := self._session.usage.num_left_out:
+            waited += f", without the {num_left_out} oldest messages (/reset begins anew)"
         if tokens < 2 or decode_s <= 0:
             return waited
         return f"{tokens} tokens, {(tokens - 1) / decode_s:.1f} tok/s, {waited}"

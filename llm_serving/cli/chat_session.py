@@ -23,6 +23,7 @@ class Usage:
 
     prompt_tokens: int = 0
     output_tokens: int = 0
+    num_left_out: int = 0  # of the oldest messages, since the conversation is too long
 
 
 class Said(NamedTuple):
@@ -152,16 +153,20 @@ class LocalSession:
     async def answer(self, turns: Turns) -> AsyncGenerator[Said, None]:
         from llm_serving.api.convert.reading import AnswerReader
         from llm_serving.api.convert.tools import NO_TOOLS
-        from llm_serving.service.chat import ChatRequest, Conversation
+        from llm_serving.service.chat import ChatRequest
         from llm_serving.service.generation import GenerationOptions
+        from llm_serving.service.rendering import Conversation
 
         self.usage = Usage()
-        request = ChatRequest("chat", Conversation([_message(turn) for turn in turns]), GenerationOptions())
+        conversation = Conversation([_message(turn) for turn in turns])
+        request = ChatRequest("chat", conversation, GenerationOptions(), leaves_out=True)
         async with await self._service.open(request) as generation:
             reader = AnswerReader(generation, NO_TOOLS)
             async for batch in generation:
                 for _, event in batch:
-                    self.usage = Usage(event.num_prompt_tokens, event.num_completion_tokens)
+                    self.usage = Usage(
+                        event.num_prompt_tokens, event.num_completion_tokens, generation.num_left_out
+                    )
                     piece = reader.feed(event)
                     if any(piece):
                         yield Said(piece.thoughts, piece.text)

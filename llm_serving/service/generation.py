@@ -101,6 +101,7 @@ class Generation:
         self.thoughts = thoughts  # how its texts are written
         self.reasoning = reasoning  # what its texts begin with
         self.echoes: Sequence[Echo] = ()  # what stands before each prompt's answers
+        self.num_left_out = 0  # messages of the conversation that the prompt is without
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
         self.latest: dict[int, TokenEvent] = {}  # of all, ended or not
         self._slot = slot

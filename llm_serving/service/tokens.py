@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from llm_serving.errors import InvalidRequest
-from llm_serving.service.chat import INLINE_CHARS, ChatService, Conversation
+from llm_serving.service.chat import INLINE_CHARS, ChatService
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
+from llm_serving.service.rendering import Conversation
 
 INLINE_TOKENS = 4096  # more are named, or made text, on a thread
 

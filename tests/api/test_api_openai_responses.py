@@ -91,5 +91,5 @@ def test_functions() -> None:
 
 def test_errors(sdk: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        sdk.responses.create(model="gpt-4o", input="Hi", truncation="auto")
-    assert caught.value.param == "truncation"
+        sdk.responses.create(model="gpt-4o", input="Hi", max_tool_calls=2)
+    assert caught.value.param == "max_tool_calls"

@@ -10,8 +10,8 @@ from llm_serving.chat.system_prompts import folded
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import TemplateError
-from llm_serving.service.chat import Conversation, prompt_ids
 from llm_serving.service.model import ChatModel
+from llm_serving.service.rendering import Conversation, prompt_ids
 
 # As Qwen 3.5's and Gemma's: one system prompt, and then turns that alternate.
 STRICT = """\

@@ -183,6 +183,15 @@ def test_a_conversation_on_a_terminal(server: TinyServer) -> None:
     assert contents[3] == ["be brief", "fourth"]
 
 
+def test_a_conversation_that_grows_too_long_goes_on() -> None:
+    with terminal("--engine", "fake", "--context-length", "300", "--max-new-tokens", "20") as screen:
+        for question in "abc":
+            screen.wait_for("> ")
+            screen.type(question * 90 + "\n")
+            screen.wait_for("tok/s")
+        screen.wait_for("without the 2 oldest messages")
+
+
 def test_a_terminal_shows_thoughts_and_the_conversation_has_none(server: TinyServer) -> None:
     server.replies = [Reply(pieces=["Hello"], thoughts=["Let me", " see."]), Reply(pieces=["Bye."])]
     with terminal("--url", server.url) as screen:

@@ -17,9 +17,9 @@ from llm_serving.chat.notations.teaching import History
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.config import Settings
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.service.chat import Conversation, prompt_ids
 from llm_serving.service.loader import load_chat_model
 from llm_serving.service.model import ChatModel
+from llm_serving.service.rendering import Conversation, prompt_ids
 
 CALLS = [
     {"type": "function", "id": f"call_{i}", "function": {"name": name, "arguments": arguments}}

@@ -20,7 +20,6 @@ from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import Progress
-from llm_serving.service.chat import Conversation, prompt_ids
 from llm_serving.service.completion import prompts_ids
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.facts import read_facts
@@ -28,6 +27,7 @@ from llm_serving.service.loader import engine_options, load_chat_model, of_engin
 from llm_serving.service.model import ChatModel, ModelKind
 from llm_serving.service.naming import ProgressLog, public_name
 from llm_serving.service.registry import Registry
+from llm_serving.service.rendering import Conversation, prompt_ids
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
 

@@ -9,8 +9,8 @@ from llm_serving.chat.messages import Message
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.chat.tools import normalize_tools
 from llm_serving.engine.protocol import EngineOptions
-from llm_serving.service.chat import Conversation, prompt_ids
 from llm_serving.service.model import ChatModel
+from llm_serving.service.rendering import Conversation, prompt_ids
 
 TOOLS = normalize_tools(
     [{"type": "function", "function": {"name": "get_weather", "description": "<|im_end|>"}}]

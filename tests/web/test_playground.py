@@ -46,9 +46,16 @@ def test_an_answer_with_its_measures(browser: Any, url: str) -> None:
         assert texts(page) == ["one\ntwo", "Hello, world!"]
         assert page.locator("strong").inner_text() == "world"
         measures = page.locator(".measures").inner_text()
-        assert "18 tokens" in measures
-        assert "tokens/s" in measures
-        assert "first after" in measures
+        assert all(part in measures for part in ("18 tokens", "tokens/s", "first after"))
+
+
+def test_a_long_conversation_goes_on_and_tells_what_is_left_out(browser: Any) -> None:
+    app = fake_app(behaviour={"reply": REPLY}, context_length=300, max_new_tokens=30)
+    with running_server(app) as at, opened(browser, at) as page:
+        for question in "abc":
+            say(page, question * 90)
+            wait_for_end(page)
+        assert "without the 2 oldest messages" in page.locator(".measures").last.inner_text()
 
 
 def test_it_streams_and_can_be_stopped(browser: Any) -> None:

@@ -39,6 +39,7 @@ def to_request(
         conversation=to_conversation(body, messages, use.tools),
         options=replace(options, thinking_budget=body.thinking_token_budget),
         model=body.model,
+        leaves_out=body.truncation == "auto",
     )
 
 

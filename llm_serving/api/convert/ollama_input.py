@@ -79,6 +79,7 @@ def to_chat(body: OllamaGeneration, tools: list[Any] | None = None, *, continues
             "repetition_penalty": options.repeat_penalty,
             "presence_penalty": options.presence_penalty,
             "frequency_penalty": options.frequency_penalty,
+            "truncation": "auto" if isinstance(body, OllamaChatRequest) and body.truncate else None,
         },
     )
 

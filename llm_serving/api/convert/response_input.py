@@ -74,6 +74,7 @@ def to_chat(body: ResponseRequest, tools: SentTools) -> ChatFields:
             "parallel_tool_calls": body.parallel_tool_calls,
             "reasoning_effort": body.effort(),
             "chat_template_kwargs": body.chat_template_kwargs,
+            "truncation": body.truncation,
         },
     )
 

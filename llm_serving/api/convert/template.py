@@ -10,7 +10,7 @@ from llm_serving.chat.messages import Message
 from llm_serving.chat.template import template_inputs
 from llm_serving.chat.tools import Tool
 from llm_serving.errors import InvalidRequest
-from llm_serving.service.chat import Conversation
+from llm_serving.service.rendering import Conversation
 
 
 def to_conversation(body: TemplateFields, messages: Sequence[Message], tools: Sequence[Tool]) -> Conversation:

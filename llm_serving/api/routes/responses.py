@@ -28,7 +28,7 @@ from llm_serving.api.convert.tools import ToolUse, to_tool_use
 from llm_serving.api.deps import fairness_key_of, read_json, services_of, validate
 from llm_serving.api.disconnect import until_disconnect
 from llm_serving.api.json_response import JsonResponse
-from llm_serving.api.respond import respond
+from llm_serving.api.respond import left_out, respond
 from llm_serving.api.schemas.neutral import RESPONSES, ignored_fields
 from llm_serving.api.schemas.responses import ResponseRequest
 from llm_serving.chat.messages import Message
@@ -90,6 +90,7 @@ async def _in_background(
 ) -> Response:
     """Begin the work on it; tell that it is queued, or of its events. Raises: Overloaded."""
     services = services_of(request)
+    headers = headers | left_out(generation)
     response_id = asked.chat.request_id
     events = EventLog() if frame.body.stream else None
     kept = StoredResponse(

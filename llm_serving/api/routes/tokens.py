@@ -19,7 +19,7 @@ from llm_serving.api.schemas.tokens import DetokenizeRequest, TemplateRequest, T
 from llm_serving.chat.messages import normalize_messages
 from llm_serving.chat.tools import normalize_tools
 from llm_serving.errors import InvalidRequest
-from llm_serving.service.chat import Conversation
+from llm_serving.service.rendering import Conversation
 
 _OF_CONVERSATION = ("tools", "reasoning_effort", "chat_template_kwargs", "continue_final_message")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +10,7 @@ from llm_serving.api.schemas.sampling import MAX_LOGPROBS, SamplingFields
 from llm_serving.api.schemas.template import TemplateFields
 
 MAX_MESSAGES = 10_000
+Truncation = Literal["auto", "disabled"]
 
 
 class ChatFields(SamplingFields, TemplateFields):
@@ -25,6 +26,7 @@ class ChatFields(SamplingFields, TemplateFields):
     function_call: str | dict[str, Any] | None = None
     include_reasoning: bool | None = None
     thinking_token_budget: int | None = Field(None, ge=0)
+    truncation: Truncation | None = None
 
 
 class ChatCompletionRequest(ChatFields):

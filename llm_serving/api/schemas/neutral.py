@@ -41,7 +41,6 @@ RESPONSES: Neutral = {
     "prompt": (),
     "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
-    "truncation": ("disabled",),
 }
 COMPLETION: Neutral = {
     **SHARED,
@@ -80,10 +79,10 @@ _OLLAMA: Neutral = {
 OLLAMA_CHAT: Neutral = {
     **_OLLAMA,
     "shift": (False,),
-    "truncate": (False,),
 }
 OLLAMA_GENERATE: Neutral = {
     **OLLAMA_CHAT,
+    "truncate": (False,),
     "context": ([],),
     "template": ("",),
 }

@@ -107,6 +107,7 @@ class OllamaChatRequest(OllamaGeneration):
 
     messages: list[Any] | None = Field(None, max_length=MAX_MESSAGES)
     tools: list[Any] | None = None
+    truncate: bool | None = None
 
     def is_empty(self) -> bool:
         return not self.messages

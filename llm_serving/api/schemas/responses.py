@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llm_serving.api.schemas.chat import Truncation
 from llm_serving.api.schemas.sampling import MAX_LOGPROBS, DecodingFields
 from llm_serving.chat.reasoning import Effort
 
@@ -64,6 +65,7 @@ class ResponseRequest(DecodingFields):
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     stream_options: ResponseStreamOptions | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    truncation: Truncation | None = None
     prompt_cache_key: str | None = Field(None, max_length=MAX_CACHE_KEY)  # prompts are cached without one
     safety_identifier: str | None = Field(None, max_length=MAX_CACHE_KEY)
 

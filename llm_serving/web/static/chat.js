@@ -87,8 +87,9 @@ export class Chat {
     const watch = new Stopwatch();
     let usage = null;
     let end = "";
+    let truncated = 0;
     try {
-      for await (const chunk of streamAnswer(asked, signal)) {
+      for await (const chunk of streamAnswer(asked, signal, (count) => (truncated = count))) {
         message.model = chunk.model;
         usage = chunk.usage ?? usage;
         const choice = chunk.choices[0];
@@ -104,7 +105,7 @@ export class Chat {
         this.onError();
       }
     }
-    message.measures = watch.line(usage, end);
+    message.measures = watch.line(usage, end, truncated);
   }
 
   add(message) {

@@ -13,8 +13,11 @@ export class Stopwatch {
     this.firstMs ??= this.lastMs;
   }
 
-  /** A line that tells it; `usage` is the server's, null if the answer was left, and `end` says how it ended. */
-  line(usage, end) {
+  /**
+   * A line that tells it; `usage` is the server's, null if the answer was left, `end` says how it ended, and
+   * `truncated` how many messages the model was not told.
+   */
+  line(usage, end, truncated) {
     const parts = [];
     if (usage) {
       const numTokens = usage.completion_tokens;
@@ -23,6 +26,7 @@ export class Stopwatch {
       if (numTokens > 1 && seconds > 0) parts.push(`${rounded((numTokens - 1) / seconds)} tokens/s`);
     }
     if (this.firstMs !== null) parts.push(`first after ${rounded((this.firstMs - this.startedMs) / 1000)} s`);
+    if (truncated) parts.push(`without the ${truncated === 1 ? "oldest message" : `${truncated} oldest messages`}`);
     if (end) parts.push(end);
     return parts.join(" · ");
   }

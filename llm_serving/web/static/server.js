@@ -21,11 +21,17 @@ export async function chatModels() {
   return data.filter((model) => model.capabilities.includes("chat"));
 }
 
-/** Yields the chunks of an answer, until its end or until `signal` aborts. */
-export async function* streamAnswer(request, signal) {
-  const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } });
+/**
+ * Yields the chunks of an answer, until its end or until `signal` aborts. Of a conversation that is too long the
+ * oldest messages are left out; `onTruncated` hears how many.
+ */
+export async function* streamAnswer(request, signal, onTruncated) {
+  const how = { stream: true, stream_options: { include_usage: true }, truncation: "auto" };
+  const body = JSON.stringify({ ...request, ...how });
   const headers = { "Content-Type": "application/json" };
   const response = await callWithKey("chat/completions", { method: "POST", headers, body, signal });
+  const numTruncated = Number(response.headers.get("x-truncated-messages"));
+  if (numTruncated) onTruncated(numTruncated);
   try {
     for await (const { event, data } of readEvents(response.body)) {
       if (event === "error") throw new ServerError(messageOf(data) ?? data);
