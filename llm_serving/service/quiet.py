@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -30,16 +31,21 @@ class Quiet:
 
     def end(self) -> None:
         """What waits is not done; what is being done comes to its end."""
+        self._loop = None
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
 
     def expect(self, slot: ModelSlot[ChatModel]) -> None:
         """Its model is about to be ready. Thread-safe."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._add, slot)
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has gone
+                loop.call_soon_threadsafe(self._add, slot)
 
     def _add(self, slot: ModelSlot[ChatModel]) -> None:
+        if self._loop is None:
+            return
         self._waiting.append(slot)
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._work())

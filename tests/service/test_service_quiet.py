@@ -77,3 +77,16 @@ async def test_nothing_is_begun_when_the_server_stops(prepared: list[Constraints
         pass
     await asyncio.sleep(0.2)
     assert not prepared
+
+
+async def test_a_load_that_outlives_the_server_is_not_disturbed(prepared: list[Constraints]) -> None:
+    async with started() as registry:
+        slot = registry.default
+
+    async def begin() -> None:
+        waiting.begin()
+
+    waiting = quiet.Quiet()
+    await asyncio.to_thread(asyncio.run, begin())
+    waiting.expect(slot)
+    assert not prepared
