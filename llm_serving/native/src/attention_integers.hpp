@@ -50,7 +50,7 @@ LLM_INLINE void round_factors(const float* x, int count, float largest, float to
 }
 
 template <class T>
-LLM_INLINE void round_query(const float* x, int head_dim, QueryPairs& out) {
+__attribute__((noinline)) void round_query(const float* x, int head_dim, QueryPairs& out) {
     const Lanes zero = broadcast(0.0f);
     Lanes most = zero, total = zero;
     for (int d = 0; d < head_dim; d += kLanes) {
@@ -117,7 +117,7 @@ LLM_INLINE void score_blocks(const QueryPairs* queries, const Piece<T>& piece, i
 // scores[0 .. seen] -> 2^(score - largest of them): their largest and sum into `tail`, times the scales of values into `out`,
 // with zeros up to the end of `blocks`, where memory may hold anything.
 template <class T>
-LLM_INLINE void soften(const Piece<T>& piece, float* scores, const float* bias, int seen, int blocks, Tail& tail, WeightPairs& out) {
+__attribute__((noinline)) void soften(const Piece<T>& piece, float* scores, const float* bias, int seen, int blocks, Tail& tail, WeightPairs& out) {
     const int full = seen & -kWideLanes, rest = seen - full;
     const float peak = peak_of(scores, bias, seen);
     const Wide zero = spread<Wide>(0.0f);
