@@ -5,8 +5,8 @@
 Each is started anew every repeat, alone; one start before is not counted, so that the file is in the page
 cache. Start to first token runs from the process' creation to the first event with text of a request that
 is repeated until it is served. Ours is also started with no packed weights on disk, as the very first time,
-in a cache of its own. Memory is resident memory after that answer, less the model's file; what it holds of
-KV is a few MB then.
+in a cache of its own. Memory is resident memory some seconds after that answer, less the model's file: ours
+makes what forms of answers need, and room for keys and values, when nobody asks for anything.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from results import OURS, Results, publish, turns
 
 from llm_serving.cli.bench_http import ChatClient, parse_target
 from llm_serving.models import packed_directory
+
+_SETTLED_S = 4.0  # what a server does once it is quiet is done
 
 
 def resident_bytes(pid: int) -> int:
@@ -60,8 +62,8 @@ def life(server: Server, logs: Path, idle_s: float) -> tuple[float, int, float]:
         )
         try:
             spoke_s = asyncio.run(first_token(server, started_s + 120))
+            time.sleep(_SETTLED_S)
             memory = resident_bytes(process.pid)
-            time.sleep(1.0)
             before = cpu_seconds(process.pid)
             time.sleep(idle_s)
             idle = 100 * (cpu_seconds(process.pid) - before) / idle_s
