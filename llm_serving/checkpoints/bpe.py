@@ -17,19 +17,33 @@ _KEY = "tokenizer.ggml.merges"
 
 
 def build_bpe(
-    checkpoint: Checkpoint, ids: dict[str, int], left_out: Collection[str], **options: Any
+    checkpoint: Checkpoint,
+    ids: dict[str, int],
+    left_out: Collection[str],
+    other_ids: dict[str, int] | None = None,
+    **options: Any,
 ) -> models.BPE:
     """By `tokenizer.ggml.merges`, best first, less those that make or use a token of `left_out`.
 
-    Raises: CheckpointError for an entry that is no pair of tokens.
+    No merge makes one of `other_ids`, which are in the vocabulary as well. Raises: CheckpointError for an
+    entry that is no pair of tokens.
     """
     given = strings(checkpoint, _KEY)
+    others = other_ids or {}
     with without_collection():
         pairs: list[Any] = [tuple(merge.split(" ")) for merge in given]
-        try:  # the library looks at each as well, in a tenth of the time
-            return models.BPE(vocab=ids, merges=pairs, **options)
-        except Exception:  # it raises nothing more precise
-            return bpe_of(checkpoint, ids, _known_merges(checkpoint, given, ids, left_out), **options)
+        if not _makes_any(given, others):
+            try:  # the library looks at each as well, in a tenth of the time
+                return models.BPE(vocab=ids | others, merges=pairs, **options)
+            except Exception:  # it raises nothing more precise
+                pass
+        return bpe_of(checkpoint, ids | others, _known_merges(checkpoint, given, ids, left_out), **options)
+
+
+def _makes_any(merges: list[str], tokens: Collection[str]) -> bool:
+    """Whether one of `merges` makes one of `tokens`; most are told apart by their last letter."""
+    ends = tuple({token[-1] for token in tokens if token})
+    return any(merge.replace(" ", "", 1) in tokens for merge in merges if merge.endswith(ends))
 
 
 def bpe_of(

@@ -67,16 +67,16 @@ def build_sentencepiece(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple
 
 
 def _model(checkpoint: Checkpoint, vocabulary: Vocabulary, ids: dict[str, int]) -> models.BPE:
-    model_ids = ids | vocabulary.ids_of(TokenType.BYTE)
+    others = vocabulary.ids_of(TokenType.BYTE)
     unknown = None
     if vocabulary.unknown_id is not None:
         unknown = vocabulary.tokens[vocabulary.unknown_id]
-        model_ids[unknown] = vocabulary.unknown_id
+        others[unknown] = vocabulary.unknown_id
     options = {"unk_token": unknown, "fuse_unk": True, "byte_fallback": True}
     if "tokenizer.ggml.merges" in checkpoint.metadata:
-        return build_bpe(checkpoint, model_ids, vocabulary.prompt_ids, **options)
+        return build_bpe(checkpoint, ids, vocabulary.prompt_ids, others, **options)
     with without_collection():
-        return bpe_of(checkpoint, model_ids, _merges(checkpoint, ids), **options)
+        return bpe_of(checkpoint, ids | others, _merges(checkpoint, ids), **options)
 
 
 def _merges(checkpoint: Checkpoint, ids: dict[str, int]) -> list[tuple[str, str]]:

@@ -50,6 +50,28 @@ def test_merges_reach_over_words_and_marks_are_not_written_by_users(tmp_path: Pa
     assert ours.decode([6, ids["a"], 8, 7]) == '<|tool_call>a<|"|><tool_call|>'
 
 
+def test_no_merge_makes_what_is_no_users_text(tmp_path: Path) -> None:
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    merges = [("a", "b"), ("u", "n"), ("un", "k"), ("unk", ">"), ("<", "unk>")]
+    letters = [*"<abunk>", "ab", "un", "unk", "unk>"]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    path = write_vocabulary(
+        tmp_path / "m.gguf",
+        tokens,
+        model="gemma4",
+        architecture="gemma4",
+        types=[CONTROL] * 3 + [UNKNOWN] + [BYTE] * 256 + [NORMAL] * len(letters),
+        merges=merges,
+        flags={"add_space_prefix": False, "add_bos_token": True},
+        bos=2,
+        eos=1,
+        unknown=3,
+    )
+    ours = build_tokenizer(read_gguf(path))
+    assert ours.encode("ab") == [tokens.index("ab")]
+    assert ours.encode("<unk>") == [tokens.index("<"), tokens.index("unk>")]
+
+
 def test_sarvam_calls_such_a_vocabulary_gpt2(tmp_path: Path) -> None:
     """And its bytes are tokens as any other."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "b"]
