@@ -51,7 +51,6 @@ async def shorten(
         return conversation, 0
     groups = leavable(messages)
     sizes = await asyncio.to_thread(lambda: [_size(model, message) for message in messages])
-    total = sum(sizes)
     gone = [0, *accumulate(sum(sizes[i] for i in group) for group in groups)]
     ends = _ends(gone, max(1, most // SHARE))
 
@@ -59,17 +58,18 @@ async def shorten(
         out = {i for group in groups[:num_groups] for i in group}
         return [message for i, message in enumerate(messages) if i not in out]
 
-    async def fits(at: int, room: int) -> bool:
+    async def fits(at: int) -> bool:
         return await count(without(ends[at])) <= room
 
-    # Counting a prompt costs as much as making it, so it begins where it should fit.
-    at = next((at for at, end in enumerate(ends) if total - gone[end] <= room), len(ends) - 1)
-    while at < len(ends) and not await fits(at, room):
-        at += 1
-    if at == len(ends):
-        at = len(ends) - 1 if await fits(-1, most - 1) else 0
-    while at > 0 and await fits(at - 1, room):
-        at -= 1
+    least = await count(without(len(groups)))  # what stays in any case, functions that are told too
+    if least > room:
+        at = len(ends) - 1 if least < most else 0
+    else:  # counting a prompt costs as much as making it, so it begins where it should fit
+        at = next(at for at, end in enumerate(ends) if least + gone[-1] - gone[end] <= room)
+        while not await fits(at):
+            at += 1
+        while at > 0 and await fits(at - 1):
+            at -= 1
     left = without(ends[at])
     return replace(conversation, messages=left), len(messages) - len(left)
 
@@ -83,8 +83,5 @@ def _ends(gone: Sequence[int], step: int) -> list[int]:
 def _size(model: ChatModel, message: Message) -> int:
     """About how many tokens it takes, whatever stands around it."""
     text = message["content"] + (orjson.dumps(calls).decode() if (calls := message.get("tool_calls")) else "")
-    return (
-        _TOKENS_A_MESSAGE
-        + len(model.tokenizer.encode(text))
-        + _TOKENS_A_PICTURE * len(pictures_in([message]))
-    )
+    pictures = _TOKENS_A_PICTURE * len(pictures_in([message]))
+    return _TOKENS_A_MESSAGE + len(model.tokenizer.encode(text)) + pictures

@@ -38,13 +38,12 @@ def conversation(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def load(settings: Settings) -> ChatModel:
+    return replace(fake_loader()(settings), template=ChatTemplate(TEMPLATE))
+
+
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    """A model that says its prompt again, behind `echo:`."""
-
-    def load(settings: Settings) -> ChatModel:
-        return replace(fake_loader()(settings), template=ChatTemplate(TEMPLATE))
-
     async with open_client(load, context_length=CONTEXT) as opened:
         yield opened
 
@@ -150,6 +149,19 @@ async def test_an_old_message_of_any_length_can_go(client: Client) -> None:
     messages = [{"role": "user", "content": "z" * 500_000}, *conversation(1)[1:]]
     answer = await ask(client, messages=messages, truncation="auto", max_tokens=5)
     assert left_out(answer) == 1
+
+
+async def test_functions_that_fill_the_context_leave_little_room() -> None:
+    """They stay, however many turns must go for them; what does not fit with them alone is refused."""
+    function = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
+    told = {"tools": [{"type": "function", "function": function}]}
+    async with open_client(load, context_length=4 * CONTEXT) as client:
+        body = {"messages": conversation(60), "truncation": "auto", "max_tokens": 5}
+        assert left_out(await ask(client, **body, **told)) > left_out(await ask(client, **body))
+        function["description"] = "d" * 5 * CONTEXT
+        response = await client.post("/chat/completions", json={**body, **told})
+        assert response.status_code == 400
+        assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
 async def test_responses_tell_it_and_keep_all(client: Client) -> None:
