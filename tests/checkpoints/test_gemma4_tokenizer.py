@@ -6,7 +6,24 @@ from pathlib import Path
 
 from tokenizer_texts import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, write_vocabulary
 
-from llm_serving.checkpoints import build_tokenizer, read_gguf
+from llm_serving.checkpoints import Tokenizer, build_tokenizer, read_gguf
+
+
+def gemma(path: Path, tokens: list[str], types: list[int], merges: list[tuple[str, str]]) -> Tokenizer:
+    """Of a vocabulary that begins with padding, the end, the beginning and the unknown token."""
+    write_vocabulary(
+        path,
+        tokens,
+        model="gemma4",
+        architecture="gemma4",
+        types=types,
+        merges=merges,
+        flags={"add_space_prefix": False, "add_bos_token": True},
+        bos=2,
+        eos=1,
+        unknown=3,
+    )
+    return build_tokenizer(read_gguf(path))
 
 
 def test_merges_reach_over_words_and_marks_are_not_written_by_users(tmp_path: Path) -> None:
@@ -27,19 +44,7 @@ def test_merges_reach_over_words_and_marks_are_not_written_by_users(tmp_path: Pa
     merges = [("\u2581", "a"), ("a", "b"), ("\n", "\n"), ("\u2581a", "b"), ("ab", "\u2581a")]
     tokens += ["\u2581", "a", "b", "\n", *("".join(merge) for merge in merges)]
     types += [NORMAL] * (len(tokens) - len(types))
-    path = write_vocabulary(
-        tmp_path / "m.gguf",
-        tokens,
-        model="gemma4",
-        architecture="gemma4",
-        types=types,
-        merges=merges,
-        flags={"add_space_prefix": False, "add_bos_token": True},
-        bos=2,
-        eos=1,
-        unknown=3,
-    )
-    ours = build_tokenizer(read_gguf(path))
+    ours = gemma(tmp_path / "m.gguf", tokens, types, merges)
     ids = {token: i for i, token in enumerate(tokens)}
     assert ours.encode("ab a b") == [ids["ab\u2581a"], ids["\u2581"], ids["b"]]
     assert ours.encode("\n\n\n") == [ids["\n\n"], ids["\n"]]
@@ -55,19 +60,8 @@ def test_no_merge_makes_what_is_no_users_text(tmp_path: Path) -> None:
     merges = [("a", "b"), ("u", "n"), ("un", "k"), ("unk", ">"), ("<", "unk>")]
     letters = [*"<abunk>", "ab", "un", "unk", "unk>"]
     tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
-    path = write_vocabulary(
-        tmp_path / "m.gguf",
-        tokens,
-        model="gemma4",
-        architecture="gemma4",
-        types=[CONTROL] * 3 + [UNKNOWN] + [BYTE] * 256 + [NORMAL] * len(letters),
-        merges=merges,
-        flags={"add_space_prefix": False, "add_bos_token": True},
-        bos=2,
-        eos=1,
-        unknown=3,
-    )
-    ours = build_tokenizer(read_gguf(path))
+    types = [CONTROL] * 3 + [UNKNOWN] + [BYTE] * 256 + [NORMAL] * len(letters)
+    ours = gemma(tmp_path / "m.gguf", tokens, types, merges)
     assert ours.encode("ab") == [tokens.index("ab")]
     assert ours.encode("<unk>") == [tokens.index("<"), tokens.index("unk>")]
 
