@@ -75,4 +75,6 @@ def concluded(generation: Generation, metrics: Metrics) -> dict[str, object]:
     }
     if len(generation.finals) < generation.num_choices:
         facts["unfinished"] = generation.num_choices - len(generation.finals)
+    if generation.num_left_out:
+        facts["truncated"] = generation.num_left_out
     return facts

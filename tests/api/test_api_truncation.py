@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fake_server import Client, data_of, fake_loader, open_client
+from patience import until
 
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.config import Settings
@@ -176,6 +177,12 @@ async def test_responses_tell_it_and_keep_all(client: Client) -> None:
     assert "truncation" in json.dumps((await ask(client, "/responses", input="Hi")).json())
     later = await ask(client, "/responses", **body, truncation="auto", background=True)
     assert left_out(later) == left_out(second)
+
+
+async def test_the_log_tells_it(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    answer = await ask(client, messages=conversation(20), truncation="auto", max_tokens=1)
+    await until(lambda: f"truncated={left_out(answer)}" in caplog.text)
 
 
 async def test_streams_tell_it_before_the_first_byte(client: Client) -> None:
