@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Collection, Sequence
 
 from llm_serving.chat.messages import Message
 
@@ -16,17 +15,23 @@ def leavable(messages: Sequence[Message]) -> list[list[int]]:
     the user said last, and the last group of all, which is what goes on.
     """
     spoken = [i for i, message in enumerate(messages) if message["role"] != "system"]
-    last = max((i for i in spoken if messages[i]["role"] == "user"), default=-1)
-    turns = _groups([i for i in spoken if i < last], messages, "user")
-    steps = _groups([i for i in spoken if i > last], messages, "assistant")
-    return turns + steps[:-1]
+    begins = [i for i in spoken if messages[i]["role"] == "user" and not _shows_a_result(messages, i)]
+    last = max(begins, default=-1)
+    turns = _groups([i for i in spoken if i < last], set(begins))
+    steps = [i for i in spoken if messages[i]["role"] == "assistant"]
+    return turns + _groups([i for i in spoken if i > last], set(steps))[:-1]
 
 
-def _groups(places: Sequence[int], messages: Sequence[Message], role: str) -> list[list[int]]:
-    """Cut before each message of this role."""
-    count = 0
-    groups = []
+def _shows_a_result(messages: Sequence[Message], i: int) -> bool:
+    """Whether it is nothing but pictures, right behind what a call gave: they belong to that."""
+    return i > 0 and messages[i - 1]["role"] == "tool" and not messages[i]["content"]
+
+
+def _groups(places: Sequence[int], begins: Collection[int]) -> list[list[int]]:
+    """Cut before each place of `begins`."""
+    groups: list[list[int]] = []
     for i in places:
-        count += messages[i]["role"] == role
-        groups.append((count, i))
-    return [[i for _, i in group] for _, group in groupby(groups, key=lambda pair: pair[0])]
+        if i in begins or not groups:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
