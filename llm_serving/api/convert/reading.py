@@ -10,7 +10,7 @@ from llm_serving.api.convert.harmony import HarmonyReader
 from llm_serving.api.convert.logprobs import ShownToken, VisibleTokens
 from llm_serving.api.convert.reasoning import ReasoningReader
 from llm_serving.api.convert.tagged import TaggedReader
-from llm_serving.api.convert.tool_calls import CallReader, ToolCall
+from llm_serving.api.convert.tool_calls import CallReaders, ToolCall
 from llm_serving.api.convert.tools import ToolUse
 from llm_serving.chat.reasoning import Reasoning
 from llm_serving.engine.request import FinishReason, TokenEvent, TokenLogprobs
@@ -43,7 +43,9 @@ class TextReader(Protocol):
 def text_reader(generation: Generation, use: ToolUse) -> TextReader:
     """By how the answers of `generation` are written."""
     tools = {tool.name: tool for tool in use.tools}
-    calls = CallReader(tools, generation.model.teaching.notation, many=use.are_many) if tools else None
+    notation = generation.model.teaching.notation
+    marks = [notation, *(() if use.form() is not None else notation.also)]
+    calls = CallReaders(tools, marks, many=use.are_many) if tools else None
     thoughts, reasoning = generation.thoughts, generation.reasoning
     of_model = generation.model.thoughts
     frames = of_model.frames if of_model is not None else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llm_serving.api.convert.framed import Unframer
 from llm_serving.api.convert.reasoning import ReasoningReader
 from llm_serving.api.convert.tags import num_clear
-from llm_serving.api.convert.tool_calls import CallReader, ToolCall
+from llm_serving.api.convert.tool_calls import CallReaders, ToolCall
 
 
 class TaggedReader:
@@ -15,7 +15,7 @@ class TaggedReader:
         self,
         thoughts: ReasoningReader | None,
         around: tuple[str, str] | None,
-        calls: CallReader | None,
+        calls: CallReaders | None,
         unframer: Unframer | None = None,
     ) -> None:
         self._thoughts = thoughts

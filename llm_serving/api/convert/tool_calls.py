@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from llm_serving.api.convert.tags import num_clear
 from llm_serving.chat.messages import MAX_CALL_DEPTH, is_within
 from llm_serving.chat.notations.end_finder import EndFinder
-from llm_serving.chat.notations.notation import Notation, first_of
+from llm_serving.chat.notations.notation import CallMarks, first_of
 from llm_serving.chat.notations.strict_json import load_json
 from llm_serving.chat.tools import Tool
 
@@ -47,7 +47,7 @@ class CallReader:
     What is no call is read again from the next mark in it, which makes at most a multiple of the answer.
     """
 
-    def __init__(self, tools: Mapping[str, Tool], notation: Notation, *, many: bool) -> None:
+    def __init__(self, tools: Mapping[str, Tool], notation: CallMarks, *, many: bool) -> None:
         self._tools = tools
         self._notation = notation
         self._marks = notation.openings(tools)
@@ -57,6 +57,7 @@ class CallReader:
         self._held = ""  # behind these: what may be part of a mark
         self._call: list[str] = []  # the call at hand
         self._end: EndFinder | None = None  # of it
+        self._has_begun = False  # as a call does
         self._has_shown = False
         self._is_behind_call = False  # and nothing but blanks came since
         self._place = 0  # characters of the answer that were read
@@ -69,7 +70,8 @@ class CallReader:
         calls: list[ToolCall] = []
         self._read(text, shown, calls)
         while is_last and self._end is not None:
-            self._read(self._finish("".join(self._call), False, shown, calls), shown, calls)
+            call = "".join(self._call)
+            self._read(self._finish(call, self._is_whole(call), shown, calls), shown, calls)
         if is_last:
             self._show(self._held, shown)
             self._held = ""
@@ -87,6 +89,9 @@ class CallReader:
                 continue
             self._call.append(piece)
             self._place += len(piece)
+            if not self._begins():
+                ahead += _pieces(self._finish("".join(self._call), False, shown, calls))
+                continue
             end = self._end.feed(piece)
             if end < 0:
                 continue
@@ -113,10 +118,19 @@ class CallReader:
         self._held = ""
         mark = self._notation.open if self._notation.behind_name else mark
         self._blanks.append(mark)
-        self._end, self._call = EndFinder(self._notation), []
+        self._end, self._call, self._has_begun = EndFinder(self._notation), [], False
         inside = text[begin + len(mark) :]
         self._place -= len(inside)
         return inside
+
+    def _begins(self) -> bool:
+        """Whether the call at hand is one so far."""
+        begins = self._notation.begins
+        if self._has_begun or begins is None:
+            return True
+        found = begins("".join(self._call), self._tools)
+        self._has_begun = found is True
+        return found is not False
 
     def _first(self, text: str) -> tuple[int, str]:
         """Where a call begins an answer, and with which mark, if any; (-1, "") if it does not."""
@@ -135,11 +149,14 @@ class CallReader:
             self._has_shown, self._is_behind_call = True, False
         self._blanks.append(text[len(told) :])
 
-    def _finish(self, text: str, is_over: bool, shown: list[str], calls: list[ToolCall]) -> str:
-        """The call at hand, as calls or as text; gives what is to be read again. `is_over`: its end came."""
-        self._end, self._call = None, []
+    def _is_whole(self, text: str) -> bool:
+        """Whether nothing is missing of a call whose end did not come."""
         whole = self._notation.whole
-        is_whole = is_over or (whole is not None and text.rstrip().endswith(whole))
+        return whole is not None and text.rstrip().endswith(whole)
+
+    def _finish(self, text: str, is_whole: bool, shown: list[str], calls: list[ToolCall]) -> str:
+        """The call at hand, as calls or as text; gives what is to be read again."""
+        self._end, self._call = None, []
         found = self._calls(text.removesuffix(self._notation.close)) if is_whole else []
         calls += found[: None if self._many else max(0, 1 - self.num_calls)]
         self.num_calls += len(found)
@@ -175,6 +192,25 @@ class CallReader:
         front = text.lstrip()
         may_come = not self._has_shown and self._notation.open.startswith(front)
         return len(text) - len(front) if may_come else len(text)
+
+
+class CallReaders:
+    """Several one behind the other: what the one shows the next reads, with marks of its own."""
+
+    def __init__(self, tools: Mapping[str, Tool], marks: Sequence[CallMarks], *, many: bool) -> None:
+        self._readers = [CallReader(tools, each, many=many) for each in marks]
+        self._many = many
+        self.num_calls = 0
+
+    def feed(self, text: str, *, is_last: bool = False) -> tuple[str, list[ToolCall]]:
+        """As `CallReader.feed`."""
+        found: list[ToolCall] = []
+        for reader in self._readers:
+            text, calls = reader.feed(text, is_last=is_last)
+            found += [call._replace(place=self.num_calls + i) for i, call in enumerate(calls, len(found))]
+        calls = found[: None if self._many else max(0, 1 - self.num_calls)]
+        self.num_calls += len(found)
+        return text, calls
 
 
 def _pieces(text: str) -> list[str]:

@@ -29,10 +29,10 @@ def _fenced(name: str, place: str) -> tuple[str, str]:
 def _notation(style: MarkedStyle, *signs: str) -> Notation:
     return Notation(
         (_OPEN, *signs),
-        _OPEN,
-        style.read,
-        style.write,
-        style.grammar,
+        open=_OPEN,
+        read=style.read,
+        write=style.write,
+        grammar=style.grammar,
         close=_CLOSE,
         marks=(_OPEN, _CLOSE, _CALL, _CALL_END, _SEPARATOR),
         whole=_CALL_END,

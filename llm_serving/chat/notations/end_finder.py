@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from llm_serving.chat.notations.notation import Notation, Quote
+from llm_serving.chat.notations.notation import CallMarks, Quote
 
 _MOST_NAME = 64  # characters
 
@@ -12,7 +12,7 @@ _MOST_NAME = 64  # characters
 class EndFinder:
     """Of one call, or list of calls. What stands in quotes ends nothing."""
 
-    def __init__(self, notation: Notation) -> None:
+    def __init__(self, notation: CallMarks) -> None:
         self._close = notation.close
         self._quotes = {quote.begin: quote for quote in notation.quotes if not quote.is_named}
         self._opening = notation.brackets[::2]

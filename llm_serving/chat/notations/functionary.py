@@ -44,7 +44,9 @@ def grammar(calls: Calls, marks: lark.Marks) -> str:
     return "\n".join(lines)
 
 
-FUNCTIONARY = Notation((_OPEN, _CLOSE), _OPEN, read, write, grammar, close=_CLOSE, whole="}")
+FUNCTIONARY = Notation(
+    (_OPEN, _CLOSE), open=_OPEN, read=read, write=write, grammar=grammar, close=_CLOSE, whole="}"
+)
 
 _FOR, _BEHIND_NAME = ">>>", "\n"
 _RECIPIENT = re.compile(r"([^\s<>]+)\n\s*")
@@ -80,10 +82,10 @@ def _grammar_for(calls: Calls, marks: lark.Marks) -> str:
 
 FUNCTIONARY_FOR = Notation(
     (">>>${recipient}",),
-    _FOR,
-    _read_for,
-    _write_for,
-    _grammar_for,
+    open=_FOR,
+    read=_read_for,
+    write=_write_for,
+    grammar=_grammar_for,
     behind_name=_BEHIND_NAME,
     brackets="{}",
 )

@@ -43,10 +43,10 @@ def grammar(calls: Calls, marks: lark.Marks) -> str:
 
 GEMMA4 = Notation(
     (_OPEN,),
-    _OPEN,
-    read,
-    write,
-    grammar,
+    open=_OPEN,
+    read=read,
+    write=write,
+    grammar=grammar,
     close=_CLOSE,
     marks=(_OPEN, _CLOSE, MARK),
     quotes=(Quote(MARK, MARK),),

@@ -44,10 +44,10 @@ class _Style:
 def _notation(sign: str, style: _Style, marks: tuple[str, ...], *others: str) -> Notation:
     return Notation(
         (sign,),
-        f"{style.before}{style.front}",
-        _read,
-        style.write,
-        style.grammar,
+        open=f"{style.before}{style.front}",
+        read=_read,
+        write=style.write,
+        grammar=style.grammar,
         others=others,
         brackets="{}",
         marks=marks,

@@ -65,10 +65,10 @@ def _grammar(calls: Calls, marks: lark.Marks, gap: str) -> str:
 def _notation(gap: str, *signs: str) -> Notation:
     return Notation(
         (OPEN, _KEY, *signs),
-        OPEN,
-        read,
-        partial(_write, gap=gap),
-        partial(_grammar, gap=gap),
+        open=OPEN,
+        read=read,
+        write=partial(_write, gap=gap),
+        grammar=partial(_grammar, gap=gap),
         close=CLOSE,
         marks=(OPEN, CLOSE),
         quotes=(Quote(_VALUE, _VALUE_END),),

@@ -8,6 +8,7 @@ from llm_serving.chat.notations import lark
 from llm_serving.chat.notations.json_calls import json_body, json_call, read_json
 from llm_serving.chat.notations.notation import Call, Notation
 from llm_serving.chat.notations.tags import CLOSE, OPEN, read_tags
+from llm_serving.chat.notations.unmarked import BARE, FENCED
 from llm_serving.chat.tools import Calls, Tool
 
 
@@ -26,4 +27,14 @@ def grammar(calls: Calls, marks: lark.Marks) -> str:
     return "\n".join([*lines, f'rest: "\\n" body {back}', f"body: {json_body(calls.tools)}"])
 
 
-HERMES = Notation((OPEN,), OPEN, read, write, grammar, close=CLOSE, marks=(OPEN, CLOSE), whole="}")
+HERMES = Notation(
+    (OPEN,),
+    open=OPEN,
+    read=read,
+    write=write,
+    grammar=grammar,
+    close=CLOSE,
+    marks=(OPEN, CLOSE),
+    whole="}",
+    also=(*FENCED, BARE),
+)

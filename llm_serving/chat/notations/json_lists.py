@@ -62,10 +62,10 @@ def list_notation(
     marks = tuple(filter(None, (style.open, style.close)))
     return Notation(
         signs or marks,
-        style.open,
-        style.read,
-        style.write,
-        style.grammar,
+        open=style.open,
+        read=style.read,
+        write=style.write,
+        grammar=style.grammar,
         others=others,
         close=style.close,
         brackets="" if style.close else "[]{}",

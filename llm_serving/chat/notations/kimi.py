@@ -31,10 +31,10 @@ def _around(name: str, place: str) -> tuple[str, str]:
 _STYLE = MarkedStyle(_OPEN, _CLOSE, _HEAD, _TAIL, _around, any_place="/[0-9]{1,3}/")
 KIMI = Notation(
     (_OPEN, _CALL),
-    _OPEN,
-    _STYLE.read,
-    _STYLE.write,
-    _STYLE.grammar,
+    open=_OPEN,
+    read=_STYLE.read,
+    write=_STYLE.write,
+    grammar=_STYLE.grammar,
     close=_CLOSE,
     marks=(_OPEN, _CLOSE, _CALL, _ARGUMENTS, _CALL_END),
     whole=_CALL_END,

@@ -123,10 +123,10 @@ def grammar(calls: Calls, marks: lark.Marks) -> str:
 
 KIMI3 = Notation(
     ("open_tag('tools')", "open_tag('call'"),
-    _OPEN,
-    read,
-    write,
-    grammar,
+    open=_OPEN,
+    read=read,
+    write=write,
+    grammar=grammar,
     close=_CLOSE,
     marks=(_BEGIN, _END, _SEP),
     quotes=(Quote(_KEY, _VALUE_END), Quote(f"{_BEGIN}json", _close("json"))),

@@ -74,10 +74,10 @@ def grammar(calls: Calls, marks: lark.Marks) -> str:
 
 LFM2 = Notation(
     (_OPEN,),
-    _OPEN,
-    read,
-    write,
-    grammar,
+    open=_OPEN,
+    read=read,
+    write=write,
+    grammar=grammar,
     close=_CLOSE,
     marks=(_OPEN, _CLOSE),
     quotes=(Quote('"', '"', escapes=True), Quote("'", "'", escapes=True)),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from llm_serving.chat.notations import lark
 from llm_serving.chat.notations.json_calls import Shape, json_body, json_call, read_json
 from llm_serving.chat.notations.notation import Call, Notation
+from llm_serving.chat.notations.unmarked import FENCED
 from llm_serving.chat.tools import Calls, Tool
 
 _TAG = "<|python_tag|>"  # which may stand before it
@@ -32,6 +33,13 @@ def _grammar(calls: Calls, marks: lark.Marks) -> str:
 
 
 LLAMA = Notation(
-    ("ipython", '"parameters": '), _TAG, _read, _write, _grammar,
-    brackets="{}", is_first=True, one_a_message=True,
-)  # fmt: skip
+    ("ipython", '"parameters": '),
+    open=_TAG,
+    read=_read,
+    write=_write,
+    grammar=_grammar,
+    brackets="{}",
+    is_first=True,
+    one_a_message=True,
+    also=FENCED,
+)

@@ -72,5 +72,11 @@ def grammar(calls: Calls, marks: lark.Marks) -> str:
 
 
 MINICPM5 = Notation(
-    (_OPEN, _KEY, _CDATA), _OPEN, read, write, grammar, close=_CLOSE, quotes=(Quote(_CDATA, _CDATA_END),)
+    (_OPEN, _KEY, _CDATA),
+    open=_OPEN,
+    read=read,
+    write=write,
+    grammar=grammar,
+    close=_CLOSE,
+    quotes=(Quote(_CDATA, _CDATA_END),),
 )

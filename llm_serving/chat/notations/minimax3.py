@@ -193,10 +193,10 @@ class _Rules:
 
 MINIMAX_M3 = Notation(
     (_MARK, "toolcall_begin_token"),
-    _OPEN,
-    read,
-    write,
-    grammar,
+    open=_OPEN,
+    read=read,
+    write=write,
+    grammar=grammar,
     close=_CLOSE,
     marks=(_MARK,),
     quotes=(Quote(_KEY, _KEY_END, is_named=True),),

@@ -45,10 +45,10 @@ def _grammar(calls: Calls, marks: lark.Marks, has_ids: bool) -> str:
 def _notation(*signs: str) -> Notation:
     return Notation(
         (_OPEN, _ARGS, *signs),
-        _OPEN,
-        _read,
-        _write,
-        partial(_grammar, has_ids=_ID in signs),
+        open=_OPEN,
+        read=_read,
+        write=_write,
+        grammar=partial(_grammar, has_ids=_ID in signs),
         brackets="{}",
         marks=(_OPEN, _ARGS, _ID),
         short_ids=True,

@@ -68,10 +68,10 @@ def grammar(calls: Calls, marks: lark.Marks) -> str:
 
 MUSE = Notation(
     (_STYLE.open, f"{_BEGUN}{_TO}"),
-    f"{_BEGUN}{_TO}",
-    read,
-    write,
-    grammar,
+    open=f"{_BEGUN}{_TO}",
+    read=read,
+    write=write,
+    grammar=grammar,
     behind_name=_MESSAGE,
     close=_STYLE.close,
     marks=("<|start|>", _MESSAGE, _END),

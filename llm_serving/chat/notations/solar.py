@@ -48,10 +48,10 @@ def _grammar(calls: Calls, marks: lark.Marks) -> str:
 
 SOLAR_OPEN = Notation(
     (_OPEN, _CALL),
-    _OPEN,
-    _STYLE.read,
-    _STYLE.write,
-    _grammar,
+    open=_OPEN,
+    read=_STYLE.read,
+    write=_STYLE.write,
+    grammar=_grammar,
     close=_CLOSE,
     marks=(_OPEN, _CLOSE, _CALL, _NAME, _ARGUMENTS, _CALL_END, "<|begin|>", _CONTENT, _END),
     whole=_CALL_END,

@@ -108,10 +108,10 @@ class TagStyle:
         """`signs` and `read` are in place of this style's own."""
         return Notation(
             tuple(signs) or (self.open, self.function, self.key),
-            self.open,
-            read or self.read,
-            self.write,
-            self.grammar,
+            open=self.open,
+            read=read or self.read,
+            write=self.write,
+            grammar=self.grammar,
             close=self.close,
             marks=(self.open, self.close) if self.marks is None else self.marks,
             quotes=(Quote(self.key, self.value_end),),
