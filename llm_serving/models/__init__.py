@@ -21,6 +21,8 @@ from llm_serving.models.spec import (
     ModelKind,
     ModelSpec,
     OnProgress,
+    Piece,
+    PiecesSource,
     Progress,
     WheelSource,
 )
@@ -33,6 +35,8 @@ __all__ = [
     "ModelKind",
     "ModelSpec",
     "OnProgress",
+    "Piece",
+    "PiecesSource",
     "Progress",
     "WheelSource",
     "find_model",

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llm_serving.models.spec import ModelFile, ModelSpec, WheelSource
+from llm_serving.models.spec import ModelFile, ModelSpec, Piece, PiecesSource, WheelSource
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,7 +33,13 @@ def _spec(entry: dict[str, Any]) -> ModelSpec:
     fields = {
         **entry,
         "aliases": tuple(entry["aliases"]),
-        "source": WheelSource(**entry["source"]),
+        "source": _source(entry["source"]),
         "files": tuple(ModelFile(**file) for file in entry["files"]),
     }
     return ModelSpec(**fields)
+
+
+def _source(entry: dict[str, Any]) -> WheelSource | PiecesSource:
+    if "pieces" not in entry:
+        return WheelSource(**entry)
+    return PiecesSource(**{**entry, "pieces": tuple(Piece(**piece) for piece in entry["pieces"])})

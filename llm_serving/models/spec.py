@@ -10,19 +10,50 @@ from typing import Literal
 ModelKind = Literal["chat", "embedding", "reranker"]
 
 
-@dataclass(frozen=True, slots=True)
-class WheelSource:
-    """A folder inside a wheel of the package index. `sha256` and `size` are the wheel's."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """One of the package index; `sha256` and `size` are its own."""
 
     package: str
     version: str
-    folder: str
     sha256: str
     size: int
 
     @property
     def requirement(self) -> str:
         return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelSource(Wheel):
+    """A folder inside a wheel."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece(Wheel):
+    """The file at `path` inside a wheel."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PiecesSource:
+    """What is too large for a wheel: pieces, which joined are the model's only file, or else a zip archive
+    with a `folder` of its files."""
+
+    pieces: tuple[Piece, ...]
+    folder: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all wheels."""
+        return sum(piece.size for piece in self.pieces)
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.pieces[0].requirement} to {self.pieces[-1].requirement}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +72,7 @@ class ModelSpec:
     name: str
     aliases: tuple[str, ...]
     kind: ModelKind
-    source: WheelSource
+    source: WheelSource | PiecesSource
     files: tuple[ModelFile, ...]
     licence: str
     context: int
@@ -54,7 +85,7 @@ class ModelSpec:
         return sum(file.size for file in self.files)
 
     def member(self, file: ModelFile) -> str:
-        """The file's name inside the wheel."""
+        """The file's name inside the wheel, or the archive."""
         return f"{self.source.folder}/{file.path}"
 
     def answers_to(self, name: str) -> bool:

