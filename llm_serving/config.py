@@ -1,8 +1,8 @@
 """The settings: one field = one environment variable = one flag = one help line.
 
-Field `max_queue` is `LLM_SERVING_MAX_QUEUE` and `--max-queue`. Whoever composes the program reads them
-once with `Settings(**overrides)`; everybody else gets the object. Values may be given as the strings that
-were typed; parsing and range checks live here only.
+Field `max_queue` is `LLM_SERVING_MAX_QUEUE` and `--max-queue`. Whoever composes the program reads them once
+with `Settings(**overrides)`; everybody else gets the object. Values may be given as the strings that were
+typed; parsing and range checks live here only.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ class Settings(BaseSettings):
 
     model_name: str = Field(
         "smollm2-135m-instruct",
-        min_length=1,
         description="Model to serve: a catalogue name, a path to a GGUF file or a directory of safetensors, "
-        "or a name on the Hugging Face hub: owner/model, owner/model:Q4_K_M",
+        "or a name on the Hugging Face hub: owner/model, owner/model:Q4_K_M; empty = none, encoders alone",
     )
     further_models: Names = Field(
         (),
@@ -239,6 +238,8 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             raise SettingsError(_explain(error)) from None
+        if not self.model_name and (self.further_models or self.lora or not self.encoders):
+            raise SettingsError(f"{flag_name('model_name')}: name one; without it there are encoders alone")
 
     @property
     def encoders(self) -> list[str]:

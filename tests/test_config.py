@@ -76,7 +76,6 @@ def test_argument_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ("packed_cache", "some"),
         ("prefix_cache_disk", "-1"),
         ("log_level", "loud"),
-        ("model_name", ""),
         ("api_key", [" "]),
         ("lora", "name"),
         ("lora", ["a=b", "=b"]),

@@ -82,7 +82,7 @@ def build_services(
         responses=ResponseStore(max_at_work=_max_at_work(settings)),
         files=files,
         batches=BatchStore(files, work_on, places=max(1, settings.max_concurrency // 2)),
-        metrics=Metrics(lambda: registry.default.can_answer, read_engines, read_encoders),
+        metrics=Metrics(lambda: registry.first.can_answer, read_engines, read_encoders),
         keys=KeyRing.from_settings(settings),
         tracing=tracing,
     )
@@ -142,5 +142,5 @@ async def _ask(app: FastAPI, services: Services, owner: str, line: BatchLine) ->
     if place is None:
         gone = AuthError("The API key with which this batch was made is none of this server's any more.")
         return Asked(401, error_body(gone))
-    await services.registry.default.settled()  # at a start batches are there before models are
+    await services.registry.first.settled()  # at a start batches are there before models are
     return await ask_app(app, line, place)

@@ -5,7 +5,8 @@ A family's file is imported when a model of it is opened: a server runs one or t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -167,7 +168,7 @@ def describe(checkpoint: Checkpoint) -> ModelPlan:
     if family is None:
         raise CheckpointError(
             f"The native engine does not run the family '{checkpoint.architecture}' of '{checkpoint.path}'; "
-            f"it runs {', '.join(sorted(FAMILIES))}."
+            f"it runs {_others(checkpoint.architecture, FAMILIES)}."
         )
     _check_readable(checkpoint)
     plan: ModelPlan = describer(family)(checkpoint)
@@ -224,12 +225,18 @@ def describe_encoder(checkpoint: Checkpoint) -> EncoderPlan:
     if family is None:
         raise CheckpointError(
             f"The native engine does not run the encoder family '{checkpoint.architecture}' of "
-            f"'{checkpoint.path}'; it runs {', '.join(sorted(ENCODER_FAMILIES))}."
+            f"'{checkpoint.path}'; it runs {_others(checkpoint.architecture, ENCODER_FAMILIES)}."
         )
     _check_readable(checkpoint)
     plan: EncoderPlan = describer(family)(checkpoint)
     check_sizes(checkpoint, {**plan.buffers, **plan.slots}, plan.context)
     return plan
+
+
+def _others(family: str, known: Mapping[str, str]) -> str:
+    """Those that are named most alike, of families too many to be listed."""
+    alike = get_close_matches(family, sorted(known))
+    return f"{len(known)} others" + (f", such as {', '.join(alike)}" if alike else "")
 
 
 def _check_readable(checkpoint: Checkpoint) -> None:

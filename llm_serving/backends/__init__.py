@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from llm_serving.architectures import describe, describe_encoder
+from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES, describe, describe_encoder
 from llm_serving.backends import transformers_backend, vllm_backend
 from llm_serving.backends.causal_lm import CausalLM
 from llm_serving.backends.memory_need import MemoryNeed
@@ -71,6 +71,11 @@ def choose_engine(engine: str, device: str, path: Path) -> EngineChoice:
         if is_directory:
             return _without_native(problem)
         raise
+    if checkpoint.architecture in ENCODER_FAMILIES and checkpoint.architecture not in FAMILIES:
+        raise CheckpointError(
+            f"'{path}' is an encoder ('{checkpoint.architecture}'): it makes embeddings and does not chat. "
+            f"Serve it with --embedding-model {path}, and --model-name '' if nothing is to chat."
+        )
     try:
         describe(checkpoint)
         if checkpoint.format == "huggingface":

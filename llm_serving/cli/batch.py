@@ -129,7 +129,7 @@ async def _here(settings: Settings, needs_encoder: bool) -> AsyncIterator[Ask]:
     from llm_serving.api.lifespan import lifespan
     from llm_serving.service.naming import find_path
 
-    if settings.engine != "fake":
+    if settings.engine != "fake" and settings.model_name:
         with fetch_progress(settings.model_name) as on_progress:
             find_path(settings.model_name, settings, on_progress)
     alone: dict[str, Any] = {"api_key": (), "api_key_file": None, "max_queue": 2 * settings.max_concurrency}
@@ -137,7 +137,7 @@ async def _here(settings: Settings, needs_encoder: bool) -> AsyncIterator[Ask]:
         alone |= {"embedding_model": "", "reranker_model": "", "classifier_model": ""}
     app = create_app(settings.model_copy(update=alone))
     async with lifespan(app):
-        slot = app.state.services.registry.default
+        slot = app.state.services.registry.first
         await slot.settled()
         if slot.model is None:
             raise ServingError(f"The model '{slot.name}' cannot be loaded: {slot.reason}")

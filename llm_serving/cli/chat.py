@@ -15,7 +15,7 @@ import click
 from llm_serving.cli.chat_session import ChatSession, LocalSession, ServerSession, Turns
 from llm_serving.cli.settings_options import read_settings, settings_options
 from llm_serving.cli.terminal import fetch_progress, harmless
-from llm_serving.config import Settings, flag_name
+from llm_serving.config import Settings, env_name, flag_name
 from llm_serving.errors import ServingError
 
 _LOCAL = (
@@ -50,6 +50,8 @@ def command(
     if url is None:
         session: ChatSession | None = None
         settings = read_settings(flags, model_name=model)
+        if not settings.model_name:
+            raise click.UsageError(f"Name a model: {env_name('model_name')} says that none chats.")
     else:
         for name in _LOCAL:
             if flags[name] is not None:

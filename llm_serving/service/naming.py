@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 from llm_serving.architectures import ENCODER_FAMILIES, FAMILIES
 from llm_serving.backends import transformers_backend
 from llm_serving.checkpoints import read_family
-from llm_serving.config import Settings
+from llm_serving.config import Settings, SettingsError, env_name, flag_name
 from llm_serving.errors import CheckpointError
 from llm_serving.models import OnProgress, Progress, find_model, parse_hub_name, resolve_model
 
@@ -81,3 +82,14 @@ def spellings(name: str) -> list[str]:
     on_hub = parse_hub_name(said)
     keys = [said.casefold(), *([str(on_hub).casefold()] if on_hub else [])]
     return [*keys, *(key.removesuffix(LATEST) for key in keys)]
+
+
+def check_further(settings: Settings, taken: Collection[str]) -> None:
+    """Raises: SettingsError for further models with a name of another; `taken` are those of the others."""
+    what = f"{flag_name('further_models')} ({env_name('further_models')})"
+    if settings.further_models and settings.engine == "vllm":
+        raise SettingsError(f"{what}: vLLM takes the device's memory for one model. Use another engine.")
+    names = [public_name(name).casefold() for name in settings.further_models]
+    for i, name in enumerate(names):
+        if name in names[:i] or name in taken:
+            raise SettingsError(f"{what}: '{name}' names two of the models. Leave one out.")

@@ -17,7 +17,7 @@ from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.loader import load_chat_model, no_adapters
 from llm_serving.service.measuring import measure_model, read_profile
 from llm_serving.service.model import ChatModel, EncoderModel, ModelKind
-from llm_serving.service.naming import LATEST, public_name, spellings
+from llm_serving.service.naming import LATEST, check_further, public_name, spellings
 from llm_serving.service.quiet import Quiet
 from llm_serving.service.reasons import folders_of
 from llm_serving.service.residency import AnySlot, Residency
@@ -33,12 +33,12 @@ LOAD_WAIT_S = 300.0  # whoever has a model loaded waits so long for it; a downlo
 
 
 class Registry:
-    """The models of this server: `default` and `further` chat, the others may be None.
+    """The models of this server: `default` and `further` chat, each that the settings do not name is None.
 
     `adapters` belong to the default model, which answers to their names as well.
     `load` and `load_encoder` make models, `measure` tells what one will take, all on other threads.
-    Event loop only. Raises: SettingsError for further models and adapters that have no name of their own, or
-    that the engine does not run.
+    Event loop only. Raises: SettingsError for no model at all, and for further models and adapters that have
+    no name of their own, or that the engine does not run.
     """
 
     def __init__(
@@ -59,13 +59,12 @@ class Registry:
         self._residency = Residency(settings.memory, settings.unload_after_s)
         self._quiet = Quiet()
         self.adapters = named_adapters(settings)
-        self.default = self._chat(
-            settings.model_name, on_demand=settings.unload_after_s > 0, lora=settings.lora
-        )
+        name, on_demand = settings.model_name, settings.unload_after_s > 0
+        self.default = self._chat(name, on_demand=on_demand, lora=settings.lora) if name else None
         self.embedding = self._encoder(settings.embedding_model, ModelKind.EMBEDDING)
         self.reranker = self._encoder(settings.reranker_model, ModelKind.RERANKER)
         self.classifier = self._encoder(settings.classifier_model, ModelKind.CLASSIFIER)
-        self._check_further(settings)
+        check_further(settings, self._slots)
         self.further = [self._chat(name, on_demand=True) for name in settings.further_models]
         self._adapters: dict[str, NamedAdapter] = {}
         self._name_adapters(settings)
@@ -76,10 +75,14 @@ class Registry:
     def find(self, name: str | None) -> ChatSlot:
         """The chat model that answers to `name`.
 
-        Raises: ModelNotFound (names are strict and this one is unknown), InvalidRequest (it does not chat).
+        Raises: ModelNotFound (names are strict and this one is unknown, or no model chats), InvalidRequest
+        (it does not chat).
         """
-        named = self._choose(name, self.chatting(), "Name a chat model")
-        return next((slot for slot in self.further if slot is named), self.default)
+        slots = self.chatting()
+        if not slots:
+            raise ModelNotFound(name or "", f"No model chats here. Start it with {flag_name('model_name')}.")
+        named = self._choose(name, slots, "Name a chat model")
+        return next((slot for slot in slots if slot is named), slots[0])
 
     def adapter(self, name: str | None) -> NamedAdapter | None:
         """The adapter of this name, where `find` gives the model that it belongs to; mostly None."""
@@ -119,7 +122,7 @@ class Registry:
 
     def chatting(self) -> list[ChatSlot]:
         """The chat models, the default one first."""
-        return [self.default, *self.further]
+        return [*([self.default] if self.default is not None else []), *self.further]
 
     def reads_images(self) -> bool:
         """Whether any of them does, loaded or not, as far as that is known."""
@@ -135,7 +138,12 @@ class Registry:
 
     def starting(self) -> list[AnySlot]:
         """Those that are loaded from the start, in this order."""
-        return [self.default, *self.encoders()]
+        return [*([self.default] if self.default is not None else []), *self.encoders()]
+
+    @property
+    def first(self) -> AnySlot:
+        """The model by which the server is ready or not: the default one, or what there is in its place."""
+        return self.starting()[0]
 
     def aliases(self, slot: AnySlot) -> list[str]:
         """Further names of a model; never a path of this machine."""
@@ -245,15 +253,6 @@ class Registry:
             profile = await asyncio.to_thread(read_profile, self._own[slot])
             slot.profile = slot.profile or profile
 
-    def _check_further(self, settings: Settings) -> None:
-        what = f"{flag_name('further_models')} ({env_name('further_models')})"
-        if settings.further_models and settings.engine == "vllm":
-            raise SettingsError(f"{what}: vLLM takes the device's memory for one model. Use another engine.")
-        names = [public_name(name).casefold() for name in settings.further_models]
-        for i, name in enumerate(names):
-            if name in names[:i] or name in self._slots:
-                raise SettingsError(f"{what}: '{name}' names two of the models. Leave one out.")
-
     def _name_adapters(self, settings: Settings) -> None:
         if self.adapters and settings.engine in DIRECTORY_BACKENDS:
             raise SettingsError(no_adapters(settings.engine))
@@ -264,7 +263,7 @@ class Registry:
                 raise SettingsError(
                     f"{what}: '{adapter.name}' names two of the models. Give it another name."
                 )
-            self._slots[key] = self.default
+            self._slots[key] = self.first
             self._adapters[key] = adapter
 
     def _name(self, slot: AnySlot, setting: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tiny_encoders import write_tiny_bert
 from tiny_models import write_tiny_llama
 
+from llm_serving.architectures import describe
 from llm_serving.backends import choose_encoder_engine, choose_engine, transformers_backend, vllm_backend
 from llm_serving.checkpoints import Checkpoint, open_checkpoint
 from llm_serving.errors import CheckpointError, InvalidRequest, MissingExtra
@@ -109,6 +110,18 @@ def test_names_of_the_extra_without_it(not_installed: None) -> None:
             getattr(transformers_backend, name)
     with pytest.raises(AttributeError):
         _ = transformers_backend.nothing
+
+
+def test_an_encoder_does_not_chat_and_the_setting_for_it_is_named(tmp_path: Path, installed: None) -> None:
+    bert = write_tiny_bert(tmp_path / "bert")
+    with pytest.raises(CheckpointError, match=r"\('bert'\).*does not chat.*--embedding-model .*bert"):
+        choose_engine("auto", "auto", bert)
+
+
+def test_families_of_nearly_that_name_are_told() -> None:
+    checkpoint = Checkpoint("m.gguf", "qwen3mo", {}, {})
+    with pytest.raises(CheckpointError, match=r"it runs \d+ others, such as qwen3moe, "):
+        describe(checkpoint)
 
 
 def test_encoders_go_by_the_same_rule(tmp_path: Path, directory: Path, installed: None) -> None:

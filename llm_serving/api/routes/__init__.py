@@ -141,7 +141,7 @@ PREFIXES = ("", "/v1")
 
 def routes_of(settings: Settings) -> tuple[Route, ...]:
     """The table, and a public route for each of the playground's files unless it is switched off."""
-    if not settings.playground:
+    if not (settings.playground and settings.model_name):
         return ROUTES
     files = [(name, file) for name, file in static_files().items() if name != PAGE]
     return ROUTES + tuple(

@@ -1,4 +1,4 @@
-"""`GET /health` (the process lives) and `GET /ready` (the chat model can answer)."""
+"""`GET /health` (the process lives) and `GET /ready` (the first model can answer)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ async def get_health(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    """200 when the default chat model can answer, at once or when it is asked for; else 503 with its state
-    and the reason. `models` has all.
+    """200 when the default chat model, or what there is in its place, can answer, at once or when it is
+    asked for; else 503 with its state and the reason. `models` has all.
     """
     registry = services_of(request).registry
-    slot = registry.default
+    slot = registry.first
     body = {"status": slot.state.value, "model": slot.name}
     if not slot.can_answer:
         body["reason"] = slot.reason

@@ -74,6 +74,6 @@ def model_object(registry: Registry, slot: AnySlot) -> dict[str, Any]:
 
 def adapter_object(registry: Registry, adapter: NamedAdapter) -> dict[str, Any]:
     """The same of an adapter: as its model, by its own name."""
-    base = model_object(registry, registry.default)
+    base = model_object(registry, registry.first)
     own = {"id": adapter.name, "aliases": [], "root": adapter.root, "parent": base["id"]}
     return {**base, **own}

@@ -24,7 +24,7 @@ Named = TypeVar("Named", bound=OllamaModelRequest)
 async def list_tags(request: Request) -> Response:
     """All models of this server, loaded or not, and adapters."""
     registry = services_of(request).registry
-    adapters = [listed(registry.default, adapter) for adapter in registry.adapters]
+    adapters = [listed(registry.first, adapter) for adapter in registry.adapters]
     return JsonResponse({"models": [*(listed(slot) for slot in registry.slots()), *adapters]})
 
 

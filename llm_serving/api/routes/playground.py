@@ -35,7 +35,8 @@ HEADERS = {
 async def get_root(request: Request) -> Response:
     """Ollama's clients look here whether anybody is in; people with a browser get the playground."""
     vary = {"vary": "Accept"}
-    if services_of(request).settings.playground and _accepts_html(request):
+    settings = services_of(request).settings
+    if settings.playground and settings.model_name and _accepts_html(request):
         return _answer(request, static_files()[PAGE], vary)
     return Response(ROOT, headers=vary, media_type="text/plain")
 

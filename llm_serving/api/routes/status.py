@@ -7,14 +7,15 @@ from starlette.responses import Response
 
 from llm_serving.api.deps import services_of
 from llm_serving.api.json_response import JsonResponse
+from llm_serving.service.model import ModelKind
 
 NOT_STARTED = {"status": "not started", "message": "You need to start the service first."}
 
 
 async def get_status(request: Request) -> Response:
-    """The live configuration; "not started" while the default model cannot answer."""
+    """The live configuration; "not started" while the first model cannot answer."""
     services = services_of(request)
-    slot = services.registry.default
+    slot = services.registry.first
     if not slot.can_answer:
         return JsonResponse(NOT_STARTED)
     settings = services.settings
@@ -24,7 +25,7 @@ async def get_status(request: Request) -> Response:
         {
             "status": "running",
             "llm_serving_url": f"http://{f'[{host}]' if ':' in host else host}:{port or settings.port}",
-            "model_name": slot.name,
+            "model_name": slot.name if slot.kind is ModelKind.CHAT else None,
             "max_new_tokens": settings.max_new_tokens,
             "device": slot.model.device if slot.model else settings.device,
             "do_sample": settings.do_sample,
