@@ -17,7 +17,7 @@ from transformers_encoders import CONFIGS, save_encoder  # noqa: E402
 from llm_serving.backends.native_encoder import load  # noqa: E402
 from llm_serving.checkpoints import build_encoder_tokenizer, open_checkpoint  # noqa: E402
 from llm_serving.embeddings.encoder import EncoderInput  # noqa: E402
-from llm_serving.models import resolve_model  # noqa: E402
+from llm_serving.models import ModelCache, find_model, load_catalog, resolve_model  # noqa: E402
 from llm_serving.native.disentangled import Positions, rows_of_distances  # noqa: E402
 
 pytestmark = pytest.mark.parity
@@ -87,8 +87,13 @@ def test_cross_encoder(family: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(ours, expected, atol=2e-5)
 
 
-def minilm() -> Path:
-    return Path(os.environ.get("LLM_SERVING_TEST_EMBEDDING_MODEL") or resolve_model("all-minilm-l6-v2"))
+def real_model(name: str) -> Path:
+    """The default model, which may be fetched, or another that somebody has fetched."""
+    if name == "all-minilm-l6-v2":
+        return Path(os.environ.get("LLM_SERVING_TEST_EMBEDDING_MODEL") or resolve_model(name))
+    spec = find_model(name)
+    path = ModelCache().find(spec) if spec is not None else None
+    return path or pytest.skip(f"{name} is not here")
 
 
 SAYINGS = ("Thank you", "Thank you.", "Thanks.", "Yes.", "No", "Good evening.", "The end.", "Hello!", "I do.")
@@ -104,14 +109,15 @@ def varied_texts() -> list[str]:
     return [*paragraphs, *sentences, *halves, *words, *SAYINGS]
 
 
-def test_minilm_against_sentence_transformers(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", [spec.name for spec in load_catalog() if spec.kind == "embedding"])
+def test_real_models_against_sentence_transformers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    texts = varied_texts()
+    texts, path = varied_texts(), real_model(name)
     assert len(texts) >= 500
-    theirs = sentence_transformers.SentenceTransformer(str(minilm()), device="cpu").encode(
+    theirs = sentence_transformers.SentenceTransformer(str(path), device="cpu").encode(
         texts, batch_size=32, show_progress_bar=False
     )
-    checkpoint = open_checkpoint(minilm())
+    checkpoint = open_checkpoint(path)
     tokenizer = build_encoder_tokenizer(checkpoint)
     cosines, rankings = {}, {}
     for precision in ("f32", "q8"):
@@ -125,7 +131,7 @@ def test_minilm_against_sentence_transformers(capsys: pytest.CaptureFixture[str]
         rankings[precision] = (ours[:40] @ ours[40:].T).argmax(1)
     with capsys.disabled():
         print(
-            "\nMiniLM against sentence-transformers: "
+            f"\n{name} against sentence-transformers: "
             + "; ".join(
                 f"{name}: cosine min {values.min():.6f}, mean {values.mean():.6f}"
                 for name, values in cosines.items()
