@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from llm_serving.cli import hub_models
+from llm_serving.cli import hub_models, model_file
 from llm_serving.cli.terminal import fetch_progress, format_bytes, print_facts, print_json, print_table
 from llm_serving.errors import ModelNotFound, ServingError
 from llm_serving.models import (
@@ -95,7 +95,10 @@ def pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
 @_cache_dir
 @_as_json
 def show(name: str, cache_dir: Path | None, as_json: bool) -> None:
-    """Show all that is known of a model."""
+    """Show all that is known of a model, which may be a path, too."""
+    if find_model(name) is None and Path(name).expanduser().exists():
+        model_file.show(Path(name).expanduser(), as_json)
+        return
     if (on_hub := hub_models.named(name)) is not None:
         hub_models.show(on_hub, as_json)
         return

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_encoders import write_tiny_bert
+from tiny_models import write_tiny_qwen2
 from tiny_wheel import Index
 
 from llm_serving.cli.program import run
@@ -50,6 +52,23 @@ def test_show_knows_everything(index: Index, models: Run) -> None:
     facts = json.loads(models("show", "tiny", "--json"))
     assert (facts["size"], facts["download_size"]) == (index.spec.size, index.spec.source.size)
     assert [file["path"] for file in facts["files"]] == list(index.content)
+
+
+def test_show_knows_what_lies_at_a_path(models: Run, tmp_path: Path) -> None:
+    path = write_tiny_qwen2(tmp_path / "any.gguf", kind="Q4_0")
+    text = models("show", str(path))
+    assert "qwen2" in text
+    assert "native, because it runs the family 'qwen2'" in text
+    facts = json.loads(models("show", str(path), "--json"))
+    assert (facts["kind"], facts["context"], facts["quantization"]) == ("chat", 256, "Q4_0")
+    assert facts["size"] == path.stat().st_size
+    encoder = json.loads(models("show", str(write_tiny_bert(tmp_path / "bert")), "--json"))
+    assert (encoder["kind"], encoder["family"], encoder["format"]) == ("embedding", "bert", "safetensors")
+    assert encoder["context"] > 0
+    (tmp_path / "none").mkdir()
+    assert "holds no .gguf file and no config.json" in models("show", str(tmp_path / "none"), code=2)
+    (tmp_path / "text.gguf").write_text("not a model " * 5)
+    assert "not a GGUF file" in models("show", str(tmp_path / "text.gguf"), code=2)
 
 
 def test_pull_fetches_and_says_where(
