@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_serving.errors import ServingError
 
-ABI = 36  # bump with `m.attr("ABI")` in bindings.cpp whenever the binding changes
+ABI = 37  # bump with `m.attr("ABI")` in bindings.cpp whenever the binding changes
 
 
 class ExtensionMissing(ServingError):

@@ -101,7 +101,8 @@ class PlanBuilder(PlanTensors):
             case ops.RopeStore(source, layer, rope, keys_are_values):
                 rotated, axes = (0, ()) if rope is None else (rope.rotated, rope.axes)
                 rows, heads, table = buffers[source], self.query_heads, self._rope(rope)
-                core.rope_store(rows, layer, heads, table, rotated, keys_are_values, axes)
+                shared = self._constant(self._shared[layer]) if layer in self._shared else -1
+                core.rope_store(rows, layer, heads, table, rotated, keys_are_values, axes, shared)
             case ops.Attention(source, target, layer, scale, window, cap, sinks, ahead, chunk, falling):
                 # Rows of a span see those that come, however far a window reaches.
                 bias = self._bias(ops.WindowBias(window - 1, self._has_spans) if window else falling)

@@ -17,6 +17,7 @@ from llm_serving.native.adapters import Adapted, AdapterPacker
 from llm_serving.native.packed_cache import PackedCache
 from llm_serving.native.packed_weights import PackedWeights
 from llm_serving.native.projection import matrix_of, tensor_of
+from llm_serving.native.shared_keys import shared_keys
 from llm_serving.native.tables import (
     bucket_bias,
     halves_order,
@@ -59,6 +60,7 @@ class PlanTensors:
         self.query_heads = plan.query_heads if isinstance(plan, ops.ModelPlan) else 0
         self._norm_offset = plan.norm_offset
         self._outermost = _outermost(plan)
+        self._shared = shared_keys(plan, checkpoint) if isinstance(plan, ops.ModelPlan) else {}
         self._has_spans = isinstance(plan, ops.ModelPlan) and plan.given_span > 0
         first, *others = plan.buffers.items()  # an encoder's output is the first buffer, logits are the last
         self._widths = dict([first, *plan.slots.items(), *others])

@@ -36,8 +36,8 @@ def state_bytes(plan: ModelPlan) -> int:
 class NativeRunner:
     """Owns weights, KV pool and threads. Not thread-safe: one engine thread calls it.
 
-    `kv_format` is what keys and values are kept as: `q16` or `q8`, integers with a scale for each vector, or
-    `q4`, vectors that are rotated first, and rounded to sixteen values and a scale.
+    `kv_format` is what keys and values are kept as: `q16`, integers with a scale for each vector; or vectors
+    that are rotated first, as `q8`, bytes with a scale, or as `q4`, one of sixteen values and a scale.
     A step names `adapters` by their place in the list.
     `content`, 16 bytes, names model, weights and arithmetic: runners that share it compute equal blocks.
 

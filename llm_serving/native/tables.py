@@ -30,6 +30,14 @@ def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.nda
 
     Raises: CheckpointError when the frequency factors do not fit.
     """
+    lengths = np.full(positions, rope.magnitude, np.float64)
+    if rope.growth:
+        lengths *= 1 + rope.growth * np.log1p((np.arange(positions) + rope.first) // rope.span)
+    return _rotations(frequencies_of(rope, checkpoint, positions), lengths)
+
+
+def frequencies_of(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.ndarray:
+    """float64 [rotated / 2], rad a position, in a context of so many. Raises: as `rope_table`."""
     frequencies = rope.theta ** (-np.arange(0, rope.rotated, 2, dtype=np.float64) / rope.rotated)
     if rope.factors_tensor is not None:
         stored = dequantize(checkpoint.tensors[rope.factors_tensor]).reshape(-1).astype(np.float64)
@@ -40,10 +48,8 @@ def rope_table(rope: ops.Rope, checkpoint: Checkpoint, positions: int) -> np.nda
         frequencies = frequencies / stored
     elif factors := rope.near_factors if positions <= rope.near else rope.factors:
         frequencies = frequencies / np.array(factors)
-    lengths = np.full(positions, rope.magnitude, np.float64)
-    if rope.growth:
-        lengths *= 1 + rope.growth * np.log1p((np.arange(positions) + rope.first) // rope.span)
-    return _rotations(frequencies / rope.linear_factor, lengths)
+    per_position: np.ndarray = frequencies / rope.linear_factor
+    return per_position
 
 
 def _rotations(frequencies: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Keys and values in 4 bits in plain numpy: turned, and rounded to the nearest of sixteen values."""
+"""Keys and values in few bits in plain numpy: turned, in 4 bits rounded to the nearest of sixteen values."""
 
 from __future__ import annotations
 
@@ -26,3 +26,20 @@ def coded(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = VALUES[np.abs((x * factor)[..., None] - VALUES).argmin(axis=-1)]
     scale = (x * values).sum(axis=-1, keepdims=True) / np.square(values).sum(axis=-1, keepdims=True)
     return values, scale
+
+
+def of_slow_pairs(bias: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """The bias [heads, dims] of what is stored as halves, where it turns by a rad at most in the context."""
+    stays = np.tile(np.abs(angles) <= 1, 2)
+    return bias * np.pad(stays, (0, bias.shape[-1] - len(stays)), constant_values=True)
+
+
+def rounded_factors(x: np.ndarray, most_sum: float) -> np.ndarray:
+    """Vectors along the last axis as int16 with a scale; magnitudes add up to about `most_sum` at most."""
+    sizes = np.abs(x)
+    scale = np.maximum(
+        sizes.max(axis=-1, keepdims=True) / np.float32(32767),
+        sizes.sum(axis=-1, keepdims=True, dtype=np.float32) / np.float32(most_sum),
+    )
+    factor = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 1e-30)
+    return np.rint(x * factor) * scale

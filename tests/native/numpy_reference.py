@@ -18,7 +18,7 @@ from typing import Any
 
 import gguf
 import numpy as np
-from kv_reference import coded, turned
+from kv_reference import coded, of_slow_pairs, rounded_factors, turned
 
 from llm_serving.checkpoints.checkpoint import Checkpoint, Tensor
 from llm_serving.native.core import load_core
@@ -160,17 +160,6 @@ def causal_attention(
     return mixed(causal_weights(q, k, cap, window), v)
 
 
-def rounded_factors(x: np.ndarray, most_sum: float) -> np.ndarray:
-    """Vectors along the last axis as int16 with a scale; magnitudes add up to about `most_sum` at most."""
-    sizes = np.abs(x)
-    scale = np.maximum(
-        sizes.max(axis=-1, keepdims=True) / np.float32(32767),
-        sizes.sum(axis=-1, keepdims=True, dtype=np.float32) / np.float32(most_sum),
-    )
-    factor = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 1e-30)
-    return np.rint(x * factor) * scale
-
-
 def causal_attention_of_integers(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, kv_format: str, cap: float = 0.0, window: int = 0
 ) -> np.ndarray:
@@ -178,12 +167,14 @@ def causal_attention_of_integers(
 
     Keys and values are integers with a scale for each head's vector, `q8` of up to 127, `q16` of up to
     8191; queries, and the weights of 256 keys times the scales of their values, are int16 with one scale.
-    For q16 the sum of their magnitudes is bounded, so that sums of products stay below 2^31. `q4`: see there.
+    For q16 the sum of their magnitudes is bounded, so that sums of products stay below 2^31. The others are
+    of vectors that are turned first; see `coded` for `q4`.
     """
     most, most_sum = (8191, 2**18 - 512) if kv_format == "q16" else (127, np.inf)
+    if kv_format != "q16":
+        q, k, v = turned(q), turned(k), turned(v)
     if kv_format == "q4":
-        (keys, key_scales), (values, scales) = coded(turned(k)), coded(turned(v))
-        q = turned(q)
+        (keys, key_scales), (values, scales) = coded(k), coded(v)
     else:
         (keys, key_scales), (values, scales) = round_last_axis(k, most), round_last_axis(v, most)
     weights = causal_weights(rounded_factors(q, most_sum), keys * key_scales, cap, window)
@@ -192,7 +183,7 @@ def causal_attention_of_integers(
         piece = np.s_[..., start : start + PIECE]
         weights[piece] = rounded_factors(weights[piece], most_sum)
     out = mixed(weights, values)
-    return turned(out.reshape(q.shape)).reshape(out.shape) if kv_format == "q4" else out
+    return turned(out.reshape(q.shape)).reshape(out.shape) if kv_format != "q16" else out
 
 
 def silu(x: np.ndarray) -> np.ndarray:
@@ -231,6 +222,7 @@ class NumpyModel:
         self.epsilon = float(checkpoint.hyper("attention.layer_norm_rms_epsilon"))
         self.weights = {name: self._load(tensor) for name, tensor in checkpoint.tensors.items()}
         self.wide = {name for name, tensor in checkpoint.tensors.items() if not is_narrow(tensor)}
+        self.context = int(checkpoint.hyper("context_length"))
         self.frequencies = self._frequencies(checkpoint)
 
     def _load(self, tensor: Tensor) -> np.ndarray:
@@ -266,6 +258,9 @@ class NumpyModel:
             q, k = self.norm(q, f"{layer}.attn_q_norm"), self.norm(k, f"{layer}.attn_k_norm")
         q = rotate(q, cos, sin, interleaved=self.interleaved)
         k = rotate(k, cos, sin, interleaved=self.interleaved)
+        bias = self.weights.get(f"{layer}.attn_k.bias")
+        if bias is not None and self.kv_format != "q16":
+            k = k - of_slow_pairs(bias.reshape(self.kv_heads, -1), self.frequencies * self.context)
         limits = (self.score_cap, self.window * (int(layer.split(".")[1]) % 2 == 0))
         if self.quantized:
             attended = causal_attention_of_integers(q, k, v, self.kv_format, *limits)

@@ -11,11 +11,11 @@ import pytest
 from llm_serving.native.core import load_core
 
 core = load_core()
-VERSION = 4
+VERSION = 5
 DIGESTS = {  # of each kind of KV cache
     "q16": "d6c2dd17aab4cbb21207946714ca6491fcd74850de5c98285cc3ea3a5e7a4ce8",
     "q4": "0ee460356b61b4f933a6bf46aca4a015593351be5697a0e1572192eae386c1c7",
-    "q8": "246897cbbea1b1ee8839a5d98abf94ae5e22f3d842d23a6e2726b0947b5b2f1c",
+    "q8": "e9331e65f59d1e1b71e4615858b1e6ad7ac093d8c9243659df86e1a947142d8e",
 }
 VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, TOKENS = 40, 96, 6, 2, 16, 64, 41
 BLOCKS = -(-TOKENS // 16)

@@ -38,7 +38,7 @@ def attended(isa: str, kv_format: str, head_dim: int, rows: np.ndarray) -> np.nd
 def alike(kv_format: str, head_dim: int) -> np.ndarray:
     """A vector [head_dim] all of whose integers are the largest: of equal numbers, if it is not turned."""
     ones = np.ones(head_dim, np.float32)
-    return turned(ones) if kv_format == "q4" else ones
+    return ones if kv_format == "q16" else turned(ones)
 
 
 @pytest.mark.parametrize("head_dim", [32, 512, 576])

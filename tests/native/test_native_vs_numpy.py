@@ -108,8 +108,8 @@ def test_every_shape(tmp_path, make_driver, family: str, shape: str) -> None:
 def test_fewer_bits_of_keys_and_values(tmp_path, make_driver, kv_cache: str, shape: str) -> None:
     checkpoint = open_checkpoint(str(write_tiny_llama(tmp_path / "m.gguf", **SHAPES[shape])))
     errors = short_errors(make_driver(checkpoint, kv_cache=kv_cache), checkpoint)
-    share, largest = (0.5, 0.03) if kv_cache == "q8" else (0.1, 0.3)  # a step is larger, and so is a flip
-    assert_same_but_for_flips(errors, exact_share=share, largest=largest)
+    # A step is larger, and so is a flip; and vectors that are turned in other orders are rounded otherwise.
+    assert_same_but_for_flips(errors, exact_share=0.1, largest=0.03 if kv_cache == "q8" else 0.3)
 
 
 @pytest.mark.parametrize("kv_format", ["q16", "q8", "q4"])

@@ -17,7 +17,7 @@ const float* sink_of(const AttentionTile& t, int head) { return t.sinks ? t.sink
 void finish(const AttentionTile& t, int r, const float* state) {
     float* out = t.out + size_t(r / t.group) * t.out_stride + r % t.group * t.head_dim;
     finish(state, t.head_dim, sink_of(t, r % t.group), out);
-    if (t.format == KvFormat::q4) rotate(out, t.head_dim);
+    if (is_turned(t.format)) rotate(out, t.head_dim);
 }
 
 template <class T>
@@ -32,7 +32,7 @@ void cached_attention(const AttentionTile& t) {
         const int position = t.first_position + token;
         rows[r] = {t.query + size_t(token) * t.query_stride + head * t.head_dim,
                    t.bias ? t.bias + head * t.bias_stride - position : nullptr, seen_by(t, token)};
-        if constexpr (std::is_same_v<T, Codes>) {
+        if constexpr (!std::is_same_v<T, int16_t>) {
             float* query = turned + size_t(r) * t.head_dim;
             std::copy_n(rows[r].query, t.head_dim, query);
             rotate(query, t.head_dim);

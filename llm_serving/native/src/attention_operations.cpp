@@ -35,6 +35,7 @@ void RopeStore::run_tile(Model& model, const StepState& step, int tile, int) con
     const std::vector<float>& angles = table < 0 ? model.rope : model.vectors[size_t(table)];
     const int turned = table < 0 ? model.rotated : rotated;
     const std::vector<uint8_t>& turned_by = table < 0 ? model.rope_axes : axes;
+    const float* common = shared < 0 || !is_turned(kv.format) ? nullptr : model.vectors[size_t(shared)].data();
     float gathered[kMostHeadDim];
     for_rows(tile, num_rows(step), [&](int t) {
         const int position = in.positions[t];
@@ -46,6 +47,7 @@ void RopeStore::run_tile(Model& model, const StepState& step, int tile, int) con
         float* values = keys_are_values ? keys : keys + size_t(heads) * head_dim;
         for (int h = 0; h < query_heads + heads; h++)
             model.kernels->rope(queries + size_t(h) * head_dim, cos, sin, turned);
+        for (int d = 0; common && d < heads * head_dim; d++) keys[d] -= common[d];
         for (int h = 0; h < heads; h++)
             model.kernels->store_kv(kv.format, keys + size_t(h) * head_dim, values + size_t(h) * head_dim, head_dim,
                                     position % kBlockTokens, kv.keys(layer, h, block), kv.values(layer, h, block));

@@ -65,10 +65,12 @@ void bind_attention(nb::class_<Plan>& plan) {
                 throw std::invalid_argument("the rotation table is shorter than the context");
             p.add(std::move(op));
         }, nb::arg("source"), nb::arg("heads"), nb::arg("head_dim"), nb::arg("rotated"), nb::arg("table"), nb::arg("axes") = std::vector<int>(), nb::arg("first") = 0, nb::arg("stride") = 1)
-        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table, int rotated, bool keys_are_values, const std::vector<int>& axes) {
+        .def("rope_store", [](Plan& p, int source, int layer, int query_heads, int table, int rotated, bool keys_are_values, const std::vector<int>& axes, int shared) {
             if (table >= 0 && (rotated <= 0 || p.model.vectors.at(size_t(table)).size() < size_t(p.model.max_context) * size_t(rotated)))
                 throw std::invalid_argument("the rotation table is shorter than the context");
             if (p.selects_rows()) throw std::invalid_argument("keys and values are those of all tokens");
+            if (shared >= 0 && keys_are_values) throw std::invalid_argument("keys that are values too have nothing that can be left out");
+            if (shared >= 0) p.model.vectors.at(size_t(shared));
             auto op = std::make_unique<RopeStore>();
             op->table = table;
             op->rotated = rotated;
@@ -77,8 +79,9 @@ void bind_attention(nb::class_<Plan>& plan) {
             op->query_heads = query_heads;
             op->keys_are_values = keys_are_values;
             op->axes = p.axes_of(axes, rotated);
+            op->shared = shared;
             p.add(std::move(op));
-        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0, nb::arg("keys_are_values") = false, nb::arg("axes") = std::vector<int>())
+        }, nb::arg("source"), nb::arg("layer"), nb::arg("query_heads"), nb::arg("table") = -1, nb::arg("rotated") = 0, nb::arg("keys_are_values") = false, nb::arg("axes") = std::vector<int>(), nb::arg("shared") = -1)
         .def("attention", [](Plan& p, int source, int target, int layer, int query_heads, float scale, int window, int bias, float cap, int sinks, bool ahead, int chunk, bool bias_per_head) {
             if (window > 0 && bias < 0) throw std::invalid_argument("a window needs what is added by distance");
             check_bias(p, bias, bias_per_head ? query_heads : 1);

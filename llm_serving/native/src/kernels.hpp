@@ -15,7 +15,7 @@ namespace llm {
 // Names the bits that a forward pass gives: bump it with any change of kernels or operations that changes a
 // result or the layout of a KV block, and blocks kept on disk are not used any more.
 // tests/native/test_arithmetic_version.py notices a change that forgot to.
-constexpr int kArithmetic = 4;
+constexpr int kArithmetic = 5;
 
 // out[row][col] (=, or += when accumulate) sum_k a[row][k] * w[col][k] + bias[col].
 // Covers panels [panel_begin, panel_end) and rows [row_begin, row_end); `out` points at row 0, column 0.

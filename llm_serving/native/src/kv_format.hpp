@@ -9,9 +9,11 @@ constexpr int kBlockTokens = 16;
 
 // Keys and values are signed integers. A block holds of each head pairs of dimensions, or of tokens, side by side:
 // keys [head_dim / 2][16][2], values [8][head_dim][2], each followed by 16 f32 scales, one for the vector of each token.
-// x = scale * q, and both come from that vector's own values only. What q4 keeps is rotated first (rotation.hpp), and its q are
-// those of kCodes; see Codes for where they lie.
+// x = scale * q, and both come from that vector's own values only. What q8 and q4 keep is rotated first (rotation.hpp); the q of
+// q4 are those of kCodes, see Codes for where they lie.
 enum class KvFormat : uint8_t { q16, q8, q4 };
+
+constexpr bool is_turned(KvFormat f) { return f != KvFormat::q16; }
 
 // Two of 4 bits. 32 bytes hold two times 32 that integers would hold one after the other: the first in the low halves, the
 // second in the high ones. So both of a byte are of one token, and two threads that store two tokens do not share a byte.

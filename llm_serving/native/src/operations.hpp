@@ -137,6 +137,7 @@ struct RopeStore final : Operation {
     int table = -1;  // a vector of angles as the plan's own ones, instead of them,
     int rotated = 0;  // for so many dimensions,
     std::vector<uint8_t> axes;  // by these, as `Model::rope_axes` has them
+    int shared = -1;  // a vector that all keys of a token have in common, which coarse formats are kept without
     int num_tiles(const Model&, const StepState&) const override;
     void run_tile(Model&, const StepState&, int tile, int worker) const override;
 };

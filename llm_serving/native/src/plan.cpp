@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "operations.hpp"
 #include "quantize.hpp"
 
 namespace llm {
@@ -92,6 +93,11 @@ void Plan::kv_cache(const std::vector<std::pair<int, int>>& layers, int blocks, 
         require(heads > 0 && head_dim > 0 && head_dim % 8 == 0, "the KV cache needs heads, and their size in multiples of 8");
         require(head_dim <= kMostHeadDim, "the KV cache takes heads of up to " + std::to_string(kMostHeadDim));
     }
+    for (const auto& operation : operations_)
+        if (const auto* store = dynamic_cast<const RopeStore*>(operation.get()); store && store->shared >= 0) {
+            const auto& [heads, head_dim] = layers.at(size_t(store->layer));
+            require(model.vectors[size_t(store->shared)].size() == size_t(heads) * size_t(head_dim), "what keys share is as long as they are");
+        }
     KvCache& kv = model.kv;
     kv.lay_out(layers, format == "q4" ? KvFormat::q4 : format == "q8" ? KvFormat::q8 : KvFormat::q16);
     kv.blocks = blocks;

@@ -21,6 +21,14 @@ float store_integers(const float* x, int head_dim, T* out, Place place) {
     return largest / kMost;
 }
 
+struct Turned {
+    float values[kMostHeadDim];
+    Turned(const float* x, int head_dim) {
+        std::copy_n(x, head_dim, values);
+        rotate(values, head_dim);
+    }
+};
+
 template <class T>
 void store_pairs(const float* key, const float* value, int head_dim, int slot, uint8_t* key_bytes, uint8_t* value_bytes) {
     T *keys = reinterpret_cast<T*>(key_bytes), *values = reinterpret_cast<T*>(value_bytes);
@@ -31,18 +39,15 @@ void store_pairs(const float* key, const float* value, int head_dim, int slot, u
         store_integers(value, head_dim, values, [&](int d) { return (slot / 2 * head_dim + d) * 2 + slot % 2; });
 }
 
-// Codes of x, turned: dimensions d and d + apart, of every 2 apart, in the byte that place(d) tells. Returns their scale, with
+// Codes of x: dimensions d and d + apart, of every 2 apart, in the byte that place(d) tells. Returns their scale, with
 // which least is lost: x @ values / values @ values.
 template <class Place>
 float store_codes(const float* x, int head_dim, int apart, uint8_t* out, Place place) {
-    float turned[kMostHeadDim];
     uint8_t codes[kept_dims<Codes>(kMostHeadDim)] = {};
-    std::copy_n(x, head_dim, turned);
-    rotate(turned, head_dim);
-    const float inverse = inverse_of(largest_of(turned, head_dim), kMostCoded);
+    const float inverse = inverse_of(largest_of(x, head_dim), kMostCoded);
     float values[kMostHeadDim];
     for (int d = 0; d < head_dim; d++) {
-        const float scaled = turned[d] * inverse, size = std::fabs(scaled);
+        const float scaled = x[d] * inverse, size = std::fabs(scaled);
         int step = 0;
         for (int i = 8; i < 15; i++) step += size > 0.5f * float(kCodes[i] + kCodes[i + 1]) ? 1 : 0;
         codes[d] = uint8_t(scaled < 0 ? 7 - step : 8 + step);
@@ -52,7 +57,7 @@ float store_codes(const float* x, int head_dim, int apart, uint8_t* out, Place p
         for (int d = first; d < first + apart; d++) out[place(d)] = uint8_t(codes[d] | codes[d + apart] << 4);
     Lanes own = broadcast(0.0f), all = own;
     for (int d = 0; d < head_dim; d += kLanes) {
-        own = fused(load(turned + d), load(values + d), own);
+        own = fused(load(x + d), load(values + d), own);
         all = fused(load(values + d), load(values + d), all);
     }
     return sum(own) / sum(all);
@@ -69,9 +74,10 @@ void store_codes(const float* key, const float* value, int head_dim, int slot, u
 }  // namespace
 
 void store_kv(KvFormat format, const float* key, const float* value, int head_dim, int slot, uint8_t* keys, uint8_t* values) {
-    if (format == KvFormat::q4) return store_codes(key, value, head_dim, slot, keys, values);
-    return format == KvFormat::q8 ? store_pairs<int8_t>(key, value, head_dim, slot, keys, values)
-                                  : store_pairs<int16_t>(key, value, head_dim, slot, keys, values);
+    if (!is_turned(format)) return store_pairs<int16_t>(key, value, head_dim, slot, keys, values);
+    const Turned turned_key(key, head_dim), turned_value(value, head_dim);
+    if (format == KvFormat::q4) store_codes(turned_key.values, turned_value.values, head_dim, slot, keys, values);
+    else store_pairs<int8_t>(turned_key.values, turned_value.values, head_dim, slot, keys, values);
 }
 
 }  // namespace llm::LLM_NAMESPACE
