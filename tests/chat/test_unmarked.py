@@ -20,10 +20,13 @@ PLAIN, SPREAD = (
     '{"name":"weather","arguments":{"city":"Rome"}}',
     json.dumps({"name": ROME[0], "arguments": ROME[1]}, indent=2),
 )
+DOUBLED = '{{"name": "weather", "arguments": {"city": "Rome"}}}'
 SECOND = json.dumps({"name": BONN[0], "parameters": BONN[1]})
 CALLS: dict[str, tuple[str, str, list[Any]]] = {
     "as Qwen 2.5 Coder": (f"```json\n{SPREAD}\n```", "", [ROME]),
     "no language": (f"```\n{PLAIN}\n```\n", "", [ROME]),
+    "a language on a line of its own": (f"```\njson\n{PLAIN}\n```", "", [ROME]),
+    "doubled": (f"```\n{DOUBLED}\n{DOUBLED}```", "", [ROME, ROME]),
     "no line": (f"```{PLAIN}```", "", [ROME]),
     "Gemma's language": (f"```tool_code\n{PLAIN}\n```", "", [ROME]),
     "two objects": (f"```json\n{SPREAD}\n{SECOND}\n```", "", [ROME, BONN]),
@@ -46,6 +49,9 @@ BARE: dict[str, tuple[str, str, list[Any]]] = {
     "bare with blanks": (f"\n \n{SECOND}\n", "", [BONN]),
     "bare twice": (f"{PLAIN}\n{SECOND}", "", [ROME, BONN]),
     "bare with text behind": (f"{PLAIN} There.", " There.", [ROME]),
+    "as Qwen's template tells of them": (DOUBLED, "", [ROME]),
+    "so in its own marks": (f"<tool_call>\n{DOUBLED}\n</tool_call>", "", [ROME]),
+    "behind other tags": (f"<tools></tools>\n```\n{DOUBLED}\n```", "<tools></tools>", [ROME]),
 }
 TEXTS = {
     "JSON": '{"answer": {"name": "weather", "arguments": {}}}',
@@ -68,6 +74,10 @@ TEXTS = {
     "a list of nothing": "```json\n[]\n```",
     "blanks": "```json\n" + " " * 1000 + PLAIN + "\n```",
     "a bracket": "{",
+    "definitions": '<tools>\n{"type": "function", "function": {"name": "weather"}}\n</tools>',
+    "on a line of its own": f"It is:\n{PLAIN}\n",
+    "half doubled": '{{"name": "weather", "arguments": {}}',
+    "doubled too often": '{{{"name": "weather", "arguments": {}}}}',
     "marks": "``` <tools> </tools> { [ `",
 }
 HIS = [

@@ -8,13 +8,13 @@ from llm_serving.chat.notations import lark
 from llm_serving.chat.notations.json_calls import json_body, json_call, read_json
 from llm_serving.chat.notations.notation import Call, Notation
 from llm_serving.chat.notations.tags import CLOSE, OPEN, read_tags
-from llm_serving.chat.notations.unmarked import BARE, FENCED
+from llm_serving.chat.notations.unmarked import BARE, FENCED, read_unmarked
 from llm_serving.chat.tools import Calls, Tool
 
 
 def read(text: str, tools: Mapping[str, Tool]) -> list[Call] | None:
     """What a model has learnt it may write, whatever it was told."""
-    return read_json(text) or read_tags(text, tools)
+    return read_json(text) or read_tags(text, tools) or read_unmarked(text, tools)
 
 
 def write(calls: Sequence[Call]) -> str:

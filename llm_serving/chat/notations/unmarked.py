@@ -24,11 +24,10 @@ def _begins(text: str, names: Collection[str], *, mark: str = "") -> bool | None
     """Whether an object, or a list of such, begins with `"name"` and one of the names; None: it may yet."""
     front = (mark + text)[:_MOST_FRONT]
     may_go_on = None if len(front) < _MOST_FRONT else False
-    language = _language(front)
-    front = front[len(language) :]
+    language, front = _apart(front)
     if language not in ("", *_LANGUAGES):
         return may_go_on if not front and any(each.startswith(language) for each in _LANGUAGES) else False
-    front = front.lstrip().removeprefix("[")
+    front = _undoubled(front.removeprefix("[").lstrip())
     for part in ("{", '"name"', ":", '"'):
         front = front.lstrip()
         if not front.startswith(part):
@@ -40,24 +39,32 @@ def _begins(text: str, names: Collection[str], *, mark: str = "") -> bool | None
     return may_go_on if any(known.startswith(name) for known in names) else False
 
 
-def _read(text: str, tools: Mapping[str, Tool], *, mark: str = "") -> list[Call] | None:
+def read_unmarked(text: str, tools: Mapping[str, Tool], *, mark: str = "") -> list[Call] | None:
     """Objects one after the other, or lists of them; each has a name, arguments, and nothing else."""
-    rest = mark + text
-    rest = rest.removeprefix(_language(rest)).strip()
+    rest = _apart(mark + text)[1]
     calls: list[Call | None] = []
     while rest:
-        found = json_at(rest, 0)
+        inner = _undoubled(rest)
+        found = json_at(inner, 0)
         if found is None:
             return None
         value, end = found
         calls += [_call(each) for each in (value if isinstance(value, list) else [value])]
-        rest = rest[end:].lstrip()
+        rest = inner[end:].removeprefix("}" if len(inner) < len(rest) else "").lstrip()
     known = [call for call in calls if call is not None]
     return known if len(known) == len(calls) else None
 
 
-def _language(text: str) -> str:
-    return "".join(re.findall(r"\A\w+", text))
+def _apart(text: str) -> tuple[str, str]:
+    """(the language before it, if any; the rest) without the blanks around these."""
+    text = text.lstrip()
+    language = "".join(re.findall(r"\A\w+", text))
+    return language, text[len(language) :].lstrip()
+
+
+def _undoubled(text: str) -> str:
+    """Qwen 2.5's templates tell of calls in `{{` and `}}`, and so it writes some."""
+    return text[1:] if text.startswith("{{") else text
 
 
 def _call(value: Any) -> Call | None:
@@ -68,10 +75,14 @@ def _call(value: Any) -> Call | None:
 
 
 def _between(mark: str, close: str) -> CallMarks:
-    return CallMarks(open=mark, close=close, read=_read, begins=_begins, whole="}")
+    return CallMarks(open=mark, close=close, read=read_unmarked, begins=_begins, whole="}")
 
 
 FENCED = (_between("```", "```"), _between("<tools>", "</tools>"))
 BARE = CallMarks(
-    open="{", brackets="{}", read=partial(_read, mark="{"), begins=partial(_begins, mark="{"), is_first=True
+    open="{",
+    brackets="{}",
+    read=partial(read_unmarked, mark="{"),
+    begins=partial(_begins, mark="{"),
+    is_first=True,
 )
