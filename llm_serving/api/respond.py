@@ -25,13 +25,13 @@ async def respond(
     generation: Generation,
     request_id: str,
     headers: dict[str, str],
-    make_frames: MakeFrames,
+    make_frames: MakeFrames | None,
     to_response: ToResponse,
     *,
     is_stream: bool,
     stream_class: type[EventStream] = EventStream,
 ) -> Response:
-    """Stream, or wait for the end. Takes `generation` over."""
+    """Stream, or wait for the end, as they all do that have no frames. Takes `generation` over."""
     services = services_of(request)
     headers = headers | left_out(generation)
     head = head_of(generation, request_id)
@@ -41,7 +41,7 @@ async def respond(
     def conclude() -> None:
         state["log"].update(concluded(generation, services.metrics))
 
-    if is_stream:
+    if is_stream and make_frames is not None:
         frames = make_frames(head, generation)
         heartbeat_s = services.settings.heartbeat_s
         return stream_class(generation, frames, heartbeat_s=heartbeat_s, on_end=conclude, headers=headers)

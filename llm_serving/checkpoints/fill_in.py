@@ -22,6 +22,8 @@ _NAMES = (
 _ENDS = ("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<fim_pad>", "<repo_name>", "<file_sep>", "▁<EOT>")
 _KEYS = (("fim_pre", "prefix"), ("fim_suf", "suffix"), ("fim_mid", "middle"))  # the older name second
 _END_KEYS = ("fim_pad", "fim_rep", "fim_sep")
+# Before the name of a repository, and of each file (Hui et al., "Qwen2.5-Coder Technical Report", 2024).
+_FILES = (("<|repo_name|>", "<|file_sep|>"), ("<repo_name>", "<file_sep>"), ("<reponame>", "<filename>"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class FillIn:
     middle: int
     ends: frozenset[int]
     bos_id: int | None
+    files: tuple[int, int] | None = None  # before the name of a repository, and before that of a file
 
     def prompt(self, before: list[int], behind: list[int]) -> list[int]:
         """Token ids that ask for what stands between; a beginning of the sequence stays in front."""
@@ -45,18 +48,18 @@ def find_fill_in(vocabulary: Vocabulary, checkpoint: Checkpoint | None = None) -
 
     None: there are none. Raises: CheckpointError if the metadata names a token that is none.
     """
-    known = {name for names in (*_NAMES, _ENDS) for name in names}
+    known = {name for names in (*_NAMES, _ENDS, *_FILES) for name in names}
     ids = {token: i for i, token in enumerate(vocabulary.tokens) if token in known}
     ends = {ids[name] for name in _ENDS if name in ids}
     found = [[ids.get(name) for name in names] for names in _NAMES]
+    files = next(((ids[repo], ids[file]) for repo, file in _FILES if repo in ids and file in ids), None)
     if checkpoint is not None:
         found.insert(0, [_named(checkpoint, vocabulary, *keys) for keys in _KEYS])
         ends |= {i for key in _END_KEYS if (i := _named(checkpoint, vocabulary, key)) is not None}
     for prefix, suffix, middle in found:
         if prefix is not None and suffix is not None and middle is not None:
-            return FillIn(
-                prefix, suffix, middle, frozenset({prefix, suffix, middle} | ends), vocabulary.bos_id
-            )
+            ends |= {prefix, suffix, middle}
+            return FillIn(prefix, suffix, middle, frozenset(ends), vocabulary.bos_id, files)
     return None
 
 

@@ -16,6 +16,7 @@ from llm_serving.service.generation import (
     GenerationOptions,
     start_generation,
 )
+from llm_serving.service.infill import Infill, infill_ids
 from llm_serving.service.model import ChatModel
 from llm_serving.service.registry import Registry
 from llm_serving.service.slot import ModelSlot
@@ -55,6 +56,26 @@ class CompletionService:
         slot = self._registry.find(request.model)
         with slot.used():
             return await self._open(slot, await slot.ask(), request)
+
+    async def fill_in(
+        self, request_id: str, infill: Infill, options: GenerationOptions, name: str | None
+    ) -> Generation:
+        """As `open`, for what goes to a place in a file. Raises: as `infill_ids` and `ChatService.open`."""
+        slot = self._registry.find(name)
+        with slot.used():
+            model = await slot.ask()
+            wanted = self._defaults.max_tokens if options.max_tokens is None else options.max_tokens
+            ids = await asyncio.to_thread(infill_ids, model, infill, wanted)
+            if (fill_in := model.tokenizer.fill_in) is not None:
+                options = replace(options, ends=fill_in.ends)
+            adapter = self._registry.adapter(name)
+            try:
+                return await start_generation(
+                    slot, model, request_id, [ids], options, self._defaults, adapter=adapter
+                )
+            except ContextLengthExceeded as error:
+                error.param = "input_prefix"
+                raise
 
     async def _open(
         self, slot: ModelSlot[ChatModel], model: ChatModel, request: CompletionRequest

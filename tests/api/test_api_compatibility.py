@@ -18,6 +18,7 @@ from llm_serving.api.schemas.classification import ClassifyRequest, PredictReque
 from llm_serving.api.schemas.completion import CompletionRequest
 from llm_serving.api.schemas.embedding import EmbedRequest
 from llm_serving.api.schemas.inference import EmbedInputs, SimilarityRequest
+from llm_serving.api.schemas.infill import InfillRequest
 from llm_serving.api.schemas.messages import MessagesRequest
 from llm_serving.api.schemas.neutral import (
     CHAT,
@@ -25,6 +26,7 @@ from llm_serving.api.schemas.neutral import (
     COMPLETION,
     EMBED,
     EMBEDDING,
+    INFILL,
     MESSAGES,
     OLLAMA_CHAT,
     OLLAMA_EMBED,
@@ -50,6 +52,8 @@ from llm_serving.api.schemas.ollama import (
 from llm_serving.api.schemas.ranking import RerankRequest, ScoreRequest
 from llm_serving.api.schemas.responses import ResponseRequest
 from llm_serving.api.schemas.tokens import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from llm_serving.backends.fake import FIRST_SPECIAL
+from llm_serving.checkpoints import FillIn
 
 pytestmark = pytest.mark.anyio
 
@@ -57,6 +61,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text("utf-
 BASES: dict[str, dict[str, Any]] = {
     "/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
     "/completions": {"prompt": "Hi", "max_tokens": 1},
+    "/infill": {"input_prefix": "Hi", "n_predict": 1},
     "/responses": {"input": "Hi", "max_output_tokens": 1},
     "/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
     "/api/chat": {"messages": [{"role": "user", "content": "Hi"}], "options": {"num_predict": 1}},
@@ -81,6 +86,7 @@ PATHS = {
     "completions": ["/completions"],
     "both": ["/chat/completions", "/completions"],
     "all": ["/chat/completions", "/completions", "/responses"],
+    "infill": ["/infill"],
     "responses": ["/responses"],
     "anthropic": ["/messages"],
     "ollama": ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"],
@@ -116,6 +122,7 @@ ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {  # said otherwise than i
 SCHEMAS: list[tuple[str, Any, dict[str, Any]]] = [
     ("/chat/completions", ChatCompletionRequest, CHAT),
     ("/completions", CompletionRequest, COMPLETION),
+    ("/infill", InfillRequest, INFILL),
     ("/responses", ResponseRequest, RESPONSES),
     ("/messages", MessagesRequest, MESSAGES),
     ("/api/chat", OllamaChatRequest, OLLAMA_CHAT),
@@ -166,10 +173,27 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+class Servers(NamedTuple):
+    """Of a model that cannot fill in, which is refused where it should, and of one that can."""
+
+    plain: Client
+    filling: Client
+
+    async def post(self, path: str, json: Any) -> httpx.Response:
+        return await (self.filling if path == "/infill" else self.plain).post(path, json=json)
+
+
+def fill_in(client: Client) -> None:
+    tokens = [FIRST_SPECIAL + i for i in range(3)]
+    tokenizer: Any = client.services.registry.first.get().tokenizer
+    tokenizer.fill_in = FillIn(*tokens, frozenset(tokens), None)
+
+
 @pytest.fixture(scope="module")
-async def server() -> AsyncIterator[Client]:
-    async with open_client(classifier_model="fake-classes") as client:
-        yield client
+async def server() -> AsyncIterator[Servers]:
+    async with open_client(classifier_model="fake-classes") as plain, open_client() as filling:
+        fill_in(filling)
+        yield Servers(plain, filling)
 
 
 def with_field(base: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
@@ -193,7 +217,7 @@ def message_of(response: httpx.Response) -> str:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.parameter}{row.path.replace('/', '-')}")
-async def test_server_does_what_the_row_says(server: Client, row: Row) -> None:
+async def test_server_does_what_the_row_says(server: Servers, row: Row) -> None:
     assert row.accepted
     assert row.refused
     is_other_name = (row.path, row.parameter) in ALTERNATIVES
@@ -241,7 +265,7 @@ def test_every_error_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("path", list(BASES))
-async def test_unknown_fields_are_listed(server: Client, path: str) -> None:
+async def test_unknown_fields_are_listed(server: Servers, path: str) -> None:
     extra: dict[str, Any] = {"guided_json": {}, "naïve\r\nx-evil: 1": 1}
     names = ["guided_json", "na%C3%AFve%0D%0Ax-evil%3A%201"]
     if path in PATHS["both"]:
@@ -261,6 +285,8 @@ async def test_unknown_fields_are_listed(server: Client, path: str) -> None:
 @pytest.mark.parametrize("path", list(BASES))
 async def test_unknown_fields_are_refused_when_parameters_are_strict(path: str) -> None:
     async with open_client(strict_parameters=True, classifier_model="fake-classes") as client:
+        if path == "/infill":
+            fill_in(client)
         response = await client.post(path, json={**BASES[path], "temprature": 1})
         assert response.status_code == 400
         assert "'temprature'" in message_of(response)

@@ -15,6 +15,7 @@ CHAT_ROUTES = {
     "/v1/messages": {**ASKED, "max_tokens": 5},
     "/v1/responses": {"input": "Hi"},
     "/completions": {"prompt": "Hi"},
+    "/infill": {"input_prefix": "Hi"},
     "/api/chat": ASKED,
     "/api/generate": {"prompt": "Hi"},
     "/apply-template": ASKED,

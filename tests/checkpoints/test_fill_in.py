@@ -67,6 +67,16 @@ def test_what_ends_the_middle(tmp_path: Path) -> None:
     assert found.ends == {1, 2, 3, 4, 5, 7}
 
 
+@pytest.mark.parametrize("names", [("<|repo_name|>", "<|file_sep|>"), ("<reponame>", "<filename>")])
+def test_tokens_before_names_of_files(tmp_path: Path, names: tuple[str, str]) -> None:
+    found = byte_level(tmp_path / "m.gguf", ["<s>", *QWEN, names[1], names[0]]).fill_in
+    assert found is not None
+    assert found.files == (5, 4)
+    alone = byte_level(tmp_path / "n.gguf", ["<s>", *QWEN, names[1]]).fill_in
+    assert alone is not None
+    assert alone.files is None
+
+
 @pytest.mark.parametrize("keys", [("fim_pre", "fim_suf", "fim_mid"), ("prefix", "suffix", "middle")])
 def test_metadata_goes_before_names(tmp_path: Path, keys: tuple[str, str, str]) -> None:
     specials = ["<s>", *QWEN, "<a>", "<b>", "<c>"]

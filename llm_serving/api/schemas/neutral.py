@@ -53,6 +53,7 @@ COMPLETION: Neutral = {
     "tools": ([],),
     "top_logprobs": (0,),
 }
+INFILL: Neutral = {"lora": ([],), "n": (1,), "repeat_penalty": (1,), "return_tokens": (False,)}
 EMBEDDING: Neutral = {"priority": (0,)}
 MESSAGES: Neutral = {
     "container": (),

@@ -1,0 +1,120 @@
+"""`/infill`: body → what is asked for; events → response."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from llm_serving.api.convert.sampling import to_options
+from llm_serving.api.schemas.infill import InfillRequest
+from llm_serving.api.schemas.sampling import DecodingFields, SamplingFields
+from llm_serving.engine.request import FinishReason
+from llm_serving.service.generation import Generation, GenerationOptions
+from llm_serving.service.infill import Infill
+
+
+def to_infill(body: InfillRequest) -> Infill:
+    files = [(each.filename or "", each.text) for each in body.input_extra or ()]
+    return Infill(body.input_prefix or "", body.input_suffix or "", body.prompt or "", files)
+
+
+def to_infill_options(body: InfillRequest, fairness_key: str) -> GenerationOptions:
+    """No more than a token for who only has the prompt read. Raises: InvalidRequest as `to_options`."""
+    fields = {name: getattr(body, name) for name in DecodingFields.model_fields}
+    asked = None if body.n_predict in (None, -1) else max(1, body.n_predict or 0)
+    return to_options(SamplingFields.model_construct(**fields), asked, None, fairness_key)
+
+
+@dataclass(slots=True)
+class _Times:
+    """Seconds: when it began, when the first token came, and the last one."""
+
+    begin: float
+    first: float = 0.0
+    last: float = 0.0
+
+
+async def to_infill_response(generation: Generation, body: InfillRequest, begin: float) -> dict[str, Any]:
+    """Wait until enough is there, and tell it in llama.cpp's words; `begin` is when it was asked for.
+
+    Enough is what the model ends by itself; a line that is indented by less than `n_indent`, which is left
+    out; or whole lines, once `t_max_predict_ms` are over.
+    """
+    times, text, stop = _Times(begin), "", "limit"
+    async for batch in generation:
+        for _, event in batch:
+            times.last = time.perf_counter()
+            times.first = times.first or times.last
+            text += event.text
+            if event.finish_reason is not None:
+                stop = "limit" if event.finish_reason is FinishReason.LENGTH else "eos"
+        end = _outdented(text, body.n_indent or 0)
+        if end >= 0:
+            text, stop = text[:end], "limit"
+            break
+        most = body.t_max_predict_ms or 0
+        if most > 0 and "\n" in text and (times.last - times.first) * 1000 > most:
+            break
+    if body.n_predict == 0:
+        text = ""
+    return _chosen(_fields(generation, text, stop, times), body.response_fields)
+
+
+def _outdented(text: str, least: int) -> int:
+    """Where the first line after the first one begins that is indented by less than `least`; -1 if none does.
+
+    Lines of blanks, and what may still become one, do not count.
+    """
+    at = text.find("\n")
+    while least and at >= 0:
+        line = text[at + 1 :].split("\n", 1)[0]
+        if line.strip() and len(line) - len(line.lstrip(" \t")) < least:
+            return at + 1
+        at = text.find("\n", at + 1)
+    return -1
+
+
+def _fields(generation: Generation, text: str, stop: str, times: _Times) -> dict[str, Any]:
+    usage = generation.usage()
+    num_read = usage.num_prompt - usage.num_cached
+    prompt_ms, predicted_ms = (times.first - times.begin) * 1000, (times.last - times.first) * 1000
+    return {
+        "index": 0,
+        "content": text,
+        "stop": True,
+        "stop_type": stop,
+        "model": generation.name,
+        "tokens_predicted": usage.num_completion,
+        "tokens_evaluated": usage.num_prompt,
+        "tokens_cached": usage.num_cached,
+        "truncated": False,
+        "timings": {
+            "cache_n": usage.num_cached,
+            **_rates("prompt", num_read, prompt_ms),
+            **_rates("predicted", usage.num_completion, predicted_ms),
+        },
+    }
+
+
+def _rates(name: str, count: int, ms: float) -> dict[str, Any]:
+    return {
+        f"{name}_n": count,
+        f"{name}_ms": ms,
+        f"{name}_per_token_ms": ms / count if count else 0.0,
+        f"{name}_per_second": count / ms * 1000 if ms > 0 else 0.0,
+    }
+
+
+def _chosen(fields: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
+    """Those of these names; `timings/prompt_n` is one within `timings`, told by all of that name."""
+    if names is None:
+        return fields
+    found = {}
+    for name in names:
+        outer, _, inner = name.partition("/")
+        if inner and isinstance(fields.get(outer), dict) and inner in fields[outer]:
+            found[name] = fields[outer][inner]
+        elif name in fields:
+            found[name] = fields[name]
+    return found
