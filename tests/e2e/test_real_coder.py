@@ -96,3 +96,21 @@ def test_it_fills_in_the_middle_of_code(client: OpenAI) -> None:
         node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     }
     assert stored >= {"pivot", "left", "middle", "right"}
+
+
+def test_it_completes_a_method_for_an_editor(client: OpenAI) -> None:
+    """Whose class stands before, its other method behind, and who uses it in another file."""
+    asked = {
+        "input_prefix": "import math\n\nclass Circle:\n    def __init__(self, radius):\n"
+        "        self.radius = radius\n\n    def area(self):\n",
+        "input_suffix": "\n    def circumference(self):\n        return 2 * math.pi * self.radius\n",
+        "input_extra": [{"filename": "main.py", "text": "print(Circle(2).area())\n"}],
+        "prompt": "        return",
+        "n_indent": 8,
+        "n_predict": 64,
+        "temperature": 0,
+    }
+    told = client.post("/infill", body=asked, cast_to=dict[str, Any])
+    tree = ast.parse(f"{asked['input_prefix']}{asked['prompt']}{told['content']}{asked['input_suffix']}")
+    assert "math.pi * self.radius ** 2" in ast.unparse(tree)
+    assert told["stop_type"] == "eos"
