@@ -50,12 +50,16 @@ def _stores(plan: ops.ModelPlan) -> Iterator[tuple[ops.RopeStore, ops.Linear]]:
     writers: dict[str, ops.Linear] = {}
     for operation in plan.operations:
         match operation:
-            case ops.Linear(projections):
+            case ops.Linear(projections, accumulate=False):
                 writers |= {p.target: operation for p in projections}
             case ops.RopeStore(source) if source in writers:
                 yield operation, writers[source]
-            case ops.HeadNorm(source) | ops.Clamp(source):
-                writers.pop(source, None)
+            case ops.Linear(projections):
+                for p in projections:
+                    writers.pop(p.target, None)
+            case _:  # whether it reads or writes
+                for name in ("source", "target"):
+                    writers.pop(getattr(operation, name, ""), None)
 
 
 def _bias(checkpoint: Checkpoint, linear: ops.Linear, first: int, count: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from fake_server import open_client
 
 from llm_serving.api.convert.tool_calls import CallReaders
 from llm_serving.chat.notations import NOTATIONS
@@ -131,3 +132,23 @@ def test_only_what_may_be_a_call_is_held_back() -> None:
 
 def test_notations_whose_own_marks_are_others_read_nothing_else() -> None:
     assert [each for each in NOTATIONS if each.also] == [HERMES, LLAMA]
+
+
+def functions(**more: Any) -> list[Any]:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    return [{"type": "function", "function": {"name": "weather", "parameters": parameters, **more}}]
+
+
+@pytest.mark.anyio
+async def test_over_http_it_is_a_call_unless_something_binds_the_answer() -> None:
+    text = f"```json\n{PLAIN}\n```"
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 200, "temperature": 0}
+    async with open_client(behaviour={"reply": text}) as client:
+
+        async def message(**fields: Any) -> Any:
+            response = await client.post("/chat/completions", json={**asked, **fields})
+            return response.json()["choices"][0]["message"]
+
+        assert (await message(tools=functions()))["tool_calls"][0]["function"]["name"] == "weather"
+        assert await message() == {"role": "assistant", "content": text}
+        assert (await message(tools=functions(strict=True)))["content"] == text

@@ -118,6 +118,23 @@ def test_keys_without_a_bias_of_their_own_share_nothing(tmp_path: Any, write: An
     assert shared_keys(describe(checkpoint), checkpoint) == {}
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [
+        ops.HeadNorm("qkv", 0, 4 * HEAD, 4, None, 1e-6),
+        ops.Clamp("qkv", 0, 4 * HEAD, (-1.0, 1.0)),
+        ops.Copy("qkv", "qkv"),
+        ops.Linear((ops.Projection("blk.0.attn_k.weight", "qkv"),), accumulate=True),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_keys_that_are_changed_behind_their_bias_share_nothing(biased: Checkpoint, behind: Any) -> None:
+    plan = describe(biased)
+    at = next(i for i, each in enumerate(plan.operations) if isinstance(each, ops.RopeStore))
+    operations = (*plan.operations[:at], behind, *plan.operations[at:])
+    assert shared_keys(dataclasses.replace(plan, operations=operations), biased) == {}
+
+
 @pytest.mark.parametrize("change", [{"cap": 5.0}, {"sinks": "blk.0.attn_sinks.weight"}], ids=str)
 def test_weights_that_depend_on_scores_themselves_keep_it(biased: Checkpoint, change: dict[str, Any]) -> None:
     plan = describe(biased)

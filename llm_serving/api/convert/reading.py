@@ -44,7 +44,8 @@ def text_reader(generation: Generation, use: ToolUse) -> TextReader:
     """By how the answers of `generation` are written."""
     tools = {tool.name: tool for tool in use.tools}
     notation = generation.model.teaching.notation
-    marks = [notation, *(() if use.form() is not None else notation.also)]
+    is_bound = generation.options.form is not None  # so what looks like a call is what it must look like
+    marks = [notation, *(() if is_bound else notation.also)]
     calls = CallReaders(tools, marks, many=use.are_many) if tools else None
     thoughts, reasoning = generation.thoughts, generation.reasoning
     of_model = generation.model.thoughts
