@@ -7,7 +7,7 @@ change by the same, so neither does attention if all keys do; and what is left i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +17,7 @@ from llm_serving.native import ops
 from llm_serving.native.projection import tensor_of
 from llm_serving.native.tables import frequencies_of, halves_order
 
-_MOST_ANGLE = (
-    1.0  # rad that a dimension may have turned by at the end of the context; then it is no further off
-)
+_MOST_ANGLE = 1.0  # rad, at the end of the context: even there less is left of a bias than there was
 
 
 def shared_keys(plan: ops.ModelPlan, checkpoint: Checkpoint) -> dict[int, np.ndarray]:
@@ -29,11 +27,11 @@ def shared_keys(plan: ops.ModelPlan, checkpoint: Checkpoint) -> dict[int, np.nda
     """
     unfit = {each.layer for each in plan.operations if isinstance(each, ops.Attention) and _is_unfit(each)}
     found = {}
-    for store, linear in _stores(plan):
+    for store, projections in _stores(plan):
         if store.layer in unfit or store.keys_are_values:
             continue
         kv = plan.kv[store.layer]
-        bias = _bias(checkpoint, linear, plan.query_heads * kv.head_dim, kv.heads * kv.head_dim)
+        bias = _bias(checkpoint, projections, plan.query_heads * kv.head_dim, kv.heads * kv.head_dim)
         common = bias.reshape(kv.heads, -1) * _stays(store.rope or plan.rope, checkpoint, plan, kv.head_dim)
         if common.any():
             found[store.layer] = common.reshape(-1).astype(np.float32)
@@ -45,27 +43,27 @@ def _is_unfit(attention: ops.Attention) -> bool:
     return attention.sinks is not None or attention.cap > 0
 
 
-def _stores(plan: ops.ModelPlan) -> Iterator[tuple[ops.RopeStore, ops.Linear]]:
+def _stores(plan: ops.ModelPlan) -> Iterator[tuple[ops.RopeStore, list[ops.Projection]]]:
     """With what wrote their keys, unless keys are changed behind that."""
-    writers: dict[str, ops.Linear] = {}
+    writers: dict[str, list[ops.Projection]] = {}
     for operation in plan.operations:
         match operation:
-            case ops.Linear(projections, accumulate=False):
-                writers |= {p.target: operation for p in projections}
+            case ops.Linear(projections, accumulate):
+                for target in {p.target for p in projections}:
+                    writers[target] = [p for p in projections if p.target == target and not accumulate]
             case ops.RopeStore(source) if source in writers:
                 yield operation, writers[source]
-            case ops.Linear(projections):
-                for p in projections:
-                    writers.pop(p.target, None)
             case _:  # whether it reads or writes
                 for name in ("source", "target"):
                     writers.pop(getattr(operation, name, ""), None)
 
 
-def _bias(checkpoint: Checkpoint, linear: ops.Linear, first: int, count: int) -> np.ndarray:
+def _bias(
+    checkpoint: Checkpoint, projections: Sequence[ops.Projection], first: int, count: int
+) -> np.ndarray:
     """float32 [count], of columns from the `first` on; zeros where there is none."""
     out = np.zeros(first + count, np.float32)
-    for p in linear.projections:
+    for p in projections:
         if p.bias is None or p.offset >= len(out):
             continue
         part = replace(p.part, transposed=False) if isinstance(p.part, ops.Part) else p.part

@@ -80,7 +80,7 @@ class Registry:
         """
         slots = self.chatting()
         if not slots:
-            raise ModelNotFound(name or "", f"No model chats here. Start it with {flag_name('model_name')}.")
+            raise ModelNotFound(name or "", f"Start the server with {flag_name('model_name')}.")
         named = self._choose(name, slots, "Name a chat model")
         return next((slot for slot in slots if slot is named), slots[0])
 

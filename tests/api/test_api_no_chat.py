@@ -50,7 +50,7 @@ async def test_who_wants_to_chat_is_told(path: str) -> None:
         for more in ({}, {"model": "gpt-4o"}, {"model": "tiny-embedder"}):
             response = await client.post(path, json={**CHAT_ROUTES[path], **more})
             assert response.status_code == 404
-            assert "No model chats here. Start it with --model-name" in response.text
+            assert "Start the server with --model-name." in response.text
 
 
 async def test_there_is_no_page_to_chat_on() -> None:

@@ -112,6 +112,29 @@ def test_a_magnitude_goes_with_what_turns(biased: Checkpoint) -> None:
     assert np.count_nonzero(shared_keys(still, biased)[0]) == np.count_nonzero(plain)
 
 
+def test_what_is_written_beside_the_keys_is_no_bias_of_theirs(biased: Checkpoint) -> None:
+    plan = describe(biased)
+    gate = ops.Projection("blk.0.attn_q.weight", "gate", 4 * HEAD, BIAS)
+    operations = tuple(
+        dataclasses.replace(each, projections=(*each.projections, gate))
+        if isinstance(each, ops.Linear) and each.projections[0].target == "qkv"
+        else each
+        for each in plan.operations
+    )
+    beside = shared_keys(dataclasses.replace(plan, operations=operations), biased)
+    assert (beside[0] == shared_keys(plan, biased)[0]).all()
+    without = tuple(
+        dataclasses.replace(
+            each,
+            projections=tuple(dataclasses.replace(p, bias=None) for p in each.projections[:-1]) + (gate,),
+        )
+        if isinstance(each, ops.Linear) and each.projections[-1] is gate
+        else each
+        for each in operations
+    )
+    assert shared_keys(dataclasses.replace(plan, operations=without), biased) == {}
+
+
 @pytest.mark.parametrize("write", [write_tiny_llama, write_tiny_qwen3, write_tiny_gemma2])
 def test_keys_without_a_bias_of_their_own_share_nothing(tmp_path: Any, write: Any) -> None:
     checkpoint = open_checkpoint(write(tmp_path / "m.gguf", **SHAPE))
