@@ -133,7 +133,7 @@ async def _here(settings: Settings, needs_encoder: bool) -> AsyncIterator[Ask]:
         with fetch_progress(settings.model_name) as on_progress:
             find_path(settings.model_name, settings, on_progress)
     alone: dict[str, Any] = {"api_key": (), "api_key_file": None, "max_queue": 2 * settings.max_concurrency}
-    if not needs_encoder:
+    if settings.model_name and not needs_encoder:
         alone |= {"embedding_model": "", "reranker_model": "", "classifier_model": ""}
     app = create_app(settings.model_copy(update=alone))
     async with lifespan(app):

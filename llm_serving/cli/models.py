@@ -15,6 +15,7 @@ from llm_serving.errors import ModelNotFound, ServingError
 from llm_serving.models import (
     ModelCache,
     ModelSpec,
+    existing_path,
     find_model,
     list_installed,
     load_catalog,
@@ -96,8 +97,8 @@ def pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
 @_as_json
 def show(name: str, cache_dir: Path | None, as_json: bool) -> None:
     """Show all that is known of a model, which may be a path, too."""
-    if find_model(name) is None and Path(name).expanduser().exists():
-        model_file.show(Path(name).expanduser(), as_json)
+    if find_model(name) is None and (path := existing_path(name)) is not None:
+        model_file.show(path, as_json)
         return
     if (on_hub := hub_models.named(name)) is not None:
         hub_models.show(on_hub, as_json)

@@ -14,7 +14,13 @@ from llm_serving.models.hub_cache import (
     remove_hub_models,
 )
 from llm_serving.models.hub_name import HubName, parse_hub_name
-from llm_serving.models.resolve import list_installed, remove_model, resolve_adapter, resolve_model
+from llm_serving.models.resolve import (
+    existing_path,
+    list_installed,
+    remove_model,
+    resolve_adapter,
+    resolve_model,
+)
 from llm_serving.models.spec import (
     InstalledModel,
     ModelFile,
@@ -39,6 +45,7 @@ __all__ = [
     "PiecesSource",
     "Progress",
     "WheelSource",
+    "existing_path",
     "find_model",
     "list_installed",
     "load_catalog",

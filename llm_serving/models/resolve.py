@@ -35,7 +35,7 @@ def resolve_model(
     known = load_catalog() if catalog is None else catalog
     spec = find_model(name, known)
     if spec is None:
-        path = _existing_path(name)
+        path = existing_path(name)
         if path is not None:
             return path
         hub_name = parse_hub_name(name)
@@ -64,7 +64,7 @@ def resolve_adapter(name: str, on_progress: OnProgress | None = None, *, offline
 
     Raises: ModelNotFound (neither a path nor an adapter's name), DownloadError.
     """
-    path = _existing_path(name)
+    path = existing_path(name)
     if path is not None:
         return path
     hub_name = parse_hub_name(name)
@@ -115,7 +115,8 @@ def _fetch(spec: ModelSpec, cache: ModelCache, on_progress: OnProgress) -> Path:
         raise cannot_write(cache.root, error) from error
 
 
-def _existing_path(name: str) -> Path | None:
+def existing_path(name: str) -> Path | None:
+    """What lies at a path on this machine; None for all that does not, or cannot be one."""
     try:
         path = Path(name).expanduser()
         return path if name.strip() and path.exists() else None

@@ -94,6 +94,16 @@ def test_flags_of_a_model_are_not_for_a_server(tmp_path: Path, capsys: pytest.Ca
     assert "--threads is the server's affair" in capsys.readouterr().err
 
 
+def test_without_a_chat_model_embeddings_are_answered_and_chats_refused(tmp_path: Path) -> None:
+    no_chat = ["--model-name", "", "--engine", "fake", "--embedding-model", "fake"]
+    requests = write(tmp_path / "in", 2, url="/v1/embeddings", body={"input": "Hi"})
+    assert run(["batch", str(requests), str(tmp_path / "out"), *no_chat]) == 0
+    assert {answer["status_code"] for answer in results(tmp_path / "out").values()} == {200}
+    chats = write(tmp_path / "chats", 2)
+    run(["batch", str(chats), str(tmp_path / "told"), *no_chat])
+    assert {answer["status_code"] for answer in results(tmp_path / "told").values()} == {404}
+
+
 def test_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     requests = write(tmp_path / "in", 1)
     assert (

@@ -96,6 +96,11 @@ def test_rm_asks_first(index: Index, models: Run, monkeypatch: pytest.MonkeyPatc
     assert "not in" in models("rm", "tiny", "-y", code=2)
 
 
+@pytest.mark.parametrize("name", ["~nobody_here/model", "nul\0", "x" * 5000])
+def test_names_that_can_be_no_path_are_not_found(models: Run, name: str) -> None:
+    assert "does not exist" in models("show", name, code=2)
+
+
 @pytest.mark.parametrize("command", ["show", "pull", "rm"])
 def test_unknown_names_list_the_known(models: Run, command: str) -> None:
     assert "Known names: tiny." in models(command, "nonsense", code=2)

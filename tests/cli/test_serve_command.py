@@ -74,6 +74,22 @@ def test_the_announcement_has_a_command_to_try(host: str, url: str) -> None:
     assert "YOUR_KEY" not in _announcement(settings, host, 8001, has_key=False)
 
 
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ("embedding_model", "/v1/embeddings"),
+        ("reranker_model", "/v1/rerank"),
+        ("classifier_model", "/v1/classify"),
+    ],
+)
+def test_without_a_chat_model_it_is_one_that_there_is(field: str, path: str) -> None:
+    settings = Settings(**{"model_name": "", "embedding_model": "", field: "any"})
+    text = _announcement(settings, "127.0.0.1", 8001, False)
+    assert text.startswith("Model    any\n")
+    assert f"curl http://127.0.0.1:8001{path} " in text
+    assert "in a browser" not in text
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
