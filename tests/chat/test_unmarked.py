@@ -51,6 +51,8 @@ BARE: dict[str, tuple[str, str, list[Any]]] = {
     "bare twice": (f"{PLAIN}\n{SECOND}", "", [ROME, BONN]),
     "bare with text behind": (f"{PLAIN} There.", " There.", [ROME]),
     "as Qwen's template tells of them": (DOUBLED, "", [ROME]),
+    "half of that": (DOUBLED[:-1], "", [ROME]),
+    "half of that in its own marks": (f"<tool_call>\n{DOUBLED[:-1]}\n</tool_call>", "", [ROME]),
     "so in its own marks": (f"<tool_call>\n{DOUBLED}\n</tool_call>", "", [ROME]),
     "behind other tags": (f"<tools></tools>\n```\n{DOUBLED}\n```", "<tools></tools>", [ROME]),
 }
@@ -77,7 +79,6 @@ TEXTS = {
     "a bracket": "{",
     "definitions": '<tools>\n{"type": "function", "function": {"name": "weather"}}\n</tools>',
     "on a line of its own": f"It is:\n{PLAIN}\n",
-    "half doubled": '{{"name": "weather", "arguments": {}}',
     "doubled too often": '{{{"name": "weather", "arguments": {}}}}',
     "marks": "``` <tools> </tools> { [ `",
 }

@@ -84,5 +84,6 @@ BARE = CallMarks(
     brackets="{}",
     read=partial(read_unmarked, mark="{"),
     begins=partial(_begins, mark="{"),
+    whole="}",  # of what is doubled in front only
     is_first=True,
 )
