@@ -1,6 +1,6 @@
 """What all keys of a head have in common, which coarse formats of the KV cache are kept without.
 
-Biases of keys may be a hundred times what tells keys apart (Qwen 2 and 2.5), nearly all of it in dimensions
+Biases of keys may be hundreds of times what tells keys apart (Qwen 2.5), nearly all of it in dimensions
 that turn so slowly that it is the same wherever the key stands. A softmax does not change if all scores
 change by the same, so neither does attention if all keys do; and what is left is rounded by a finer step.
 """

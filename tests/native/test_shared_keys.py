@@ -41,7 +41,7 @@ def with_bias(checkpoint: Checkpoint, bias: np.ndarray) -> Checkpoint:
 
 @pytest.fixture
 def biased(tmp_path: Any) -> Checkpoint:
-    """Three hundred in the slowest dimensions, as of Qwen's first layer, where its keys are of five."""
+    """Three hundred in the slowest dimensions, as of Qwen's first layer, where keys differ by about one."""
     checkpoint = open_checkpoint(write_tiny_qwen2(tmp_path / "m.gguf", kind="F16", **SHAPE))
     signs = np.random.default_rng(1).choice([-300.0, 300.0], (KV_HEADS, 2, HEAD // 2))
     return with_bias(checkpoint, (signs * (np.arange(HEAD // 2) >= HEAD // 2 - 4)).reshape(-1))
