@@ -1,7 +1,7 @@
 """Calls that are JSON without a notation's marks: in a fence as code is, in other tags, or the whole answer.
 
-Small models write them whatever their template shows, and models of code do (Qwen 2.5 Coder). Of each,
-only what begins with the name of a function that may be called is held back, and read.
+Models of code write them, whatever marks their template shows (Qwen 2.5 Coder). Only what begins with the
+name of a function that may be called is held back, and read.
 """
 
 from __future__ import annotations
