@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from fake_server import Client, open_client
 from patience import PATIENCE_S
 
-from llm_serving.api.convert.infill import _outdented
+from llm_serving.api.convert import infill
+from llm_serving.api.convert.infill import _Lines
 from llm_serving.backends.fake import FIRST_SPECIAL, NUM_BYTES, FakeTokenizer, load_fake_engine
 from llm_serving.checkpoints import FillIn
 from llm_serving.config import Settings
@@ -147,10 +149,42 @@ async def test_a_model_that_cannot_fill_in_says_so() -> None:
         assert "no tokens for filling in" in error["message"]
 
 
-def test_lines_of_blanks_and_what_may_become_some_do_not_count() -> None:
-    assert _outdented("a\n    b", 4) == -1
-    assert _outdented("a\n  ", 4) == -1
-    assert _outdented("a\n\n \n    b\n", 4) == -1
-    assert _outdented("a\n  b", 4) == 2
-    assert _outdented("a\n\tb\nc", 1) == 5
-    assert _outdented("a\nb", 0) == -1
+LINES = {
+    "a\n    b": -1,
+    "a\n  ": -1,
+    "a\n\n \n    b\n": -1,
+    "a\n  b": 2,
+    "a\n    b\n\n  \n\n c\n    d": 13,
+    "\nb": 1,
+    "a": -1,
+    "": -1,
+    "a\n\t\t\t\tb\nc": 8,
+}
+
+
+@pytest.mark.parametrize("text", LINES)
+def test_the_line_that_ends_it_is_found_however_the_text_grows(text: str) -> None:
+    lines = _Lines(4)
+    told = [lines.end(text[:size]) for size in range(len(text) + 1)]
+    assert [end for end in told if end >= 0][:1] == [LINES[text]] * (LINES[text] >= 0)
+    assert _Lines(4).end(text) == LINES[text]
+    assert _Lines(0).end(text) == -1
+
+
+def test_it_is_looked_for_in_steps_linear_in_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each piece and each line, not for each line of each piece."""
+    num_lines, num_looks = 2000, 0
+
+    class Counting:
+        def match(self, text: str, at: int) -> Any:
+            nonlocal num_looks
+            num_looks += 1
+            return re.compile(r"[ \t]*").match(text, at)
+
+    monkeypatch.setattr(infill, "_BLANKS", Counting())
+    lines, text = _Lines(1), ""
+    for _ in range(num_lines):
+        for piece in ("\n", " ", "x"):
+            text += piece
+            assert lines.end(text) == -1
+    assert num_looks <= 3 * num_lines

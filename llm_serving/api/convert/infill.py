@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from llm_serving.api.schemas.sampling import DecodingFields, SamplingFields
 from llm_serving.engine.request import FinishReason
 from llm_serving.service.generation import Generation, GenerationOptions
 from llm_serving.service.infill import Infill
+
+_BLANKS = re.compile(r"[ \t]*")
 
 
 def to_infill(body: InfillRequest) -> Infill:
@@ -42,6 +45,7 @@ async def to_infill_response(generation: Generation, body: InfillRequest, begin:
     out; or whole lines, once `t_max_predict_ms` are over.
     """
     times, text, stop = _Times(begin), "", "limit"
+    lines = _Lines(body.n_indent or 0)
     async for batch in generation:
         for _, event in batch:
             times.last = time.perf_counter()
@@ -49,8 +53,7 @@ async def to_infill_response(generation: Generation, body: InfillRequest, begin:
             text += event.text
             if event.finish_reason is not None:
                 stop = "limit" if event.finish_reason is FinishReason.LENGTH else "eos"
-        end = _outdented(text, body.n_indent or 0)
-        if end >= 0:
+        if (end := lines.end(text)) >= 0:
             text, stop = text[:end], "limit"
             break
         most = body.t_max_predict_ms or 0
@@ -61,18 +64,32 @@ async def to_infill_response(generation: Generation, body: InfillRequest, begin:
     return _chosen(_fields(generation, text, stop, times), body.response_fields)
 
 
-def _outdented(text: str, least: int) -> int:
-    """Where the first line after the first one begins that is indented by less than `least`; -1 if none does.
+class _Lines:
+    """Looks for the first line after the first one that is indented by less than `least`, if that is more
+    than 0, in a text that grows, of which only what is new is read, and the blanks before it."""
 
-    Lines of blanks, and what may still become one, do not count.
-    """
-    at = text.find("\n")
-    while least and at >= 0:
-        line = text[at + 1 :].split("\n", 1)[0]
-        if line.strip() and len(line) - len(line.lstrip(" \t")) < least:
-            return at + 1
-        at = text.find("\n", at + 1)
-    return -1
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._at = 0  # what comes before is decided
+        self._is_new = False  # a line begins there
+
+    def end(self, text: str) -> int:
+        """Where that line begins; -1 if there is none yet. Lines of blanks do not count."""
+        while self._least:
+            if not self._is_new:
+                found = text.find("\n", self._at)
+                self._at = found + 1 if found >= 0 else len(text)
+                self._is_new = found >= 0
+                if found < 0:
+                    return -1
+            front = _BLANKS.match(text, self._at)
+            first = front.end() if front is not None else self._at
+            if first == len(text):
+                return -1
+            if text[first] != "\n" and first - self._at < self._least:
+                return self._at
+            self._at, self._is_new = first, False
+        return -1
 
 
 def _fields(generation: Generation, text: str, stop: str, times: _Times) -> dict[str, Any]:
