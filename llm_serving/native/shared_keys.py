@@ -68,6 +68,9 @@ def _bias(
             continue
         part = replace(p.part, transposed=False) if isinstance(p.part, ops.Part) else p.part
         bias = dequantize(tensor_of(checkpoint, p.bias, part)).reshape(-1)
+        rows = tensor_of(checkpoint, p.tensor, p.part).shape[0]
+        if len(bias) != rows or rows % (p.interleaved or 1):
+            continue  # who packs it tells that it does not fit
         if p.interleaved:
             bias = bias[halves_order(len(bias), p.interleaved, p.rotated)]
         out[p.offset : p.offset + len(bias)] = bias[: len(out) - p.offset]
@@ -77,7 +80,7 @@ def _bias(
 def _stays(rope: ops.Rope, checkpoint: Checkpoint, plan: ops.ModelPlan, head_dim: int) -> np.ndarray:
     """float32 [head_dim]: what a dimension is multiplied by wherever a key stands; 0 if it turns too far."""
     out = np.ones(head_dim, np.float32)
-    if rope.rotated:
+    if 0 < rope.rotated <= head_dim:
         turned = frequencies_of(rope, checkpoint, plan.max_context) * plan.max_context > _MOST_ANGLE
         turned |= rope.growth > 0
         out[: rope.rotated] = np.where(np.tile(turned, 2), 0, rope.magnitude)

@@ -19,6 +19,7 @@ from tiny_models import (
 
 from llm_serving.architectures import describe
 from llm_serving.checkpoints import Checkpoint, Tensor, open_checkpoint
+from llm_serving.errors import CheckpointError
 from llm_serving.native import ops, plan_tensors
 from llm_serving.native.shared_keys import shared_keys
 
@@ -133,6 +134,18 @@ def test_what_is_written_beside_the_keys_is_no_bias_of_theirs(biased: Checkpoint
         for each in operations
     )
     assert shared_keys(dataclasses.replace(plan, operations=without), biased) == {}
+
+
+@pytest.mark.parametrize("size", [0, 10, KV_HEADS * HEAD - 1, 5000])
+@pytest.mark.parametrize("write", [write_tiny_qwen2, write_tiny_glm4])
+def test_a_bias_that_does_not_fit_is_told_as_any_tensor(
+    tmp_path: Any, make_driver: Any, write: Any, size: int
+) -> None:
+    checkpoint = with_bias(open_checkpoint(write(tmp_path / "m.gguf", **SHAPE)), np.ones(size))
+    with pytest.raises(
+        CheckpointError, match=f"'{BIAS}' has {size} values where {KV_HEADS * HEAD} are needed"
+    ):
+        make_driver(checkpoint, kv_cache="q4")
 
 
 @pytest.mark.parametrize("write", [write_tiny_llama, write_tiny_qwen3, write_tiny_gemma2])
