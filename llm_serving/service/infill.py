@@ -13,7 +13,8 @@ _REPOSITORY, _FILE = "project", "file"  # nobody says what they are called
 
 @dataclass(frozen=True, slots=True)
 class Infill:
-    """`begun` is how what is asked for begins. Files are (name, text), the most important last."""
+    """`begun` is what of the line stands before the place already. Files are (name, text), the most important
+    last."""
 
     before: str
     behind: str
@@ -35,10 +36,10 @@ def infill_ids(model: ChatModel, infill: Infill, num_wanted: int) -> list[int]:
             "Serve one that has, such as Qwen2.5 Coder.",
             "model",
         )
-    before = tokenizer.encode_prompt(tokenizer.guard(infill.before))
-    ids = fill_in.prompt(before, tokenizer.encode_behind(infill.behind)) + tokenizer.encode_behind(
-        infill.begun
-    )
+    # One text with what is before: there llama.cpp puts it, too. Behind `middle`, as its manual says, models
+    # go on as if a word that is half written were a whole one.
+    before = tokenizer.encode_prompt(tokenizer.guard(infill.before + infill.begun))
+    ids = fill_in.prompt(before, tokenizer.encode_behind(infill.behind))
     if not infill.files:
         return ids
     if fill_in.files is None:

@@ -108,7 +108,7 @@ async def test_when_time_is_over_whole_lines_are_enough() -> None:
 async def test_what_the_model_is_shown() -> None:
     async with open_client(load=loader(), context_length=128) as client:
         model = client.services.registry.default.get()
-        own = [BEFORE, *b"ab", BEHIND, *b"<|eos|>", BETWEEN, *b"if"]
+        own = [BEFORE, *b"abif", BEHIND, *b"<|eos|>", BETWEEN]
         infill = Infill("ab", "<|eos|>", "if", [("x.py", "x"), ("y.py", "y")])
         beside = [REPOSITORY, *b"project\n", FILE, *b"x.py\nx", FILE, *b"y.py\ny", FILE, *b"file\n"]
         assert infill_ids(model, infill, 10) == [BOS, *beside, *own]
