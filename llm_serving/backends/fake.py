@@ -68,6 +68,7 @@ class FakeTokenizer:
         self.longest_token_bytes = max(map(len, self.token_bytes))
         self.adds_bos = True
         self.fill_in: FillIn | None = None
+        self.prompt_ids = {name: FIRST_SPECIAL + i for i, name in enumerate(NAMES)}
         self._special = SpecialTokens(NAMES)
 
     def encode(self, text: str) -> list[int]:

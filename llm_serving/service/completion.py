@@ -37,6 +37,7 @@ class CompletionRequest:
     model: str | None = None
     has_echo: bool = False  # the prompt's text stands before each of its answers
     suffix: str = ""  # what stands behind each of its answers; they fill in between
+    reads_special: bool = True  # special tokens by their names in texts, where there is no suffix
 
 
 class CompletionService:
@@ -81,19 +82,22 @@ class CompletionService:
         self, slot: ModelSlot[ChatModel], model: ChatModel, request: CompletionRequest
     ) -> Generation:
         def read() -> tuple[list[list[int]], list[Echo]]:
-            prompts = prompts_ids(model, request.prompts, request.suffix)
+            prompts = prompts_ids(model, request)
             if not request.has_echo:
                 return prompts, []
             has_tokens = request.options.prompt_logprobs is not None
             return prompts, [
-                make_echo(model.tokenizer, prompt, ids if has_tokens else ())
+                make_echo(model.tokenizer, prompt, ids if has_tokens else (), request.reads_special)
                 for prompt, ids in zip(request.prompts, prompts, strict=True)
             ]
 
         prompts, echoes = await asyncio.to_thread(read) if _is_long(request) else read()
         _check_logprobs(prompts, request.options)
-        fill_in = fill_in_of(model, request.suffix)
-        options = replace(request.options, ends=fill_in.ends) if fill_in else request.options
+        fill_in = model.tokenizer.fill_in
+        options = request.options
+        # Also where the prompt itself has the tokens around a gap, as some editors write it.
+        if fill_in is not None and any(fill_in.middle in ids for ids in prompts):
+            options = replace(options, ends=options.ends | fill_in.ends)
         try:
             generation = await start_generation(
                 slot,
@@ -118,21 +122,22 @@ def _is_long(request: CompletionRequest) -> bool:
     return num_chars > INLINE_CHARS or num_tokens > INLINE_TOKENS
 
 
-def prompts_ids(model: ChatModel, prompts: Sequence[Prompt], suffix: str = "") -> list[list[int]]:
-    """Token ids of every prompt, with a `suffix` those that ask for what stands between.
-
-    Texts are read without special tokens. Raises: InvalidRequest.
+def prompts_ids(model: ChatModel, request: CompletionRequest) -> list[list[int]]:
+    """Token ids of every prompt, with a suffix those that ask for what stands between: then both are a
+    user's code, and read without special tokens. Raises: InvalidRequest.
     """
-    fill_in = fill_in_of(model, suffix)
-    behind = model.tokenizer.encode_behind(suffix) if fill_in else []
+    tokenizer, prompts = model.tokenizer, request.prompts
+    fill_in = fill_in_of(model, request.suffix)
+    behind = tokenizer.encode_behind(request.suffix) if fill_in else []
+    reads_special = request.reads_special and fill_in is None
     result = []
     for i, prompt in enumerate(prompts):
         name = f"prompt.{i}" if len(prompts) > 1 else "prompt"
         if isinstance(prompt, str):
-            ids = model.tokenizer.encode_prompt(model.tokenizer.guard(prompt))
+            ids = tokenizer.encode_prompt(prompt if reads_special else tokenizer.guard(prompt))
         else:
             ids = prompt
-            _check_ids(ids, model.tokenizer.vocab_size, name)
+            _check_ids(ids, tokenizer.vocab_size, name)
         if fill_in is not None:
             ids = fill_in.prompt(ids, behind)
         if not ids:

@@ -14,11 +14,17 @@ class Echo:
 
     text: str = ""
     ids: Sequence[int] = ()
-    is_from_text: bool = False  # then its special tokens were added, and are not in `text`
+    num_added: int = 0  # of the ids, in front: they are not in `text`
 
 
-def make_echo(tokenizer: PromptTokenizer, prompt: str | list[int], ids: Sequence[int]) -> Echo:
-    """`prompt` as it was sent; special tokens of a token array by their names. `ids`: see `Echo`."""
-    if isinstance(prompt, str):
-        return Echo(prompt, ids, is_from_text=True)
-    return Echo(tokenizer.decode(prompt, skip_special=False), ids)
+def make_echo(
+    tokenizer: PromptTokenizer, prompt: str | list[int], ids: Sequence[int], reads_special: bool = True
+) -> Echo:
+    """`prompt` as it was sent; special tokens of a token array by their names. `ids`: see `Echo`.
+
+    `reads_special`: a text may have begun with the beginning of a sequence, so that none was added.
+    """
+    if not isinstance(prompt, str):
+        return Echo(tokenizer.decode(prompt, skip_special=False), ids)
+    has_begun = reads_special and bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+    return Echo(prompt, ids, int(not has_begun and list(ids[:1]) == [tokenizer.bos_id]))

@@ -43,6 +43,16 @@ class PromptTokenizer(GuidedTokenizer, Protocol):
         """The tokens for filling in between two texts, if there are some."""
         ...
 
+    @property
+    def prompt_ids(self) -> Mapping[str, int]:
+        """The strings that stand for one token in a prompt."""
+        ...
+
+    @property
+    def bos_id(self) -> int | None: ...
+    @property
+    def bos_token(self) -> str: ...
+
     def guard(self, text: str) -> str:
         """Mark text of users, so that special tokens in it are read as plain text."""
         ...

@@ -38,15 +38,19 @@ class TokenService:
         self._registry = registry
         self._chat = chat
 
-    async def of_text(self, text: str, *, adds_special: bool, model: str | None = None) -> Tokens:
+    async def of_text(
+        self, text: str, *, adds_special: bool = True, reads_special: bool = True, model: str | None = None
+    ) -> Tokens:
         """A text as `/completions` reads it; without what a model puts in front unless `adds_special`.
 
-        Special tokens in it are plain text. Raises: ModelNotFound, ModelLoading, ModelUnavailable.
+        Special tokens in it are plain text unless `reads_special`. Raises: ModelNotFound, ModelLoading,
+        ModelUnavailable.
         """
         found = await self._model(model)
 
         def encode() -> list[int]:
-            return found.tokenizer.encode_prompt(found.tokenizer.guard(text), add_bos=adds_special)
+            prompt = text if reads_special else found.tokenizer.guard(text)
+            return found.tokenizer.encode_prompt(prompt, add_bos=adds_special)
 
         return Tokens(found, await asyncio.to_thread(encode) if len(text) > INLINE_CHARS else encode())
 

@@ -127,6 +127,19 @@ async def test_a_stream_has_the_prompt_first(client: Client) -> None:
         assert first["finish_reason"] is None
 
 
+async def test_special_tokens_in_a_text_have_their_place(client: Client) -> None:
+    begin, end = SPECIAL_TOKENS[:2]
+    (choice,) = await choices_of(client, prompt=f"a{end}b")
+    assert choice["logprobs"]["tokens"] == [begin, "a", end, "b"]
+    assert choice["logprobs"]["text_offset"] == [0, 0, 1, 1 + len(end)]
+    (own,) = await choices_of(client, prompt=f"{begin}a")
+    assert own["logprobs"]["tokens"] == [begin, "a"]
+    assert own["logprobs"]["text_offset"] == [0, len(begin)]
+    (plain,) = await choices_of(client, prompt=f"{begin}a", parse_special=False)
+    assert plain["logprobs"]["tokens"] == [begin, *begin, "a"]
+    assert plain["logprobs"]["text_offset"] == [0, *range(len(begin) + 1)]
+
+
 async def test_token_arrays_name_special_tokens(client: Client) -> None:
     (choice,) = await choices_of(client, prompt=[FIRST_SPECIAL, 65, NUM_BYTES + 66, EOS_ID, 0xC3, 0xA9, 67])
     names = SPECIAL_TOKENS

@@ -38,10 +38,18 @@ async def test_there_and_back(client: Client, prefix: str) -> None:
     assert back == {"prompt": SPECIAL_TOKENS[0] + "Zoë", "content": SPECIAL_TOKENS[0] + "Zoë"}
 
 
-async def test_special_tokens_in_a_text_are_plain(client: Client) -> None:
-    answer = await post(client, "/tokenize", prompt=SPECIAL_TOKENS[1], add_special_tokens=False)
-    assert answer["tokens"] == list(SPECIAL_TOKENS[1].encode())
-    assert EOS_ID not in answer["tokens"]
+@pytest.mark.parametrize("name", ["add_special_tokens", "add_special"])
+async def test_special_tokens_in_a_text_are_read_as_completions_read_them(client: Client, name: str) -> None:
+    asked: dict[str, Any] = {"content": "a" + SPECIAL_TOKENS[1], name: False}
+    assert (await post(client, "/tokenize", **asked))["tokens"] == [ord("a"), EOS_ID]
+    plain = await post(client, "/tokenize", **asked, parse_special=False)
+    assert plain["tokens"] == list(b"a" + SPECIAL_TOKENS[1].encode())
+
+
+async def test_a_rendered_conversation_is_counted_as_the_conversation(client: Client) -> None:
+    prompt = (await post(client, "/apply-template", messages=MESSAGES))["prompt"]
+    whole = await post(client, "/tokenize", messages=MESSAGES)
+    assert (await post(client, "/tokenize", prompt=prompt))["tokens"] == whole["tokens"]
 
 
 async def test_what_is_counted_is_what_is_read(client: Client) -> None:

@@ -20,9 +20,10 @@ from llm_serving.embeddings.encoder import EncoderInput
 from llm_serving.engine.protocol import EngineOptions
 from llm_serving.errors import InvalidRequest, ModelNotFound
 from llm_serving.models import Progress
-from llm_serving.service.completion import prompts_ids
+from llm_serving.service.completion import CompletionRequest, prompts_ids
 from llm_serving.service.encoder_loader import load_encoder_model
 from llm_serving.service.facts import read_facts
+from llm_serving.service.generation import GenerationOptions
 from llm_serving.service.loader import engine_options, load_chat_model, of_engine
 from llm_serving.service.model import ChatModel, ModelKind
 from llm_serving.service.naming import ProgressLog, public_name
@@ -263,5 +264,5 @@ def test_without_a_template_contents_are_the_prompt() -> None:
 def test_completion_prompts_are_checked(prompts: list[Any], param: str) -> None:
     texts = [prompt[0] if prompt and isinstance(prompt[0], str) else prompt for prompt in prompts]
     with pytest.raises(InvalidRequest) as caught:
-        prompts_ids(make_model(), texts)
+        prompts_ids(make_model(), CompletionRequest("r", texts, GenerationOptions()))
     assert caught.value.param == param

@@ -42,6 +42,7 @@ def to_request(body: CompletionBody, fairness_key: str = "") -> CompletionReques
         model=body.model,
         has_echo=bool(body.echo),
         suffix=body.suffix or "",
+        reads_special=body.parse_special is not False,
     )
 
 

@@ -98,19 +98,15 @@ def echo_logprobs(
     pieces = [tokenizer.piece(i) for i in echo.ids]
     tokens = [
         ShownToken(piece, offset, logprobs, [tokenizer.piece(i) for i, _ in logprobs.top])
-        for piece, offset, logprobs in zip(
-            pieces[1:], _offsets(echo, pieces, tokenizer)[1:], found, strict=True
-        )
+        for piece, offset, logprobs in zip(pieces[1:], _offsets(echo, pieces)[1:], found, strict=True)
     ]
     first = {"tokens": _text(pieces[0]), "token_logprobs": None, "top_logprobs": None, "text_offset": 0}
     return {name: [first[name], *column] for name, column in completion_logprobs(tokens).items()}
 
 
-def _offsets(echo: Echo, pieces: Sequence[bytes], tokenizer: PromptTokenizer) -> list[int]:
+def _offsets(echo: Echo, pieces: Sequence[bytes]) -> list[int]:
     """Where in the echo's text each token begins."""
-    if echo.is_from_text:
-        known = len(tokenizer.token_bytes)
-        pieces = [tokenizer.token_bytes[i] if i < known else b"" for i in echo.ids]
+    pieces = [b""] * echo.num_added + list(pieces[echo.num_added :])
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     offsets = []
     num_chars = 0

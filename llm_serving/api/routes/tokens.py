@@ -42,8 +42,12 @@ async def tokenize(request: Request) -> Response:
         )
     else:
         text = body.prompt if body.prompt is not None else body.content or ""
-        adds_special = body.add_special_tokens is not False
-        tokens = await services.tokens.of_text(text, adds_special=adds_special, model=body.model)
+        tokens = await services.tokens.of_text(
+            text,
+            adds_special=False not in (body.add_special_tokens, body.add_special),
+            reads_special=body.parse_special is not False,
+            model=body.model,
+        )
     answer: dict[str, Any] = {
         "model": tokens.model.name,
         "count": len(tokens.ids),

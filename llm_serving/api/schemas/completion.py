@@ -39,4 +39,5 @@ class CompletionRequest(SamplingFields):
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     echo: bool | None = None
     suffix: str | None = None
+    parse_special: bool | None = None
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)

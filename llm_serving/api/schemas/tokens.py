@@ -23,6 +23,8 @@ class TokenizeRequest(_TokenFields, TemplateFields):
     content: str | None = None
     messages: list[Any] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
     add_special_tokens: bool | None = None
+    add_special: bool | None = None
+    parse_special: bool | None = None
     return_token_strs: bool | None = None
     tools: list[Any] | None = None
 
