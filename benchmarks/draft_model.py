@@ -178,10 +178,10 @@ def main() -> None:
     speed = Results(f"{arguments.size}, output tok/s of one sequence", names, "")
     accepted = Results("drafted tokens, and of them accepted", names[1:], "", 2)
     for name in names if not arguments.agreement_only else ():
-        bench.answer(name, chat("Hello!"), SamplingParams(24, temperature=0.0, ignore_eos=True))
+        bench.answer(name, chat("Hello!"), SamplingParams(24, temperature=0.0))
     for repeat in range(arguments.repeats if not arguments.agreement_only else 0):
         for temperature in arguments.temperatures:
-            params = SamplingParams(arguments.tokens, temperature, seed=repeat, ignore_eos=True)
+            params = SamplingParams(arguments.tokens, temperature, seed=repeat)
             for row, prompt in prompts().items():
                 if not deadline.is_over():
                     measure(

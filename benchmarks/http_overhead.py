@@ -47,7 +47,7 @@ async def generate(engine: Engine, prompts: Sequence[list[int]], clients: int, m
 
     async def one() -> None:
         for i, prompt in waiting:  # shared: each is taken once
-            sampling = SamplingParams(max_tokens, temperature=0.0, ignore_eos=True)
+            sampling = SamplingParams(max_tokens, temperature=0.0)
             async with await engine.submit(GenerateRequest(str(i), prompt, sampling)) as stream:
                 async for _ in stream:
                     pass

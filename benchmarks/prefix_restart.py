@@ -73,7 +73,7 @@ def step_times(model: Path, threads: int) -> Callable[[Path | None], tuple[list[
 
     def request(name: str, num_prompt: int, num_output: int) -> GenerateRequest:
         ids = [draw.randrange(runner.limits.vocab_size) for _ in range(num_prompt)]
-        return GenerateRequest(name, ids, SamplingParams(num_output, temperature=0.0, ignore_eos=True))
+        return GenerateRequest(name, ids, SamplingParams(num_output, temperature=0.0))
 
     def measure(directory: Path | None) -> tuple[list[float], int]:
         tier = open_tier(runner, runner.content, replace(options, prefix_dir=directory, prefix_bytes=4 << 30))

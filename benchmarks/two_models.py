@@ -70,7 +70,7 @@ async def run(path: Path, load: str, streams: int, threads: int) -> dict[str, fl
     options = EngineOptions(threads=threads, speculation="off", max_concurrency=streams, context_length=2048)
     count = 1 if load == ALONE else 2
     engines = [load_engine("native", checkpoint, token_bytes, options) for _ in range(count)]
-    request = GenerateRequest("", [], SamplingParams(max_tokens=1900, temperature=0.0, ignore_eos=True))
+    request = GenerateRequest("", [], SamplingParams(max_tokens=1900, temperature=0.0))
     until_s = time.perf_counter() + SECONDS
     reading = None
     if load == BESIDE_PROMPTS:

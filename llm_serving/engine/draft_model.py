@@ -162,7 +162,7 @@ class DraftModel:
 
     def _goes_on(self, sequence: Sequence, draft: list[int], length: int) -> bool:
         """Nothing is guessed behind an end, nor behind a token that is not the large model's."""
-        ends = draft[-1] in sequence.request.eos_ids and not sequence.request.sampling.ignore_eos
+        ends = draft[-1] in sequence.request.eos_ids
         return len(draft) < length and not ends and draft[-1] < self._vocab_size
 
     def _run(self, added: dict[Sequence, list[int]], drafts: dict[Sequence, list[int]]) -> list[int]:

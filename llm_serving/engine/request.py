@@ -29,6 +29,7 @@ class SamplingParams:
     many of the likeliest tokens are told beside the chosen one; None asks for no log-probabilities at all.
     `thoughts` are what a text begins with (but for blanks; may be empty) and what that part ends with: up to
     there `stop` does not count.
+    Before `min_tokens` have come no token of the request's `eos_ids` is chosen, unless nothing else may be.
     `prompt_logprobs` is the same for the prompt's own tokens; a prompt that is all that is asked about has
     `max_tokens == 0`.
     """
@@ -45,7 +46,7 @@ class SamplingParams:
     seed: int = 0  # unsigned 64 bit; whoever builds the request draws one when the user gave none
     stop: tuple[str, ...] = ()
     thoughts: tuple[str, str] | None = None
-    ignore_eos: bool = False
+    min_tokens: int = 0
     logit_bias: tuple[tuple[int, float], ...] = ()  # no id twice
     top_logprobs: int | None = None
     prompt_logprobs: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from enum import Enum
 
 from llm_serving.engine.detokenizer import Detokenizer
@@ -11,6 +12,7 @@ from llm_serving.engine.request import (
     FinishReason,
     GenerateRequest,
     GivenRows,
+    SamplingParams,
     Timings,
     TokenEvent,
     TokenLogprobs,
@@ -18,6 +20,7 @@ from llm_serving.engine.request import (
 from llm_serving.engine.speculation import PromptLookup
 
 MOST_FORCED = 16  # tokens of a draft that a constraint forces
+_UNLIKELY = -1e9  # what no logit makes up for; -inf would leave nothing where a constraint allows ends only
 
 
 class SequenceStatus(Enum):
@@ -41,7 +44,7 @@ class Sequence:
         "request", "token_ids", "output_ids", "num_computed_tokens", "num_cached_tokens", "block_ids",
         "digests", "num_found_blocks", "may_load", "slot", "arrival", "status", "finish_reason",
         "timings", "detokenizer", "max_tokens", "lookup", "draft_ids", "prompt_logprobs", "given_end",
-        "spans", "state", "stops", "snapshot", "leaving",
+        "spans", "state", "stops", "snapshot", "leaving", "_early",
     )  # fmt: skip
 
     def __init__(self, request: GenerateRequest, detokenizer: Detokenizer, max_context: int) -> None:
@@ -73,6 +76,7 @@ class Sequence:
         self.snapshot: bytes | None = None  # digest of the one that goes along
         self.leaving: list[tuple[int, int]] = []  # in this step: behind so many blocks, in which slot
         self.max_tokens = min(request.sampling.max_tokens, max_context - len(request.prompt_ids))
+        self._early = _without_ends(request) if request.sampling.min_tokens else request.sampling
 
     @property
     def num_tokens(self) -> int:
@@ -115,12 +119,18 @@ class Sequence:
 
     def sampling_rows(self) -> list[SamplingRow]:
         """A row for the next token, and one for each after a draft: it only counts if all before it hold."""
-        request, position = self.request, len(self.token_ids)
-        rows = [SamplingRow(request.sampling, position, request.prompt_ids, self.output_ids)]
+        position = len(self.token_ids)
+        rows = [self._row(position, self.output_ids)]
         for end in range(1, len(self.draft_ids) + 1):
-            output_ids = self.output_ids + self.draft_ids[:end]
-            rows.append(SamplingRow(request.sampling, position + end, request.prompt_ids, output_ids))
+            rows.append(self._row(position + end, self.output_ids + self.draft_ids[:end]))
         return rows
+
+    def _row(self, position: int, output_ids: list[int]) -> SamplingRow:
+        sampling = self.request.sampling
+        is_early = len(output_ids) < sampling.min_tokens
+        return SamplingRow(
+            self._early if is_early else sampling, position, self.request.prompt_ids, output_ids
+        )
 
     def unscored(self, count: int) -> range:
         """Of the next `count` tokens, the positions whose logits tell what is not known of the prompt yet."""
@@ -143,7 +153,7 @@ class Sequence:
         self.output_ids.append(token_id)
         detokenizer = self.detokenizer
         reason: FinishReason | None
-        if token_id in self.request.eos_ids and not self.request.sampling.ignore_eos:
+        if token_id in self.request.eos_ids:
             text = detokenizer.flush()
             reason = self._reason_of_constraint() or FinishReason.STOP
             if self.request.sampling.prompt_logprobs is None:
@@ -201,3 +211,8 @@ class Sequence:
             logprobs,
             prompt_logprobs,
         )
+
+
+def _without_ends(request: GenerateRequest) -> SamplingParams:
+    biases = dict(request.sampling.logit_bias) | dict.fromkeys(sorted(request.eos_ids), _UNLIKELY)
+    return replace(request.sampling, logit_bias=tuple(biases.items()))

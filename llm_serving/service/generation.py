@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from llm_serving.backends.constraints import Form
@@ -24,6 +24,7 @@ from llm_serving.errors import (
 from llm_serving.service.adapters import NamedAdapter
 from llm_serving.service.binding import bind
 from llm_serving.service.echo import Echo
+from llm_serving.service.endings import endings_of
 from llm_serving.service.model import ChatModel
 from llm_serving.service.slot import ModelSlot
 
@@ -57,7 +58,9 @@ class GenerationOptions:
     form: Form | Calls | None = None  # what the answer must look like
     form_param: str = ""  # the field that says so
     thinking_budget: int | None = None  # tokens
-    ends: frozenset[int] = frozenset()  # tokens that end an answer beside the model's own
+    ends: frozenset[int] = frozenset()  # tokens that are as good as the model's own ends
+    stop_ids: frozenset[int] = frozenset()  # tokens that end an answer in any case
+    min_tokens: int = 0  # before any of these may come
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,9 @@ class Generation:
         thoughts: ThoughtFormat | None = None,
         reasoning: Reasoning = Reasoning.NONE,
         adapter: NamedAdapter | None = None,
+        stops: Mapping[int, str] | None = None,
     ) -> None:
+        """`stops`: stop strings that are one token without text."""
         self.model = model
         self.name = model.name if adapter is None else adapter.name  # of who answers
         has_own = adapter is not None and adapter.index < len(model.adapters)
@@ -105,6 +110,7 @@ class Generation:
         self.finals: dict[int, TokenEvent] = {}  # choice → its last event
         self.latest: dict[int, TokenEvent] = {}  # of all, ended or not
         self._slot = slot
+        self._stops = stops or {}
         self._n = options.n
         self._stack = AsyncExitStack()
         self._stack.enter_context(slot.used())
@@ -171,6 +177,8 @@ class Generation:
             self._error = self._error or item
             self._num_open -= 1
         else:
+            if self._stops and item.finish_reason is FinishReason.STOP and item.stop_string is None:
+                item = replace(item, stop_string=self._stops.get(item.token_ids[-1]))
             self.latest[index] = item
             if item.finish_reason is not None:
                 self.finals[index] = item
@@ -196,10 +204,11 @@ async def start_generation(
 
     `given` is for a single prompt.
 
-    Raises: ContextLengthExceeded, InvalidRequest (a bias for a token that is none; see `bind`),
-    ConstraintError, Overloaded, EngineDead.
+    Raises: ContextLengthExceeded, InvalidRequest (a bias for a token that is none; see `bind` and
+    `endings_of`), ConstraintError, Overloaded, EngineDead.
     """
     _check(model, prompts, options)
+    endings = endings_of(model, options.stop, options.stop_ids, options.ends, ignore_eos=options.ignore_eos)
     limit = model.engine.max_context
     constraints, reasoning = await bind(
         model,
@@ -210,8 +219,7 @@ async def start_generation(
         options.thinking_budget,
     )
     seed = random.getrandbits(64) if options.seed is None else options.seed
-    eos_ids = frozenset(model.tokenizer.eos_ids) | options.ends
-    generation = Generation(slot, model, options, thoughts, reasoning, adapter)
+    generation = Generation(slot, model, options, thoughts, reasoning, adapter, endings.names)
     around = thoughts_around(thoughts, reasoning)
     try:
         for p, prompt in enumerate(prompts):
@@ -222,7 +230,7 @@ async def start_generation(
                     f"{request_id}-{index}",
                     prompt,
                     sampling,
-                    eos_ids,
+                    endings.ids,
                     options.priority,
                     options.fairness_key,
                     constraints[index],
@@ -273,7 +281,7 @@ def _sampling(
         seed=seed & (2**64 - 1),
         stop=options.stop,
         thoughts=thoughts,
-        ignore_eos=options.ignore_eos,
+        min_tokens=options.min_tokens,
         logit_bias=options.logit_bias,
         top_logprobs=options.top_logprobs,
         prompt_logprobs=options.prompt_logprobs,

@@ -151,7 +151,7 @@ FIELDS: list[tuple[str, Any]] = [
     ("temperature", True),
     ("temperature", 10**400),
     ("temperature", {}),
-    ("top_p", 0),
+    ("top_p", -0.1),
     ("top_p", 1.01),
     ("top_p", "1"),
     ("top_k", -2),

@@ -18,7 +18,8 @@ from llm_serving.backends.fake import (
 )
 from llm_serving.checkpoints import FillIn
 from llm_serving.config import Settings
-from llm_serving.service.completion import prompts_ids
+from llm_serving.service.completion import CompletionRequest, prompts_ids
+from llm_serving.service.generation import GenerationOptions
 from llm_serving.service.loader import engine_options
 from llm_serving.service.model import ChatModel
 
@@ -195,8 +196,13 @@ async def test_tokens_of_a_suffix() -> None:
         model = client.services.registry.default.get()
         begin, before, behind, between = (FIRST_SPECIAL + i for i in range(4))
         expected = [begin, before, *b"ab", behind, *b"<|bos|>", between]
-        assert prompts_ids(model, ["ab", [*b"ab"]], "<|bos|>") == [expected, expected[1:]]
-        assert prompts_ids(model, ["ab"]) == [[begin, *b"ab"]]
+
+        def ids(*prompts: str | list[int], **fields: Any) -> list[list[int]]:
+            return prompts_ids(model, CompletionRequest("r", prompts, GenerationOptions(), **fields))
+
+        assert ids("ab", [*b"ab"], suffix="<|bos|>") == [expected, expected[1:]]
+        assert ids("ab") == [[begin, *b"ab"]]
+        assert ids("<|eos|>", suffix="b")[0][2:-3] == [*b"<|eos|>"]
         body = (await client.post("/completions", json={"prompt": "ab", "suffix": "<|bos|>"})).json()
         assert body["usage"]["prompt_tokens"] == len(expected)
         error = (await client.post("/completions", json={"prompt": "ab", "suffix": "x" * 9000})).json()
@@ -209,9 +215,36 @@ async def test_a_suffix_for_a_model_that_cannot_fill_in(client: Client) -> None:
     assert "'fake' has no tokens" in error["message"]
 
 
-async def test_prompt_has_no_template_and_no_special_tokens(client: Client) -> None:
-    body = (await client.post("/completions", json={"prompt": "<|eos|>", "max_tokens": 1})).json()
-    assert body["usage"]["prompt_tokens"] == 1 + len("<|eos|>")
+async def test_special_tokens_in_a_prompt_are_read_unless_it_says_otherwise(client: Client) -> None:
+    """Whoever writes the whole prompt writes its special tokens, too."""
+
+    async def num_tokens(prompt: str, **fields: Any) -> int:
+        asked = {"prompt": prompt, "max_tokens": 1, **fields}
+        return (await client.post("/completions", json=asked)).json()["usage"]["prompt_tokens"]
+
+    turn = "<|im_start|>user\nHi<|im_end|>"
+    assert await num_tokens(turn) == 1 + len("user\nHi") + 2
+    assert await num_tokens("<|bos|>" + turn) == 1 + len("user\nHi") + 2  # no second beginning
+    assert await num_tokens(turn, parse_special=None) == 1 + len("user\nHi") + 2
+    assert await num_tokens(turn, parse_special=False) == 1 + len(turn)
+
+
+async def test_a_seed_of_minus_one_is_another_one_each_time() -> None:
+    async with open_client(behaviour={"random": True}) as client:
+        asked = {"prompt": "a", "max_tokens": 20, "temperature": 1.0}
+        assert len({(await texts_of(client, seed=-1, **asked))[0] for _ in range(4)}) > 1
+        assert len({(await texts_of(client, seed=-2, **asked))[0] for _ in range(4)}) == 1
+        greedy = await texts_of(client, **{**asked, "temperature": 0})
+        assert await texts_of(client, seed=-1, top_p=0, **asked) == greedy
+
+
+async def test_a_prompt_around_a_gap_ends_as_one_with_a_suffix() -> None:
+    async with open_client(load=filling_in) as client:
+        prompt = "<|eos|>ab<|im_start|>c<|im_end|>"
+        ids = [FIRST_SPECIAL + 1, *b"ab", FIRST_SPECIAL + 2, ord("c"), FIRST_SPECIAL + 3]
+        for gap in (prompt, ids):
+            assert await texts_of(client, prompt=gap, max_tokens=20) == ["Hell"]
+        assert await texts_of(client, prompt="ab", max_tokens=8) == ["Hello, w"]
 
 
 async def test_long_prompt_is_tokenised_off_the_loop() -> None:

@@ -78,6 +78,59 @@ async def test_other_forms(babble: Client, path: str, fields: dict[str, Any], pa
     assert choice["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"json_schema": POINT}, "json_schema"),
+        ({"guided_json": POINT}, "guided_json"),
+        ({"guided_json": json.dumps(POINT)}, "guided_json"),
+        ({"guided_regex": "a[0-9]"}, "guided_regex"),
+        ({"guided_choice": ["a1"]}, "guided_choice"),
+        ({"guided_grammar": 'start: "a1"'}, "guided_grammar"),
+        ({"structured_outputs": {"json": POINT}}, "structured_outputs.json"),
+        ({"structured_outputs": {"json": json.dumps(POINT)}}, "structured_outputs.json"),
+        ({"structured_outputs": {"json_object": True}}, "structured_outputs.json_object"),
+        ({"structured_outputs": {"regex": "a[0-9]", "json_object": False}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"choice": ["a1"]}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"grammar": 'start: "a1"'}}, "structured_outputs.grammar"),
+    ],
+)
+async def test_names_that_other_servers_have_for_it(
+    babble: Client, fields: dict[str, Any], param: str
+) -> None:
+    (choice,) = await choices(babble, "/completions", seed=4, **fields)
+    if "json" not in param:
+        assert re.fullmatch("a[0-9]", choice["text"])
+    elif param.endswith("object"):
+        assert choice["text"].startswith("{")
+    else:
+        assert set(json.loads(choice["text"])) == {"x", "on"}
+    twice = {"prompt": "Hi", "regex": "b", **fields}
+    error = (await babble.post("/completions", json=twice)).json()["error"]
+    assert "both say what the answer looks like" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_json": "{"}, "guided_json"),
+        ({"guided_json": "[]"}, "guided_json"),
+        ({"structured_outputs": {"json": "nothing"}}, "structured_outputs.json"),
+        ({"structured_outputs": {"regex": ""}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"json_object": 1}}, "structured_outputs.json_object"),
+        ({"json_schema": {"type": "no such"}}, "json_schema"),
+        ({"guided_json": {"a": "x" * MAX_SCHEMA_BYTES}}, "guided_json"),
+    ],
+)
+async def test_bad_forms_by_other_names_name_the_field(
+    babble: Client, fields: dict[str, Any], param: str
+) -> None:
+    response = await babble.post("/chat/completions", json={**CHAT, **fields})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param
+
+
 async def test_a_stream_says_the_same(babble: Client) -> None:
     asked = {**CHAT, "seed": 5, "logprobs": True, **of_schema(POINT)}
     (whole,) = await choices(babble, **asked)

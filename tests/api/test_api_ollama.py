@@ -130,7 +130,7 @@ async def test_options_choose_tokens() -> None:
         assert await said(seed=5) == await said(seed=5) != await said(seed=6)
         assert len({await said(seed=-1) for _ in range(4)}) > 1
         greedy = await said(temperature=0)
-        for options in ({"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}):
+        for options in ({"top_k": 1}, {"top_p": 1e-9}, {"top_p": 0}, {"min_p": 1.0}):
             assert await said(**options) == greedy
         body = {**CHAT, "max_tokens": 100, "temperature": 1.5, "seed": 5, "repetition_penalty": 5}
         openai = (await client.post("/chat/completions", json=body)).json()

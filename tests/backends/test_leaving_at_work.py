@@ -16,7 +16,7 @@ from llm_serving.engine.request import GenerateRequest, SamplingParams
 from llm_serving.service.loader import load_chat_model
 
 async def begin(model):
-    sampling = SamplingParams(max_tokens=10_000, ignore_eos=True)
+    sampling = SamplingParams(max_tokens=10_000)
     stream = await model.engine.submit(GenerateRequest("r", list(range(9)), sampling))
     await stream.__aenter__()
     await stream.__anext__()

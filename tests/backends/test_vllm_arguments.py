@@ -82,6 +82,7 @@ def test_memory() -> None:
 def test_requests_become_sampling_arguments() -> None:
     asked = SamplingParams(
         max_tokens=900,
+        min_tokens=7,
         temperature=0.5,
         top_k=40,
         top_p=0.9,
@@ -106,13 +107,17 @@ def test_requests_become_sampling_arguments() -> None:
         "seed": 2**63 - 1,
         "stop_token_ids": [2, 9],
         "ignore_eos": True,
+        "min_tokens": 7,
         "logit_bias": {5: -1.0, 6: 2.0},
         "logprobs": 0,
         "detokenize": False,
     }
-    plain = sampling_arguments(SamplingParams(max_tokens=5, temperature=0, ignore_eos=True), 5, {2})
-    assert (plain["seed"], plain["stop_token_ids"], plain["logit_bias"]) == (None, [], None)
+    plain = sampling_arguments(SamplingParams(max_tokens=5, temperature=0), 5, {2})
+    assert (plain["seed"], plain["stop_token_ids"], plain["logit_bias"]) == (None, [2], None)
     assert plain["logprobs"] is None
+    assert sampling_arguments(SamplingParams(max_tokens=9, top_p=0.0), 5, {2})["top_p"] > 0
+    late = sampling_arguments(SamplingParams(max_tokens=9, min_tokens=8), 5, {2})
+    assert late["min_tokens"] == 5  # the context has no room for more, and vLLM would refuse
 
 
 def test_requests_that_vllm_has_no_word_for() -> None:

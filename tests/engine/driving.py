@@ -41,11 +41,16 @@ def limits(
 
 
 def request(
-    request_id: str, prompt: str | list[int], max_tokens: int = 8, **sampling: object
+    request_id: str,
+    prompt: str | list[int],
+    max_tokens: int = 8,
+    *,
+    ignore_eos: bool = False,
+    **sampling: object,
 ) -> GenerateRequest:
     ids = TOKENIZER.encode(prompt) if isinstance(prompt, str) else prompt
     params = SamplingParams(max_tokens=max_tokens, **{"temperature": 0.0, **sampling})
-    return GenerateRequest(request_id, ids, params, frozenset({EOS_ID}))
+    return GenerateRequest(request_id, ids, params, frozenset() if ignore_eos else frozenset({EOS_ID}))
 
 
 def picture(start: int, number: int, length: int) -> GivenRows:

@@ -77,7 +77,7 @@ class Pair:
 
     def request(self, name: str, prompt: str, tokens: int = 24, **sampling: object) -> GenerateRequest:
         text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
-        params = SamplingParams(tokens, ignore_eos=True, **sampling)  # type: ignore[arg-type]
+        params = SamplingParams(tokens, **sampling)  # type: ignore[arg-type]
         return GenerateRequest(name, self.tokenizer.encode_prompt(text), params)
 
 
@@ -145,7 +145,7 @@ def test_random_weights_of_the_same_vocabulary(tmp_path: Path, sampling: dict[st
     pair = Pair(write_tiny_llama(tmp_path / "large.gguf", vocab=516, seed=1, layers=3, context=512))
     small = pair.draft(write_tiny_llama(tmp_path / "small.gguf", vocab=516, seed=2, layers=1, context=512))
     rng = random.Random(4)
-    params = SamplingParams(60, ignore_eos=True, **sampling)  # type: ignore[arg-type]
+    params = SamplingParams(60, **sampling)  # type: ignore[arg-type]
     requests = [
         GenerateRequest(name, [rng.randrange(300) for _ in range(length)], params)
         for name, length in (("a", 30), ("b", 90))
@@ -172,7 +172,7 @@ def test_what_was_guessed_wrong_leaves_nothing_behind(tmp_path: Path) -> None:
     ids = [rng.randrange(300) for _ in range(40)]
     for number in range(4):
         ids = [*ids[: 30 + 3 * number], rng.randrange(300)]  # another way on from within what was read
-        params = SamplingParams(40, temperature=1.0, seed=number, ignore_eos=True)
+        params = SamplingParams(40, temperature=1.0, seed=number)
         core.submit(GenerateRequest(str(number), ids, params))
         before = core.stats("x")
         core.step()

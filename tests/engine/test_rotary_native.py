@@ -69,7 +69,7 @@ def asked(name: str, seed: int, max_tokens: int = 40) -> GenerateRequest:
         given.append(GivenRows(len(ids), rows, digest, grid))
         ids += [PLACE] * len(rows) + [rng.randrange(290) for _ in range(rng.randrange(1, 12))]
     ids += [7, 8, 9, 7, 8, 9, 7, 8]  # something that repeats itself, so that drafts are tried
-    sampling = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+    sampling = SamplingParams(max_tokens=max_tokens, temperature=0.0)
     return GenerateRequest(name, ids, sampling, given=tuple(given))
 
 

@@ -64,7 +64,7 @@ def test_tokens_are_equal(model: Model, sampling: dict[str, float], seed: int):
     rng = random.Random(seed)
     piece = [rng.randrange(300) for _ in range(7)]
     prompts = [piece * 4, [rng.randrange(300) for _ in range(20)]]
-    params = SamplingParams(max_tokens=45, ignore_eos=True, **sampling)  # type: ignore[arg-type]
+    params = SamplingParams(max_tokens=45, **sampling)  # type: ignore[arg-type]
     requests = [GenerateRequest(f"r{i}", prompt, params) for i, prompt in enumerate(prompts)]
     plain, _ = run(model, requests, "off")
     guessed, stats = run(model, requests, "auto")

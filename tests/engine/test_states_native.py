@@ -64,9 +64,7 @@ class Engine:
 
 
 def ask(name: str, prompt: list[int], max_tokens: int = 30) -> GenerateRequest:
-    return GenerateRequest(
-        name, prompt, SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
-    )
+    return GenerateRequest(name, prompt, SamplingParams(max_tokens=max_tokens, temperature=0.0))
 
 
 def test_a_conversation_goes_on_from_its_answers(model: Model) -> None:

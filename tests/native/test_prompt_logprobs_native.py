@@ -82,8 +82,8 @@ def test_they_are_the_logarithm_of_the_softmax(runner: NativeRunner):
 
 def test_company_changes_nothing(runner: NativeRunner):
     told = read(runner, NativeSampler(2))
-    plain = SamplingParams(max_tokens=40, temperature=0.0, ignore_eos=True)
-    asked = SamplingParams(max_tokens=20, temperature=0.0, prompt_logprobs=3, ignore_eos=True)
+    plain = SamplingParams(max_tokens=40, temperature=0.0)
+    asked = SamplingParams(max_tokens=20, temperature=0.0, prompt_logprobs=3)
     results = run(runner, [plain, asked, plain, asked, plain], NativeSampler(2))
     for index in (1, 3):
         assert results[index][0].prompt_logprobs == told[:79]

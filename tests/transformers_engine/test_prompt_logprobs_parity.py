@@ -25,9 +25,7 @@ PROMPTS = [[(7 * i + j * j) % VOCAB_SIZE for j in range(n)] for i, n in enumerat
 
 
 def request(name: str, prompt: list[int], count: int | None) -> GenerateRequest:
-    params = SamplingParams(
-        max_tokens=4, temperature=0.0, ignore_eos=True, prompt_logprobs=count, top_logprobs=count
-    )
+    params = SamplingParams(max_tokens=4, temperature=0.0, prompt_logprobs=count, top_logprobs=count)
     return GenerateRequest(name, prompt, params)
 
 

@@ -37,7 +37,7 @@ PROMPTS = [[(7 * i + j * j) % VOCAB_SIZE for j in range(n)] for i, n in enumerat
 
 
 def request(prompt: list[int], name: str = "r", max_tokens: int = 12, **sampling: object) -> GenerateRequest:
-    params = SamplingParams(max_tokens=max_tokens, **{"temperature": 0.0, "ignore_eos": True, **sampling})
+    params = SamplingParams(max_tokens=max_tokens, **{"temperature": 0.0, **sampling})
     return GenerateRequest(name, prompt, params)
 
 
@@ -89,7 +89,7 @@ def test_sampling_is_the_native_samplers(load, directory_of, family: str) -> Non
         "typical_p": 0.9,
         "frequency_penalty": 0.5,
     }
-    params = SamplingParams(max_tokens=12, seed=11, repetition_penalty=1.2, ignore_eos=True, **how)
+    params = SamplingParams(max_tokens=12, seed=11, repetition_penalty=1.2, **how)
     model, prompt = reference(directory_of(family)), PROMPTS[1]
     output: list[int] = []
     for _ in range(params.max_tokens):

@@ -32,7 +32,7 @@ def to_request(
 
     Raises: InvalidRequest that names `top_logprobs` alone, or what is not for a template.
     """
-    limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    limit = body.limit() if body.max_completion_tokens is None else body.max_completion_tokens
     options = to_options(body, limit, _top_logprobs(body), fairness_key, use.form())
     return ChatRequest(
         request_id=request_id or new_id("chatcmpl"),

@@ -24,7 +24,7 @@ def to_request(body: CompletionBody, fairness_key: str = "") -> CompletionReques
     """Raises: InvalidRequest for fields that do not go together."""
     if body.max_tokens == 0 and not body.echo:
         raise InvalidRequest("'max_tokens' must be at least 1; 0 is for echo: true.", "max_tokens")
-    options = to_options(body, body.max_tokens, body.logprobs, fairness_key)
+    options = to_options(body, body.limit(), body.logprobs, fairness_key)
     if body.echo and body.logprobs is not None:
         if body.suffix:
             raise InvalidRequest(

@@ -23,10 +23,10 @@ def to_infill(body: InfillRequest) -> Infill:
 
 
 def to_infill_options(body: InfillRequest, fairness_key: str) -> GenerationOptions:
-    """No more than a token for who only has the prompt read. Raises: InvalidRequest as `to_options`."""
+    """Raises: InvalidRequest as `to_options`."""
     fields = {name: getattr(body, name) for name in DecodingFields.model_fields}
-    asked = None if body.n_predict in (None, -1) else max(1, body.n_predict or 0)
-    return to_options(SamplingFields.model_construct(**fields), asked, None, fairness_key)
+    asked = SamplingFields.model_construct(**fields, n_predict=body.n_predict)
+    return to_options(asked, asked.limit(), None, fairness_key)
 
 
 @dataclass(slots=True)
@@ -59,8 +59,6 @@ async def to_infill_response(generation: Generation, body: InfillRequest, begin:
         most = body.t_max_predict_ms or 0
         if most > 0 and "\n" in text and (times.last - times.first) * 1000 > most:
             break
-    if body.n_predict == 0:
-        text = ""
     return _chosen(_fields(generation, text, stop, times), body.response_fields)
 
 

@@ -48,7 +48,6 @@ EMBEDDINGS_NAMES = (
     ),
 )
 _NO_LIMIT = 2**31 - 1  # tokens; the context ends an answer before
-_RANDOM_SEED = -1
 
 
 def to_chat(body: OllamaGeneration, tools: list[Any] | None = None, *, continues: bool = False) -> ChatFields:
@@ -74,7 +73,7 @@ def to_chat(body: OllamaGeneration, tools: list[Any] | None = None, *, continues
             "top_p": options.top_p,
             "min_p": options.min_p,
             "typical_p": options.typical_p,
-            "seed": None if options.seed == _RANDOM_SEED else options.seed,
+            "seed": options.seed,
             "stop": options.stop,
             "repetition_penalty": options.repeat_penalty,
             "presence_penalty": options.presence_penalty,

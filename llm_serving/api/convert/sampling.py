@@ -13,6 +13,7 @@ from llm_serving.errors import InvalidRequest
 from llm_serving.service.generation import GenerationOptions
 
 T = TypeVar("T")
+_ANY_SEED = -1  # in vLLM, llama.cpp and Ollama: another one each time
 
 
 def to_options(
@@ -24,8 +25,14 @@ def to_options(
 ) -> GenerationOptions:
     """null is as good as absent. What the endpoints call differently comes as arguments.
 
-    `calls` is what calls of functions make of the answer. Raises: InvalidRequest as `to_form`.
+    `calls` is what calls of functions make of the answer. Raises: InvalidRequest as `to_form`, and for a
+    `min_tokens` that is more than the most.
     """
+    min_tokens = _given(body.min_tokens, 0)
+    if max_tokens is not None and min_tokens > max_tokens:
+        raise InvalidRequest(
+            f"'min_tokens' is more than the {max_tokens} that the answer may have.", "min_tokens"
+        )
     form, form_param = to_form(body)
     if form is not None and calls is not None:
         name = form_param.split(".")[0]
@@ -46,10 +53,12 @@ def to_options(
         presence_penalty=_given(body.presence_penalty, 0.0),
         frequency_penalty=_given(body.frequency_penalty, 0.0),
         repetition_penalty=_given(body.repetition_penalty, 1.0),
-        seed=body.seed,
+        seed=None if body.seed == _ANY_SEED else body.seed,
         stop=tuple(body.stop),
         n=_given(body.n, 1),
         ignore_eos=bool(body.ignore_eos),
+        stop_ids=frozenset(body.stop_token_ids or ()),
+        min_tokens=min_tokens,
         priority=_given(body.priority, 0),
         fairness_key=fairness_key,
         logit_bias=tuple(body.logit_bias.items()),

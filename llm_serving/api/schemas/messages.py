@@ -40,7 +40,7 @@ class MessagesRequest(BaseModel):
     system: Any = None
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
+    top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=0, le=2**31 - 1)
     stop_sequences: Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     tools: list[Any] | None = None

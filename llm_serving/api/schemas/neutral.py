@@ -21,8 +21,32 @@ SHARED: Neutral = {
     "service_tier": ("auto", "default"),
     "store": (False,),
 }
+# Of vLLM, SGLang and llama.cpp, for prompts and answers alike.
+_OTHERS: Neutral = {
+    "allowed_token_ids": (),
+    "bad_words": ([],),
+    "cache_prompt": (True, False),  # prompts are always kept, and change no answer
+    "dry_multiplier": (0,),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "logits_processors": (),
+    "min_new_tokens": (0,),
+    "mirostat": (0,),
+    "n_probs": (0,),
+    "prompt_logprobs": (),
+    "repeat_penalty": (1,),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True, False),  # special tokens are not shown
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
+    "xtc_probability": (0,),
+}
 CHAT: Neutral = {
     **SHARED,
+    **_OTHERS,
+    "add_special_tokens": (False,),
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
@@ -44,6 +68,8 @@ RESPONSES: Neutral = {
 }
 COMPLETION: Neutral = {
     **SHARED,
+    **_OTHERS,
+    "add_special_tokens": (True,),
     "add_generation_prompt": (True,),
     "chat_template_kwargs": ({},),
     "continue_final_message": (False,),

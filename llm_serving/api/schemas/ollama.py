@@ -39,7 +39,7 @@ class OllamaOptions(BaseModel):
 
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=-1, le=_INT32)
-    top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
+    top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     typical_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)

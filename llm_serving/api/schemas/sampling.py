@@ -15,6 +15,7 @@ MAX_REGEX = 4096
 MAX_GRAMMAR = 65536
 MAX_CHOICE = 1024
 MAX_BIASES = 1024
+MAX_STOP_IDS = 128
 
 
 class StreamOptions(BaseModel):
@@ -46,6 +47,24 @@ def _biases(value: object) -> object:
     return {min(int(key), 2**62) if len(key) < 19 else 2**62: bias for key, bias in value.items()}
 
 
+Choices = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=MAX_REGEX)]],
+    Field(min_length=1, max_length=MAX_CHOICE),
+]
+
+
+class StructuredOutputs(BaseModel):
+    """vLLM's: one of them says what the answer looks like."""
+
+    model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
+
+    json_schema: dict[str, Any] | str | None = Field(None, alias="json")
+    json_object: bool | None = None
+    regex: str | None = Field(None, min_length=1, max_length=MAX_REGEX)
+    grammar: str | None = Field(None, min_length=1, max_length=MAX_GRAMMAR)
+    choice: Choices | None = None
+
+
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
@@ -61,7 +80,7 @@ class DecodingFields(BaseModel):
     model: str | None = Field(None, max_length=512)
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
-    top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
+    top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=-1, le=2**31 - 1)
     min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     typical_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
@@ -77,9 +96,7 @@ class DecodingFields(BaseModel):
 
     regex: str | None = Field(None, min_length=1, max_length=MAX_REGEX)
     grammar: str | None = Field(None, min_length=1, max_length=MAX_GRAMMAR)
-    choice: list[Annotated[str, Field(min_length=1, max_length=MAX_REGEX)]] | None = Field(
-        None, min_length=1, max_length=MAX_CHOICE
-    )
+    choice: Choices | None = None
 
 
 class SamplingFields(DecodingFields):
@@ -89,6 +106,24 @@ class SamplingFields(DecodingFields):
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     max_tokens: int | None = Field(None, ge=1)
     response_format: dict[str, Any] | None = None  # see `convert/form.py`
+    # As other servers call them: llama.cpp, vLLM.
+    n_predict: int | None = Field(None, ge=-1, le=2**31 - 1)
+    min_tokens: int | None = Field(None, ge=0, le=2**31 - 1)
+    stop_token_ids: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] | None = Field(
+        None, max_length=MAX_STOP_IDS
+    )
+    json_schema: dict[str, Any] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = Field(None, min_length=1, max_length=MAX_REGEX)
+    guided_grammar: str | None = Field(None, min_length=1, max_length=MAX_GRAMMAR)
+    guided_choice: Choices | None = None
+
+    def limit(self) -> int | None:
+        """The most tokens of an answer, if it says so; 0 only has the prompt read."""
+        if self.max_tokens is not None or self.n_predict == -1:
+            return self.max_tokens
+        return self.n_predict
 
     def wants_usage(self) -> bool:
         """Whether a stream ends with its usage."""
@@ -97,7 +132,7 @@ class SamplingFields(DecodingFields):
     def unknown_fields(self) -> dict[str, Any]:
         """What this schema does not know, by dotted path."""
         found = dict(self.model_extra or {})
-        if self.stream_options is not None:
-            extra = self.stream_options.model_extra or {}
-            found.update({f"stream_options.{name}": value for name, value in extra.items()})
+        for part in ("stream_options", "structured_outputs"):
+            if (value := getattr(self, part)) is not None:
+                found.update({f"{part}.{name}": value for name, value in (value.model_extra or {}).items()})
         return found

@@ -16,6 +16,7 @@ from llm_serving.errors import InvalidRequest, UnsupportedParameter
 DTYPES = {"auto": "auto", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 MAX_LOGPROBS = 20  # what the API lets clients ask for
 CPU_KV_BYTES = 4 << 30  # at most, in a memory that others use too
+_LEAST_TOP_P = 1e-6  # vLLM takes no 0; the likeliest token has more than that, and is kept alone
 _SEED_BITS = 63  # vLLM keeps seeds as signed numbers, and takes -1 for none
 
 
@@ -119,15 +120,16 @@ def sampling_arguments(sampling: SamplingParams, max_tokens: int, eos_ids: Colle
     return {
         "max_tokens": max_tokens,
         "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+        "top_p": max(sampling.top_p, _LEAST_TOP_P),
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "repetition_penalty": sampling.repetition_penalty,
         "seed": None if is_greedy else sampling.seed & ((1 << _SEED_BITS) - 1),
-        "stop_token_ids": [] if sampling.ignore_eos else sorted(eos_ids),
+        "stop_token_ids": sorted(eos_ids),
         "ignore_eos": True,
+        "min_tokens": min(sampling.min_tokens, max_tokens),
         "logit_bias": dict(sampling.logit_bias) or None,
         "logprobs": sampling.top_logprobs,
         "detokenize": False,
