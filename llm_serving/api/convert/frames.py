@@ -18,6 +18,7 @@ from llm_serving.api.convert.reading import AnswerReader, readers_of
 from llm_serving.api.convert.tool_calls import ToolCall, calls_fields
 from llm_serving.api.convert.tools import NO_TOOLS, ToolUse
 from llm_serving.api.errors import error_body
+from llm_serving.api.schemas.sampling import ToldUsage
 from llm_serving.engine.request import TokenLogprobs
 from llm_serving.service.generation import Batch, Generation
 
@@ -25,6 +26,7 @@ DONE = b"data: [DONE]\n\n"
 
 _TEXT = "\x00text\x00"  # stands where the text goes, while a template is cut
 _REASON = "\x00reason\x00"
+_NO_USAGE = b',"usage":null}\n\n'  # ends a chunk; no text has it, in which quotes are escaped
 _NO_LOGPROBS = b'"logprobs":null'  # behind the text in every template
 
 ToLogprobs = Callable[[Sequence[ShownToken]], dict[str, Any]]
@@ -49,11 +51,12 @@ class ChunkFrames:
         to_logprobs: ToLogprobs,
         to_echo: ToEcho | None = None,
         readers: Sequence[AnswerReader],
-        include_usage: bool = False,
+        usage: ToldUsage = ToldUsage.NEVER,
     ) -> None:
         num_choices = generation.num_choices
         self._fields = head.fields(kind)
-        self._include_usage = include_usage
+        self._usage = usage
+        self._generation = generation
         self._openings = [self._frame(first, i) for i, first in enumerate(firsts)]
         self._texts = [_cut(self._frame(text, i), _TEXT) for i in range(num_choices)]
         self._lasts = [_cut(self._frame(last, i), _REASON) for i in range(num_choices)]
@@ -84,10 +87,14 @@ class ChunkFrames:
             if event.finish_reason is not None:
                 before, after = self._lasts[index]
                 frames += (before, orjson.dumps(reader.finish_reason), after)
-        return b"".join(frames)
+        data = b"".join(frames)
+        if self._usage is ToldUsage.ALWAYS:
+            usage = orjson.dumps(usage_fields(self._generation, self._readers))
+            data = data.replace(_NO_USAGE, b',"usage":' + usage + _NO_USAGE[-3:])
+        return data
 
     def closing(self, generation: Generation) -> bytes:
-        if not self._include_usage:
+        if self._usage is ToldUsage.NEVER:
             return DONE
         return _data({**self._fields, "choices": [], "usage": usage_fields(generation, self._readers)}) + DONE
 
@@ -96,11 +103,11 @@ class ChunkFrames:
 
     def _frame(self, choice: dict[str, Any], index: int) -> bytes:
         chunk = {**self._fields, "choices": [{"index": index, **choice}]}
-        return _data({**chunk, "usage": None} if self._include_usage else chunk)
+        return _data(chunk if self._usage is ToldUsage.NEVER else {**chunk, "usage": None})
 
 
 def chat_frames(
-    head: Head, generation: Generation, *, include_usage: bool, use: ToolUse, include_reasoning: bool
+    head: Head, generation: Generation, *, usage: ToldUsage, use: ToolUse, include_reasoning: bool
 ) -> ChunkFrames:
     """`chat.completion.chunk`: the role first, then content."""
     rest: dict[str, Any] = {"logprobs": None, "finish_reason": None}
@@ -113,11 +120,11 @@ def chat_frames(
         last={"delta": {}, "logprobs": None, "finish_reason": _REASON},
         to_logprobs=chat_logprobs,
         readers=readers_of(generation, use, include_reasoning=include_reasoning),
-        include_usage=include_usage,
+        usage=usage,
     )
 
 
-def completion_frames(head: Head, generation: Generation, *, include_usage: bool) -> ChunkFrames:
+def completion_frames(head: Head, generation: Generation, *, usage: ToldUsage) -> ChunkFrames:
     """`text_completion`: text only, behind the prompt's where that is echoed.
 
     The echo leaves with the headers, or with its log-probabilities when they are known.
@@ -139,7 +146,7 @@ def completion_frames(head: Head, generation: Generation, *, include_usage: bool
         to_logprobs=completion_logprobs,
         to_echo=to_echo,
         readers=readers_of(generation, NO_TOOLS),
-        include_usage=include_usage,
+        usage=usage,
     )
 
 

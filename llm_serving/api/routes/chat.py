@@ -38,7 +38,7 @@ async def create_chat_completion(request: Request) -> Response:
         generation,
         asked.request_id,
         headers,
-        partial(chat_frames, include_usage=body.wants_usage(), use=use, include_reasoning=shows_thoughts),
+        partial(chat_frames, usage=body.told_usage(), use=use, include_reasoning=shows_thoughts),
         partial(convert.to_response, use=use, include_reasoning=shows_thoughts),
         is_stream=bool(body.stream),
     )

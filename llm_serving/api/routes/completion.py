@@ -31,7 +31,7 @@ async def create_completion(request: Request) -> Response:
         generation,
         asked.request_id,
         headers,
-        partial(completion_frames, include_usage=body.wants_usage()),
+        partial(completion_frames, usage=body.told_usage()),
         partial(convert.to_response, body=body),
         is_stream=bool(body.stream),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -18,12 +19,21 @@ MAX_BIASES = 1024
 MAX_STOP_IDS = 128
 
 
+class ToldUsage(Enum):
+    """When a stream tells its usage: also so far, with every chunk, or at its end alone."""
+
+    NEVER = 0
+    AT_THE_END = 1
+    ALWAYS = 2
+
+
 class StreamOptions(BaseModel):
     """What a stream says beside the text."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 def _stops(value: object) -> object:
@@ -125,9 +135,11 @@ class SamplingFields(DecodingFields):
             return self.max_tokens
         return self.n_predict
 
-    def wants_usage(self) -> bool:
-        """Whether a stream ends with its usage."""
-        return bool(self.stream_options and self.stream_options.include_usage)
+    def told_usage(self) -> ToldUsage:
+        options = self.stream_options
+        if options is None or not options.include_usage:
+            return ToldUsage.NEVER
+        return ToldUsage.ALWAYS if options.continuous_usage_stats else ToldUsage.AT_THE_END
 
     def unknown_fields(self) -> dict[str, Any]:
         """What this schema does not know, by dotted path."""
