@@ -65,7 +65,6 @@ class FakeTokenizer:
         alphabet = [bytes([byte]) for byte in range(NUM_BYTES)]
         self.token_bytes = alphabet + alphabet + [b""] * len(SPECIAL_TOKENS)
         self.token_bytes += [name.encode() for name in TAGS + MARKS] + [b""]
-        self.longest_token_bytes = max(map(len, self.token_bytes))
         self.adds_bos = True
         self.fill_in: FillIn | None = None
         self.prompt_ids = {name: FIRST_SPECIAL + i for i, name in enumerate(NAMES)}

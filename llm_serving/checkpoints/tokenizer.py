@@ -20,7 +20,6 @@ class Tokenizer:
     apart by (see `told_tokens.py`) add any. `eos_ids` end an answer.
     `prompt_ids` maps the strings that a rendered template may use for one token to it. `fill_in` has the
     tokens for filling in between two texts, if the model knows some.
-    A text of n bytes has at least `n / longest_token_bytes` tokens, which refuses a hopeless text for free.
     """
 
     chat_template: str | None = None  # where it is not the checkpoint's
@@ -42,7 +41,6 @@ class Tokenizer:
         self.eos_ids = vocabulary.eos_ids
         self.special_ids = vocabulary.special_ids
         self.token_bytes = token_bytes
-        self.longest_token_bytes = max(map(len, token_bytes), default=1) or 1
         self.adds_bos = adds_bos and vocabulary.bos_id is not None
         self._tokens = vocabulary.tokens
         self.prompt_ids = vocabulary.prompt_ids

@@ -81,23 +81,24 @@ class CompletionService:
     async def _open(
         self, slot: ModelSlot[ChatModel], model: ChatModel, request: CompletionRequest
     ) -> Generation:
-        def read() -> tuple[list[list[int]], list[Echo]]:
+        fill_in = model.tokenizer.fill_in
+
+        def read() -> tuple[list[list[int]], list[Echo], bool]:
             prompts = prompts_ids(model, request)
+            # Also where the prompt itself has the tokens around a gap, as some editors write it.
+            has_gap = fill_in is not None and any(fill_in.middle in ids for ids in prompts)
             if not request.has_echo:
-                return prompts, []
+                return prompts, [], has_gap
             has_tokens = request.options.prompt_logprobs is not None
-            return prompts, [
+            echoes = [
                 make_echo(model.tokenizer, prompt, ids if has_tokens else (), request.reads_special)
                 for prompt, ids in zip(request.prompts, prompts, strict=True)
             ]
+            return prompts, echoes, has_gap
 
-        prompts, echoes = await asyncio.to_thread(read) if _is_long(request) else read()
+        prompts, echoes, has_gap = await asyncio.to_thread(read) if _is_long(request) else read()
         _check_logprobs(prompts, request.options)
-        fill_in = model.tokenizer.fill_in
-        options = request.options
-        # Also where the prompt itself has the tokens around a gap, as some editors write it.
-        if fill_in is not None and any(fill_in.middle in ids for ids in prompts):
-            options = replace(options, ends=options.ends | fill_in.ends)
+        options = replace(request.options, ends=fill_in.ends) if fill_in and has_gap else request.options
         try:
             generation = await start_generation(
                 slot,

@@ -98,6 +98,30 @@ def test_it_fills_in_the_middle_of_code(client: OpenAI) -> None:
     assert stored >= {"pivot", "left", "middle", "right"}
 
 
+def test_a_prompt_that_an_editor_wrote_itself_is_the_same(client: OpenAI) -> None:
+    """Around a gap with the model's own tokens, as Continue does; and it ends where the gap does."""
+    before = "def rectangle_area(width, height):\n    return wid"
+    behind = "\n\n\nprint(rectangle_area(3, 4))\n"
+    fields: Any = {"model": NAME, "max_tokens": 16, "temperature": 0, "stop": ["\n", "<|file_sep|>"]}
+    own = f"<|fim_prefix|>{before}<|fim_suffix|>{behind}<|fim_middle|>"
+    told = client.completions.create(prompt=own, **fields)
+    suffixed = client.completions.create(prompt=before, suffix=behind, **fields)
+    assert told.usage.prompt_tokens == suffixed.usage.prompt_tokens
+    assert told.choices[0].text == suffixed.choices[0].text == "th * height"
+
+
+def test_a_word_that_is_half_written_is_ended(client: OpenAI) -> None:
+    asked = {
+        "input_prefix": "def rectangle_area(width, height):\n",
+        "input_suffix": "\n\n\nprint(rectangle_area(3, 4))\n",
+        "prompt": "    return wid",
+        "stop": ["\n"],
+        "n_predict": 16,
+        "temperature": 0,
+    }
+    assert client.post("/infill", body=asked, cast_to=dict[str, Any])["content"] == "th * height"
+
+
 def test_it_completes_a_method_for_an_editor(client: OpenAI) -> None:
     """Whose class stands before, its other method behind, and who uses it in another file."""
     asked = {
