@@ -19,6 +19,7 @@ from llm_serving.api.schemas.completion import CompletionRequest
 from llm_serving.api.schemas.embedding import EmbedRequest
 from llm_serving.api.schemas.inference import EmbedInputs, SimilarityRequest
 from llm_serving.api.schemas.infill import InfillRequest
+from llm_serving.api.schemas.llama_cpp import LlamaCppCompletionRequest
 from llm_serving.api.schemas.messages import MessagesRequest
 from llm_serving.api.schemas.neutral import (
     CHAT,
@@ -26,7 +27,7 @@ from llm_serving.api.schemas.neutral import (
     COMPLETION,
     EMBED,
     EMBEDDING,
-    INFILL,
+    LLAMA_CPP,
     MESSAGES,
     OLLAMA_CHAT,
     OLLAMA_EMBED,
@@ -62,6 +63,7 @@ BASES: dict[str, dict[str, Any]] = {
     "/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
     "/completions": {"prompt": "Hi", "max_tokens": 1},
     "/infill": {"input_prefix": "Hi", "n_predict": 1},
+    "/completion": {"prompt": "Hi", "n_predict": 1},
     "/responses": {"input": "Hi", "max_output_tokens": 1},
     "/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
     "/api/chat": {"messages": [{"role": "user", "content": "Hi"}], "options": {"num_predict": 1}},
@@ -87,6 +89,8 @@ PATHS = {
     "both": ["/chat/completions", "/completions"],
     "all": ["/chat/completions", "/completions", "/responses"],
     "infill": ["/infill"],
+    "completion": ["/completion"],
+    "llama.cpp": ["/infill", "/completion"],
     "responses": ["/responses"],
     "anthropic": ["/messages"],
     "ollama": ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"],
@@ -122,7 +126,8 @@ ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {  # said otherwise than i
 SCHEMAS: list[tuple[str, Any, dict[str, Any]]] = [
     ("/chat/completions", ChatCompletionRequest, CHAT),
     ("/completions", CompletionRequest, COMPLETION),
-    ("/infill", InfillRequest, INFILL),
+    ("/infill", InfillRequest, LLAMA_CPP),
+    ("/completion", LlamaCppCompletionRequest, LLAMA_CPP),
     ("/responses", ResponseRequest, RESPONSES),
     ("/messages", MessagesRequest, MESSAGES),
     ("/api/chat", OllamaChatRequest, OLLAMA_CHAT),

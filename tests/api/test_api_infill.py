@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 from fake_server import Client, open_client
 from patience import PATIENCE_S
 
-from llm_serving.api.convert import infill
-from llm_serving.api.convert.infill import _Lines
+from llm_serving.api.convert import llama_cpp
+from llm_serving.api.convert.llama_cpp import _Lines
 from llm_serving.backends.fake import FIRST_SPECIAL, NUM_BYTES, FakeTokenizer, load_fake_engine
 from llm_serving.checkpoints import FillIn
 from llm_serving.config import Settings
@@ -39,6 +40,9 @@ ASKED: dict[str, Any] = {
     "t_max_prompt_ms": 500,
     "t_max_predict_ms": 60_000,
 }
+
+
+PIECES = {"stream": True, "n_indent": 0, "t_max_predict_ms": -1}
 
 
 def loader(reply: str = CODE, files: tuple[int, int] | None = (REPOSITORY, FILE)) -> Any:
@@ -124,7 +128,12 @@ async def test_what_the_model_is_shown() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"stream": True}, "stream"),
+        ({"stream": True}, "n_indent"),
+        ({"stream": True, "n_indent": 0}, "t_max_predict_ms"),
+        (
+            {"stream": True, "n_indent": 0, "t_max_predict_ms": -1, "response_fields": ["content"]},
+            "response_fields",
+        ),
         ({"input_extra": [{"filename": "x"}]}, "input_extra.0.text"),
         ({"input_extra": "x"}, "input_extra"),
         ({"input_prefix": 5}, "input_prefix"),
@@ -141,6 +150,42 @@ async def test_bad_requests_name_the_field(fields: dict[str, Any], param: str) -
         response = await client.post("/infill", json={**ASKED, **fields})
         assert response.status_code == 400
         assert response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"), [("/completion", {"prompt": "def"}), ("/infill", {"input_prefix": "def"})]
+)
+async def test_a_stream_tells_the_same_in_pieces(path: str, asked: dict[str, Any]) -> None:
+    async with open_client(load=loader()) as client:
+        whole = (await client.post(path, json={**asked, "stop": ["d ="]})).json()
+        assert (whole["content"], whole["stop_type"], whole["stopping_word"]) == (
+            CODE[: CODE.index("d =")],
+            "word",
+            "d =",
+        )
+        response = await client.post(path, json={**asked, "stop": ["d ="], "stream": True})
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert "[DONE]" not in response.text
+        pieces = [json.loads(line[6:]) for line in response.text.split("\n\n") if line.startswith("data: ")]
+        assert "".join(piece["content"] for piece in pieces) == whole["content"]
+        assert [piece["stop"] for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+        assert pieces[-1]["content"] == ""
+        same = ("stop_type", "stopping_word", "tokens_predicted", "tokens_evaluated", "model")
+        assert {name: pieces[-1][name] for name in same} == {name: whole[name] for name in same}
+        assert pieces[0]["tokens_evaluated"] == whole["tokens_evaluated"]
+
+
+async def test_a_prompt_is_continued_in_llama_cpps_words() -> None:
+    async with open_client(load=loader()) as client:
+        told = (await client.post("/v1/completion", json={"prompt": "<|im_start|>ab", "n_predict": 3})).json()
+        assert (told["content"], told["stop_type"], told["tokens_evaluated"]) == ("a =", "limit", 4)
+        ids = (await client.post("/completion", json={"prompt": [65, 66], "n_predict": 0})).json()
+        assert (ids["content"], ids["tokens_evaluated"], ids["tokens_predicted"]) == ("", 2, 0)
+        form = {"prompt": "a", "json_schema": {"enum": ["x", "y"]}}
+        assert (await client.post("/completion", json=form)).json()["content"] in ('"x"', '"y"')
+        for prompt in ([], ["a", 65], [10**9], None):
+            error = (await client.post("/completion", json={"prompt": prompt})).json()["error"]
+            assert error["param"].startswith("prompt")
 
 
 async def test_a_model_that_cannot_fill_in_says_so() -> None:
@@ -181,7 +226,7 @@ def test_it_is_looked_for_in_steps_linear_in_the_text(monkeypatch: pytest.Monkey
             num_looks += 1
             return re.compile(r"[ \t]*").match(text, at)
 
-    monkeypatch.setattr(infill, "_BLANKS", Counting())
+    monkeypatch.setattr(llama_cpp, "_BLANKS", Counting())
     lines, text = _Lines(1), ""
     for _ in range(num_lines):
         for piece in ("\n", " ", "x"):

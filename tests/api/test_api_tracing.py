@@ -34,7 +34,7 @@ async def test_a_chat_answer(memory: Memory) -> None:
     before_ns = time.time_ns()
     async with open_client(tracing=memory) as client:
         body = {
-            **CHAT, "model": "fake", "temperature": 0.5, "top_p": 0.9, "top_k": 7, "seed": -1, "n": 2,
+            **CHAT, "model": "fake", "temperature": 0.5, "top_p": 0.9, "top_k": 7, "seed": -7, "n": 2,
             "presence_penalty": 0.25, "frequency_penalty": -0.5, "ignore_eos": True,
         }  # fmt: skip
         headers = {"x-request-id": "me", "user-agent": "tests/1"}
@@ -62,7 +62,7 @@ async def test_a_chat_answer(memory: Memory) -> None:
         "gen_ai.request.temperature": 0.5,
         "gen_ai.request.top_p": 0.9,
         "gen_ai.request.top_k": 7.0,
-        "gen_ai.request.seed": -1,
+        "gen_ai.request.seed": -7,
         "gen_ai.request.choice.count": 2,
         "gen_ai.request.presence_penalty": 0.25,
         "gen_ai.request.frequency_penalty": -0.5,

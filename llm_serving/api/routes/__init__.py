@@ -25,13 +25,13 @@ from llm_serving.api.routes.embedding import create_embeddings
 from llm_serving.api.routes.files import create_file, delete_file, get_file, get_file_content, list_files
 from llm_serving.api.routes.health import get_health, get_ready
 from llm_serving.api.routes.inference import embed, embed_or_compare, get_info, similarity
-from llm_serving.api.routes.infill import create_infill
 from llm_serving.api.routes.kept_responses import (
     cancel_response,
     delete_response,
     get_response,
     list_input_items,
 )
+from llm_serving.api.routes.llama_cpp import continue_prompt, create_infill
 from llm_serving.api.routes.messages import count_message_tokens, create_message
 from llm_serving.api.routes.metrics import get_metrics
 from llm_serving.api.routes.models import get_model, list_models
@@ -124,6 +124,7 @@ ROUTES = (
     Route("POST", "/api/blobs/{digest}", refuse_change, to_error=ollama_error),
     Route("DELETE", "/api/delete", refuse_change, to_error=ollama_error),
     Route("POST", "/infill", create_infill),
+    Route("POST", "/completion", continue_prompt),
     Route("POST", "/embeddings", create_embeddings),
     Route("POST", "/embed", embed),
     Route("POST", "/", embed_or_compare),  # where Hugging Face's client looks for both

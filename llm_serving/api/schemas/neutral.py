@@ -79,7 +79,17 @@ COMPLETION: Neutral = {
     "tools": ([],),
     "top_logprobs": (0,),
 }
-INFILL: Neutral = {"lora": ([],), "n": (1,), "repeat_penalty": (1,), "return_tokens": (False,)}
+LLAMA_CPP: Neutral = {
+    "dry_multiplier": (0,),
+    "lora": ([],),
+    "mirostat": (0,),
+    "n": (1,),
+    "n_probs": (0,),
+    "repeat_penalty": (1,),
+    "return_tokens": (False,),
+    "xtc_probability": (0,),
+}
+
 EMBEDDING: Neutral = {"priority": (0,)}
 MESSAGES: Neutral = {
     "container": (),
