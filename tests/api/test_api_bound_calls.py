@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from llm_serving.backends.fake import VOCAB_SIZE, FakeTokenizer, load_fake_engin
 from llm_serving.chat.template import ChatTemplate
 from llm_serving.chat.tools import Calls
 from llm_serving.config import Settings
+from llm_serving.service import generation
 from llm_serving.service.loader import engine_options, load_chat_model
 from llm_serving.service.model import ChatModel
 
@@ -34,6 +36,12 @@ ASKED: dict[str, Any] = {
     "temperature": 1.0,
     "max_tokens": 1500,
 }
+
+
+@pytest.fixture(autouse=True)
+def same_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of requests that name none: a number may have digits without end, and some draws run into the limit."""
+    monkeypatch.setattr(generation, "random", Random(1))
 
 
 @asynccontextmanager
