@@ -121,6 +121,9 @@ async def test_names_that_other_servers_have_for_it(
         ({"structured_outputs": {"json_object": 1}}, "structured_outputs.json_object"),
         ({"json_schema": {"type": "no such"}}, "json_schema"),
         ({"guided_json": {"a": "x" * MAX_SCHEMA_BYTES}}, "guided_json"),
+        ({"guided_json": " " * (MAX_SCHEMA_BYTES + 1)}, "guided_json"),
+        ({"guided_json": '{"a":' * 5000}, "guided_json"),
+        ({"structured_outputs": {"json": '{"a":' * 200 + "1" + "}" * 200}}, "structured_outputs.json"),
     ],
 )
 async def test_bad_forms_by_other_names_name_the_field(

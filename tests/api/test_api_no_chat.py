@@ -16,6 +16,7 @@ CHAT_ROUTES = {
     "/v1/responses": {"input": "Hi"},
     "/completions": {"prompt": "Hi"},
     "/infill": {"input_prefix": "Hi"},
+    "/completion": {"prompt": "Hi"},
     "/api/chat": ASKED,
     "/api/generate": {"prompt": "Hi"},
     "/apply-template": ASKED,

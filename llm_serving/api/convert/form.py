@@ -74,6 +74,8 @@ def _of_format(value: dict[str, Any]) -> Iterator[tuple[Form, str]]:
 
 def _of_schema(schema: Any, param: str) -> JsonSchema:
     if isinstance(schema, str):
+        if len(schema) > MAX_SCHEMA_BYTES:
+            raise InvalidRequest(f"'{param}' has more than {MAX_SCHEMA_BYTES} bytes.", param)
         try:
             schema = orjson.loads(schema)
         except orjson.JSONDecodeError as error:
