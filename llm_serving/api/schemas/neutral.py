@@ -89,7 +89,6 @@ LLAMA_CPP: Neutral = {
     "return_tokens": (False,),
     "xtc_probability": (0,),
 }
-
 EMBEDDING: Neutral = {"priority": (0,)}
 MESSAGES: Neutral = {
     "container": (),
