@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 
 from llm_serving.api.schemas.sampling import DecodingFields
+
+
+def _prompt(value: Any) -> str | list[int]:
+    if isinstance(value, str) or (isinstance(value, list) and all(type(item) is int for item in value)):
+        return value
+    raise ValueError("must be a string or a list of token ids.")
 
 
 class LlamaCppFields(DecodingFields):
@@ -31,4 +37,4 @@ class LlamaCppFields(DecodingFields):
 class LlamaCppCompletionRequest(LlamaCppFields):
     """A text or a token array to continue."""
 
-    prompt: str | list[int]
+    prompt: Annotated[str | list[int], PlainValidator(_prompt)]
