@@ -115,6 +115,8 @@ async def test_names_that_other_servers_have_for_it(
     [
         ({"guided_json": "{"}, "guided_json"),
         ({"guided_json": "[]"}, "guided_json"),
+        ({"guided_json": 5}, "guided_json"),
+        ({"structured_outputs": {"json": 5}}, "structured_outputs.json"),
         ({"structured_outputs": {"json": "nothing"}}, "structured_outputs.json"),
         ({"structured_outputs": {"regex": ""}}, "structured_outputs.regex"),
         ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),

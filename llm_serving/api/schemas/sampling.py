@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 MAX_CHOICES = 16
 MAX_STOPS = 16
@@ -57,6 +57,13 @@ def _biases(value: object) -> object:
     return {min(int(key), 2**62) if len(key) < 19 else 2**62: bias for key, bias in value.items()}
 
 
+def _schema(value: object) -> object:
+    if value is None or isinstance(value, (dict, str)):
+        return value
+    raise ValueError("must be a JSON schema: an object, or the text of one.")
+
+
+Schema = Annotated[dict[str, Any] | str | None, PlainValidator(_schema)]
 Choices = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=MAX_REGEX)]],
     Field(min_length=1, max_length=MAX_CHOICE),
@@ -68,7 +75,7 @@ class StructuredOutputs(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
 
-    json_schema: dict[str, Any] | str | None = Field(None, alias="json")
+    json_schema: Schema = Field(None, alias="json")
     json_object: bool | None = None
     regex: str | None = Field(None, min_length=1, max_length=MAX_REGEX)
     grammar: str | None = Field(None, min_length=1, max_length=MAX_GRAMMAR)
@@ -124,7 +131,7 @@ class SamplingFields(DecodingFields):
     )
     json_schema: dict[str, Any] | None = None
     structured_outputs: StructuredOutputs | None = None
-    guided_json: dict[str, Any] | str | None = None
+    guided_json: Schema = None
     guided_regex: str | None = Field(None, min_length=1, max_length=MAX_REGEX)
     guided_grammar: str | None = Field(None, min_length=1, max_length=MAX_GRAMMAR)
     guided_choice: Choices | None = None
